@@ -1,0 +1,95 @@
+"""Packaging for both worlds: colcon (ament_python) on a ROS install, and plain pip without one."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "rfdetr_foundationpose"
+ROOT = Path(__file__).resolve().parent
+
+
+def tree(folder: str) -> list[tuple[str, list[str]]]:
+    """data_files entries that keep the folder's layout under share/<package>."""
+    files: dict[str, list[str]] = {}
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            relative = path.relative_to(ROOT)
+            files.setdefault(f"share/{NAME}/{relative.parent.as_posix()}", []).append(relative.as_posix())
+    return list(files.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Real-time 6-DoF object pose estimation and tracking from RGB-D, as a ROS 2 node and a Python library",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="rfdetr_foundationpose maintainers",
+    maintainer_email="maintainers@rfdetr-foundationpose.invalid",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *tree("launch"),
+        *tree("config"),
+        *tree("models"),
+    ],
+    zip_safe=False,
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "rfdetr>=1.9,<2",
+        "warp-lang>=1.5,<2",
+        "trimesh>=4.4",
+        "scipy>=1.11",
+        "numpy>=1.24",
+        "opencv-python-headless>=4.8",  # headless: no libGL needed on a bare machine, and nothing here opens windows
+        "pillow>=10",
+        "pyyaml>=6",
+        "safetensors>=0.4",
+        "typer>=0.12",
+        "rich>=13",
+        "rosbags>=0.10",
+        "rosbags-image>=0.10",
+        "matplotlib>=3.7",
+        "onnx>=1.16",
+    ],
+    extras_require={
+        # Real ROS 2 from PyPI, for machines without a ROS install.
+        "ros": [
+            "ros-kilted-rclpy",
+            "ros-kilted-rmw-fastrtps-cpp",
+            "ros-kilted-sensor-msgs",
+            "ros-builtin-interfaces",
+            "ros-diagnostic-msgs",
+            "ros-geometry-msgs",
+            "ros-lifecycle-msgs",
+            "ros-rcl-interfaces",
+            "ros-rosgraph-msgs",
+            "ros-std-msgs",
+            "ros-std-srvs",
+            "ros-visualization-msgs",
+        ],
+        "trt": ["tensorrt>=8.6.1"],
+        "onnx": ["onnxruntime>=1.17"],
+        "train": ["rfdetr[train]>=1.9,<2"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "onnxruntime>=1.17",
+            "types-PyYAML",
+            "scipy-stubs; python_version >= '3.11'",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            f"rfdetr-foundationpose = {NAME}.cli.main:main",
+            f"pose_node = {NAME}.ros.main:main",
+        ],
+    },
+)
