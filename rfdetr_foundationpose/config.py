@@ -1,0 +1,207 @@
+"""Every setting, once: type, default, unit, range. ROS parameters, YAML files and CLI flags are generated from it.
+
+Setting paths are dotted (``detector.threshold``); they are the ROS parameter names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, of the wrong type or out of range; the message names the value and the range."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A dataclass field with what a user must know of it. ``live`` settings may change while the node runs."""
+    meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices, "live": live}
+    return field(default=default, metadata=meta)
+
+
+RUNGS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "tensorrt", "onnxruntime")
+
+
+@dataclass
+class InputConfig:
+    image_transport: str = setting("raw", "image transport of both streams", choices=("raw", "compressed"))
+    sync: str = setting("exact", "stamp matching of rgb and depth", choices=("exact", "approximate"))
+    sync_slop: float = setting(0.02, "largest stamp difference of an approximate match", unit="s", minimum=0.0, maximum=1.0)
+    reliability: str = setting("best_effort", "QoS reliability of the image streams", choices=("best_effort", "reliable"))
+    depth_unit: float = setting(0.001, "metres per unit of 16UC1 depth", unit="m", minimum=1e-6, maximum=1.0)
+    max_age: float = setting(0.5, "older frames are dropped and counted; 0 accepts any age", unit="s", minimum=0.0, maximum=3600.0, live=True)
+    use_mask_topics: bool = setting(False, "subscribe to mask/<object> (mono8) as detections, for recordings with ground-truth masks")
+
+
+@dataclass
+class DetectorConfig:
+    source: str = setting("rf-detr", "where detections come from", choices=("rf-detr", "mask-topic"))
+    variant: str = setting("nano", "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...")
+    weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
+    rung: str = setting("auto", "how the network is run", choices=RUNGS)
+    threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
+    mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
+    period_frames: int = setting(15, "run every n-th frame while everything is tracked; 1 is every frame, 0 never", minimum=0, maximum=10000, live=True)
+    association_iou: float = setting(0.3, "lowest box overlap of a detection with a tracked object to be the same instance", minimum=0.0, maximum=1.0, live=True)
+
+
+@dataclass
+class PoseConfig:
+    weights: str = setting("default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors")
+    rung: str = setting("auto", "how refiner and scorer are run", choices=RUNGS)
+    register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
+    register_schedule: str = setting(
+        "auto",
+        "hypotheses kept before each iteration, e.g. '252,64,16,8,8'; 'full' keeps all; 'auto' prunes",
+    )
+    track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
+    min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
+    max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)
+    accept_confidence: float = setting(0.5, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True)
+    lost_confidence: float = setting(0.25, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True)
+    lost_frames: int = setting(3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True)
+    seed: int = setting(0, "seed of every random choice", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass
+class OutputConfig:
+    tf: bool = setting(True, "broadcast camera optical frame -> object", live=True)
+    tf_prefix: str = setting("", "prefix of object frames in tf")
+    detections: bool = setting(True, "publish ~/detections (vision_msgs)", live=True)
+    markers: bool = setting(True, "publish ~/markers", live=True)
+
+
+@dataclass
+class DebugConfig:
+    image: bool = setting(True, "draw ~/debug_image when somebody subscribes", live=True)
+    image_rate: float = setting(10.0, "highest rate of the debug image", unit="Hz", minimum=0.1, maximum=120.0, live=True)
+    latency_rate: float = setting(10.0, "rate of the ~/latency topics", unit="Hz", minimum=0.1, maximum=120.0, live=True)
+    diagnostics_rate: float = setting(1.0, "rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0, live=True)
+    min_input_rate: float = setting(10.0, "a slower camera is a diagnostics warning", unit="Hz", minimum=0.0, maximum=1000.0, live=True)
+
+
+@dataclass
+class Config:
+    device: str = setting("auto", "compute device: auto, cpu, cuda, cuda:0, ...")
+    objects_file: str = setting("", "objects.yaml: which class label is which mesh; empty takes the demo's objects")
+    autostart: bool = setting(True, "configure and activate the lifecycle node by itself")
+    input: InputConfig = field(default_factory=InputConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One leaf of the tree."""
+
+    path: str
+    type: type
+    default: bool | int | float | str
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+    live: bool
+
+    @property
+    def description(self) -> str:
+        """Help with the unit, as shown in ROS parameter descriptions and --help."""
+        return f"{self.help} [{self.unit}]" if self.unit else self.help
+
+    def check(self, value: Any) -> Any:
+        """The value in its type. Raises ConfigError when it does not fit."""
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not self.type:
+            raise ConfigError(f"{self.path}={value!r} must be {self.type.__name__}, e.g. {self.default!r}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.path}={value!r} must be one of {', '.join(self.choices)}")
+        low, high = self.minimum, self.maximum
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise ConfigError(f"{self.path}={value!r} must be in [{low}, {high}] {self.unit}".rstrip())
+        return value
+
+
+def iter_settings(node: Any = None, prefix: str = "") -> Iterator[Setting]:
+    """All settings of the tree, depth first, with their defaults (or the values of the given tree)."""
+    node = Config() if node is None else node
+    for f in dataclasses.fields(node):
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from iter_settings(value, f"{prefix}{f.name}.")
+        else:
+            yield Setting(path=prefix + f.name, type=type(value), default=value, **f.metadata)
+
+
+def to_flat(config: Config) -> dict[str, Any]:
+    """Dotted path -> value."""
+    return {s.path: s.default for s in iter_settings(config)}
+
+
+def from_flat(values: Mapping[str, Any], base: Config | None = None) -> Config:
+    """A new Config with the dotted values applied to ``base``. Raises ConfigError on unknown names and bad values."""
+    settings = {s.path: s for s in iter_settings()}
+    config = dataclasses.replace(base or Config())
+    for f in dataclasses.fields(config):
+        if dataclasses.is_dataclass(getattr(config, f.name)):
+            setattr(config, f.name, dataclasses.replace(getattr(config, f.name)))
+    for path, value in values.items():
+        if path not in settings:
+            close = [p for p in settings if p.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+            raise ConfigError(f"unknown setting {path!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        *parents, leaf = path.split(".")
+        target: Any = config
+        for parent in parents:
+            target = getattr(target, parent)
+        setattr(target, leaf, settings[path].check(value))
+    check_consistency(config)
+    return config
+
+
+def check_consistency(config: Config) -> None:
+    """Raises ConfigError for values that contradict one another."""
+    if config.pose.min_depth >= config.pose.max_depth:
+        raise ConfigError(f"pose.min_depth={config.pose.min_depth} must be below pose.max_depth={config.pose.max_depth}")
+    if config.pose.lost_confidence > config.pose.accept_confidence:
+        raise ConfigError(
+            f"pose.lost_confidence={config.pose.lost_confidence} must not exceed pose.accept_confidence={config.pose.accept_confidence}"
+        )
+
+
+def load_yaml(path: str | Path, base: Config | None = None) -> Config:
+    """Config from a YAML tree, or from a ROS parameter file (``<node>: ros__parameters:``)."""
+    tree = yaml.safe_load(Path(path).read_text()) or {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping, found {type(tree).__name__}")
+    if len(tree) == 1:
+        (only,) = tree.values()
+        if isinstance(only, dict) and set(only) == {"ros__parameters"}:
+            tree = only["ros__parameters"] or {}
+    return from_flat(_flatten(tree), base)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
