@@ -1,0 +1,1 @@
+"""Recordings in and out, comparison with ground truth and with baselines, reports."""
