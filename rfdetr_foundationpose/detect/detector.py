@@ -1,0 +1,48 @@
+"""What every detector offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..config import DetectorConfig
+from ..device_frame import DeviceFrame
+from ..types import CameraIntrinsics, Detection
+
+
+class DetectorError(ValueError):
+    """A detector that cannot be built: weights, classes or masks that do not fit. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """detections: at or above their threshold, best first. best_below: object -> best score that missed its threshold.
+
+    thresholds: object -> the threshold in force.
+    """
+
+    detections: list[Detection]
+    best_below: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+class Detector(Protocol):
+    """source: "rf-detr" or "mask-topic". rung: how the network really runs. weights: what is loaded, for people."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def rung(self) -> str: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        """Run the real path at this image size."""
+
+    def detect(self, frame: DeviceFrame) -> DetectionReport:
+        """Detections of one frame. Raises InputError for a frame that cannot be used."""
+
+    def apply(self, config: DetectorConfig) -> None:
+        """Take new thresholds."""

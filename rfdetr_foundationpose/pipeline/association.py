@@ -1,0 +1,145 @@
+"""Which detection is which instance: overlap of boxes and distance in space, assigned by the Hungarian method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ..types import CameraIntrinsics, Detection
+from .tracks import Track
+
+# Two boxes of one object that overlap more than this show one thing twice: DETR has no suppression of its own.
+DUPLICATE_IOU = 0.7
+# A track and a detection this near in space (in object diameters) are the same, however their boxes overlap.
+NEAR_DIAMETERS = 0.5
+_INFEASIBLE = 1e6
+
+
+@dataclass(frozen=True)
+class ObjectGeometry:
+    """What association needs of a mesh. points: (N, 3) float64 extreme points in the object frame, metres."""
+
+    points: NDArray[np.float64]
+    center: NDArray[np.float64]
+    diameter: float
+
+    @classmethod
+    def from_vertices(cls, vertices: NDArray[np.floating], diameter: float | None = None) -> ObjectGeometry:
+        """From mesh vertices (N, 3) in metres: the extreme vertex in each of 98 directions stands for the hull."""
+        vertices = np.asarray(vertices, dtype=np.float64)
+        points = vertices[np.unique(np.argmax(vertices @ _directions().T, axis=0))]
+        low, high = vertices.min(0), vertices.max(0)
+        size = float(np.linalg.norm(high - low)) if diameter is None else float(diameter)
+        return cls(points, (low + high) / 2, size)
+
+    def project(self, T_cam_obj: NDArray[np.float64], camera: CameraIntrinsics) -> NDArray[np.float64] | None:
+        """Box (4,) x0, y0, x1, y1 in pixels of the object at a pose, clipped to the image; None when out of view."""
+        p = self.points @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
+        if not np.isfinite(p).all() or (p[:, 2] <= 1e-6).any():
+            return None
+        u = p[:, 0] / p[:, 2] * camera.fx + camera.cx
+        v = p[:, 1] / p[:, 2] * camera.fy + camera.cy
+        x0, x1 = np.clip([u.min(), u.max()], 0, camera.width)
+        y0, y1 = np.clip([v.min(), v.max()], 0, camera.height)
+        return np.array([x0, y0, x1, y1]) if x1 > x0 and y1 > y0 else None
+
+    def center_in_camera(self, T_cam_obj: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(3,) middle of the bounding box in the camera frame, metres."""
+        center: NDArray[np.float64] = T_cam_obj[:3, :3] @ self.center + T_cam_obj[:3, 3]
+        return center
+
+
+def _directions() -> NDArray[np.float64]:
+    grid = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    shell = grid[np.abs(grid).max(1) == 2].astype(np.float64)
+    directions: NDArray[np.float64] = shell / np.linalg.norm(shell, axis=1, keepdims=True)
+    return directions
+
+
+def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Intersection over union of two boxes (4,) x0, y0, x1, y1."""
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    inter = float(w * h)
+    return inter / (float((a[2] - a[0]) * (a[3] - a[1])) + float((b[2] - b[0]) * (b[3] - b[1])) - inter)
+
+
+def detection_point(
+    detection: Detection, camera: CameraIntrinsics, depth: float | None = None
+) -> NDArray[np.float64] | None:
+    """(3,) point in the camera frame at the middle of the box and the given or measured depth; None without depth."""
+    z = detection.depth if depth is None else depth
+    if z is None or not z > 0:
+        return None
+    x0, y0, x1, y1 = (float(c) for c in detection.box)
+    return np.array([((x0 + x1) / 2 - camera.cx) / camera.fx, ((y0 + y1) / 2 - camera.cy) / camera.fy, 1.0]) * z
+
+
+def without_duplicates(
+    detections: Sequence[Detection], claimed: Sequence[Detection] = ()
+) -> tuple[list[Detection], int]:
+    """The detections, best first, without those that show a thing again; and how many were left out.
+
+    A box that a better one, or one of ``claimed``, covers almost exactly is left out, whatever their objects:
+    one thing is not two objects.
+    """
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda d: -d.score):
+        if not any(box_iou(detection.box, k.box) > DUPLICATE_IOU for k in (*claimed, *kept)):
+            kept.append(detection)
+    return kept, len(detections) - len(kept)
+
+
+def associate(
+    detections: Sequence[Detection],
+    tracks: Sequence[Track],
+    geometry: ObjectGeometry,
+    camera: CameraIntrinsics,
+    iou_threshold: float,
+) -> dict[int, int]:
+    """Detection index -> track index for the instances of ONE object; both sides may stay unassigned.
+
+    The cost of a pair is ``1 - IoU`` of detected and projected box, plus half the distance in diameters between
+    detected surface and object centre where depth was measured. A pair is possible with IoU >= ``iou_threshold``
+    or a distance below NEAR_DIAMETERS.
+    """
+    if not detections or not tracks:
+        return {}
+    cost = np.array([[_cost(d, t, geometry, camera, iou_threshold) for t in tracks] for d in detections])
+    rows, columns = linear_sum_assignment(cost)
+    return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if cost[r, c] < _INFEASIBLE}
+
+
+def _cost(
+    detection: Detection, track: Track, geometry: ObjectGeometry, camera: CameraIntrinsics, iou_threshold: float
+) -> float:
+    if track.T_cam_obj is None:
+        return _INFEASIBLE
+    box = geometry.project(track.T_cam_obj, camera)
+    iou = 0.0 if box is None else box_iou(box, detection.box)
+    point = detection_point(detection, camera)
+    if point is None:
+        return 1.0 - iou if iou >= iou_threshold else _INFEASIBLE
+    distance = float(np.linalg.norm(point - geometry.center_in_camera(track.T_cam_obj))) / geometry.diameter
+    if iou < iou_threshold and distance > NEAR_DIAMETERS:
+        return _INFEASIBLE
+    return 1.0 - iou + 0.5 * min(distance, 2.0)
+
+
+def choose_slot(
+    detection: Detection, free: Sequence[Track], geometry: ObjectGeometry, camera: CameraIntrinsics
+) -> Track:
+    """The free slot a new detection gets: the one last seen nearest to it (ids are stable), else the lowest id.
+
+    Slots of a lost instance that was somewhere else are kept for it while unused ones are left.
+    """
+    matches = associate([detection], free, geometry, camera, 0.01)
+    if matches:
+        return free[matches[0]]
+    return min(free, key=lambda t: (t.T_cam_obj is not None, t.instance_id))

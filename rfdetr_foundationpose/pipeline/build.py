@@ -1,0 +1,39 @@
+"""The real pipeline from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..config import Config
+from ..detect import build_detector
+from ..objects import load_objects
+from ..pose.build import build_estimator
+from .association import ObjectGeometry
+from .device import resolve_device
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+
+def build_pipeline(
+    cls: type[Pipeline], config: Config, log: Callable[[str], None], *, background: bool = True
+) -> Pipeline:
+    """See Pipeline.build."""
+    device = resolve_device(config.device)
+    log(f"device {device}")
+    specs = load_objects(config.objects_file)
+    estimator = build_estimator(config, specs, log)
+    detector = build_detector(config, specs, device, log)
+    geometry = {
+        m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter) for m in estimator.objects
+    }
+    degraded = [
+        f"{what} runs {ran} although {asked} was asked for"
+        for what, asked, ran in (
+            ("detector", config.detector.rung, detector.rung),
+            ("pose estimation", config.pose.rung, estimator.rung),
+        )
+        if asked != "auto" and ran and ran != asked
+    ]
+    return cls(detector, estimator, specs, geometry, config, device, background=background, degraded=degraded, log=log)

@@ -1,0 +1,44 @@
+"""What the pipeline hands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..types import Detection, Frame, ObjectPose
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What one frame gave.
+
+    poses: every tracked instance (state TRACKING) and those lost on this frame (LOST, with their last pose).
+    detections: above threshold, best first; None when the detector did not run on this frame.
+    events: sentences for a human: registered, lost, refused and why.
+    """
+
+    frame: Frame
+    poses: list[ObjectPose]
+    detections: list[Detection] | None
+    events: list[str]
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """What runs and how it fares; cheap to make, safe from any thread.
+
+    detector_rung, pose_rung: what really runs, not what was asked for; ``degraded`` says where the two differ.
+    counters: since the start. states: instance name -> track state. best_below: object -> best score below its
+    threshold in the last detector run.
+    """
+
+    detector_source: str = ""
+    detector_rung: str = ""
+    detector_weights: str = ""
+    pose_rung: str = ""
+    pose_weights: str = ""
+    device: str = ""
+    gpu_memory_bytes: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    best_below: dict[str, float] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
