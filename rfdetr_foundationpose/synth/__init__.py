@@ -1,0 +1,1 @@
+"""The synthetic world: procedural objects, RGB-D scenes with ground truth, data sets and training data."""
