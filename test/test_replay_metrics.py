@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import trimesh
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
+from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
 from rfdetr_foundationpose.replay.metrics import (
     ObjectGeometry,
     PoseError,
     percentiles,
     pose_error,
     recall,
-    rotation_angle,
     summarize,
     symmetry_group,
 )
@@ -126,14 +126,18 @@ def test_group_closure_has_the_known_order(symmetries, size):
     np.testing.assert_allclose(np.linalg.det(group[:, :3, :3]), 1.0)
 
 
-def test_contradicting_symmetries_are_refused():
-    with pytest.raises(ValueError, match="more than 512"):
-        symmetry_group([DiscreteSymmetry((0, 0, 1), 7), DiscreteSymmetry((1, 0, 0), 5)])
-
-
-def test_small_angles_are_resolved():
-    a = Rotation.from_rotvec([1e-6, 0, 0]).as_matrix()
-    assert rotation_angle(a, np.eye(3)) == pytest.approx(1e-6, rel=1e-6)
+def test_geometry_of_a_mesh_file_lies_on_its_surface(tmp_path):
+    mesh = trimesh.creation.box(extents=(100, 60, 40))
+    mesh.apply_translation((1000, 0, 0))
+    mesh.export(tmp_path / "box.ply")
+    spec = ObjectSpec("box", tmp_path / "box.ply", scale=0.001, color=(200, 0, 0))
+    geometry = ObjectGeometry.from_spec(spec)
+    np.testing.assert_allclose(geometry.centre, (1.0, 0, 0), atol=1e-6)
+    assert geometry.diameter == pytest.approx(np.linalg.norm([0.1, 0.06, 0.04]))
+    local = np.abs(geometry.points - geometry.centre) / np.array([0.05, 0.03, 0.02])
+    np.testing.assert_allclose(local.max(axis=1), 1.0, atol=1e-5)
+    again = ObjectGeometry.from_spec(spec)
+    np.testing.assert_array_equal(geometry.points, again.points)
 
 
 def test_recall_counts_missing_poses_as_failures():

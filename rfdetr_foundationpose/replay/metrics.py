@@ -7,20 +7,25 @@ bounding box), so that an origin far from the object does not turn rotation erro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from ..objects import ContinuousSymmetry, DiscreteSymmetry
+from ..objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
+from ..pose.mesh import ObjectModel, load_object
+from ..pose.symmetry import rotation_angle, symmetry_transforms
 
 Array = NDArray[np.float64]
 
+_LOG = logging.getLogger(__name__)
+SURFACE_POINTS = 2000
 ADDS_THRESHOLD = 0.1  # of the diameter: the usual "correct pose" of LINEMOD and YCB-Video
-MAX_GROUP = 512
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,23 @@ class ObjectGeometry:
             raise ValueError(f"diameter={self.diameter} must be positive (metres)")
 
     @classmethod
+    def from_spec(cls, spec: ObjectSpec, log: Callable[[str], None] = _LOG.warning) -> ObjectGeometry:
+        """From an objects.yaml entry. Raises MeshError when its mesh cannot be used."""
+        return cls.from_model(load_object(spec, log), spec)
+
+    @classmethod
+    def from_model(cls, model: ObjectModel, spec: ObjectSpec) -> ObjectGeometry:
+        """From a loaded mesh; points are drawn evenly over its surface, the same ones each time.
+
+        Vertices would not do: those of a box are its corners, and ADD-S over eight points says little.
+        """
+        arrays = model.arrays
+        mesh = trimesh.Trimesh(np.asarray(arrays.vertices, np.float64), arrays.faces, process=False)
+        points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
+        group = symmetry_group(spec.discrete)
+        return cls(np.asarray(points) + model.center, model.diameter, model.center, group, spec.continuous)
+
+    @classmethod
     def from_points(
         cls,
         points: Array,
@@ -69,24 +91,8 @@ class ObjectGeometry:
 
 
 def symmetry_group(discrete: Iterable[DiscreteSymmetry]) -> Array:
-    """(K, 4, 4) closure of the discrete symmetries, identity first. Raises ValueError above 512 elements."""
-    generators = [_turn(s.axis, 2 * np.pi / s.fold, s.point) for s in discrete if s.fold > 1]
-    group: list[Array] = [np.eye(4)]
-    frontier = list(group)
-    while frontier:
-        found: list[Array] = []
-        for element in frontier:
-            for generator in generators:
-                candidate = generator @ element
-                if not any(np.allclose(candidate, known, atol=1e-6) for known in group):
-                    group.append(candidate)
-                    found.append(candidate)
-        if len(group) > MAX_GROUP:
-            raise ValueError(
-                f"the symmetries generate more than {MAX_GROUP} transforms; do axes and folds fit together?"
-            )
-        frontier = found
-    return np.stack(group)
+    """(K, 4, 4) closure of the discrete symmetries in the object frame, identity first."""
+    return symmetry_transforms(tuple(discrete), (), np.zeros(3))
 
 
 def _turn(axis: Sequence[float], angle: float, point: Sequence[float]) -> Array:
@@ -96,17 +102,12 @@ def _turn(axis: Sequence[float], angle: float, point: Sequence[float]) -> Array:
     return transform
 
 
-def rotation_angle(R_a: Array, R_b: Array) -> float:
-    """Geodesic angle between two rotations (3, 3), radians in [0, pi]; accurate near zero."""
-    return float(Rotation.from_matrix(R_a.T @ R_b).magnitude())
-
-
 def closest_equivalent(T_est: Array, T_true: Array, geometry: ObjectGeometry) -> Array:
     """The symmetry-equivalent of ``T_true`` (4, 4) whose rotation is nearest to that of ``T_est``."""
     best, best_angle = T_true, np.inf
     for transform in geometry.transforms:
         candidate = _unspin(T_est, T_true @ transform, geometry.axes)
-        angle = rotation_angle(T_est[:3, :3], candidate[:3, :3])
+        angle = float(rotation_angle(T_est[:3, :3].T @ candidate[:3, :3]))
         if angle < best_angle:
             best, best_angle = candidate, angle
     return best
@@ -143,7 +144,7 @@ def pose_error(T_est: Array, T_true: Array, geometry: ObjectGeometry) -> PoseErr
     adds = float(np.mean(nearest))
     return PoseError(
         translation_mm=1e3 * float(np.linalg.norm((T_est @ centre - true @ centre)[:3])),
-        rotation_deg=float(np.rad2deg(rotation_angle(T_est[:3, :3], true[:3, :3]))),
+        rotation_deg=float(np.rad2deg(rotation_angle(T_est[:3, :3].T @ true[:3, :3]))),
         add_mm=1e3 * float(np.mean(np.linalg.norm(estimated_points - true_points, axis=1))),
         adds_mm=1e3 * adds,
         adds_ratio=adds / geometry.diameter,
