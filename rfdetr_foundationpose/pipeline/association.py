@@ -31,8 +31,10 @@ class ObjectGeometry:
     def from_vertices(cls, vertices: NDArray[np.floating], diameter: float | None = None) -> ObjectGeometry:
         """From mesh vertices (N, 3) in metres: the extreme vertex in each of 98 directions stands for the hull."""
         vertices = np.asarray(vertices, dtype=np.float64)
-        points = vertices[np.unique(np.argmax(vertices @ _directions().T, axis=0))]
         low, high = vertices.min(0), vertices.max(0)
+        # Long and flat objects are stretched to a cube first, so that their ends get directions too.
+        stretched = (vertices - low) / np.maximum(high - low, 1e-9)
+        points = vertices[np.unique(np.argmax(stretched @ _directions().T, axis=0))]
         size = float(np.linalg.norm(high - low)) if diameter is None else float(diameter)
         return cls(points, (low + high) / 2, size)
 

@@ -283,7 +283,7 @@ class Pipeline:
     ) -> None:
         """Register what is searched: here when nothing is tracked, else in the background, one at a time."""
         for detection in self._backoff.order(candidates):
-            free = [t for t in self._tracks.searching(detection.object) if not self._reserved(t)]
+            free = [t for t in self._tracks.searching(detection.object) if self._free(t)]
             if not free:
                 continue
             if not self._backoff.may_try(detection.object, self._frame_index):
@@ -309,9 +309,11 @@ class Pipeline:
                 # One slow attempt a frame: the next candidate deserves a newer image.
                 return
 
-    def _reserved(self, track: Track) -> bool:
+    def _free(self, track: Track) -> bool:
+        """Neither lost on this very frame, which is to be said first, nor promised to the registration under way."""
         job = self._registrar.pending
-        return job is not None and (job.detection.object, job.instance_id) == (track.object, track.instance_id)
+        promised = job is not None and (job.detection.object, job.instance_id) == (track.object, track.instance_id)
+        return track.state is TrackState.SEARCHING and not promised
 
     def _outcome(self, job: Job, events: list[str]) -> bool:
         """Whether the registration gave a pose worth going on with. Raises what is no refusal."""

@@ -1,0 +1,130 @@
+"""Projected boxes, overlap, and the assignment of detections to instances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.pipeline import resolve_device
+from rfdetr_foundationpose.pipeline.association import (
+    ObjectGeometry,
+    associate,
+    box_iou,
+    choose_slot,
+    detection_point,
+    without_duplicates,
+)
+from rfdetr_foundationpose.pipeline.tracks import Track
+from rfdetr_foundationpose.types import CameraIntrinsics, Detection
+
+CAMERA = CameraIntrinsics(500.0, 500.0, 320.0, 240.0, 640, 480)
+
+
+def sphere(radius: float = 0.05) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(2000, 3))
+    return radius * points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def pose(x: float, y: float, z: float) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = x, y, z
+    return T
+
+
+def detection(box, depth=None, score=0.9, object="mug") -> Detection:
+    return Detection(object, object, score, np.array(box, np.float32), None, "rf-detr", depth)
+
+
+GEOMETRY = ObjectGeometry.from_vertices(sphere())
+
+
+def test_projected_box_is_nearly_that_of_all_vertices():
+    vertices = sphere() * (1.0, 0.5, 2.0) + (0.3, 0.0, 0.1)
+    geometry = ObjectGeometry.from_vertices(vertices)
+    T = pose(0.05, -0.1, 0.8)
+    p = vertices + T[:3, 3]
+    u, v = 500 * p[:, 0] / p[:, 2] + 320, 500 * p[:, 1] / p[:, 2] + 240
+    exact = np.array([u.min(), v.min(), u.max(), v.max()])
+    assert box_iou(geometry.project(T, CAMERA), exact) > 0.93
+    assert len(geometry.points) <= 98
+
+
+def test_no_box_behind_the_camera_or_outside_the_image():
+    assert GEOMETRY.project(pose(0, 0, -1), CAMERA) is None
+    assert GEOMETRY.project(pose(0, 0, 0.02), CAMERA) is None
+    assert GEOMETRY.project(pose(5, 0, 1), CAMERA) is None
+    assert GEOMETRY.project(pose(np.nan, 0, 1), CAMERA) is None
+    x0, _, x1, _ = GEOMETRY.project(pose(0.64, 0, 1), CAMERA)
+    assert 0 <= x0 < x1 == 640
+
+
+def test_box_iou_known_cases():
+    a = np.array([0.0, 0.0, 10.0, 10.0])
+    assert box_iou(a, a) == 1.0
+    assert box_iou(a, a + 10) == 0.0
+    assert box_iou(a, np.array([5.0, 0.0, 15.0, 10.0])) == pytest.approx(1 / 3)
+
+
+def test_detection_point_is_on_the_ray_of_the_box():
+    np.testing.assert_allclose(detection_point(detection([310, 230, 430, 350], 2.0), CAMERA), [0.2, 0.2, 2.0])
+    assert detection_point(detection([310, 230, 430, 350]), CAMERA) is None
+    assert detection_point(detection([310, 230, 430, 350], 0.0), CAMERA) is None
+
+
+def test_assignment_is_optimal_not_greedy():
+    tracks = [Track("mug", 0, T_cam_obj=pose(0.0, 0, 1)), Track("mug", 1, T_cam_obj=pose(0.06, 0, 1))]
+    boxes = [GEOMETRY.project(pose(x, 0, 1), CAMERA) for x in (0.03, -0.05)]
+    assert associate([detection(b) for b in boxes], tracks, GEOMETRY, CAMERA, 0.1) == {0: 1, 1: 0}
+
+
+def test_depth_tells_two_instances_on_one_ray_apart():
+    tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1.0)), Track("mug", 1, T_cam_obj=pose(0, 0, 1.2))]
+    box = GEOMETRY.project(pose(0, 0, 1.05), CAMERA)
+    assert associate([detection(box, 1.16)], tracks, GEOMETRY, CAMERA, 0.1) == {0: 1}
+
+
+def test_pairs_without_overlap_or_nearness_are_impossible():
+    tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1)), Track("mug", 1)]
+    far = GEOMETRY.project(pose(0.3, 0, 1), CAMERA)
+    assert associate([detection(far)], tracks, GEOMETRY, CAMERA, 0.3) == {}
+    assert associate([], tracks, GEOMETRY, CAMERA, 0.3) == {}
+    assert associate([detection(far)], [], GEOMETRY, CAMERA, 0.3) == {}
+
+
+def test_duplicates_are_counted_and_the_best_stays():
+    first, again, apart = (
+        detection([0, 0, 10, 10], score=0.6),
+        detection([0, 0, 10, 9.5], score=0.8, object="can"),
+        detection([20, 0, 30, 10], score=0.5),
+    )
+    kept, dropped = without_duplicates([first, again, apart])
+    assert kept == [again, apart] and dropped == 1
+    kept, dropped = without_duplicates([first, apart], claimed=[again])
+    assert kept == [apart] and dropped == 1
+
+
+def test_new_detection_prefers_the_slot_last_seen_there_then_an_unused_one():
+    here, unused, elsewhere = (
+        Track("mug", 2, T_cam_obj=pose(0, 0, 1)),
+        Track("mug", 1),
+        Track("mug", 0, T_cam_obj=pose(0.4, 0, 1)),
+    )
+    found = detection(GEOMETRY.project(pose(0.01, 0, 1), CAMERA), 0.95)
+    assert choose_slot(found, [elsewhere, unused, here], GEOMETRY, CAMERA) is here
+    assert choose_slot(found, [elsewhere, unused], GEOMETRY, CAMERA) is unused
+    assert choose_slot(found, [elsewhere], GEOMETRY, CAMERA) is elsewhere
+
+
+def test_resolve_device_names_what_is_wrong():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="not a torch device"):
+        resolve_device("gpu0")
+    with pytest.raises(ConfigError, match="not supported"):
+        resolve_device("meta")
+    count = torch.cuda.device_count()
+    with pytest.raises(ConfigError, match="CUDA device"):
+        resolve_device(f"cuda:{count}")

@@ -1,0 +1,364 @@
+"""Who runs when. The detector and the estimator here are doubles that look at a scripted world."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rfdetr_foundationpose.config import Config, ConfigError, from_flat
+from rfdetr_foundationpose.detect.detector import DetectionReport
+from rfdetr_foundationpose.objects import ObjectSpec
+from rfdetr_foundationpose.pipeline import Pipeline
+from rfdetr_foundationpose.pipeline.association import ObjectGeometry
+from rfdetr_foundationpose.pose.estimator import Estimate, RegistrationError
+from rfdetr_foundationpose.types import CameraIntrinsics, Detection, Frame, TrackState
+
+CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
+CUBE = np.array([[x, y, z] for x in (-0.05, 0.05) for y in (-0.05, 0.05) for z in (-0.05, 0.05)])
+GEOMETRY = ObjectGeometry.from_vertices(CUBE)
+
+
+def pose_at(x: float, y: float = 0.0, z: float = 1.0) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = x, y, z
+    return T
+
+
+@dataclass
+class World:
+    """Where the things are now: (object, position). confidence: what every estimate says."""
+
+    things: list[tuple[str, tuple[float, float, float]]] = field(default_factory=list)
+    seen: list[tuple[str, tuple[float, float, float]]] | None = None
+    confidence: float = 0.9
+    register_confidence: float = 0.9
+    hold: threading.Event | None = None
+    detector_runs: int = 0
+    registers: list[tuple[str, bool]] = field(default_factory=list)
+    tracked: list[int] = field(default_factory=list)
+    fail: Exception | None = None
+
+
+class ScriptedDetector:
+    source, rung, weights = "mask-topic", "", "none"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.applied: list[float] = []
+
+    def warm_up(self, camera: CameraIntrinsics) -> None: ...
+
+    def apply(self, config) -> None:
+        self.applied.append(config.threshold)
+
+    def detect(self, frame) -> DetectionReport:
+        self.world.detector_runs += 1
+        found = []
+        for name, p in self.world.things if self.world.seen is None else self.world.seen:
+            box = GEOMETRY.project(pose_at(*p), CAMERA)
+            found.append(Detection(name, name, 0.9, box.astype(np.float32), torch.tensor(p), "mask-topic", p[2]))
+        names = {d.object for d in found}
+        return DetectionReport(found, {n: 0.2 for n in ("mug", "can") if n not in names}, {"mug": 0.5, "can": 0.5})
+
+
+class ScriptedEstimator:
+    """Tracks to the nearest thing of that object; registers to where it was in the frame of the mask."""
+
+    rung, weights, objects = "eager", "none", ()
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def warm_up(self, camera: CameraIntrinsics) -> None: ...
+
+    def apply(self, config) -> None: ...
+
+    def prepare(self, frame):
+        return SimpleNamespace(things=list(self.world.things))
+
+    def _nearest(self, things, name, T):
+        here = [np.array(p) for n, p in things if n == name]
+        if not here:
+            return T, 0.05
+        best = min(here, key=lambda p: np.linalg.norm(p - T[:3, 3]))
+        near = np.linalg.norm(best - T[:3, 3]) < 0.08
+        return (pose_at(*best), self.world.confidence) if near else (T, 0.05)
+
+    def track(self, frame, requests):
+        self.world.tracked.append(len(requests))
+        return [Estimate(*self._nearest(frame.things, r.object, r.T_cam_obj), 1.0) for r in requests]
+
+    def register(self, frame, object, mask):
+        background = threading.current_thread() is not threading.main_thread()
+        self.world.registers.append((object, background))
+        if background and self.world.hold is not None:
+            assert self.world.hold.wait(10)
+        if self.world.fail is not None:
+            raise self.world.fail
+        seen_at = mask.numpy()  # the scripted detector's "mask" is the place it saw
+        p = min((p for n, p in frame.things if n == object), key=lambda p: np.linalg.norm(np.array(p) - seen_at))
+        return Estimate(pose_at(*p), self.world.register_confidence, 1.0)
+
+
+def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:
+    config = from_flat(settings, Config())
+    geometry = {s.name: GEOMETRY for s in specs}
+    return Pipeline(
+        ScriptedDetector(world),
+        ScriptedEstimator(world),
+        specs,
+        geometry,
+        config,
+        background=background,
+        log=lambda s: None,
+    )
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    if world.hold is not None:
+        world.hold.set()
+
+
+def spec(name: str, **more) -> ObjectSpec:
+    return ObjectSpec(name, mesh=__file__, **more)
+
+
+_stamp = 0
+
+
+def step(pipeline: Pipeline):
+    global _stamp
+    _stamp += 33_000_000
+    rgb, depth = np.zeros((120, 160, 3), np.uint8), np.ones((120, 160), np.float32)
+    return pipeline.process(Frame(_stamp, "camera", rgb, depth, 1.0, CAMERA))
+
+
+def wait_registered(pipeline: Pipeline) -> None:
+    deadline = time.monotonic() + 10
+    while pipeline._registrar._done.empty():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_registers_inline_then_tracks_with_one_detection_per_period(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 5})
+    first = step(pipeline)
+    assert [p.state for p in first.poses] == [TrackState.TRACKING]
+    assert world.registers == [("mug", False)]
+    assert "registered" in first.events[0]
+    results = [step(pipeline) for _ in range(10)]
+    assert [r.detections is not None for r in results] == [False, False, False, False, True] * 2
+    assert world.detector_runs == 3
+    assert pipeline.status().counters["detector_runs"] == 3
+
+
+@pytest.mark.parametrize("period, runs", [(0, 1), (1, 11)])
+def test_detector_period_never_and_always(world, period, runs):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": period})
+    for _ in range(11):
+        step(pipeline)
+    assert world.detector_runs == runs
+
+
+def test_detector_runs_on_every_frame_while_something_is_searched(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug"), spec("can")])
+    results = [step(pipeline) for _ in range(5)]
+    assert all(r.detections is not None for r in results)
+    assert pipeline.status().states == {"mug": "tracking", "can": "searching"}
+
+
+def test_loss_is_said_once_and_searched_again(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"pose.lost_frames": 3})
+    step(pipeline)
+    world.confidence = 0.2
+    states = [[p.state.value for p in step(pipeline).poses] for _ in range(3)]
+    assert states == [["tracking"], ["tracking"], ["lost"]]
+    world.confidence = 0.9
+    again = step(pipeline)
+    assert [p.state.value for p in again.poses] == ["tracking"]
+    assert "registered again" in again.events[0]
+    assert pipeline.status().counters["lost"] == 1
+    assert pipeline.status().counters["registered_again"] == 1
+
+
+def test_hysteresis_keeps_a_track_through_short_dips(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"pose.lost_frames": 3})
+    step(pipeline)
+    for confidence in (0.2, 0.2, 0.3, 0.2, 0.2, 0.4):
+        world.confidence = confidence
+        assert step(pipeline).poses[0].state is TrackState.TRACKING
+
+
+def test_background_registration_does_not_stop_tracking_and_catches_up(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug"), spec("can")])
+    step(pipeline)
+    world.hold = threading.Event()
+    for i in range(12):  # the can moves 24 cm while it is registered; tracking alone reaches 8 cm
+        world.things = [("mug", (0.0, 0.0, 1.0)), ("can", (-0.3 + 0.02 * i, 0.2, 1.0))]
+        result = step(pipeline)
+        assert [p.object for p in result.poses] == ["mug"]
+    world.hold.set()
+    wait_registered(pipeline)
+    assert world.registers == [("mug", False), ("can", True)]
+    poses = {p.object: p for p in step(pipeline).poses}
+    assert set(poses) == {"mug", "can"}
+    np.testing.assert_allclose(poses["can"].T_cam_obj[:3, 3], (-0.08, 0.2, 1.0), atol=1e-6)
+    pipeline.close()
+
+
+def test_stale_background_registration_is_refused(world):
+    world.things = [("mug", (0.0, 0.0, 1.0)), ("can", (-0.3, 0.2, 1.0))]
+    world.seen = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug"), spec("can")])
+    step(pipeline)
+    world.hold = threading.Event()
+    world.seen = None
+    step(pipeline)
+    world.things, world.seen = [("mug", (0.0, 0.0, 1.0)), ("can", (0.3, -0.2, 1.0))], [("mug", (0.0, 0.0, 1.0))]
+    world.hold.set()
+    wait_registered(pipeline)
+    result = step(pipeline)
+    assert [p.object for p in result.poses] == ["mug"]
+    assert pipeline.status().counters["registration_stale"] == 1
+    pipeline.close()
+
+
+def test_refused_registration_backs_off(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    world.register_confidence = 0.1
+    pipeline = make(world, [spec("mug")])
+    tries = []
+    for _ in range(120):
+        before = len(world.registers)
+        step(pipeline)
+        tries.append(len(world.registers) - before)
+    frames = np.flatnonzero(tries)
+    assert list(np.diff(frames)[:5]) == [2, 3, 5, 9, 17]
+    assert max(np.diff(frames)) == 31
+    counters = pipeline.status().counters
+    assert counters["registrations_refused"] == counters["registration_low_confidence"] == len(frames)
+    assert counters["registrations_backed_off"] == 120 - len(frames)
+
+
+def test_registration_error_is_counted_under_its_kind_and_other_errors_surface(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    world.fail = RegistrationError("no_depth", "mug: no valid depth inside the mask")
+    pipeline = make(world, [spec("mug")])
+    assert "no valid depth" in step(pipeline).events[0]
+    assert pipeline.status().counters["registration_no_depth"] == 1
+    world.fail = RuntimeError("device fault")
+    with pytest.raises(RuntimeError, match="device fault"):
+        for _ in range(3):
+            step(pipeline)
+
+
+def test_two_instances_keep_their_ids_when_they_pass_each_other(world):
+    pipeline = make(world, [spec("mug", max_instances=2)], background=False, **{"detector.period_frames": 2})
+    ids: dict[str, set[int]] = {"left": set(), "right": set()}
+    for i in range(30):
+        x = -0.3 + 0.02 * i
+        world.things = [("mug", (x, -0.1, 1.0)), ("mug", (-x, 0.12, 1.3))]
+        for pose in step(pipeline).poses:
+            near_first = np.linalg.norm(pose.T_cam_obj[:3, 3] - world.things[0][1]) < 1e-6
+            ids["left" if near_first else "right"].add(pose.instance_id)
+    assert ids["left"] and ids["right"] and ids["left"] | ids["right"] == {0, 1}
+    assert len(ids["left"]) == len(ids["right"]) == 1
+    assert pipeline.status().counters["registered"] == 2
+
+
+def test_lost_instance_found_again_gets_its_id_back(world):
+    a, b = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
+    world.things = [a, b]
+    pipeline = make(world, [spec("mug", max_instances=2)], background=False)
+    step(pipeline)
+    names = {p.name: p.T_cam_obj[0, 3] for p in step(pipeline).poses}
+    assert set(names) == {"mug", "mug_1"}
+    keep = a if names["mug_1"] == -0.2 else b
+    world.things = [keep]
+    for _ in range(5):
+        step(pipeline)
+    assert pipeline.status().states == {"mug": "searching", "mug_1": "tracking"}
+    world.things = [a, b]
+    step(pipeline)
+    assert {p.name: p.T_cam_obj[0, 3] for p in step(pipeline).poses} == names
+
+
+def test_track_whose_object_is_seen_elsewhere_is_lost(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 1, "pose.lost_frames": 2})
+    step(pipeline)
+    world.seen = [("mug", (0.35, 0.2, 1.0))]
+    assert step(pipeline).poses[0].state is TrackState.TRACKING
+    result = step(pipeline)
+    assert result.poses[0].state is TrackState.LOST
+    assert "elsewhere" in result.events[0]
+
+
+def test_occluded_but_confident_track_survives_a_blind_detector(world):
+    world.things, world.seen = [("mug", (0.0, 0.0, 1.0))], None
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 1})
+    step(pipeline)
+    world.seen = []
+    assert all(step(pipeline).poses[0].state is TrackState.TRACKING for _ in range(10))
+    world.confidence = 0.4
+    assert any(p.state is TrackState.LOST for _ in range(4) for p in step(pipeline).poses)
+
+
+def test_no_detection_is_explained_but_not_on_every_frame(world):
+    pipeline = make(world, [spec("mug")])
+    events = [e for _ in range(20) for e in step(pipeline).events]
+    assert events == ["no detection of mug at or above its threshold 0.50: its best score is 0.20"]
+    status = pipeline.status()
+    assert status.best_below == {"mug": 0.2, "can": 0.2}
+    assert status.counters["no_detection"] == 20
+
+
+def test_reset_forgets_tracks_and_late_registrations(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug"), spec("can")])
+    step(pipeline)
+    world.hold = threading.Event()
+    world.things.append(("can", (0.2, 0.0, 1.0)))
+    step(pipeline)
+    pipeline.reset()
+    assert pipeline.status().states == {"mug": "searching", "can": "searching"}
+    world.hold.set()
+    wait_registered(pipeline)
+    assert pipeline._registrar.poll() is None
+    assert pipeline.status().counters["registrations_dropped"] == 1
+    assert [p.object for p in step(pipeline).poses] == ["mug"]
+    pipeline.close()
+
+
+def test_apply_takes_live_settings_and_names_fixed_ones(world):
+    pipeline = make(world, [spec("mug")])
+    pipeline.apply(from_flat({"detector.threshold": 0.7}))
+    assert pipeline._detector.applied == [0.7]
+    with pytest.raises(ConfigError, match="pose.track_iterations"):
+        pipeline.apply(from_flat({"pose.track_iterations": 5}))
+
+
+def test_unusable_pose_ends_the_track(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")])
+    step(pipeline)
+    world.confidence = float("nan")
+    result = step(pipeline)
+    assert result.poses[0].state is TrackState.LOST
+    assert np.isfinite(result.poses[0].T_cam_obj).all()
