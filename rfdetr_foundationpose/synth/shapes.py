@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -109,7 +110,7 @@ def lathe(profile: Array, segments: int = 32, crease_deg: float = 35.0) -> Solid
     phi = np.linspace(0, 2 * np.pi, segments + 1)
     phi[-1] = 0.0
     runs = []
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         run = profile[start : end + 1]
         length = np.linalg.norm(np.diff(run, axis=0), axis=1)
         flat = np.abs(np.diff(run[:, 1])).sum() < 0.3 * length.sum()
@@ -149,12 +150,12 @@ def superquadric(size: Sequence[float] | Array, e1: float, e2: float, rows: int 
     return outward([grid(np.stack([x, y, z], axis=-1) * (np.asarray(size) / 2))])
 
 
-def tube(path: Array, radius: Array | float, sides: int = 12, aspect: float = 1.0) -> Solid:
+def tube(path: ArrayLike, radius: ArrayLike, sides: int = 12, aspect: float = 1.0) -> Solid:
     """A capped tube along a (P, 3) path; radius scalar or (P,), ``aspect`` flattens its section. Regions: side, ends."""
-    path = np.asarray(path, dtype=np.float64)
-    count = len(path)
+    centres = np.asarray(path, dtype=np.float64)
+    count = len(centres)
     radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), (count,))
-    tangent = np.gradient(path, axis=0)
+    tangent = np.gradient(centres, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     normal = np.cross(tangent[0], np.eye(3)[np.argmin(np.abs(tangent[0]))])
     ring = []
@@ -165,13 +166,13 @@ def tube(path: Array, radius: Array | float, sides: int = 12, aspect: float = 1.
         normal /= np.linalg.norm(normal)
         binormal = np.cross(tangent[i], normal)
         circle = np.cos(angle)[:, None] * normal * aspect + np.sin(angle)[:, None] * binormal
-        ring.append(path[i] + radii[i] * circle)
+        ring.append(centres[i] + radii[i] * circle)
     rings = np.stack(ring)
     solid = [grid(rings)]
     disc = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     uv = np.stack([np.full_like(disc, 0.5), disc])
-    solid.append(grid(np.stack([np.broadcast_to(path[0], rings[0].shape), rings[0]]), 1, uv))
-    solid.append(grid(np.stack([rings[-1], np.broadcast_to(path[-1], rings[0].shape)]), 1, uv[::-1]))
+    solid.append(grid(np.stack([np.broadcast_to(centres[0], rings[0].shape), rings[0]]), 1, uv))
+    solid.append(grid(np.stack([rings[-1], np.broadcast_to(centres[-1], rings[0].shape)]), 1, uv[::-1]))
     return outward(solid)
 
 
@@ -198,7 +199,7 @@ def extrude(polygon: Array, height: float, layers: int = 4) -> Solid:
     turn = np.degrees(np.abs(np.angle(np.exp(1j * np.diff(np.arctan2(edge[:, 1], edge[:, 0]))))))
     cuts = [0, *(np.flatnonzero(turn > 30.0) + 1).tolist(), len(polygon)]
     z = np.linspace(height / 2, -height / 2, layers + 1)
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         run = closed[start : end + 1]
         points = np.zeros((layers + 1, len(run), 3))
         points[..., :2], points[..., 2] = run, z[:, None]
