@@ -1,0 +1,180 @@
+"""What a run gave: one sample per published pose, the result.json built of them, and comparison with a stored one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from .metrics import PoseError, summarize
+
+
+@dataclass(frozen=True)
+class PoseSample:
+    """One pose that came out, and how wrong it was.
+
+    frame: index in the recording. seconds: since the recording's first frame. T_cam_obj: (4, 4) float64, metres.
+    error: None without ground truth. age_ms: from the image's publication to the pose's arrival, None outside ROS.
+    confidence: None where the topic does not carry it.
+    """
+
+    frame: int
+    stamp_ns: int
+    seconds: float
+    object: str
+    T_cam_obj: NDArray[np.float64]
+    error: PoseError | None = None
+    age_ms: float | None = None
+    confidence: float | None = None
+
+
+COLUMNS = (
+    *("frame", "stamp_ns", "seconds", "object", "x", "y", "z", "qx", "qy", "qz", "qw", "confidence", "age_ms"),
+    *("translation_error_mm", "rotation_error_deg", "add_mm", "adds_mm"),
+)
+
+
+def write_poses_csv(path: Path, samples: Sequence[PoseSample]) -> None:
+    """One row per sample: metres, unit quaternion (x, y, z, w), camera optical frame; empty cells where unknown."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for s in samples:
+            quaternion = Rotation.from_matrix(s.T_cam_obj[:3, :3]).as_quat()
+            errors: tuple[float | None, ...] = (None,) * 4
+            if s.error is not None:
+                errors = (s.error.translation_mm, s.error.rotation_deg, s.error.add_mm, s.error.adds_mm)
+            numbers = [*s.T_cam_obj[:3, 3], *quaternion, s.confidence, s.age_ms, *errors]
+            cells = ["" if v is None else f"{float(v):.6f}" for v in numbers]
+            writer.writerow([s.frame, s.stamp_ns, f"{s.seconds:.6f}", s.object, *cells])
+
+
+def build_result(
+    samples: Sequence[PoseSample],
+    *,
+    frames_published: int,
+    frames_received: int,
+    dropped: int,
+    latency_ms: Mapping[str, Mapping[str, float]],
+    detection_source: str,
+    weights: str,
+    device: str,
+    missing: int = 0,
+    **extra: Any,
+) -> dict[str, Any]:
+    """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures."""
+    errors: list[PoseError | None] = [s.error for s in samples if s.error is not None]
+    accuracy = summarize([*errors, *([None] * missing)])
+    return {
+        "frames_published": frames_published,
+        "frames_received": frames_received,
+        **accuracy,
+        "latency_ms": {stage: dict(values) for stage, values in latency_ms.items()},
+        "dropped": dropped,
+        "detection_source": detection_source,
+        "weights": weights,
+        "device": device,
+        "poses": len(samples),
+        "poses_missing": missing,
+        "objects": sorted({s.object for s in samples}),
+        **extra,
+    }
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Strict JSON: numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A figure may be worse than the baseline by ``relative`` of it plus ``absolute``; ``sign`` +1: lower is better."""
+
+    path: tuple[str, ...]
+    relative: float
+    absolute: float
+    sign: int = 1
+
+    def allowed(self, baseline: float) -> float:
+        return baseline + self.sign * (abs(baseline) * self.relative + self.absolute)
+
+    def worse(self, value: float | None, baseline: float) -> bool:
+        return value is None or self.sign * (value - self.allowed(baseline)) > 0
+
+
+TOLERANCES = (
+    Tolerance(("translation_error_mm", "p50"), 0.2, 0.5),
+    Tolerance(("translation_error_mm", "p95"), 0.3, 1.0),
+    Tolerance(("rotation_error_deg", "p50"), 0.2, 0.3),
+    Tolerance(("rotation_error_deg", "p95"), 0.3, 1.0),
+    Tolerance(("adds_recall_0.1d",), 0.0, 0.02, sign=-1),
+    Tolerance(("poses",), 0.05, 1.0, sign=-1),
+    Tolerance(("lost",), 0.0, 0.0),
+)
+LATENCY_TOLERANCE = (0.5, 2.0)  # relative, ms: machines jitter
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure against its baseline."""
+
+    name: str
+    baseline: float
+    value: float | None
+    allowed: float
+    regressed: bool
+
+
+def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, latency: bool = False) -> list[Comparison]:
+    """Every figure that the baseline holds. A figure that has vanished from ``result`` is a regression.
+
+    latency: also the p50 of each stage; meaningful on the same machine only. Raises ValueError when there is nothing
+    in common to compare.
+    """
+    tolerances = list(TOLERANCES)
+    if latency:
+        stages = baseline.get("latency_ms", {})
+        tolerances += [Tolerance(("latency_ms", stage, "p50"), *LATENCY_TOLERANCE) for stage in stages]
+    rows = []
+    for tolerance in tolerances:
+        old = _get(baseline, tolerance.path)
+        if old is None:
+            continue
+        new = _get(result, tolerance.path)
+        name = ".".join(tolerance.path)
+        rows.append(Comparison(name, old, new, tolerance.allowed(old), tolerance.worse(new, old)))
+    if not rows:
+        raise ValueError(
+            "the baseline holds none of the figures to compare; is it a result.json of replay, evaluate or demo?"
+        )
+    return rows
+
+
+def _get(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    value: Any = tree
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,171 @@
+"""Report files are what they claim to be; comparison finds regressions and only those."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from rfdetr_foundationpose.replay.metrics import PoseError
+from rfdetr_foundationpose.replay.report import (
+    VideoWriter,
+    comparison_table,
+    contact_sheet,
+    plot_errors,
+    plot_latency,
+    result_tables,
+    write_html,
+)
+from rfdetr_foundationpose.replay.result import PoseSample, build_result, compare, write_json, write_poses_csv
+
+
+def samples(n: int = 5) -> list[PoseSample]:
+    made = []
+    for i in range(n):
+        T = np.eye(4)
+        T[:3, 3] = (0.1, 0.2, 0.5 + 0.01 * i)
+        error = PoseError(1.0 + i, 0.5 * i, 2.0, 1.0, 0.01)
+        made.append(PoseSample(i, i * 10**8, i * 0.1, "mug", T, error, age_ms=12.0))
+    return made
+
+
+def result(**changes) -> dict:
+    arguments = {
+        "frames_published": 6,
+        "frames_received": 6,
+        "dropped": 1,
+        "latency_ms": {"track": {"p50": 5.0, "p95": 6.0, "max": 7.0}},
+        "detection_source": "mask-topic",
+        "weights": "default",
+        "device": "cpu",
+    }
+    return build_result(samples(), **{**arguments, **changes})
+
+
+def test_result_has_the_keys_of_the_issue():
+    made = result()
+    assert set(made["translation_error_mm"]) == set(made["rotation_error_deg"]) == {"p50", "p95"}
+    assert made["translation_error_mm"]["p50"] == 3.0
+    assert made["adds_recall_0.1d"] == 1.0
+    assert made["latency_ms"]["track"] == {"p50": 5.0, "p95": 6.0, "max": 7.0}
+    for key in ("frames_published", "frames_received", "dropped", "detection_source", "weights", "device"):
+        assert key in made
+
+
+def test_missing_poses_lower_the_recall_only():
+    made = result(missing=5)
+    assert made["adds_recall_0.1d"] == 0.5
+    assert made["translation_error_mm"]["p50"] == 3.0
+
+
+def test_json_is_strict_even_with_nan(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    write_json(path, {"a": float("nan"), "b": [np.float32(1.5), np.int64(3)], "c": {"d": float("inf")}})
+    assert json.loads(path.read_text()) == {"a": None, "b": [1.5, 3], "c": {"d": None}}
+
+
+def test_csv_reads_back(tmp_path):
+    path = tmp_path / "poses.csv"
+    unjudged = PoseSample(9, 900, 0.9, "box", np.eye(4))
+    write_poses_csv(path, [*samples(), unjudged])
+    rows = list(csv.DictReader(path.open()))
+    assert len(rows) == 6
+    assert float(rows[2]["z"]) == pytest.approx(0.52)
+    assert float(rows[0]["qw"]) == 1.0
+    assert float(rows[4]["translation_error_mm"]) == 5.0
+    assert rows[5]["age_ms"] == rows[5]["adds_mm"] == ""
+
+
+def test_pictures_and_page_are_written(tmp_path):
+    plot_errors(tmp_path / "errors.png", samples(), {"mug": 0.15})
+    plot_latency(tmp_path / "latency.png", {"track": [(0.0, 5.0), (0.1, 6.0)], "register": []})
+    pictures = [np.full((120, 160, 3), shade, np.uint8) for shade in (0, 100, 200)]
+    contact_sheet(tmp_path / "sheet.png", pictures, ["a", "b", "c"], columns=2)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * (360 + 26), 960, 3)
+    assert sheet[100, 100].tolist() == [0, 0, 0]
+    assert sheet[100, 700].tolist() == [100, 100, 100]
+    for name in ("errors.png", "latency.png"):
+        assert np.asarray(Image.open(tmp_path / name).convert("L")).std() > 1
+    write_html(tmp_path / "report.html", "run <1>", result(), [tmp_path / "errors.png"])
+    page = (tmp_path / "report.html").read_text()
+    assert "run &lt;1&gt;" in page
+    assert "src='errors.png'" in page
+    with pytest.raises(ValueError, match="at least one"):
+        contact_sheet(tmp_path / "none.png", [], [])
+
+
+def test_video_reads_back_with_its_colours(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", tmp_path / "v.webp", fps=10) as video:
+        for i in range(8):
+            picture = np.zeros((96, 128, 3), np.uint8)
+            picture[..., 0] = 200
+            picture[:, : 16 * i, 2] = 200
+            video.add(picture)
+        with pytest.raises(ValueError, match="10x10"):
+            video.add(np.zeros((10, 10, 3), np.uint8))
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    ok, first = capture.read()
+    count = 1
+    while capture.read()[0]:
+        count += 1
+    assert ok
+    assert count == 8
+    blue, _, red = first[48, 100]
+    assert red > 150 > 60 > blue
+    animated = Image.open(tmp_path / "v.webp")
+    assert animated.n_frames == 8
+
+
+def test_comparison_flags_what_got_worse():
+    baseline = result()
+    assert not any(row.regressed for row in compare(result(), baseline, latency=True))
+    worse = result(missing=3, latency_ms={"track": {"p50": 50.0}})
+    flagged = {row.name for row in compare(worse, baseline, latency=True) if row.regressed}
+    assert flagged == {"adds_recall_0.1d", "latency_ms.track.p50"}
+    assert "latency_ms.track.p50" not in {row.name for row in compare(worse, baseline)}
+
+
+def test_a_figure_that_vanished_is_a_regression():
+    gone = build_result(
+        [],
+        frames_published=6,
+        frames_received=6,
+        dropped=0,
+        latency_ms={},
+        detection_source="rf-detr",
+        weights="",
+        device="cpu",
+    )
+    flagged = {row.name for row in compare(gone, result()) if row.regressed}
+    assert {"translation_error_mm.p50", "adds_recall_0.1d", "poses"} <= flagged
+
+
+def test_a_better_result_passes():
+    baseline = result()
+    better = {**baseline, "translation_error_mm": {"p50": 0.1, "p95": 0.2}, "poses": 500}
+    assert not any(row.regressed for row in compare(better, baseline))
+
+
+def test_a_file_that_is_no_result_is_refused():
+    with pytest.raises(ValueError, match=r"result\.json"):
+        compare(result(), {"something": "else"})
+
+
+def test_tables_show_numbers_and_missing_values():
+    console = Console(width=120, record=True, file=io.StringIO())
+    for table in result_tables(result()):
+        console.print(table)
+    for table in result_tables({**result(), "adds_recall_0.1d": None}):
+        console.print(table)
+    console.print(comparison_table(compare(result(missing=5), result())))
+    text = console.export_text()
+    assert "translation (mm)" in text
+    assert "3.00" in text
+    assert "regressed" in text
