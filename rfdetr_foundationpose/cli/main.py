@@ -46,8 +46,8 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "export": Command("cli.export:export", "Write the networks as ONNX."),
     "build-engines": Command("cli.export:build_engines", "Build and cache TensorRT engines for this GPU."),
     "train": {
-        "refiner": Command("synth.train_pose:refiner", "Train the pose refiner on generated pairs."),
-        "scorer": Command("synth.train_pose:scorer", "Train the pose scorer on generated hypotheses."),
+        "refiner": Command("cli.train:refiner", "Train the pose refiner on generated pairs."),
+        "scorer": Command("cli.train:scorer", "Train the pose scorer on generated hypotheses."),
         "detector": Command("cli.detector:train", "Train RF-DETR on generated scenes."),
     },
     "generate": Command("cli.synth:app", "Generate objects, recordings and data sets with ground truth."),
