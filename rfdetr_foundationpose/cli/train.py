@@ -10,8 +10,8 @@ import typer
 Out = Annotated[
     Path, typer.Option(help="Folder of weights, checkpoint and metrics; an existing checkpoint is resumed.")
 ]
-Minutes = Annotated[float, typer.Option(min=0.01, help="Budget of the whole schedule [min].")]
-StopAfter = Annotated[float, typer.Option(min=0.01, help="End this call after so long [min]; the next one resumes.")]
+Minutes = Annotated[float, typer.Option(min=0.01, help="Minutes of the whole schedule.")]
+StopAfter = Annotated[float, typer.Option(min=0.01, help="End this call after so many minutes; the next one resumes.")]
 Width = Annotated[float, typer.Option(min=0.05, max=1.0, help="Network width; 1.0 is the official architecture.")]
 Batch = Annotated[int, typer.Option(min=2, help="Pairs in a training step.")]
 Objects = Annotated[int, typer.Option(min=1, help="Generated objects.")]
