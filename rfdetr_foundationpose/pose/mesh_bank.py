@@ -52,7 +52,8 @@ class MeshBank:
         self._meshes = [wp.Mesh(points=p, indices=i) for p, i in zip(self._points, self._indices, strict=True)]
         self.centers = np.stack([(m.vertices.min(0) + m.vertices.max(0)) / 2 for m in meshes]).astype(np.float32)
         self.radii = np.array(
-            [np.linalg.norm(m.vertices - c, axis=1).max() for m, c in zip(meshes, self.centers, strict=True)], np.float32
+            [np.linalg.norm(m.vertices - c, axis=1).max() for m, c in zip(meshes, self.centers, strict=True)],
+            np.float32,
         )
 
         data = BankData()
@@ -61,7 +62,9 @@ class MeshBank:
         data.first_texel = put(first_texel[:-1].astype(np.int32), wp.int32)
         data.texture_size = put(np.array(texture_size, np.int32), wp.vec2i)
         data.corner_vertex = put(
-            np.concatenate([m.faces.reshape(-1) + v for m, v in zip(meshes, first_vertex[:-1], strict=True)]).astype(np.int32),
+            np.concatenate([m.faces.reshape(-1) + v for m, v in zip(meshes, first_vertex[:-1], strict=True)]).astype(
+                np.int32
+            ),
             wp.int32,
         )
         data.corner_uv = put(np.concatenate(uv).astype(np.float32), wp.vec2f)

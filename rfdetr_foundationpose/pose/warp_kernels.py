@@ -1,6 +1,7 @@
 """Warp kernels of the pose stage; the same source runs on CPU and CUDA.
 
 Image coordinates: ``u = fx X / Z + cx`` (OpenCV: integer at pixel centres of the observed image).
+``cameras`` holds fx, fy, cx, cy of each view, or of all views in one entry.
 """
 
 from __future__ import annotations
@@ -95,13 +96,19 @@ def translation_of(T: wp.mat44f):
     return wp.vec3f(T[0, 3], T[1, 3], T[2, 3])
 
 
+@wp.func
+def back_project(camera: wp.vec4f, u: float, v: float):
+    """Point at depth 1 of an image coordinate; camera: fx, fy, cx, cy."""
+    return wp.vec3f((u - camera[2]) / camera[0], (v - camera[3]) / camera[1], 1.0)
+
+
 @wp.kernel
 def render_views(
     bank: BankData,
     mesh_index: wp.array(dtype=wp.int32),
     poses: wp.array(dtype=wp.mat44f),
     windows: wp.array(dtype=wp.vec4f),
-    K: wp.array2d(dtype=wp.float32),
+    cameras: wp.array(dtype=wp.vec4f),
     near: float,
     out_rgb: wp.array4d(dtype=wp.float32),
     out_xyz: wp.array4d(dtype=wp.float32),
@@ -117,7 +124,7 @@ def render_views(
     w = windows[n]
     u = w[0] + (float(x) + 0.5) * (w[2] - w[0]) / size_x
     v = w[1] + (float(y) + 0.5) * (w[3] - w[1]) / size_y
-    ray = wp.vec3f((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], 1.0)
+    ray = back_project(cameras[n % cameras.shape[0]], u, v)
     length = wp.length(ray)
 
     mesh = mesh_index[n]
@@ -220,7 +227,7 @@ def limit_depth(min_depth: float, max_depth: float, depth: wp.array2d(dtype=wp.f
 def crop_windows(
     poses: wp.array(dtype=wp.mat44f),
     diameters: wp.array(dtype=wp.float32),
-    K: wp.array2d(dtype=wp.float32),
+    cameras: wp.array(dtype=wp.vec4f),
     crop_ratio: float,
     size: float,
     observed: wp.array(dtype=wp.vec4f),
@@ -231,9 +238,10 @@ def crop_windows(
     t = translation_of(poses[n])
     r = diameters[n] * crop_ratio * 0.5
     z = wp.max(t[2], 1.0e-3)
-    u = K[0, 0] * t[0] / z + K[0, 2]
-    v = K[1, 1] * t[1] / z + K[1, 2]
-    radius = wp.max(K[0, 0], K[1, 1]) * r / z
+    k = cameras[n % cameras.shape[0]]
+    u = k[0] * t[0] / z + k[2]
+    v = k[1] * t[1] / z + k[3]
+    radius = wp.max(k[0], k[1]) * r / z
     left = wp.rint(u - radius)
     right = wp.rint(u + radius)
     top = wp.rint(v - radius)
@@ -262,7 +270,7 @@ def read_rgb(rgb: wp.array3d(dtype=wp.uint8), x: int, y: int):
 def crop_observed(
     rgb: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=wp.float32),
-    K: wp.array2d(dtype=wp.float32),
+    cameras: wp.array(dtype=wp.vec4f),
     windows: wp.array(dtype=wp.vec4f),
     out_rgb: wp.array4d(dtype=wp.float32),
     out_xyz: wp.array4d(dtype=wp.float32),
@@ -286,7 +294,7 @@ def crop_observed(
     if xi >= 0 and yi >= 0 and xi < depth.shape[1] and yi < depth.shape[0]:
         z = depth[yi, xi]
         if z >= 0.001:
-            xyz = wp.vec3f((float(xi) - K[0, 2]) * z / K[0, 0], (float(yi) - K[1, 2]) * z / K[1, 1], z)
+            xyz = back_project(cameras[n % cameras.shape[0]], float(xi), float(yi)) * z
     for c in range(3):
         out_rgb[n, y, x, c] = color[c]
         out_xyz[n, y, x, c] = xyz[c]
@@ -380,3 +388,9 @@ def agreement(
         wp.atomic_add(counts, n, 2, 1.0)
     else:
         wp.atomic_add(counts, n, 3, 1.0)
+
+
+# Every instance that is used, so that the module is compiled once.
+for _dtype in (wp.float32, wp.float16):
+    wp.overload(pack_input, {"out": wp.array4d(dtype=_dtype)})
+    wp.overload(update_poses, {"trans": wp.array2d(dtype=_dtype), "rot": wp.array2d(dtype=_dtype)})

@@ -1,0 +1,134 @@
+"""Warp kernel of the observed side of training pairs: a small random scene seen directly through a crop window."""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ..pose.warp_kernels import (
+    BankData,
+    back_project,
+    bank_color,
+    bank_normal,
+    observed_coordinate,
+    rotation_of,
+    translation_of,
+)
+
+wp.set_module_options({"enable_backward": False, "fast_math": True})
+
+
+@wp.struct
+class SceneData:
+    """S scenes. mesh/pose: (S, M) instances, mesh -1 is none, instance 0 is the target.
+    plane: (S, P) backgrounds n . X = d, d 0 is none; color: two RGB colours a plane, mixed by noise.
+    light: unit direction towards the light; level: ambient, diffuse, specular."""
+
+    mesh: wp.array2d(dtype=wp.int32)
+    pose: wp.array2d(dtype=wp.mat44f)
+    plane: wp.array2d(dtype=wp.vec4f)
+    color: wp.array3d(dtype=wp.vec3f)
+    light: wp.array(dtype=wp.vec3f)
+    level: wp.array(dtype=wp.vec3f)
+    camera: wp.array(dtype=wp.vec4f)
+    size: wp.array(dtype=wp.vec2f)
+    seed: wp.array(dtype=wp.int32)
+
+
+@wp.func
+def hits_sphere(origin: wp.vec3f, direction: wp.vec3f, center: wp.vec3f, radius: float):
+    to = center - origin
+    along = wp.dot(to, direction)
+    return along > -radius and wp.length_sq(to) - along * along <= radius * radius
+
+
+@wp.kernel
+def render_observed(
+    bank: BankData,
+    scene: SceneData,
+    view_scene: wp.array(dtype=wp.int32),
+    windows: wp.array(dtype=wp.vec4f),
+    out_rgb: wp.array4d(dtype=wp.float32),
+    out_z: wp.array3d(dtype=wp.float32),
+    out_cosine: wp.array3d(dtype=wp.float32),
+    out_target: wp.array3d(dtype=wp.float32),
+    out_ray: wp.array4d(dtype=wp.float32),
+):
+    """Per crop pixel: colour, depth, cosine of incidence, 1 where the target is seen, and the ray at depth 1.
+
+    Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
+    """
+    n, y, x = wp.tid()
+    s = view_scene[n]
+    w = windows[n]
+    crop = float(out_z.shape[1])
+    extent = scene.size[s]
+    u = wp.rint(observed_coordinate(x, w[0], w[2], crop, extent[0]))
+    v = wp.rint(observed_coordinate(y, w[1], w[3], crop, extent[1]))
+    ray = back_project(scene.camera[s], u, v)
+    length = wp.length(ray)
+    view = ray / length
+
+    best = float(1.0e6)
+    color = wp.vec3f(0.0, 0.0, 0.0)
+    normal = wp.vec3f(0.0, 0.0, -1.0)
+    target = float(0.0)
+    for m in range(scene.mesh.shape[1]):
+        mesh = scene.mesh[s, m]
+        if mesh >= 0:
+            R = rotation_of(scene.pose[s, m])
+            t = translation_of(scene.pose[s, m])
+            origin = wp.transpose(R) * (-t)
+            direction = wp.transpose(R) * view
+            if hits_sphere(origin, direction, bank.center[mesh], bank.radius[mesh]):
+                hit = wp.mesh_query_ray(bank.mesh[mesh], origin, direction, best)
+                if hit.result and hit.t < best:
+                    best = hit.t
+                    color = bank_color(bank, mesh, hit.face, hit.u, hit.v)
+                    normal = R * bank_normal(bank, mesh, hit.face, hit.u, hit.v)
+                    target = wp.where(m == 0, 1.0, 0.0)
+    for p in range(scene.plane.shape[1]):
+        plane = scene.plane[s, p]
+        n_p = wp.vec3f(plane[0], plane[1], plane[2])
+        slope = wp.dot(n_p, view)
+        if plane[3] != 0.0 and wp.abs(slope) > 1.0e-4:
+            distance = plane[3] / slope
+            if distance > 0.05 and distance < best:
+                best = distance
+                point = view * distance
+                state = wp.rand_init(scene.seed[s], p)
+                grain = (
+                    wp.noise(state, point * 6.0)
+                    + 0.5 * wp.noise(state, point * 25.0)
+                    + 0.25 * wp.noise(state, point * 110.0)
+                )
+                mix = wp.clamp(0.5 + grain, 0.0, 1.0)
+                color = scene.color[s, p, 0] * mix + scene.color[s, p, 1] * (1.0 - mix)
+                normal = n_p
+                target = 0.0
+
+    inside = u >= 0.0 and v >= 0.0 and u < extent[0] and v < extent[1]
+    if best >= 1.0e5 or not inside:
+        for c in range(3):
+            out_rgb[n, y, x, c] = 0.0
+            out_ray[n, y, x, c] = ray[c]
+        out_z[n, y, x] = 0.0
+        out_cosine[n, y, x] = 0.0
+        out_target[n, y, x] = 0.0
+        return
+    facing_view = -wp.dot(normal, view)
+    if facing_view < 0.0:
+        normal = -normal
+        facing_view = -facing_view
+    light = scene.light[s]
+    level = scene.level[s]
+    diffuse = wp.max(wp.dot(normal, light), 0.0)
+    half_way = wp.normalize(light - view)
+    gloss = wp.max(wp.dot(normal, half_way), 0.0)
+    gloss = wp.pow(gloss, 40.0)
+    shaded = color * (level[0] + level[1] * diffuse) + wp.vec3f(1.0, 1.0, 1.0) * (level[2] * gloss)
+    for c in range(3):
+        out_rgb[n, y, x, c] = wp.clamp(shaded[c], 0.0, 1.0)
+        out_ray[n, y, x, c] = ray[c]
+    out_z[n, y, x] = best / length
+    out_cosine[n, y, x] = facing_view
+    out_target[n, y, x] = target

@@ -1,0 +1,352 @@
+"""Training pairs for refiner and scorer, rendered on the device that trains.
+
+Rendered side: the model at a perturbed pose, exactly as the estimator renders it. Observed side: the true pose in a small
+random scene (occluders, background, light), seen through the same crop window, with sensor effects of depth and colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import warp as wp
+from torch import Tensor
+
+from ..pose import warp_kernels as kernels
+from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
+from ..pose.mesh import ObjectModel
+from ..pose.mesh_bank import MeshBank
+from ..pose.networks import CROP_SIZE
+from ..pose.warp_setup import on_torch_stream
+from . import so3
+from .pair_kernels import SceneData, render_observed
+
+INSTANCES = 5
+SURFACE_POINTS = 96
+
+
+@dataclass(frozen=True)
+class RefinerBatch:
+    """rendered, observed: (N, 6, R, R) float32, channels-last. target_trans: (N, 3) in mesh radii.
+    target_rot: (N, 3) the network's tanh output. weight: (N,), 0 where the target is hardly seen."""
+
+    rendered: Tensor
+    observed: Tensor
+    target_trans: Tensor
+    target_rot: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class ScorerBatch:
+    """rendered, observed: (G * L, 6, R, R). error: (G, L) mean surface distance to the truth, in diameters."""
+
+    rendered: Tensor
+    observed: Tensor
+    error: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    data: SceneData
+    keep: tuple[Tensor, ...]
+    target: Tensor
+    T_cam_obj: Tensor
+    camera: Tensor
+    size: Tensor
+
+
+class PairSampler:
+    """Draws batches; deterministic in its seed on one device."""
+
+    def __init__(self, objects: Sequence[ObjectModel], device: torch.device | str, seed: int = 0) -> None:
+        self.device = torch.device(device)
+        self.bank = MeshBank([o.arrays for o in objects], device)
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.diameter = torch.tensor([o.diameter for o in objects], dtype=torch.float32, device=self.device)
+        most = max(len(o.symmetries) for o in objects)
+        symmetries = np.stack([o.symmetries[np.arange(most) % len(o.symmetries)] for o in objects])
+        self.symmetries = torch.tensor(symmetries, dtype=torch.float32, device=self.device)
+        rng = np.random.default_rng(seed)
+        points = [o.arrays.vertices[rng.integers(len(o.arrays.vertices), size=SURFACE_POINTS)] for o in objects]
+        self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=self.device)
+
+    def refiner_batch(self, n: int) -> RefinerBatch:
+        scenes = self._scenes(n)
+        diameter = self.diameter[scenes.target]
+        guess = self._perturb(scenes.T_cam_obj, diameter)
+        truth = self._nearest_look(scenes.T_cam_obj, guess, scenes.target)
+        rendered, observed, seen = self._inputs(scenes, guess, torch.arange(n, device=self.device), "refiner")
+        target_trans = (truth[:, :3, 3] - guess[:, :3, 3]) / (diameter[:, None] / 2)
+        v = so3.log(guess[:, :3, :3] @ truth[:, :3, :3].mT)
+        target_rot = v / ROT_NORMALIZER
+        largest = target_rot.abs().amax(-1, keepdim=True)
+        target_rot = target_rot * (0.98 / largest.clamp(min=0.98))
+        return RefinerBatch(rendered, observed, target_trans, target_rot, (seen > 0.25).float())
+
+    def scorer_batch(self, groups: int, hypotheses: int) -> ScorerBatch:
+        scenes = self._scenes(groups)
+        owner = torch.arange(groups, device=self.device).repeat_interleave(hypotheses)
+        diameter = self.diameter[scenes.target][owner]
+        guess = self._hypotheses(scenes.T_cam_obj[owner], diameter, groups, hypotheses)
+        rendered, observed, seen = self._inputs(scenes, guess, owner, "scorer")
+        points = self.points[scenes.target]
+        looks = scenes.T_cam_obj[:, None] @ self.symmetries[scenes.target]
+        true_points = torch.einsum("gkij,gpj->gkpi", looks[..., :3, :3], points) + looks[..., None, :3, 3]
+        T = guess.reshape(groups, hypotheses, 4, 4)
+        guess_points = torch.einsum("glij,gpj->glpi", T[..., :3, :3], points) + T[..., None, :3, 3]
+        error = torch.stack(
+            [(guess_points - true_points[:, k : k + 1]).norm(dim=-1).mean(-1) for k in range(looks.shape[1])]
+        )
+        error = error.amin(0) / self.diameter[scenes.target][:, None]
+        weight = (seen.reshape(groups, hypotheses).amax(1) > 0.25).float()
+        return ScorerBatch(rendered, observed, error, weight)
+
+    def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, device=self.device) * (high - low) + low
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator, device=self.device)
+
+    def _scenes(self, n: int) -> _Scenes:
+        count = len(self.diameter)
+        mesh = torch.randint(count, (n, INSTANCES), generator=self.generator, device=self.device)
+        target = mesh[:, 0]
+        diameter = self.diameter[mesh]
+        width = torch.where(self._uniform(n) < 0.5, 640.0, 1280.0)
+        size = torch.stack([width, width * torch.where(self._uniform(n) < 0.5, 0.75, 0.5625)], -1)
+        focal = width * self._uniform(n, low=0.7, high=1.5)
+        camera = torch.stack(
+            [
+                focal,
+                focal,
+                size[:, 0] * self._uniform(n, low=0.47, high=0.53),
+                size[:, 1] * self._uniform(n, low=0.47, high=0.53),
+            ],
+            -1,
+        )
+
+        # Distances in diameters make every apparent size equally likely, within what depth cameras see.
+        z = (diameter[:, 0] * torch.exp(self._uniform(n, low=0.6, high=2.6))).clamp(0.2, 2.5)
+        pixel = size * self._uniform(n, 2, low=0.15, high=0.85)
+        t = torch.stack([(pixel[:, 0] - camera[:, 2]) / focal * z, (pixel[:, 1] - camera[:, 3]) / focal * z, z], -1)
+        pose = torch.eye(4, device=self.device).repeat(n, INSTANCES, 1, 1)
+        pose[:, :, :3, :3] = so3.random_rotations(n * INSTANCES, self.generator, self.device).reshape(
+            n, INSTANCES, 3, 3
+        )
+        pose[:, 0, :3, 3] = t
+        touching = (diameter[:, :1] + diameter[:, 1:]) / 2
+        angle = self._uniform(n, INSTANCES - 1, high=2 * np.pi)
+        away = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1)
+        # Instance 1 may stand in front of the target, the others beside and behind it.
+        depth_shift = torch.cat(
+            [self._uniform(n, 1, low=-1.2, high=-0.6), self._uniform(n, INSTANCES - 2, low=-0.4, high=1.2)], 1
+        )
+        spread = torch.cat(
+            [self._uniform(n, 1, low=0.3, high=0.9), self._uniform(n, INSTANCES - 2, low=0.75, high=1.5)], 1
+        )
+        pose[:, 1:, :3, 3] = (
+            t[:, None]
+            + away * (spread * touching)[..., None]
+            + t[:, None] / z[:, None, None] * (depth_shift * touching)[..., None]
+        )
+        present = self._uniform(n, INSTANCES) < torch.tensor(
+            [2.0] + [0.45] + [0.5] * (INSTANCES - 2), device=self.device
+        )
+        present &= pose[:, :, 2, 3] - diameter / 2 > 0.05
+        mesh = torch.where(present, mesh, -1)
+        mesh[:, 0] = target
+
+        normal = F.normalize(
+            torch.stack([self._normal(n), -1.5 + self._normal(n), -1.0 + 0.7 * self._normal(n)], -1), dim=-1
+        )
+        support = t - normal * (diameter[:, :1] * self._uniform(n, 1, low=0.2, high=0.6))
+        table = (normal * support).sum(-1) * (self._uniform(n) < 0.75)
+        wall = F.normalize(
+            torch.stack([0.3 * self._normal(n), 0.3 * self._normal(n), -torch.ones(n, device=self.device)], -1), dim=-1
+        )
+        behind = (wall * (t * (1.3 + self._uniform(n, 1)))).sum(-1) * (self._uniform(n) < 0.6)
+        plane = torch.stack(
+            [torch.cat([normal, table[:, None]], -1), torch.cat([wall, behind[:, None]], -1)], 1
+        ).contiguous()
+        color = self._uniform(n, 2, 2, 3)
+        light = F.normalize(torch.stack([self._normal(n), self._normal(n) - 0.7, self._normal(n) - 0.7], -1), dim=-1)
+        level = torch.stack(
+            [
+                self._uniform(n, low=0.35, high=0.9),
+                self._uniform(n, high=0.8),
+                self._uniform(n, high=0.5) * (self._uniform(n) < 0.5),
+            ],
+            -1,
+        )
+        seed = torch.randint(1 << 30, (n,), generator=self.generator, device=self.device).int()
+
+        keep = (mesh.int().contiguous(), pose, plane, color, light, level, camera, size, seed)
+        data = SceneData()
+        types = (wp.int32, wp.mat44f, wp.vec4f, wp.vec3f, wp.vec3f, wp.vec3f, wp.vec4f, wp.vec2f, wp.int32)
+        names = ("mesh", "pose", "plane", "color", "light", "level", "camera", "size", "seed")
+        for name, dtype, values in zip(names, types, keep, strict=True):
+            setattr(data, name, wp.from_torch(values, dtype=dtype))
+        return _Scenes(data, keep, target, pose[:, 0].contiguous(), camera, size)
+
+    def _perturb(self, T: Tensor, diameter: Tensor) -> Tensor:
+        """Register-like, middling and tracking-like errors, so that one network serves both uses."""
+        n = len(T)
+        kind = self._uniform(n)
+        rough, fine = kind < 0.3, kind > 0.7
+        angle = torch.where(
+            rough, self._uniform(n, high=50.0), torch.where(fine, 4.0, 15.0) * self._normal(n).abs()
+        ).clamp(max=50.0)
+        axis = F.normalize(self._normal(n, 3), dim=-1)
+        xy = torch.where(rough, 0.08, torch.where(fine, 0.02, 0.05))[:, None] * self._normal(n, 2)
+        depth = torch.where(rough, 0.2, torch.where(fine, 0.02, 0.08)) * self._normal(n)
+        toward = T[:, :3, 3] / T[:, 2:3, 3]
+        offset = torch.cat([xy, torch.zeros_like(xy[:, :1])], -1) + toward * depth.clamp(-0.6, 0.6)[:, None]
+        return self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
+
+    def _hypotheses(self, T: Tensor, diameter: Tensor, groups: int, each: int) -> Tensor:
+        """Some nearly right, some off by up to 30 degrees, many turned anyhow, as after refinement of all 252."""
+        n = len(T)
+        kind = self._uniform(n)
+        near, wrong = kind < 0.3, kind > 0.55
+        angle = torch.where(near, 3.0 * self._normal(n).abs(), self._uniform(n, high=35.0))
+        axis = F.normalize(self._normal(n, 3), dim=-1)
+        scale = torch.where(self._uniform(n) < 0.7, 0.015, 0.06) * torch.exp(0.7 * self._normal(n))
+        offset = self._normal(n, 3) * torch.where(near, 0.5 * scale, scale)[:, None]
+        guess = self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
+        # Half turns about a body axis are the mistakes that refinement falls into.
+        random = so3.random_rotations(n, self.generator, self.device)
+        body = F.one_hot(torch.randint(3, (n,), generator=self.generator, device=self.device), 3).float()
+        flipped = guess[:, :3, :3] @ so3.exp(body * torch.where(self._uniform(n) < 0.6, np.pi, np.pi / 2)[:, None])
+        turned = torch.where((self._uniform(n) < 0.5)[:, None, None], random, flipped)
+        guess[:, :3, :3] = torch.where(wrong[:, None, None], turned, guess[:, :3, :3])
+        return guess
+
+    @staticmethod
+    def _moved(T: Tensor, rotation: Tensor, offset: Tensor) -> Tensor:
+        moved = T.clone()
+        moved[:, :3, :3] = so3.exp(rotation) @ T[:, :3, :3]
+        moved[:, :3, 3] += offset
+        return moved
+
+    def _nearest_look(self, T: Tensor, guess: Tensor, target: Tensor) -> Tensor:
+        looks = T[:, None] @ self.symmetries[target]
+        closeness = torch.einsum("nkij,nij->nk", looks[..., :3, :3], guess[:, :3, :3])
+        return looks[torch.arange(len(T), device=self.device), closeness.argmax(1)]
+
+    def _inputs(self, scenes: _Scenes, guess: Tensor, owner: Tensor, role: str) -> tuple[Tensor, Tensor, Tensor]:
+        n, r = len(guess), CROP_SIZE
+        device = self.bank.device
+        diameter = self.diameter[scenes.target][owner].contiguous()
+        camera = scenes.camera[owner].contiguous()
+        mesh_index = scenes.target[owner].int().contiguous()
+        view_scene = owner.int().contiguous()
+        guess = guess.contiguous()
+
+        def new(*shape: int) -> Tensor:
+            return torch.empty(*shape, dtype=torch.float32, device=self.device)
+
+        window_a, window_b = new(n, 4), new(n, 4)
+        rgb_a, xyz_a, rgb_b, ray = (new(n, r, r, 3) for _ in range(4))
+        z, cosine, seen = (new(n, r, r) for _ in range(3))
+        packed_a, packed_b = new(n, r, r, 6), new(n, r, r, 6)
+        poses = wp.from_torch(guess, dtype=wp.mat44f)
+        diameters = wp.from_torch(diameter)
+        cameras = wp.from_torch(camera, dtype=wp.vec4f)
+        observed_window = wp.from_torch(window_b, dtype=wp.vec4f)
+        rendered_window = wp.from_torch(window_a, dtype=wp.vec4f)
+        with on_torch_stream(self.device):
+            wp.launch(
+                kernels.crop_windows,
+                n,
+                [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
+                device=device,
+            )
+            wp.launch(
+                kernels.render_views,
+                (n, r, r),
+                [
+                    self.bank.data,
+                    wp.from_torch(mesh_index),
+                    poses,
+                    rendered_window,
+                    cameras,
+                    0.001,
+                    wp.from_torch(rgb_a),
+                    wp.from_torch(xyz_a),
+                    wp.from_torch(new(0, r, r, 3)),
+                ],
+                device=device,
+            )
+            wp.launch(
+                render_observed,
+                (n, r, r),
+                [
+                    self.bank.data,
+                    scenes.data,
+                    wp.from_torch(view_scene),
+                    observed_window,
+                    *(wp.from_torch(x) for x in (rgb_b, z, cosine, seen, ray)),
+                ],
+                device=device,
+            )
+            rgb_b = self._camera_effects(rgb_b, owner, len(scenes.target))
+            xyz_b = (self._sensed(z, cosine, owner, len(scenes.target))[..., None] * ray).contiguous()
+            for rgb, xyz, packed in ((rgb_a, xyz_a, packed_a), (rgb_b, xyz_b, packed_b)):
+                wp.launch(
+                    kernels.pack_input,
+                    (n, r, r),
+                    [
+                        wp.from_torch(rgb.contiguous()),
+                        wp.from_torch(xyz),
+                        poses,
+                        diameters,
+                        MIN_Z[role],
+                        wp.from_torch(packed),
+                    ],
+                    device=device,
+                )
+        model = (xyz_a[..., 2] > 0).float().mean((1, 2))
+        visible = seen.mean((1, 2)) / model.clamp(min=1e-4)
+        return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
+
+    def _sensed(self, z: Tensor, cosine: Tensor, owner: Tensor, scenes: int) -> Tensor:
+        """Depth as a camera and the depth filter leave it: noise growing with z^2, holes, lost edges, millimetres."""
+        n, r, _ = z.shape
+
+        def each(low: float, high: float) -> Tensor:
+            return self._uniform(scenes, 1, 1, low=low, high=high)[owner]
+
+        sigma = torch.exp(each(-1.5, 1.0)) * (0.0006 + 0.0016 * z * z)
+        smooth = F.interpolate(self._normal(n, 1, r // 4, r // 4), (r, r), mode="bilinear")[:, 0]
+        bias = 0.003 * self._normal(scenes, 1, 1)[owner] * (each(0, 1) < 0.3)
+        noisy = z + sigma * (smooth + 0.3 * self._normal(n, r, r)) + bias
+        noisy = torch.where(each(0, 1) < 0.5, torch.round(noisy * 1000) / 1000, noisy)
+        nearest = -F.max_pool2d(-z[:, None], 3, 1, 1)[:, 0]
+        farthest = F.max_pool2d(z[:, None], 3, 1, 1)[:, 0]
+        lost = (farthest - nearest > 0.02) & (self._uniform(n, r, r) < each(0, 0.8))
+        lost |= cosine < each(0, 0.25)
+        blotch = F.interpolate(self._uniform(n, 1, 10, 10), (r, r), mode="bilinear")[:, 0]
+        lost |= blotch < each(-0.3, 0.25)
+        lost |= self._uniform(n, r, r) < each(-0.05, 0.05)
+        return noisy * (~lost & (z > 0))
+
+    def _camera_effects(self, rgb: Tensor, owner: Tensor, scenes: int) -> Tensor:
+        """Exposure, white balance, saturation, blur and noise, one setting a scene."""
+
+        def each(low: float, high: float) -> Tensor:
+            return self._uniform(scenes, 1, 1, 1, low=low, high=high)[owner]
+
+        x = rgb.permute(0, 3, 1, 2)
+        blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        x = torch.lerp(x, blurred, each(-0.5, 1.2).clamp(0, 1))
+        gain = 0.25 * self._normal(scenes, 1, 1, 1) + 0.1 * self._normal(scenes, 3, 1, 1)
+        x = x * torch.exp(gain)[owner] + 0.05 * self._normal(scenes, 1, 1, 1)[owner]
+        grey = x.mean(1, keepdim=True)
+        x = torch.lerp(grey, x, each(0.4, 1.4))
+        x = x + each(0, 0.03) * self._normal(*x.shape)
+        return x.clamp(0, 1).permute(0, 2, 3, 1)
