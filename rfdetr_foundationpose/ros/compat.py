@@ -1,0 +1,33 @@
+"""The one seam to ROS packages that not every install has, and what is missing without them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def _optional(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+message_filters = _optional("message_filters")
+tf2_ros = _optional("tf2_ros")
+vision_msgs = _optional("vision_msgs.msg")
+
+_CONSEQUENCES = (
+    ("message_filters", message_filters, "the package's own synchronizer is used"),
+    ("tf2_ros", tf2_ros, "no /tf is broadcast; poses are on ~/pose/<object>"),
+    ("vision_msgs", vision_msgs, "no ~/detections (Detection3DArray); poses are on ~/pose/<object>"),
+)
+
+
+def missing() -> list[str]:
+    """One sentence for each optional package that is not installed, with the consequence and the apt name."""
+    return [
+        f"{name} is not installed: {consequence} (apt install ros-$ROS_DISTRO-{name.replace('_', '-')})"
+        for name, module, consequence in _CONSEQUENCES
+        if module is None
+    ]

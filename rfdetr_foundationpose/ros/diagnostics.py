@@ -1,0 +1,202 @@
+"""Facts of the running node as DiagnosticStatus with levels that mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from ..latency import StageStats
+from ..pipeline import PipelineStatus
+from .worker import Tally
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+# A camera is stalled after this many of its periods, and never sooner than the seconds below.
+STALL_PERIODS = 5
+STALL_SECONDS = 1.0
+# Share of frames replaced by newer ones from which on the node is said to fall behind.
+BEHIND_SHARE = 0.1
+# One frame that takes longer than this is said while it is under way.
+SLOW_SECONDS = 2.0
+# Clocks of camera and node that differ by more than this, in seconds, make ages and tf wrong.
+CLOCK_SKEW = 0.1
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is known of the node at one moment. rates in Hz, times in seconds; ``since`` is the time since activation.
+
+    age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
+    errors: last message of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
+    """
+
+    node: str
+    state: str
+    failure: str = ""
+    enabled: bool = True
+    hardware_id: str = ""
+    since: float = 0.0
+    tally: Tally = field(default_factory=lambda: Tally(0, 0, 0, {}))
+    images: Mapping[str, int] = field(default_factory=dict)
+    rate: float = 0.0
+    silence: float | None = None
+    age: float | None = None
+    has_camera: bool = True
+    busy_for: float = 0.0
+    min_rate: float = 0.0
+    sync: str = "exact"
+    transport: str = "raw"
+    status: PipelineStatus | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    latency: Mapping[str, StageStats] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    debug_dropped: int = 0
+
+
+class Diagnostics:
+    """Turns Health into statuses; keeps the last Health's counters, because only what is new is a reason to worry."""
+
+    def __init__(self) -> None:
+        self._tally = Tally(0, 0, 0, {})
+        self._images: dict[str, int] = {}
+        self._counters: dict[str, int] = {}
+        self._tracked_once: set[str] = set()
+
+    def __call__(self, health: Health) -> list[DiagnosticStatus]:
+        made = [self._input(health), self._processing(health), self._objects(health), self._backend(health)]
+        self._tally = health.tally
+        self._images = dict(health.images)
+        self._counters = dict(health.status.counters) if health.status is not None else {}
+        return made
+
+    def _input(self, h: Health) -> DiagnosticStatus:
+        said: list[tuple[bytes, str]] = []
+        if h.state == "active":
+            said += self._stream(h)
+            for kind, count in self._new_drops(h).items():
+                if kind in ("replaced", "disabled", "deactivated", "pipeline_error"):
+                    continue
+                detail = h.errors.get(kind, "")
+                said.append((WARN, f"{count} frames dropped ({kind})" + (f": {detail}" if detail else "")))
+            if h.age is not None and h.age < -CLOCK_SKEW:
+                said.append((WARN, f"stamps are {-h.age:.2f} s in the future: synchronize the clocks (chrony, ptp)"))
+        values = {"rate_hz": f"{h.rate:.2f}", "age_s": "" if h.age is None else f"{h.age:.4f}"}
+        values |= {f"images_{k}" if k in ("rgb", "depth") else k: str(v) for k, v in h.images.items()}
+        values |= {"transport": h.transport, "sync": h.sync}
+        return _status(h, "input", said, f"{h.rate:.1f} Hz" if h.state == "active" else h.state, values)
+
+    def _stream(self, h: Health) -> list[tuple[bytes, str]]:
+        waited = h.since if h.silence is None else h.silence
+        limit = max(STALL_SECONDS, STALL_PERIODS / h.rate if h.rate else 0.0)
+        if waited > limit:
+            return [(ERROR, f"input stalled: no image pair for {waited:.1f} s; {self._why_no_pair(h)}")]
+        if h.silence is None:
+            return []
+        said = []
+        if not h.has_camera:
+            said.append((ERROR, "waiting for rgb/camera_info; frames are dropped until it comes"))
+        if 0 < h.rate < h.min_rate:
+            said.append(
+                (WARN, f"input rate low: {h.rate:.1f} Hz, expected at least {h.min_rate:g} Hz (debug.min_input_rate)")
+            )
+        return said
+
+    def _why_no_pair(self, h: Health) -> str:
+        new = {k: h.images.get(k, 0) - self._images.get(k, 0) for k in ("rgb", "depth")}
+        silent = [k for k, count in new.items() if count == 0]
+        if len(silent) == 2:
+            return "neither rgb nor depth arrives: is the camera running, are the topics remapped, do the QoS reliabilities match?"
+        if silent:
+            return f"{silent[0]} does not arrive: check its topic and QoS"
+        hint = "input.sync:=approximate" if h.sync == "exact" else "a larger input.sync_slop"
+        return f"both arrive, but their stamps do not match: try {hint}"
+
+    def _processing(self, h: Health) -> DiagnosticStatus:
+        said: list[tuple[bytes, str]] = []
+        drops = self._new_drops(h)
+        received = h.tally.received - self._tally.received
+        processed = h.tally.processed - self._tally.processed
+        if not h.enabled:
+            said.append((OK, "disabled by ~/set_enabled"))
+        if drops.get("pipeline_error"):
+            said.append((ERROR, f"{drops['pipeline_error']} frames failed: {h.errors.get('pipeline_error', '')}"))
+        if h.busy_for > SLOW_SECONDS:
+            said.append((WARN, f"falling behind: one frame has taken {h.busy_for:.1f} s so far"))
+        elif received and drops.get("replaced", 0) / received > BEHIND_SHARE:
+            said.append((WARN, f"falling behind: {processed} of {received} new frames processed, the newest first"))
+        t = h.tally
+        values = {"received": str(t.received), "processed": str(t.processed), "in_flight": str(t.in_flight)}
+        values |= {f"dropped_{k}": str(v) for k, v in sorted(t.dropped.items())}
+        values["debug_frames_dropped"] = str(h.debug_dropped)
+        for stage, s in h.latency.items():
+            values[f"{stage}_ms_p50_p95_max"] = f"{s.p50:.2f} {s.p95:.2f} {s.max:.2f}"
+        total = h.latency.get("end_to_end")
+        summary = f"end to end p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms" if total else "no frame processed yet"
+        return _status(h, "processing", said, summary, values)
+
+    def _objects(self, h: Health) -> DiagnosticStatus:
+        said: list[tuple[bytes, str]] = []
+        values: dict[str, str] = {}
+        status = h.status
+        if status is not None:
+            self._tracked_once |= {n for n, s in status.states.items() if s == "tracking"}
+            if h.state == "active" and h.enabled:
+                said += [(WARN, self._untracked(n, h)) for n, s in status.states.items() if s != "tracking"]
+            newly_lost = status.counters.get("lost", 0) - self._counters.get("lost", 0)
+            if newly_lost > 0:
+                said.append((WARN, f"{newly_lost} lost since the last report"))
+            values = {**status.states, **{k: str(v) for k, v in sorted(status.counters.items())}}
+        tracked = 0 if status is None else sum(s == "tracking" for s in status.states.values())
+        return _status(h, "objects", said, f"{tracked} tracked", values)
+
+    def _untracked(self, name: str, h: Health) -> str:
+        assert h.status is not None
+        best, threshold = h.status.best_below.get(name), h.thresholds.get(name)
+        known = ""
+        if best is not None:
+            below = "" if threshold is None else f" below the threshold {threshold:.2f}"
+            known = f", best score {best:.2f}{below}"
+        if h.status.states[name] == "lost" or name in self._tracked_once:
+            return f"{name}: lost, searched again{known}"
+        return f"{name}: no detection{known}"
+
+    def _backend(self, h: Health) -> DiagnosticStatus:
+        said: list[tuple[bytes, str]] = []
+        if h.failure:
+            said.append((ERROR, f"not running: {h.failure}"))
+        values = {"lifecycle": h.state}
+        s = h.status
+        if s is not None:
+            said += [(WARN, f"backend degraded: {reason}") for reason in s.degraded]
+            values |= {
+                "device": s.device,
+                "gpu_memory_mib": f"{s.gpu_memory_bytes / 2**20:.1f}",
+                "detector_source": s.detector_source,
+                "detector_backend": s.detector_rung,
+                "detector_weights": s.detector_weights,
+                "pose_backend": s.pose_rung,
+                "pose_weights": s.pose_weights,
+            }
+        values |= {f"missing_{i}": sentence for i, sentence in enumerate(h.missing)}
+        summary = h.state if s is None else f"{s.detector_source} {s.detector_rung} + pose {s.pose_rung} on {s.device}"
+        return _status(h, "backend", said, summary, values)
+
+    def _new_drops(self, h: Health) -> dict[str, int]:
+        new = {k: v - self._tally.dropped.get(k, 0) for k, v in h.tally.dropped.items()}
+        return {k: v for k, v in new.items() if v > 0}
+
+
+def _status(
+    h: Health, name: str, said: list[tuple[bytes, str]], summary: str, values: Mapping[str, str]
+) -> DiagnosticStatus:
+    level = max((level for level, _ in said), default=OK)
+    message = "; ".join(sentence for _, sentence in said) or summary
+    return DiagnosticStatus(
+        level=level,
+        name=f"{h.node}: {name}",
+        message=message,
+        hardware_id=h.hardware_id or h.node,
+        values=[KeyValue(key=k, value=v) for k, v in values.items()],
+    )

@@ -1,0 +1,255 @@
+"""The camera's topics: subscriptions, synchronization, calibration, and frames out of synchronized messages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from ..config import Config
+from ..types import CameraIntrinsics, Frame, InputError
+from . import compat, conversions
+from .sync import PairSynchronizer, subscriber_class
+from .worker import Pair, Slot
+
+try:  # rclpy of Jazzy and later
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:
+    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef, import-not-found, unused-ignore]
+
+# Small disorder is the network's; a stamp that is farther back is a bag that started again.
+JUMP_NS = 1_000_000_000
+# So many late frames in a row are no disorder either.
+LATE_LIMIT = 5
+# Ground-truth masks of a recording may trail the images by this much, in seconds.
+MASK_WAIT = 0.1
+MASKS_KEPT = 10
+
+
+class StampGuard:
+    """Tells frames in order from late ones and from a jump back in time."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._late = 0
+
+    def check(self, stamp: int) -> str:
+        """One of "ok", "late", "jump"; after a jump, order starts anew at this stamp."""
+        last = self._last
+        if last is None or stamp > last:
+            self._last, self._late = stamp, 0
+            return "ok"
+        self._late += 1
+        if last - stamp > JUMP_NS or self._late > LATE_LIMIT:
+            self._last, self._late = stamp, 0
+            return "jump"
+        return "late"
+
+    def reset(self) -> None:
+        self._last, self._late = None, 0
+
+
+class Inputs:
+    """Subscriptions of one configured node; callbacks store and return.
+
+    on_jump: called when stamps jump back. on_error: told of exceptions, which never leave a callback.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        config: Config,
+        objects: Sequence[str],
+        slot: Slot,
+        on_jump: Callable[[str], None],
+        on_error: Callable[[str, Exception], None],
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._objects = list(objects) if config.input.use_mask_topics else []
+        self._slot = slot
+        self._on_jump = on_jump
+        self._on_error = on_error
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._guard = StampGuard()
+        self._sync: PairSynchronizer | None = None
+        self._subscriptions: list[Any] = []
+        self._lock = threading.Lock()
+        self._intrinsics: CameraIntrinsics | None = None
+        self._bad_info: InputError | None = None
+        self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._objects}
+        self._mask_arrived = threading.Condition()
+        self._counted: dict[str, int] = {}
+        self._info_subscriptions = self._subscribe_camera_info()
+
+    @property
+    def camera(self) -> CameraIntrinsics | None:
+        """Intrinsics of the newest usable camera_info."""
+        with self._lock:
+            return self._intrinsics
+
+    def open(self) -> None:
+        """Subscribe to the images."""
+        settings = self._config.input
+        compressed = settings.image_transport == "compressed"
+        kind: Any = CompressedImage if compressed else Image
+        # A remapping names the base topic, so the transport's suffix goes on afterwards.
+        rgb, depth = (self._node.resolve_topic_name(t) for t in ("rgb/image", "depth/image"))
+        if compressed:
+            rgb, depth = f"{rgb}/compressed", f"{depth}/compressedDepth"
+        make = partial(
+            subscriber_class(),
+            self._node,
+            kind,
+            qos_profile=self._qos(),
+            callback_group=self._group,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        rgb_filter, depth_filter = make(rgb), make(depth)
+        slop = settings.sync_slop if settings.sync == "approximate" else None
+        self._sync = PairSynchronizer(
+            rgb_filter, depth_filter, self._guarded(self._on_pair), slop, compat.message_filters
+        )
+        self._subscriptions = [rgb_filter.sub, depth_filter.sub]
+        for name in self._objects:
+            self._subscriptions.append(
+                self._node.create_subscription(
+                    Image,
+                    f"mask/{name}",
+                    self._guarded(partial(self._on_mask, name)),
+                    self._qos(MASKS_KEPT),
+                    callback_group=self._group,
+                )
+            )
+
+    def close_images(self) -> None:
+        self._counted = self.counts()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._sync = None
+
+    def close(self) -> None:
+        self.close_images()
+        for subscription in self._info_subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._info_subscriptions = []
+
+    def forget(self) -> None:
+        """Time has jumped: what waits for a partner or for the worker belongs to another time."""
+        if self._sync is not None:
+            self._sync.clear()
+        self._guard.reset()
+        self._slot.clear("time_jump")
+        with self._mask_arrived:
+            for masks in self._masks.values():
+                masks.clear()
+
+    def counts(self) -> dict[str, int]:
+        """Images received and left without a partner, since configure."""
+        now = self._sync.counts() if self._sync is not None else {}
+        return {k: self._counted.get(k, 0) + now.get(k, 0) for k in {**self._counted, **now}}
+
+    def assemble(self, pair: Pair) -> Frame:
+        """The frame of synchronized messages. Raises InputError."""
+        with self._lock:
+            camera, bad_info = self._intrinsics, self._bad_info
+        if camera is None:
+            raise bad_info or InputError(
+                "no_camera_info",
+                f"no camera_info on {self._node.resolve_topic_name('rgb/camera_info')} yet; frames wait for it",
+            )
+        unit = self._config.input.depth_unit
+        if self._config.input.image_transport == "compressed":
+            rgb = conversions.compressed_to_rgb(pair.rgb)
+            depth, scale = conversions.compressed_to_depth(pair.depth, unit)
+        else:
+            rgb = conversions.image_to_rgb(pair.rgb)
+            depth, scale = conversions.image_to_depth(pair.depth, unit)
+        masks = self._take_masks(pair.stamp_ns) if self._objects else {}
+        return Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
+
+    def _take_masks(self, stamp: int) -> dict[str, NDArray[np.bool_]]:
+        with self._mask_arrived:
+            self._mask_arrived.wait_for(lambda: all(stamp in m for m in self._masks.values()), MASK_WAIT)
+            found = {name: masks[stamp] for name, masks in self._masks.items() if stamp in masks}
+        return {name: conversions.image_to_mask(message) for name, message in found.items()}
+
+    def _qos(self, depth: int = 1) -> QoSProfile:
+        reliable = self._config.input.reliability == "reliable"
+        return QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=depth,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.VOLATILE,
+        )
+
+    def _subscribe_camera_info(self) -> list[Any]:
+        """Two subscriptions: drivers send camera_info with every image, recordings and some drivers once, latched."""
+        streamed = self._qos()
+        latched = QoSProfile(
+            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+        )
+        # Against a publisher of the other kind one of the two cannot match; that is no news.
+        silent = SubscriptionEventCallbacks(incompatible_qos=lambda _event: None)
+        return [
+            self._node.create_subscription(
+                CameraInfo,
+                "rgb/camera_info",
+                self._guarded(self._on_camera_info),
+                qos,
+                callback_group=self._group,
+                event_callbacks=silent,
+            )
+            for qos in (streamed, latched)
+        ]
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """No exception leaves a callback: it would end the executor."""
+
+        @wraps(callback)
+        def call(*args: Any) -> None:
+            try:
+                callback(*args)
+            except Exception as error:  # whatever it is, the next message deserves its chance
+                self._on_error("callback_error", error)
+
+        return call
+
+    def _on_camera_info(self, message: Any) -> None:
+        try:
+            intrinsics, bad = conversions.camera_info_to_intrinsics(message), None
+        except InputError as error:
+            intrinsics, bad = None, error
+        with self._lock:
+            self._intrinsics, self._bad_info = intrinsics, bad
+
+    def _on_mask(self, name: str, message: Any) -> None:
+        with self._mask_arrived:
+            masks = self._masks[name]
+            masks[conversions.stamp_ns(message.header)] = message
+            while len(masks) > MASKS_KEPT:
+                masks.popitem(last=False)
+            self._mask_arrived.notify_all()
+
+    def _on_pair(self, rgb: Any, depth: Any) -> None:
+        stamp = conversions.stamp_ns(rgb.header)
+        order = self._guard.check(stamp)
+        if order == "jump":
+            self._slot.clear("time_jump")
+            self._on_jump("image stamps jumped back")
+        elif order == "late":
+            self._slot.refuse("out_of_order")
+            return
+        self._slot.put(Pair(rgb, depth, stamp, time.monotonic()))

@@ -1,0 +1,80 @@
+"""``pose_node``: the node as a process that ends cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from ..config import ConfigError
+from ..pipeline import Pipeline
+from .node import PipelineFactory, PoseNode
+
+# Transitions (slow), image streams and services each need a thread to be independent of one another.
+THREADS = 3
+# Seconds that the threads get to end after SIGINT; what is stuck in native code longer is left behind.
+GRACE = 1.2
+
+
+def main(args: Sequence[str] | None = None, factory: PipelineFactory = Pipeline.build) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = PoseNode(factory)
+    except (ConfigError, InvalidParameterValueException, InvalidParameterTypeException) as error:
+        print(f"pose_node: {error} (a float needs its point: 10.0, not 10)", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = MultiThreadedExecutor(THREADS)
+    executor.add_node(node)
+    spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
+    spinner.start()
+    stop.wait()
+    clean = _end(node, executor, spinner)
+    if not clean:
+        # A daemon thread inside native code would abort the interpreter's shutdown ("terminate called").
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+    try:
+        while not stop.is_set():
+            try:
+                executor.spin_once(timeout_sec=0.2)
+            except ExternalShutdownException:
+                return
+            except Exception:  # a callback's; the node goes on
+                traceback.print_exc()
+    finally:
+        stop.set()
+
+
+def _end(node: PoseNode, executor: MultiThreadedExecutor, spinner: threading.Thread) -> bool:
+    """Threads first, then ROS: nothing may publish on a context that is gone."""
+    node.get_logger().info("shutting down")
+    closed = node.close(GRACE)
+    spinner.join(GRACE / 2)
+    if not closed or spinner.is_alive():
+        return False
+    executor.shutdown(timeout_sec=0.2)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

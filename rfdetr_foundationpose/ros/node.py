@@ -1,0 +1,367 @@
+"""The managed node: life cycle, services and parameters around one pipeline."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+
+from ..config import Config
+from ..latency import StageStats, StageTimer
+from ..objects import ObjectSpec, load_objects
+from ..overlay import OverlayModel
+from ..pipeline import FrameResult, Pipeline, PipelineStatus
+from ..types import CameraIntrinsics, Frame, InputError
+from . import compat, parameters
+from .diagnostics import Health
+from .inputs import Inputs
+from .messages import Shape
+from .publishers import Outputs
+from .telemetry import Telemetry
+from .worker import Pair, Slot, Worker
+
+NAME = "pose_node"
+# The same trouble is said again after this many seconds.
+REPEAT = 5.0
+# Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
+CAMERA_WAIT = 1.0
+# Deactivate waits this long for the frame in work: a registration on a slow CPU takes its time.
+FRAME_WAIT = 60.0
+
+SUCCESS, FAILURE, FAILED = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+
+
+class PosePipeline(Protocol):
+    """What the node needs of a pipeline; ``Pipeline`` is it."""
+
+    timer: StageTimer
+
+    def warm_up(self, camera: CameraIntrinsics) -> None: ...
+    def process(self, frame: Frame) -> FrameResult: ...
+    def reset(self) -> None: ...
+    def apply(self, config: Config) -> None: ...
+    def status(self) -> PipelineStatus: ...
+    def close(self) -> None: ...
+
+
+PipelineFactory = Callable[[Config, Callable[[str], None]], PosePipeline]
+
+
+class PoseNode(LifecycleNode):
+    """RGB-D topics in, object poses out. factory: makes the pipeline at configure.
+
+    Raises rclpy's parameter exceptions for overrides of wrong type or range.
+    """
+
+    def __init__(self, factory: PipelineFactory = Pipeline.build, **kwargs: Any) -> None:
+        super().__init__(NAME, **kwargs)
+        self._factory = factory
+        parameters.declare(self)
+        for sentence in parameters.unknown_overrides(getattr(self, "_parameter_overrides", {})):
+            self.get_logger().warning(sentence)
+        self._config = parameters.read(self)
+        parameters.LiveParameters(self, lambda: self._pipeline is not None, self._apply)
+        self._pipeline: PosePipeline | None = None
+        self._specs: list[ObjectSpec] = []
+        self._inputs: Inputs | None = None
+        self._outputs: Outputs | None = None
+        self._slot = Slot()
+        self._worker = Worker(self._slot, self._handle, self._report)
+        self._timer = StageTimer()
+        self._state = "unconfigured"
+        self._failure = ""
+        self._configuring = False
+        self._enabled = True
+        self._since = 0.0
+        self._age: float | None = None
+        self._warmed: tuple[int, int] | None = None
+        self._seen: tuple[str, int, int] | None = None
+        self._said: dict[str, float] = {}
+        self._errors: dict[str, str] = {}
+        self._errors_lock = threading.Lock()
+        self._missing = tuple(compat.missing())
+        for sentence in self._missing:
+            self.get_logger().warning(sentence)
+        self._create_services()
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=lambda _jump: self._on_jump("ROS time jumped"),
+        )
+        self._telemetry = Telemetry(self, self._timer, lambda: self._config, self._latency, self._health, self._report)
+        self._telemetry.start()
+
+    def _create_services(self) -> None:
+        group = ReentrantCallbackGroup()
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
+        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=group)
+        # Steady time: with use_sim_time and no /clock yet a ROS timer would never fire.
+        self._autostart = self.create_timer(
+            0.01,
+            self._start_by_itself,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    def _start_by_itself(self) -> None:
+        self._autostart.cancel()
+        if self._config.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    # Transitions. rclpy swallows what they raise, so it is said here.
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        self._configuring = True
+        try:
+            return self._configure()
+        finally:
+            self._configuring = False
+
+    def _configure(self) -> TransitionCallbackReturn:
+        log = self.get_logger()
+        begin = time.monotonic()
+        try:
+            config = self._config = parameters.read(self)
+            self._specs = load_objects(config.objects_file)
+            names = [s.name for s in self._specs]
+            self._inputs = Inputs(self, config, names, self._slot, self._on_jump, self._report)
+            models = {s.name: OverlayModel.load(s) for s in self._specs}
+            log.info(f"configuring: objects {', '.join(names)}; loading weights")
+            self._pipeline = self._factory(config, self._say)
+            self._warm_up_early()
+            shapes = {s.name: Shape(s.mesh, s.scale, models[s.name].low, models[s.name].high) for s in self._specs}
+            self._outputs = Outputs(self, self._specs, shapes)
+            self._telemetry.use_models(models)
+        except (ValueError, ImportError, OSError) as error:
+            # ConfigError and the rooms' load errors: the message says what to do.
+            self._release()
+            self._failure = f"{type(error).__name__}: {error}"
+            log.error(f"cannot configure: {error}")
+            return FAILURE
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            log.error(f"configure failed:\n{traceback.format_exc()}")
+            return FAILED
+        self._failure = ""
+        self._state = "inactive"
+        log.info(f"configured in {time.monotonic() - begin:.1f} s")
+        return SUCCESS
+
+    def _warm_up_early(self) -> None:
+        assert self._pipeline is not None and self._inputs is not None
+        deadline = time.monotonic() + CAMERA_WAIT
+        while self._inputs.camera is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        camera = self._inputs.camera
+        if camera is None:
+            self.get_logger().info("no camera_info yet: the warm-up waits for the first frame")
+        else:
+            self._warm_up(camera)
+
+    def _warm_up(self, camera: CameraIntrinsics) -> None:
+        assert self._pipeline is not None
+        self._warmed = (camera.width, camera.height)
+        self.get_logger().info(f"warming up for {camera.width}x{camera.height}")
+        begin = time.monotonic()
+        self._pipeline.warm_up(camera)
+        self.get_logger().info(f"warmed up in {time.monotonic() - begin:.1f} s")
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        assert self._inputs is not None
+        result = super().on_activate(state)
+        self._since = time.monotonic()
+        self._seen = None
+        self._worker.start()
+        self._inputs.open()
+        self._state = "active"
+        self.get_logger().info("active: taking frames")
+        return result
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        if not self._halt(FRAME_WAIT):
+            return FAILED
+        self._state = "inactive"
+        self.get_logger().info("inactive")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        self._halt(FRAME_WAIT)
+        self._release()
+        self._state = "finalized"
+        return SUCCESS
+
+    def on_error(self, state: State) -> TransitionCallbackReturn:
+        """Back to unconfigured with everything released, so that it can be configured again."""
+        self.get_logger().error(f"error in state {state.label}; released everything")
+        self._halt(FRAME_WAIT)
+        self._release()
+        return SUCCESS
+
+    def _halt(self, timeout: float) -> bool:
+        if self._inputs is not None:
+            self._inputs.close_images()
+        if self._worker.stop(timeout):
+            return True
+        self.get_logger().error(f"the frame in work did not end within {timeout:g} s")
+        return False
+
+    def _release(self) -> None:
+        if self._inputs is not None:
+            self._inputs.close()
+        if self._outputs is not None:
+            self._outputs.destroy()
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._inputs = self._outputs = self._pipeline = None
+        self._warmed = None
+        self._telemetry.use_models({})
+        self._state = "unconfigured"
+
+    def close(self, timeout: float) -> bool:
+        """End all threads, for the end of the process; False when one is stuck in native code."""
+        deadline = time.monotonic() + timeout
+        ended = self._telemetry.stop(timeout)
+        if self._configuring or not self._halt(max(deadline - time.monotonic(), 0.1)):
+            return False
+        self._release()
+        return ended
+
+    # The worker's thread.
+
+    def _handle(self, pair: Pair) -> None:
+        pipeline, outputs, inputs = self._pipeline, self._outputs, self._inputs
+        assert pipeline is not None and outputs is not None and inputs is not None
+        if not self._enabled:
+            raise InputError("disabled", "disabled by ~/set_enabled")
+        self._check_age(pair)
+        with self._timer.stage("convert", on_device=False):
+            frame = inputs.assemble(pair)
+        self._follow_camera(frame, pipeline)
+        result = pipeline.process(frame)
+        with self._timer.stage("publish", on_device=False):
+            outputs.publish(result, self._config.output)
+        self._timer.add("end_to_end", (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e6)
+        for event in result.events:
+            self.get_logger().info(event)
+        self._telemetry.offer(result)
+
+    def _check_age(self, pair: Pair) -> None:
+        self._age = age = (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e9
+        limit = self._config.input.max_age
+        if limit > 0 and age > limit:
+            raise InputError(
+                "stale",
+                f"frame is {age:.2f} s old, more than input.max_age={limit:g} s; for a recording play with --clock and set "
+                "use_sim_time:=true, or set input.max_age:=0",
+            )
+
+    def _follow_camera(self, frame: Frame, pipeline: PosePipeline) -> None:
+        """A new image size needs a warm-up, a new camera frame or size makes the tracks meaningless."""
+        size = (frame.camera.width, frame.camera.height)
+        seen = (frame.frame_id, *size)
+        if self._seen is not None and seen != self._seen:
+            self.get_logger().warning(f"camera changed from {self._seen} to {seen}: searching again")
+            pipeline.reset()
+        self._seen = seen
+        if self._warmed != size:
+            self._warm_up(frame.camera)
+
+    # Callbacks: they store and return.
+
+    def _on_jump(self, what: str) -> None:
+        self.get_logger().warning(f"{what}: synchronizer and tracks are reset")
+        if self._inputs is not None:
+            self._inputs.forget()
+        if self._pipeline is not None:
+            self._pipeline.reset()
+
+    def _on_reset(self, _request: Any, response: Any) -> Any:
+        pipeline = self._pipeline
+        response.success = pipeline is not None
+        response.message = "searching again" if pipeline is not None else f"not configured ({self._state})"
+        if pipeline is not None:
+            pipeline.reset()
+        return response
+
+    def _on_set_enabled(self, request: Any, response: Any) -> Any:
+        if request.data and not self._enabled and self._pipeline is not None:
+            self._pipeline.reset()
+        self._enabled = bool(request.data)
+        response.success = True
+        response.message = "enabled" if self._enabled else "disabled: frames are dropped and counted"
+        return response
+
+    def _apply(self, config: Config) -> None:
+        pipeline = self._pipeline
+        if pipeline is not None:
+            pipeline.apply(config)
+        self._config = config
+
+    def _report(self, kind: str, error: Exception) -> None:
+        """Remember and say an error, each kind once in a while."""
+        now = time.monotonic()
+        with self._errors_lock:
+            self._errors[kind] = str(error) or type(error).__name__
+            if kind == "disabled" or now - self._said.get(kind, -REPEAT) < REPEAT:
+                return
+            self._said[kind] = now
+        if isinstance(error, InputError):
+            self.get_logger().warning(f"frame dropped ({kind}): {error}")
+        else:
+            self.get_logger().error(f"{kind}: " + "".join(traceback.format_exception(error)))
+
+    def _say(self, sentence: str) -> None:
+        self.get_logger().info(sentence)
+
+    # What the telemetry thread asks.
+
+    def _latency(self) -> dict[str, StageStats]:
+        pipeline = self._pipeline
+        return {**(pipeline.timer.stats() if pipeline is not None else {}), **self._timer.stats()}
+
+    def _health(self) -> Health:
+        config, pipeline, inputs = self._config, self._pipeline, self._inputs
+        now = time.monotonic()
+        with self._errors_lock:
+            errors = dict(self._errors)
+        return Health(
+            node=self.get_name(),
+            state=self._state,
+            failure=self._failure,
+            enabled=self._enabled,
+            hardware_id=self._seen[0] if self._seen is not None else "",
+            since=now - self._since,
+            tally=self._slot.tally(),
+            images=inputs.counts() if inputs is not None else {},
+            rate=self._slot.rate(now),
+            silence=self._slot.silence(now),
+            age=self._age,
+            has_camera=inputs is not None and inputs.camera is not None,
+            busy_for=self._worker.busy_for(),
+            min_rate=config.debug.min_input_rate,
+            sync=config.input.sync,
+            transport=config.input.image_transport,
+            status=pipeline.status() if pipeline is not None else None,
+            thresholds={
+                s.name: s.threshold if s.threshold is not None else config.detector.threshold for s in self._specs
+            },
+            latency=self._latency(),
+            errors=errors,
+            missing=self._missing,
+            debug_dropped=self._telemetry.dropped,
+        )

@@ -1,0 +1,98 @@
+"""ROS parameters from the typed config, and back; live changes with a reason when refused."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+
+from ..config import Config, ConfigError, Setting, from_flat, iter_settings
+
+# Read once, before the node is configured for the first time: a later value could have no effect.
+_READ_ONLY = {"autostart"}
+
+
+def descriptor(setting: Setting) -> ParameterDescriptor:
+    """Description, range, allowed values and read-only flag of a setting, as ROS tools show them."""
+    made = ParameterDescriptor(name=setting.path, description=setting.description, read_only=setting.path in _READ_ONLY)
+    notes = [f"One of: {', '.join(setting.choices)}."] if setting.choices else []
+    if not setting.live and not made.read_only:
+        notes.append("Takes effect at the next configure; refused while the node is configured.")
+    made.additional_constraints = " ".join(notes)
+    if setting.minimum is not None or setting.maximum is not None:
+        if setting.type is int:
+            low = -(2**63) if setting.minimum is None else int(setting.minimum)
+            high = 2**63 - 1 if setting.maximum is None else int(setting.maximum)
+            made.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+        else:
+            low_f = -sys.float_info.max if setting.minimum is None else float(setting.minimum)
+            high_f = sys.float_info.max if setting.maximum is None else float(setting.maximum)
+            made.floating_point_range = [FloatingPointRange(from_value=low_f, to_value=high_f, step=0.0)]
+    return made
+
+
+def declare(node: Node) -> None:
+    """Declare every setting. Raises rclpy's InvalidParameterValueException for an override that does not fit."""
+    for setting in iter_settings():
+        node.declare_parameter(setting.path, setting.default, descriptor(setting))
+
+
+def read(node: Node) -> Config:
+    """The config that the node's parameters hold. Raises ConfigError."""
+    return from_flat({s.path: node.get_parameter(s.path).value for s in iter_settings()})
+
+
+def unknown_overrides(overrides: Iterable[str]) -> list[str]:
+    """Sentences on parameters that were given at start-up but that no setting reads: ROS itself ignores them silently."""
+    known = [s.path for s in iter_settings()]
+    spoken = []
+    for name in overrides:
+        if (
+            name in known
+            or name == "use_sim_time"
+            or name.startswith("qos_overrides.")
+            or name.endswith("start_type_description_service")
+        ):
+            continue
+        close = difflib.get_close_matches(name, known, n=1) or [p for p in known if p.rsplit(".", 1)[-1] == name]
+        spoken.append(
+            f"parameter {name!r} is unknown and has no effect" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    return spoken
+
+
+class LiveParameters:
+    """Checks and applies parameter changes.
+
+    configured: whether the settings that are not live are in use. apply: takes the new config; ConfigError refuses.
+    """
+
+    def __init__(self, node: Node, configured: Callable[[], bool], apply: Callable[[Config], None]) -> None:
+        self._node = node
+        self._configured = configured
+        self._apply = apply
+        self._settings = {s.path: s for s in iter_settings()}
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def _on_set(self, changes: list[Any]) -> SetParametersResult:
+        ours = {p.name: p.value for p in changes if p.name in self._settings}
+        try:
+            current = {path: self._node.get_parameter(path).value for path in self._settings}
+            config = from_flat({**current, **ours})
+            if self._configured():
+                fixed = [
+                    path for path, value in ours.items() if not self._settings[path].live and value != current[path]
+                ]
+                if fixed:
+                    raise ConfigError(
+                        f"{', '.join(fixed)} cannot change while the node is configured; clean up (ros2 lifecycle set "
+                        f"{self._node.get_fully_qualified_name()} deactivate, then cleanup), set it and configure again"
+                    )
+            self._apply(config)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)

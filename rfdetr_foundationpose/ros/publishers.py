@@ -1,0 +1,56 @@
+"""The pose path's outputs: PoseStamped, tf, Detection3DArray, markers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode
+from visualization_msgs.msg import MarkerArray
+
+from ..config import OutputConfig
+from ..objects import ObjectSpec
+from ..pipeline import FrameResult
+from ..types import TrackState
+from . import compat, messages
+
+DEPTH = 10
+
+
+class Outputs:
+    """Publishers of one configured node. ``publish`` is for the worker thread; what nobody reads is not made."""
+
+    def __init__(self, node: LifecycleNode, specs: Sequence[ObjectSpec], shapes: Mapping[str, messages.Shape]) -> None:
+        self._node = node
+        self._shapes = shapes
+        names = [s.name if i == 0 else f"{s.name}_{i}" for s in specs for i in range(s.max_instances)]
+        self._poses = {n: node.create_lifecycle_publisher(PoseStamped, f"~/pose/{n}", DEPTH) for n in names}
+        self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", DEPTH)
+        self._detections: Any = None
+        if compat.vision_msgs is not None:
+            self._detections = node.create_lifecycle_publisher(
+                compat.vision_msgs.Detection3DArray, "~/detections", DEPTH
+            )
+        self._tf: Any = compat.tf2_ros.TransformBroadcaster(node) if compat.tf2_ros is not None else None
+
+    def publish(self, result: FrameResult, config: OutputConfig) -> int:
+        """Publish everything of one frame; returns the number of poses published."""
+        tracked = [p for p in result.poses if p.state is TrackState.TRACKING]
+        for found in tracked:
+            self._poses[found.name].publish(messages.pose_stamped(found))
+        if self._tf is not None and config.tf and tracked:
+            self._tf.sendTransform([messages.transform_stamped(p, config.tf_prefix) for p in tracked])
+        if self._detections is not None and config.detections:
+            head = messages.header(result.frame.stamp_ns, result.frame.frame_id)
+            self._detections.publish(messages.detection_array(tracked, self._shapes, head))
+        if config.markers and result.poses and self._markers.get_subscription_count() > 0:
+            self._markers.publish(messages.marker_array(result.poses, self._shapes))
+        return len(tracked)
+
+    def destroy(self) -> None:
+        for publisher in [*self._poses.values(), self._markers, self._detections]:
+            if publisher is not None:
+                self._node.destroy_lifecycle_publisher(publisher)
+        self._poses = {}
+        self._detections = None

@@ -1,0 +1,177 @@
+"""Pairs of rgb and depth by their stamps: newest wins, and everything that found no partner is counted.
+
+``Subscriber``, ``TimeSynchronizer`` and ``ApproximateTimeSynchronizer`` have message_filters' interface, which is
+used instead where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+from . import compat
+from .conversions import stamp_ns
+
+
+class SimpleFilter:
+    """A source of messages to which callbacks are registered."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    def registerCallback(self, callback: Callable[..., None], *args: Any) -> None:
+        self.callbacks.append((callback, args))
+
+    def signalMessage(self, *messages: Any) -> None:
+        for callback, args in self.callbacks:
+            callback(*messages, *args)
+
+
+class Subscriber(SimpleFilter):
+    """A subscription as a filter; ``kwargs`` go to ``node.create_subscription``."""
+
+    def __init__(self, node: Any, msg_type: Any, topic: str, **kwargs: Any) -> None:
+        super().__init__()
+        kwargs.setdefault("qos_profile", 10)
+        self.sub = node.create_subscription(msg_type, topic, self.signalMessage, **kwargs)
+
+
+class ApproximateTimeSynchronizer(SimpleFilter):
+    """One message of each filter, stamps at most ``slop`` seconds apart; the newest possible set wins.
+
+    A match discards everything older in all queues: a pair that comes late is of no use to a tracker.
+    """
+
+    def __init__(self, fs: Sequence[Any], queue_size: int = 10, slop: float = 0.02) -> None:
+        super().__init__()
+        if queue_size < 1:
+            raise ValueError(f"queue_size={queue_size} must be at least 1")
+        if slop < 0:
+            raise ValueError(f"slop={slop} s must not be negative")
+        self._slop_ns = round(slop * 1e9)
+        self._size = queue_size
+        self._queues: list[deque[tuple[int, Any]]] = [deque() for _ in fs]
+        self._lock = Lock()
+        for index, source in enumerate(fs):
+            source.registerCallback(self._add, index)
+
+    def clear(self) -> None:
+        """Forget what waits, e.g. after a jump in time."""
+        with self._lock:
+            for queue in self._queues:
+                queue.clear()
+
+    def waiting(self) -> list[int]:
+        """Messages that still may find a partner, by filter."""
+        with self._lock:
+            return [len(q) for q in self._queues]
+
+    def _add(self, message: Any, index: int) -> None:
+        with self._lock:
+            queue = self._queues[index]
+            queue.append((stamp_ns(message.header), message))
+            match = self._match(index)
+            if match is None and len(queue) > self._size:
+                queue.popleft()
+        if match is not None:
+            self.signalMessage(*match)
+
+    def _match(self, index: int) -> list[Any] | None:
+        """The set around the newest message of ``index``, taken out of the queues with all that is older."""
+        stamp = self._queues[index][-1][0]
+        chosen: list[tuple[int, Any]] = []
+        for queue in self._queues:
+            nearest = min(queue, key=lambda entry: abs(entry[0] - stamp), default=None)
+            if nearest is None or abs(nearest[0] - stamp) > self._slop_ns:
+                return None
+            chosen.append(nearest)
+        stamps = [s for s, _ in chosen]
+        if max(stamps) - min(stamps) > self._slop_ns:
+            return None
+        for queue, (limit, _) in zip(self._queues, chosen, strict=True):
+            newer = [entry for entry in queue if entry[0] > limit]
+            queue.clear()
+            queue.extend(newer)
+        return [message for _, message in chosen]
+
+
+class TimeSynchronizer(ApproximateTimeSynchronizer):
+    """One message of each filter with equal stamps."""
+
+    def __init__(self, fs: Sequence[Any], queue_size: int = 10) -> None:
+        super().__init__(fs, queue_size, 0.0)
+
+
+class PairSynchronizer:
+    """rgb and depth pairs for ``on_pair``, from message_filters where installed, with the same counters either way.
+
+    counts: "rgb" and "depth" received, "pairs" matched, "unmatched_rgb" and "unmatched_depth".
+    """
+
+    QUEUE = 10
+
+    def __init__(
+        self, rgb: Any, depth: Any, on_pair: Callable[[Any, Any], None], slop: float | None, module: Any = None
+    ) -> None:
+        self._filters = (rgb, depth)
+        self._on_pair = on_pair
+        self._slop = slop
+        self._module = module
+        self._received: Counter[str] = Counter()
+        self._pairs = 0
+        self._lock = Lock()
+        for source, name in ((rgb, "rgb"), (depth, "depth")):
+            source.registerCallback(self._count, name)
+        self._sync = self._make()
+
+    def _make(self) -> Any:
+        source: Any = self._module
+        exact = source.TimeSynchronizer if source else TimeSynchronizer
+        approximate = source.ApproximateTimeSynchronizer if source else ApproximateTimeSynchronizer
+        sync: Any = (
+            exact(self._filters, self.QUEUE)
+            if self._slop is None
+            else approximate(self._filters, self.QUEUE, self._slop)
+        )
+        sync.registerCallback(self._pair)
+        return sync
+
+    def _count(self, _message: Any, name: str) -> None:
+        with self._lock:
+            self._received[name] += 1
+
+    def _pair(self, rgb: Any, depth: Any) -> None:
+        with self._lock:
+            self._pairs += 1
+        self._on_pair(rgb, depth)
+
+    def clear(self) -> None:
+        """Forget what waits for a partner: after a jump in time it would match nothing, or the wrong thing."""
+        if isinstance(self._sync, ApproximateTimeSynchronizer):
+            self._sync.clear()
+            return
+        # message_filters has no clear in all distributions, but its queues are documented members.
+        with self._sync.lock:
+            for queue in self._sync.queues:
+                queue.clear()
+
+    def counts(self) -> dict[str, int]:
+        waiting = (
+            self._sync.waiting()
+            if isinstance(self._sync, ApproximateTimeSynchronizer)
+            else [len(q) for q in self._sync.queues]
+        )
+        with self._lock:
+            received, pairs = dict(self._received), self._pairs
+        unmatched = {
+            f"unmatched_{name}": max(received.get(name, 0) - pairs - wait, 0)
+            for name, wait in zip(("rgb", "depth"), waiting, strict=True)
+        }
+        return {"rgb": received.get("rgb", 0), "depth": received.get("depth", 0), "pairs": pairs, **unmatched}
+
+
+def subscriber_class() -> Any:
+    """message_filters' Subscriber where installed, else ours."""
+    return compat.message_filters.Subscriber if compat.message_filters is not None else Subscriber

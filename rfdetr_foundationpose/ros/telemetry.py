@@ -1,0 +1,168 @@
+"""The throttled thread: debug image, latency topics, diagnostics. It may be late and may drop; it never holds a pose up."""
+
+from __future__ import annotations
+
+import array
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float64
+
+from ..config import Config
+from ..latency import STAGES, StageStats, StageTimer
+from ..overlay import OverlayModel, draw_overlay
+from ..pipeline import FrameResult
+from ..types import Detection
+from .diagnostics import Diagnostics, Health
+from .messages import header
+
+JPEG_QUALITY = 85
+
+
+class Telemetry:
+    """Owns the thread and its publishers. health, latency, config: asked from the thread, at their own rates."""
+
+    def __init__(
+        self,
+        node: Node,
+        timer: StageTimer,
+        config: Callable[[], Config],
+        latency: Callable[[], dict[str, StageStats]],
+        health: Callable[[], Health],
+        on_error: Callable[[str, Exception], None],
+    ) -> None:
+        self._node = node
+        self._timer = timer
+        self._config = config
+        self._latency = latency
+        self._health = health
+        self._on_error = on_error
+        self._models: Mapping[str, OverlayModel] = {}
+        self._detections: list[Detection] = []
+        self._condition = threading.Condition()
+        self._newest: FrameResult | None = None
+        self._stopping = False
+        self._offered: list[float] = []
+        self._counts: dict[str, int] = {}
+        self._diagnose = Diagnostics()
+        self.dropped = 0
+        self._image = node.create_publisher(Image, "~/debug_image", 1)
+        self._compressed = node.create_publisher(CompressedImage, "~/debug_image/compressed", 1)
+        self._stages = {stage: node.create_publisher(Float64, f"~/latency/{stage}", 10) for stage in STAGES}
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread; False when it does not end in time."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def use_models(self, models: Mapping[str, OverlayModel]) -> None:
+        """Geometry for the overlay, by object."""
+        with self._condition:
+            self._models, self._newest, self._detections = models, None, []
+
+    def offer(self, result: FrameResult) -> None:
+        """Leave a result for the debug image; one that was not drawn yet is dropped. Never waits for the drawing."""
+        with self._condition:
+            if result.detections is not None:
+                self._detections = result.detections
+            self._offered = [*self._offered[-30:], time.monotonic()]
+            if not self._image_wanted():
+                self._newest = None
+                return
+            if self._newest is not None:
+                self.dropped += 1
+            self._newest = result
+            self._condition.notify()
+
+    def _image_wanted(self) -> bool:
+        watched = self._image.get_subscription_count() + self._compressed.get_subscription_count() > 0
+        return watched and self._config().debug.image
+
+    def _run(self) -> None:
+        due = {"image": 0.0, "latency": 0.0, "diagnostics": time.monotonic()}
+        while True:
+            with self._condition:
+                now = time.monotonic()
+                times = [due["latency"], due["diagnostics"]]
+                if self._newest is not None:
+                    times.append(due["image"])
+                if min(times) > now and not self._stopping:
+                    self._condition.wait(min(times) - now)
+                if self._stopping:
+                    return
+            settings = self._config().debug
+            rates = {
+                "image": settings.image_rate,
+                "latency": settings.latency_rate,
+                "diagnostics": settings.diagnostics_rate,
+            }
+            work = {"image": self._draw, "latency": self._publish_latency, "diagnostics": self._publish_diagnostics}
+            for name, action in work.items():
+                now = time.monotonic()
+                if due[name] > now or (name == "image" and self._newest is None):
+                    continue
+                due[name] = now + 1 / rates[name]
+                try:
+                    action()
+                except Exception as error:  # telemetry must not end because of one picture
+                    self._on_error(f"telemetry_{name}", error)
+
+    def _draw(self) -> None:
+        with self._condition:
+            result, self._newest = self._newest, None
+            detections, offered, models = list(self._detections), list(self._offered), self._models
+        if result is None:
+            return
+        begin = time.perf_counter()
+        frame = result.frame
+        rate = (len(offered) - 1) / (offered[-1] - offered[0]) if len(offered) > 1 and offered[-1] > offered[0] else 0.0
+        picture = draw_overlay(
+            frame.rgb, frame.camera, result.poses, models, detections, [f"{rate:.1f} fps", *result.events]
+        )
+        head = header(frame.stamp_ns, frame.frame_id)
+        if self._image.get_subscription_count() > 0:
+            self._image.publish(_image(picture, head))
+        if self._compressed.get_subscription_count() > 0:
+            self._compressed.publish(_jpeg(picture, head))
+        self._timer.add("visualize", (time.perf_counter() - begin) * 1e3)
+
+    def _publish_latency(self) -> None:
+        for stage, stats in self._latency().items():
+            if stage in self._stages and self._counts.get(stage) != stats.count:
+                self._counts[stage] = stats.count
+                self._stages[stage].publish(Float64(data=stats.last))
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray(status=self._diagnose(self._health()))
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def _image(rgb: NDArray[np.uint8], head: Any) -> Image:
+    height, width, _ = rgb.shape
+    message = Image(header=head, height=height, width=width, encoding="rgb8", step=3 * width)
+    data = array.array("B")
+    data.frombytes(rgb.data.cast("B"))
+    message.data = data
+    return message
+
+
+def _jpeg(rgb: NDArray[np.uint8], head: Any) -> CompressedImage:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return CompressedImage(header=head, format="rgb8; jpeg compressed bgr8", data=array.array("B", encoded.tobytes()))

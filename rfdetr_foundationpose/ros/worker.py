@@ -1,0 +1,172 @@
+"""Newest wins: callbacks leave a pair in a slot of one, a single thread takes it when it is free."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..types import InputError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Synchronized messages as they came; conversion is the worker's. arrival: monotonic seconds."""
+
+    rgb: Any
+    depth: Any
+    stamp_ns: int
+    arrival: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """received == processed + sum(dropped.values()) + in_flight, at any moment."""
+
+    received: int
+    processed: int
+    in_flight: int
+    dropped: dict[str, int]
+
+
+class Slot:
+    """A mailbox for the newest pair, with exact book-keeping. Nothing in it waits but ``take``."""
+
+    RATE_WINDOW = 5.0
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._pair: Pair | None = None
+        self._busy = False
+        self._closed = False
+        self._received = 0
+        self._processed = 0
+        self._dropped: Counter[str] = Counter()
+        self._arrivals: deque[float] = deque(maxlen=1000)
+
+    def put(self, pair: Pair) -> None:
+        """Store the newest pair; one that nobody took is dropped as "replaced"."""
+        with self._condition:
+            self._received += 1
+            self._arrivals.append(pair.arrival)
+            if self._pair is not None:
+                self._dropped["replaced"] += 1
+            self._pair = pair
+            self._condition.notify()
+
+    def refuse(self, reason: str) -> None:
+        """Count a pair that is not even stored."""
+        with self._condition:
+            self._received += 1
+            self._dropped[reason] += 1
+
+    def take(self, timeout: float) -> Pair | None:
+        """Wait for a pair; None after ``timeout`` seconds or when closed. ``done`` must follow."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._pair is not None or self._closed, timeout)
+            if self._closed:
+                return None
+            pair, self._pair = self._pair, None
+            self._busy = pair is not None
+            return pair
+
+    def done(self, dropped: str | None) -> None:
+        """Book the taken pair: as processed, or as dropped for a reason."""
+        with self._condition:
+            self._busy = False
+            if dropped is None:
+                self._processed += 1
+            else:
+                self._dropped[dropped] += 1
+
+    def clear(self, reason: str) -> None:
+        """Drop a waiting pair."""
+        with self._condition:
+            if self._pair is not None:
+                self._dropped[reason] += 1
+                self._pair = None
+
+    def close(self, reason: str) -> None:
+        """Let ``take`` return None from now on."""
+        self.clear(reason)
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def open(self) -> None:
+        with self._condition:
+            self._closed = False
+            self._arrivals.clear()
+
+    def tally(self) -> Tally:
+        with self._condition:
+            in_flight = int(self._busy) + int(self._pair is not None)
+            return Tally(self._received, self._processed, in_flight, dict(self._dropped))
+
+    def rate(self, now: float) -> float:
+        """Pairs per second over the last seconds (monotonic clock)."""
+        with self._condition:
+            recent = [t for t in self._arrivals if now - t <= self.RATE_WINDOW]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+
+    def silence(self, now: float) -> float | None:
+        """Seconds since the last pair; None before the first."""
+        with self._condition:
+            return now - self._arrivals[-1] if self._arrivals else None
+
+
+class Worker:
+    """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped."""
+
+    def __init__(self, slot: Slot, handle: Callable[[Pair], None], on_error: Callable[[str, Exception], None]) -> None:
+        self._slot = slot
+        self._handle = handle
+        self._on_error = on_error
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started: float | None = None
+
+    def start(self) -> None:
+        self._stop.clear()
+        self._slot.open()
+        self._thread = threading.Thread(target=self._run, name="pose_worker", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the pair in work and end. False when that takes longer than ``timeout`` seconds."""
+        self._stop.set()
+        self._slot.close("deactivated")
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def busy_for(self) -> float:
+        """Seconds that the pair in work has taken so far; 0 when idle."""
+        started = self._started
+        return 0.0 if started is None else time.monotonic() - started
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pair = self._slot.take(0.5)
+            if pair is None:
+                continue
+            self._started = time.monotonic()
+            reason: str | None = None
+            try:
+                self._handle(pair)
+            except InputError as error:
+                reason = error.kind
+                self._on_error(reason, error)
+            except Exception as error:  # one bad frame must not end the node; it is counted and said
+                reason = "pipeline_error"
+                self._on_error(reason, error)
+            finally:
+                self._started = None
+                self._slot.done(reason)
