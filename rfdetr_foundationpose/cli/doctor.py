@@ -1,0 +1,264 @@
+"""``doctor``: what is installed, which weights are found, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Verdict(str, Enum):
+    OK = "ok"
+    OPTIONAL = "optional"  # missing, but the node runs without it
+    MISSING = "missing"  # the node cannot run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table. fix: what to do about it, empty when nothing is to be done."""
+
+    name: str
+    verdict: Verdict
+    value: str
+    fix: str = ""
+
+
+MARKS = {
+    Verdict.OK: "[green]ok[/green]",
+    Verdict.OPTIONAL: "[yellow]optional[/yellow]",
+    Verdict.MISSING: "[red]missing[/red]",
+}
+PIP_ROS = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"
+OFFICIAL_WEIGHTS = """\
+Official FoundationPose weights (NVIDIA Source Code License, non-commercial; not shipped here) drop in:
+  1. From the project page of NVlabs/FoundationPose ("Data prepare" in its README) download the two folders
+     2023-10-28-18-33-37 (refiner) and 2024-01-11-20-02-45 (scorer); each holds model_best.pth and config.yml.
+  2. Put both into one directory and set pose.weights to it.
+RF-DETR: set detector.weights to your fine-tuned checkpoint, or to 'published' for the COCO weights (Apache-2.0,
+downloaded by the rfdetr package at the first start)."""
+
+
+def doctor(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    pose_weights: Annotated[str, typer.Option(help="Value of pose.weights to check.")] = "default",
+    detector_weights: Annotated[str, typer.Option(help="Value of detector.weights to check.")] = "default",
+) -> None:
+    """Say what is installed, which weights are in use and what is missing. Exits 1 when the node cannot run."""
+    found = findings(pose_weights, detector_weights)
+    table = Table(title="rfdetr-foundationpose doctor", title_justify="left")
+    for column in ("", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for f in found:
+        table.add_row(f.name, MARKS[f.verdict], escape(f.value), escape(f.fix))
+    console = Console()
+    console.print(table)
+    console.print(OFFICIAL_WEIGHTS, markup=False, highlight=False)
+    can_run = not any(f.verdict is Verdict.MISSING for f in found)
+    console.print("The node can run here." if can_run else "The node cannot run here: see the lines marked missing.")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"can_run": can_run, "findings": [asdict(f) for f in found]}, indent=2) + "\n")
+    raise typer.Exit(0 if can_run else 1)
+
+
+def findings(pose_weights: str = "default", detector_weights: str = "default") -> list[Finding]:
+    """Every check, in reading order. A check that itself fails is reported, not raised."""
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("GPU driver", _driver),
+        ("warp", _warp),
+        ("rfdetr", _rfdetr),
+        ("libraries", _libraries),
+        ("tensorrt", _tensorrt),
+        ("onnxruntime", _onnxruntime),
+        ("ROS", _ros),
+        ("pose weights", lambda: _pose_weights(pose_weights)),
+        ("detector weights", lambda: _detector_weights(detector_weights)),
+        ("objects", _objects),
+    ]
+    found: list[Finding] = []
+    for name, check in checks:
+        try:
+            found += check()
+        except Exception as error:  # a broken install must not hide the rest of the table
+            found.append(Finding(name, Verdict.MISSING, f"{type(error).__name__}: {error}"))
+    return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _python() -> list[Finding]:
+    verdict = Verdict.OK if sys.version_info >= (3, 10) else Verdict.MISSING
+    where = "virtual environment" if sys.prefix != sys.base_prefix else "system"
+    return [Finding("python", verdict, f"{platform.python_version()} ({where}, {platform.machine()}, {os.cpu_count()} CPUs)")]
+
+
+def _torch() -> list[Finding]:
+    import torch
+
+    lines = [Finding("torch", Verdict.OK, f"{torch.__version__}, built for CUDA {torch.version.cuda or '– (CPU only)'}")]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            lines.append(
+                Finding(f"GPU {i}", Verdict.OK, f"{p.name}, {p.total_memory / 2**30:.0f} GiB, sm_{p.major}{p.minor}")
+            )
+    else:
+        fix = "" if torch.version.cuda is None else "check the driver (nvidia-smi)"
+        lines.append(Finding("GPU", Verdict.OPTIONAL, "none usable: runs on the CPU, a few poses per second", fix))
+    importlib.import_module("torchvision")
+    lines.append(Finding("torchvision", Verdict.OK, str(_installed("torchvision"))))
+    return lines
+
+
+def _driver() -> list[Finding]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return [Finding("GPU driver", Verdict.OPTIONAL, "nvidia-smi not found")]
+    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    lines = answer.stdout.strip().splitlines()
+    if answer.returncode != 0 or not lines:
+        return [Finding("GPU driver", Verdict.OPTIONAL, (answer.stderr or answer.stdout).strip() or "no answer")]
+    return [Finding("GPU driver", Verdict.OK, lines[0])]
+
+
+def _warp() -> list[Finding]:
+    import warp as wp
+
+    wp.config.quiet = True
+    devices = ", ".join(str(d) for d in wp.get_devices())
+    return [Finding("warp", Verdict.OK, f"{wp.config.version} on {devices}")]
+
+
+def _rfdetr() -> list[Finding]:
+    found = _installed("rfdetr")
+    if found is None:
+        return [Finding("rfdetr", Verdict.MISSING, "not installed", "pip install 'rfdetr>=1.9'")]
+    from rfdetr.detr import RFDETR
+
+    names = [n for n in ("inference", "optimize_for_inference") if hasattr(RFDETR, n)]
+    if not names:
+        return [Finding("rfdetr", Verdict.OPTIONAL, f"{found}: neither inference() nor optimize_for_inference()")]
+    return [Finding("rfdetr", Verdict.OK, f"{found}, optimized through {names[0]}()")]
+
+
+def _libraries() -> list[Finding]:
+    lines = []
+    for package, module in (
+        ("numpy", "numpy"),
+        ("scipy", "scipy"),
+        ("opencv", "cv2"),
+        ("trimesh", "trimesh"),
+        ("rosbags", "rosbags"),
+        ("onnx", "onnx"),
+    ):
+        try:
+            loaded: Any = importlib.import_module(module)
+        except ImportError as error:
+            needed = package != "onnx"
+            fix = "apt install libgl1 libglib2.0-0" if "lib" in str(error) and module == "cv2" else f"pip install {package}"
+            lines.append(Finding(package, Verdict.MISSING if needed else Verdict.OPTIONAL, str(error), fix))
+            continue
+        lines.append(Finding(package, Verdict.OK, getattr(loaded, "__version__", None) or _installed(package) or "found"))
+    return lines
+
+
+def _tensorrt() -> list[Finding]:
+    if importlib.util.find_spec("tensorrt") is None:
+        return [Finding("tensorrt", Verdict.OPTIONAL, "not installed", "pip install 'rfdetr_foundationpose[trt]', or JetPack's")]
+    return [Finding("tensorrt", Verdict.OK, str(importlib.import_module("tensorrt").__version__))]
+
+
+def _onnxruntime() -> list[Finding]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return [Finding("onnxruntime", Verdict.OPTIONAL, "not installed", "pip install onnxruntime or onnxruntime-gpu")]
+    ort: Any = importlib.import_module("onnxruntime")
+    providers = ", ".join(p.removesuffix("ExecutionProvider") for p in ort.get_available_providers())
+    return [Finding("onnxruntime", Verdict.OK, f"{ort.__version__}: {providers}")]
+
+
+def _ros() -> list[Finding]:
+    if importlib.util.find_spec("rclpy") is None:
+        return [Finding("rclpy", Verdict.MISSING, "not installed", PIP_ROS)]
+    rclpy: Any = importlib.import_module("rclpy")
+    distro = os.environ.get("ROS_DISTRO") or ("PyPI wheels" if _installed("ros-rclpy") else "unknown distribution")
+    rmw = rclpy.get_rmw_implementation_identifier() if hasattr(rclpy, "get_rmw_implementation_identifier") else "default"
+    lines = [Finding("rclpy", Verdict.OK, f"{_installed('rclpy') or ''} ({distro}), {rmw}".strip())]
+    needed = ("sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "visualization_msgs", "lifecycle_msgs")
+    absent = [n for n in needed if importlib.util.find_spec(n) is None]
+    if absent:
+        lines.append(Finding("ROS messages", Verdict.MISSING, f"without {', '.join(absent)}", PIP_ROS))
+    else:
+        lines.append(Finding("ROS messages", Verdict.OK, ", ".join(needed)))
+    from ..ros import compat
+
+    missing = {sentence.split(" ", 1)[0]: sentence for sentence in compat.missing()}
+    for name in ("message_filters", "tf2_ros", "vision_msgs"):
+        if name in missing:
+            what, _, fix = missing[name].partition(": ")[2].partition(" (")
+            lines.append(Finding(name, Verdict.OPTIONAL, f"not installed: {what}", fix.rstrip(")")))
+        else:
+            lines.append(Finding(name, Verdict.OK, "found"))
+    return lines
+
+
+def _pose_weights(choice: str) -> list[Finding]:
+    from ..pose import checkpoints
+    from ..resources import models_dir
+
+    directory = models_dir() if choice == "default" else Path(choice)
+    lines = []
+    for role in ("refiner", "scorer"):
+        try:
+            path = checkpoints.find(directory, role)
+            weights = checkpoints.read(path)
+        except checkpoints.CheckpointError as error:
+            lines.append(Finding(f"pose {role}", Verdict.MISSING, str(error), "see below"))
+            continue
+        lines.append(Finding(f"pose {role}", Verdict.OK, f"{weights.description}; licence: {_licence(path, weights.metadata)}"))
+    return lines
+
+
+def _licence(path: Path, metadata: dict[str, str]) -> str:
+    if "license" in metadata:
+        return metadata["license"]
+    return "this package's (Apache-2.0)" if path.suffix == ".safetensors" else "NVIDIA Source Code License (non-commercial)"
+
+
+def _detector_weights(choice: str) -> list[Finding]:
+    raise NotImplementedError(choice)
+
+
+def _objects() -> list[Finding]:
+    from ..objects import load_objects
+    from ..resources import default_objects_file
+
+    file = default_objects_file()
+    specs = load_objects(file)
+    absent = [str(s.mesh) for s in specs if not s.mesh.is_file()]
+    if absent:
+        return [Finding("objects", Verdict.MISSING, f"meshes missing: {', '.join(absent)}")]
+    return [Finding("objects", Verdict.OK, f"{', '.join(s.name for s in specs)} ({file})")]

@@ -1,0 +1,258 @@
+"""A recording through the real node: start it, hold the first frame until it has poses, play, collect, judge."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
+
+from ..types import Frame
+from .node_process import NodeProcess, free_domain_id, local_domain
+from .player import Collector, FramePublisher, PoseArrival, Spinner
+
+POSE_NODE = "pose_node"
+HOLD_PERIOD = 0.5  # s between repetitions of the first frame; a camera looking at a still scene
+
+
+class NoPose(RuntimeError):
+    """The node ran but published no pose in the time given."""
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """rate: times real time; None paces a node that is slower than the camera by its own poses.
+
+    All times in seconds. play_budget: longest playback at automatic rate; beyond it frames are played faster than
+    the node takes them, and it drops some, as with any camera that is too fast.
+    """
+
+    rate: float | None = None
+    startup_timeout: float = 240.0
+    first_pose_timeout: float = 120.0
+    play_budget: float = 100.0
+    measured_frames: int = 5
+
+
+@dataclass
+class LiveRun:
+    """What came out. sent: stamp (time of sending, ns) -> index of the recorded frame."""
+
+    sent: dict[int, int] = field(default_factory=dict)
+    poses: list[PoseArrival] = field(default_factory=list)
+    latency: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    diagnostics_before: dict[str, dict[str, str]] = field(default_factory=dict)
+    diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
+    frames_published: int = 0
+    frames_held: int = 0
+    startup_seconds: float = 0.0
+    first_pose_seconds: float = 0.0
+    node_period: float = 0.0
+    rate: float = 0.0
+    pacing: str = ""
+    start_ns: int = 0
+
+
+def run_live(
+    frames: Iterator[Frame],
+    count: int,
+    objects: Sequence[str],
+    parameters: Mapping[str, Any],
+    log: Path,
+    options: LiveOptions,
+    masks: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> LiveRun:
+    """Play ``count`` frames into a node started with ``parameters``.
+
+    objects: pose topics to listen to. masks: mask topics to publish. ``advance`` gets frames played and their number.
+    Raises NoPose, NodeDied, or ValueError for an empty recording.
+    """
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("the recording holds no frame")
+    domain = free_domain_id()
+    with _environment(local_domain(domain)):
+        context = Context()
+        rclpy.init(context=context, domain_id=domain)
+        node = Node("recording_player", context=context)
+        collector = Collector(node, f"/{POSE_NODE}", objects)
+        publisher = FramePublisher(node, masks)
+        spinner = Spinner(node, context)
+        try:
+            with NodeProcess(parameters, log, domain) as process:
+                session = _Session(node, publisher, collector, process, options, say, advance)
+                return session.play(first, frames, count, objects)
+        finally:
+            spinner.close()
+            rclpy.shutdown(context=context)
+
+
+class _Session:
+    def __init__(
+        self,
+        node: Node,
+        publisher: FramePublisher,
+        collector: Collector,
+        process: NodeProcess,
+        options: LiveOptions,
+        say: Callable[[str], None],
+        advance: Callable[[int, int], None],
+    ) -> None:
+        self._clock = node.get_clock()
+        self._publisher, self._collector, self._process = publisher, collector, process
+        self._options, self._say, self._advance = options, say, advance
+        self._run = LiveRun()
+
+    def play(self, first: Frame, rest: Iterator[Frame], count: int, objects: Sequence[str]) -> LiveRun:
+        run = self._run
+        begin = time.monotonic()
+        self._say("starting the node")
+        self._wait_until_connected()
+        run.startup_seconds = time.monotonic() - begin
+        self._say(f"node ready after {run.startup_seconds:.1f} s; holding the first frame until it has poses")
+        begin = time.monotonic()
+        self._hold(first, objects)
+        run.first_pose_seconds = time.monotonic() - begin
+        run.node_period = self._measure(first)
+        self._settle()
+        run.diagnostics_before = dict(self._collector.diagnostics)
+        self._stream(first, rest, count)
+        self._settle()
+        run.poses = list(self._collector.poses)
+        run.latency = {stage: list(values) for stage, values in self._collector.latency.items()}
+        run.diagnostics = dict(self._collector.diagnostics)
+        if not any(p.stamp_ns in run.sent for p in run.poses):
+            raise NoPose(
+                f"poses came for the held frame only, none while playing; the node's log:\n{self._process.tail()}"
+            )
+        self._say(f"published {run.frames_published} frames, {len(run.poses)} poses came back")
+        return run
+
+    def _wait_until_connected(self) -> None:
+        deadline = time.monotonic() + self._options.startup_timeout
+        while not self._publisher.connected():
+            self._process.check()
+            if time.monotonic() > deadline:
+                raise NoPose(
+                    f"the node did not subscribe within {self._options.startup_timeout:.0f} s; its log:\n{self._process.tail()}"
+                )
+            time.sleep(0.05)
+
+    def _send(self, frame: Frame) -> int:
+        stamp = self._clock.now().nanoseconds
+        self._publisher.publish(frame, stamp)
+        self._run.frames_published += 1
+        return stamp
+
+    def _hold(self, first: Frame, objects: Sequence[str]) -> None:
+        """Repeat the first frame until every object has a pose; at the timeout any object will do."""
+        deadline = time.monotonic() + self._options.first_pose_timeout
+        while not self._collector.objects_seen() >= set(objects):
+            self._process.check()
+            if time.monotonic() > deadline:
+                missing = sorted(set(objects) - self._collector.objects_seen())
+                if self._collector.objects_seen():
+                    self._say(f"no pose of {', '.join(missing)} yet; playing without waiting longer")
+                    break
+                raise NoPose(
+                    f"no pose of {', '.join(missing)} within {self._options.first_pose_timeout:.0f} s; "
+                    f"the node's log:\n{self._process.tail()}"
+                )
+            stamp = self._send(first)
+            self._run.frames_held += 1
+            self._collector.wait_for_pose(stamp, HOLD_PERIOD)
+
+    def _measure(self, first: Frame) -> float:
+        """Median time from image to pose while tracking, s."""
+        times = []
+        for _ in range(self._options.measured_frames):
+            begin = time.monotonic()
+            stamp = self._send(first)
+            self._run.frames_held += 1
+            if self._collector.wait_for_pose(stamp, 10.0):
+                times.append(time.monotonic() - begin)
+        self._process.check()
+        if not times:
+            raise NoPose(f"the first pose was not followed by others; the node's log:\n{self._process.tail()}")
+        return median(times)
+
+    def _settle(self) -> None:
+        """Let frames in flight finish, then wait for counters that include them."""
+        time.sleep(min(1.0, 2 * self._run.node_period))
+        for _ in range(2):
+            self._collector.wait_for_diagnostics(3.0)
+
+    def _stream(self, first: Frame, rest: Iterator[Frame], count: int) -> None:
+        run = self._run
+        second = next(rest, None)
+        frames = [first] if second is None else [first, second]
+        interval = 1 / 30 if second is None else (second.stamp_ns - first.stamp_ns) * 1e-9
+        step, patience, run.pacing = self._pace(interval, count)
+        self._say(run.pacing)
+        run.start_ns = self._clock.now().nanoseconds
+        begin = time.monotonic()
+        due = begin
+        for index, frame in enumerate(_chain(frames, rest)):
+            if index >= count:
+                break
+            time.sleep(max(0.0, due - time.monotonic()))
+            stamp = self._send(frame)
+            run.sent[stamp] = index
+            if patience is not None:
+                self._collector.wait_for_pose(stamp, patience)
+                due = time.monotonic()
+            else:
+                due = max(due + step, time.monotonic() - step)
+            self._advance(index + 1, count)
+            self._process.check()
+        self._collector.wait_for_pose(max(run.sent), max(2.0, 3 * run.node_period))
+        played = max(len(run.sent) - 1, 1) * interval
+        run.rate = played / max(time.monotonic() - begin, 1e-6)
+
+    def _pace(self, interval: float, count: int) -> tuple[float, float | None, str]:
+        """Seconds between frames, how long to wait for each pose (None: not at all), and a sentence that says so."""
+        period, rate = self._run.node_period, self._options.rate
+        speed = f"the node takes {1e3 * period:.0f} ms from image to pose"
+        if rate is not None:
+            return interval / rate, None, f"{speed}; playing at {rate:g} x real time"
+        if period < 0.8 * interval:
+            return interval, None, f"{speed}; playing in real time"
+        if period * count <= self._options.play_budget:
+            slow = f"slower than the camera's {1e3 * interval:.0f} ms"
+            return period, max(2.0, 4 * period), f"{speed}, {slow}: each frame waits for the pose of the one before"
+        step = self._options.play_budget / count
+        return (
+            step,
+            None,
+            f"{speed}; playing a frame every {1e3 * step:.0f} ms to end in {self._options.play_budget:.0f} s",
+        )
+
+
+def _chain(head: Sequence[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield from head
+    yield from rest
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """The environment variables while the body runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

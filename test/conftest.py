@@ -1,0 +1,22 @@
+"""Shared by all tests: GPU tests skip without a GPU, ROS tests keep to this machine and to a domain of their own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Before any test imports rclpy: other sessions on this machine must not hear ours.
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

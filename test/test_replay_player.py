@@ -1,0 +1,188 @@
+"""Frames go out over real DDS and arrive as they were; poses, latency and diagnostics come back."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from std_msgs.msg import Float64  # noqa: E402
+
+from rfdetr_foundationpose.replay.live import LiveOptions, NoPose, _Session  # noqa: E402
+from rfdetr_foundationpose.replay.node_process import NodeDied, NodeProcess, local_domain  # noqa: E402
+from rfdetr_foundationpose.replay.player import Collector, FramePublisher, Spinner  # noqa: E402
+from rfdetr_foundationpose.ros import conversions  # noqa: E402
+from rfdetr_foundationpose.types import CameraIntrinsics, Frame  # noqa: E402
+
+CAMERA = CameraIntrinsics(200.0, 210.0, 80.0, 60.0, 160, 120)
+
+
+def frame(index: int, depth_dtype=np.uint16) -> Frame:
+    rng = np.random.default_rng(index)
+    rgb = rng.integers(0, 255, (120, 160, 3), np.uint8)
+    depth = np.full((120, 160), 500 + index, depth_dtype)
+    mask = np.zeros((120, 160), np.bool_)
+    mask[20:40, 30:50] = True
+    return Frame(index * 33_000_000, "camera", rgb, depth, 0.001, CAMERA, {"mug": mask})
+
+
+class EchoNode(Node):
+    """Stands in for the pose node: answers each rgb image with a pose whose z is that frame's depth."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("pose_node", context=context)
+        self.received: dict[str, list] = {"rgb": [], "depth": [], "info": [], "mask": []}
+        self._depth: dict[int, float] = {}
+        self._rgb: set[int] = set()
+        self._pose = self.create_publisher(PoseStamped, "~/pose/mug", 10)
+        self._latency = self.create_publisher(Float64, "~/latency/track", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(0.1, self._report)
+        self.create_subscription(Image, "rgb/image", self._on_rgb, qos_profile_sensor_data)
+        self.create_subscription(Image, "depth/image", self._on_depth, qos_profile_sensor_data)
+        self.create_subscription(CameraInfo, "rgb/camera_info", self.received["info"].append, qos_profile_sensor_data)
+        self.create_subscription(Image, "mask/mug", self.received["mask"].append, qos_profile_sensor_data)
+
+    def _on_depth(self, message: Image) -> None:
+        self.received["depth"].append(message)
+        depth, scale = conversions.image_to_depth(message, 0.001)
+        self._depth[conversions.stamp_ns(message.header)] = float(depth.mean()) * scale
+        self._answer(message.header)
+
+    def _on_rgb(self, message: Image) -> None:
+        self.received["rgb"].append(message)
+        self._rgb.add(conversions.stamp_ns(message.header))
+        self._answer(message.header)
+
+    def _answer(self, header) -> None:
+        stamp = conversions.stamp_ns(header)
+        if stamp not in self._depth or stamp not in self._rgb:
+            return
+        answer = PoseStamped(header=header)
+        answer.pose.position.z = self._depth[stamp]
+        answer.pose.orientation.w = 1.0
+        self._latency.publish(Float64(data=12.5))
+        self._pose.publish(answer)
+
+    def _report(self) -> None:
+        status = DiagnosticStatus(name="echo", values=[KeyValue(key="received", value=str(len(self._rgb)))])
+        self._diagnostics.publish(DiagnosticArray(status=[status]))
+
+
+@pytest.fixture
+def wire():
+    """A player node and an echo node, each spinning in a thread of its own."""
+    context = Context()
+    rclpy.init(context=context)
+    player, echo = Node("recording_player", context=context), EchoNode(context)
+    collector = Collector(player, "/pose_node", ["mug", "box"])
+    publisher = FramePublisher(player, ["mug"])
+    spinners = [Spinner(player, context), Spinner(echo, context)]
+    deadline = time.monotonic() + 20
+    while not publisher.connected() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert publisher.connected()
+    yield SimpleNamespace(player=player, echo=echo, collector=collector, publisher=publisher)
+    for spinner in spinners:
+        spinner.close()
+    rclpy.shutdown(context=context)
+
+
+def session(wire, **options) -> _Session:
+    alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
+    return _Session(
+        wire.player, wire.publisher, wire.collector, alive, LiveOptions(**options), lambda _: None, lambda *_: None
+    )
+
+
+def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
+    sent = frame(3)
+    stamp = wire.player.get_clock().now().nanoseconds
+    wire.publisher.publish(sent, stamp)
+    assert wire.collector.wait_for_pose(stamp, 10)
+    np.testing.assert_array_equal(conversions.image_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
+    depth, scale = conversions.image_to_depth(wire.echo.received["depth"][0], 0.001)
+    np.testing.assert_array_equal(depth, sent.depth)
+    assert scale == 0.001
+    np.testing.assert_array_equal(conversions.image_to_mask(wire.echo.received["mask"][0]), sent.masks["mug"])
+    assert conversions.camera_info_to_intrinsics(wire.echo.received["info"][0]) == CAMERA
+    (pose,) = wire.collector.poses
+    assert (pose.object, pose.stamp_ns) == ("mug", stamp)
+    assert pose.T_cam_obj[2, 3] == pytest.approx(0.503)
+    assert pose.received_ns >= stamp
+    assert wire.collector.objects_seen() == {"mug"}
+    assert not wire.collector.wait_for_pose(stamp + 1, 0.05)
+
+
+def test_depth_in_other_units_goes_out_as_metres(wire):
+    tenths = Frame(0, "camera", frame(0).rgb, np.full((120, 160), 7500, np.uint16), 0.0001, CAMERA)
+    stamp = wire.player.get_clock().now().nanoseconds
+    wire.publisher.publish(tenths, stamp)
+    assert wire.collector.wait_for_pose(stamp, 10)
+    assert wire.echo.received["depth"][0].encoding == "32FC1"
+    assert wire.collector.poses[0].T_cam_obj[2, 3] == pytest.approx(0.75)
+
+
+def test_a_whole_session_plays_every_frame_once_in_order(wire):
+    frames = iter([frame(i) for i in range(6)])
+    run = session(wire, rate=1.0, first_pose_timeout=20).play(next(frames), frames, 6, ["mug"])
+    assert len(run.sent) == 6
+    by_stamp = {p.stamp_ns: p for p in run.poses}
+    for stamp, index in run.sent.items():
+        assert by_stamp[stamp].T_cam_obj[2, 3] == pytest.approx(0.5 + 0.001 * index)
+    assert run.frames_published == 6 + run.frames_held
+    assert run.latency["track"][0][1] == 12.5
+    assert int(run.diagnostics["echo"]["received"]) == run.frames_published
+    assert int(run.diagnostics_before["echo"]["received"]) == run.frames_held
+
+
+def test_an_object_that_never_comes_is_named(wire):
+    said: list[str] = []
+    part = session(wire, first_pose_timeout=0.5)
+    part._say = said.append
+    part._hold(frame(0), ["mug", "box"])  # the mug comes: play without the box, and say so
+    assert "box" in said[0]
+    assert "mug" not in said[0]
+    nothing = session(wire, first_pose_timeout=0.2)
+    nothing._collector = Collector(wire.player, "/pose_node", ["box"])
+    with pytest.raises(NoPose, match="no pose of box within"):
+        nothing._hold(frame(0), ["box"])
+
+
+@pytest.mark.parametrize(
+    ("period", "rate", "step", "waits"),
+    [(0.01, None, 1 / 30, False), (0.25, None, 0.25, True), (1.0, None, 1 / 3, False), (0.25, 2.0, 1 / 60, False)],
+)
+def test_pacing_follows_the_node(period, rate, step, waits):
+    bare = _Session.__new__(_Session)
+    bare._options = LiveOptions(rate=rate, play_budget=100)
+    bare._run = SimpleNamespace(node_period=period)
+    chosen, patience, sentence = bare._pace(1 / 30, 300)
+    assert chosen == pytest.approx(step)
+    assert (patience is not None) == waits
+    assert f"{1e3 * period:.0f} ms" in sentence
+
+
+def test_a_node_that_dies_is_reported_with_its_log(tmp_path):
+    with NodeProcess({"no.such": "a: {"}, tmp_path / "node.log", 77) as process:
+        deadline = time.monotonic() + 60
+        with pytest.raises(NodeDied, match="exit code"):
+            while time.monotonic() < deadline:
+                process.check()
+                time.sleep(0.1)
+
+
+def test_local_domain_is_per_run_and_keeps_to_this_machine():
+    environment = local_domain(42)
+    assert environment["ROS_DOMAIN_ID"] == "42"
+    assert set(environment) & {"ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"}
