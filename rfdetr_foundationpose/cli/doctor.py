@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -96,7 +97,9 @@ def findings(pose_weights: str = "default", detector_weights: str = "default") -
     found: list[Finding] = []
     for name, check in checks:
         try:
-            found += check()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other packages' deprecations are no findings
+                found += check()
         except Exception as error:  # a broken install must not hide the rest of the table
             found.append(Finding(name, Verdict.MISSING, f"{type(error).__name__}: {error}"))
     return found
@@ -112,13 +115,19 @@ def _installed(package: str) -> str | None:
 def _python() -> list[Finding]:
     verdict = Verdict.OK if sys.version_info >= (3, 10) else Verdict.MISSING
     where = "virtual environment" if sys.prefix != sys.base_prefix else "system"
-    return [Finding("python", verdict, f"{platform.python_version()} ({where}, {platform.machine()}, {os.cpu_count()} CPUs)")]
+    return [
+        Finding(
+            "python", verdict, f"{platform.python_version()} ({where}, {platform.machine()}, {os.cpu_count()} CPUs)"
+        )
+    ]
 
 
 def _torch() -> list[Finding]:
     import torch
 
-    lines = [Finding("torch", Verdict.OK, f"{torch.__version__}, built for CUDA {torch.version.cuda or '– (CPU only)'}")]
+    lines = [
+        Finding("torch", Verdict.OK, f"{torch.__version__}, built for CUDA {torch.version.cuda or '– (CPU only)'}")
+    ]
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             p = torch.cuda.get_device_properties(i)
@@ -146,9 +155,8 @@ def _driver() -> list[Finding]:
 
 
 def _warp() -> list[Finding]:
-    import warp as wp
+    from ..pose.warp_setup import wp
 
-    wp.config.quiet = True
     devices = ", ".join(str(d) for d in wp.get_devices())
     return [Finding("warp", Verdict.OK, f"{wp.config.version} on {devices}")]
 
@@ -179,16 +187,26 @@ def _libraries() -> list[Finding]:
             loaded: Any = importlib.import_module(module)
         except ImportError as error:
             needed = package != "onnx"
-            fix = "apt install libgl1 libglib2.0-0" if "lib" in str(error) and module == "cv2" else f"pip install {package}"
+            fix = (
+                "apt install libgl1 libglib2.0-0"
+                if "lib" in str(error) and module == "cv2"
+                else f"pip install {package}"
+            )
             lines.append(Finding(package, Verdict.MISSING if needed else Verdict.OPTIONAL, str(error), fix))
             continue
-        lines.append(Finding(package, Verdict.OK, getattr(loaded, "__version__", None) or _installed(package) or "found"))
+        lines.append(
+            Finding(package, Verdict.OK, getattr(loaded, "__version__", None) or _installed(package) or "found")
+        )
     return lines
 
 
 def _tensorrt() -> list[Finding]:
     if importlib.util.find_spec("tensorrt") is None:
-        return [Finding("tensorrt", Verdict.OPTIONAL, "not installed", "pip install 'rfdetr_foundationpose[trt]', or JetPack's")]
+        return [
+            Finding(
+                "tensorrt", Verdict.OPTIONAL, "not installed", "pip install 'rfdetr_foundationpose[trt]', or JetPack's"
+            )
+        ]
     return [Finding("tensorrt", Verdict.OK, str(importlib.import_module("tensorrt").__version__))]
 
 
@@ -205,9 +223,19 @@ def _ros() -> list[Finding]:
         return [Finding("rclpy", Verdict.MISSING, "not installed", PIP_ROS)]
     rclpy: Any = importlib.import_module("rclpy")
     distro = os.environ.get("ROS_DISTRO") or ("PyPI wheels" if _installed("ros-rclpy") else "unknown distribution")
-    rmw = rclpy.get_rmw_implementation_identifier() if hasattr(rclpy, "get_rmw_implementation_identifier") else "default"
+    rmw = (
+        rclpy.get_rmw_implementation_identifier() if hasattr(rclpy, "get_rmw_implementation_identifier") else "default"
+    )
     lines = [Finding("rclpy", Verdict.OK, f"{_installed('rclpy') or ''} ({distro}), {rmw}".strip())]
-    needed = ("sensor_msgs", "geometry_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "visualization_msgs", "lifecycle_msgs")
+    needed = (
+        "sensor_msgs",
+        "geometry_msgs",
+        "std_msgs",
+        "std_srvs",
+        "diagnostic_msgs",
+        "visualization_msgs",
+        "lifecycle_msgs",
+    )
     absent = [n for n in needed if importlib.util.find_spec(n) is None]
     if absent:
         lines.append(Finding("ROS messages", Verdict.MISSING, f"without {', '.join(absent)}", PIP_ROS))
@@ -218,8 +246,8 @@ def _ros() -> list[Finding]:
     missing = {sentence.split(" ", 1)[0]: sentence for sentence in compat.missing()}
     for name in ("message_filters", "tf2_ros", "vision_msgs"):
         if name in missing:
-            what, _, fix = missing[name].partition(": ")[2].partition(" (")
-            lines.append(Finding(name, Verdict.OPTIONAL, f"not installed: {what}", fix.rstrip(")")))
+            sentence, _, package = missing[name].rpartition(" (apt install ")
+            lines.append(Finding(name, Verdict.OPTIONAL, sentence, f"apt install {package.rstrip(')')}"))
         else:
             lines.append(Finding(name, Verdict.OK, "found"))
     return lines
@@ -236,20 +264,38 @@ def _pose_weights(choice: str) -> list[Finding]:
             path = checkpoints.find(directory, role)
             weights = checkpoints.read(path)
         except checkpoints.CheckpointError as error:
-            lines.append(Finding(f"pose {role}", Verdict.MISSING, str(error), "see below"))
+            what, _, fix = str(error).partition(": ")
+            lines.append(Finding(f"pose {role}", Verdict.MISSING, what, fix))
             continue
-        lines.append(Finding(f"pose {role}", Verdict.OK, f"{weights.description}; licence: {_licence(path, weights.metadata)}"))
+        lines.append(
+            Finding(f"pose {role}", Verdict.OK, f"{weights.description}; licence: {_licence(path, weights.metadata)}")
+        )
     return lines
 
 
 def _licence(path: Path, metadata: dict[str, str]) -> str:
     if "license" in metadata:
         return metadata["license"]
-    return "this package's (Apache-2.0)" if path.suffix == ".safetensors" else "NVIDIA Source Code License (non-commercial)"
+    return (
+        "this package's (Apache-2.0)"
+        if path.suffix == ".safetensors"
+        else "NVIDIA Source Code License (non-commercial)"
+    )
 
 
 def _detector_weights(choice: str) -> list[Finding]:
-    raise NotImplementedError(choice)
+    if choice == "published":
+        return [Finding("detector weights", Verdict.OK, "published COCO weights (Apache-2.0), cached by rfdetr")]
+    from ..detect.checkpoint import SHIPPED
+    from ..resources import models_dir
+
+    path = models_dir() / SHIPPED if choice == "default" else Path(choice).expanduser()
+    if not path.is_file():
+        fix = "rfdetr-foundationpose train detector, or set detector.weights to a checkpoint of yours"
+        return [Finding("detector weights", Verdict.MISSING, f"{path} does not exist", fix)]
+    licence = "this package's (Apache-2.0)" if choice == "default" else "see where you got it from"
+    size = path.stat().st_size / 2**20
+    return [Finding("detector weights", Verdict.OK, f"{path.name}, {size:.1f} MiB; licence: {licence}")]
 
 
 def _objects() -> list[Finding]:
