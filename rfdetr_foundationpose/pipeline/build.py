@@ -9,6 +9,7 @@ from ..config import Config
 from ..detect import build_detector
 from ..objects import load_objects
 from ..pose.build import build_estimator
+from ..resources import default_objects_file
 from .association import ObjectGeometry
 from .device import resolve_device
 
@@ -22,7 +23,7 @@ def build_pipeline(
     """See Pipeline.build."""
     device = resolve_device(config.device)
     log(f"device {device}")
-    specs = load_objects(config.objects_file)
+    specs = load_objects(config.objects_file or default_objects_file())
     estimator = build_estimator(config, specs, log)
     detector = build_detector(config, specs, device, log)
     geometry = {

@@ -1,0 +1,28 @@
+"""The detector that the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..config import Config
+from ..objects import ObjectSpec
+from .detector import Detector
+from .mask_topic import MaskTopicDetector
+
+
+def build_detector(
+    config: Config, specs: Sequence[ObjectSpec], device: torch.device, log: Callable[[str], None] = print
+) -> Detector:
+    """Load and prepare it on ``device``. Raises DetectorError that says what is wrong and how to put it right."""
+    settings = config.detector
+    if settings.source == "mask-topic":
+        return MaskTopicDetector(specs, device)
+    from .checkpoint import load_model
+    from .rfdetr_detector import RfDetrDetector
+
+    loaded = load_model(settings.weights, settings.variant, device, log)
+    detector = RfDetrDetector(loaded, specs, settings, device, log)
+    log(f"detector: RF-DETR {detector.weights}, {detector.rung}")
+    return detector

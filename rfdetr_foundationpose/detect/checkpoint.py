@@ -1,0 +1,225 @@
+"""RF-DETR weights in and out. Nothing that is loaded here can run code of the file.
+
+Ours are safetensors: the tensors in FP16, and as metadata what is needed to build the network around them. rfdetr's
+own .pth / .pt / .ckpt files go through its weights-only loader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..resources import models_dir
+from . import rfdetr_library as library
+from .detector import DetectorError
+
+if TYPE_CHECKING:
+    from rfdetr.detr import RFDETR
+
+SHIPPED = "detector.safetensors"
+_FORMAT = "rfdetr_foundationpose detector 1"
+# Buffers that the network derives from its settings; some rfdetr versions have them, some do not.
+_DERIVED = ("_kp_active_mask",)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """model: rfdetr's, FP32, on its device. class_names: network class index -> name. description: for people."""
+
+    model: RFDETR
+    class_names: Mapping[int, str]
+    description: str
+
+
+def load_model(weights: str, variant: str, device: torch.device, log: Callable[[str], None]) -> LoadedModel:
+    """The model of ``detector.weights``: "default", "published" or a path. Raises DetectorError that says what to do.
+
+    variant: for "published", and for files that do not say which variant they are.
+    """
+    if weights == "default":
+        path = models_dir() / SHIPPED
+        if not path.is_file():
+            raise DetectorError(
+                f"the shipped detector weights {path} are missing from this install; train them with "
+                "'rfdetr-foundationpose train detector', or set detector.weights to a checkpoint of yours"
+            )
+        return load_file(path, variant, device)
+    if weights == "published":
+        return _load_published(variant, device, log)
+    return load_file(Path(weights).expanduser(), variant, device)
+
+
+def load_file(path: Path, variant: str, device: torch.device) -> LoadedModel:
+    """A local checkpoint. Raises DetectorError when it is missing, broken, or does not fit."""
+    if not path.is_file():
+        raise DetectorError(
+            f"detector weights {path} do not exist; detector.weights takes 'default', 'published', or the path of a "
+            f"checkpoint ({', '.join(_SUFFIXES)})"
+        )
+    if path.suffix not in _SUFFIXES:
+        raise DetectorError(f"detector weights {path} end in {path.suffix!r}; known are {', '.join(_SUFFIXES)}")
+    return _load_ours(path, device) if path.suffix == ".safetensors" else _load_theirs(path, variant, device)
+
+
+def save(path: Path, net: nn.Module, *, variant: str, config: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Write a trained network (rfdetr's LWDETR) as FP16 safetensors.
+
+    config: the ModelConfig fields that differ from the variant's. Only the first query group is kept: the others serve
+    training alone. Encoder blocks that are never reached are left out.
+    """
+    groups = int(config.get("group_detr", 13))
+    state = {}
+    for name, tensor in net.state_dict().items():
+        if _is_spare_group(name) or name in _DERIVED:
+            continue
+        if name in ("refpoint_embed.weight", "query_feat.weight"):
+            tensor = tensor[: tensor.shape[0] // groups]
+        state[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu().clone()
+    metadata = {
+        "format": _FORMAT,
+        "variant": variant,
+        "config": json.dumps({**config, "group_detr": 1}),
+        "class_names": json.dumps(list(class_names)),
+        "encoder_blocks": str(len(net.backbone[0].encoder.encoder.encoder.layer)),  # type: ignore[union-attr,index,arg-type]
+    }
+    save_file(state, str(path), metadata=metadata)
+
+
+def _is_spare_group(name: str) -> bool:
+    """Whether a parameter belongs to a query group other than the first: transformer.enc_output.<group>.weight, ..."""
+    parts = name.split(".")
+    return len(parts) > 2 and parts[0] == "transformer" and parts[1].startswith("enc_out") and parts[2] not in ("0",)
+
+
+def _load_ours(path: Path, device: torch.device) -> LoadedModel:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DetectorError(f"detector weights {path} cannot be read as safetensors: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise DetectorError(
+            f"{path} is a safetensors file but no detector of this package (its format is "
+            f"{metadata.get('format')!r}, expected {_FORMAT!r})"
+        )
+    try:
+        names = [str(n) for n in json.loads(metadata["class_names"])]
+        config: dict[str, Any] = json.loads(metadata["config"])
+        variant = metadata["variant"]
+        blocks = int(metadata["encoder_blocks"])
+    except (KeyError, ValueError) as error:
+        raise DetectorError(f"metadata of detector weights {path} are damaged: {error!r}") from error
+    model = library.construct(variant, device, num_classes=len(names), **config)
+    net = library.network(model)
+    kept = library.truncate_encoder(net)
+    if kept != blocks:
+        raise DetectorError(f"{path} has {blocks} encoder blocks, its settings ask for {kept}")
+    _load_exactly(net, state, f"{path} ({variant})")
+    model.model.class_names = names
+    return LoadedModel(model, dict(enumerate(names)), f"{path.name} ({variant}, classes {', '.join(names)})")
+
+
+def _load_theirs(path: Path, variant: str, device: torch.device) -> LoadedModel:
+    library.load_library()
+    from rfdetr.detr import RFDETR
+    from rfdetr.utilities.io import _safe_torch_load
+
+    try:
+        content = _safe_torch_load(path)
+    except Exception as error:
+        raise DetectorError(
+            f"{path} cannot be read as a checkpoint of tensors and settings; files that hold code are refused. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(content, dict) or not ("model" in content or "state_dict" in content):
+        raise DetectorError(f"{path} holds no RF-DETR network: neither 'model' nor 'state_dict' is in it")
+    if "args" in content:
+        with library.quiet():
+            try:
+                model = RFDETR.from_checkpoint(path, device=str(device))
+            except (ValueError, RuntimeError, KeyError, ImportError) as error:
+                raise DetectorError(f"{path} is no RF-DETR checkpoint this rfdetr can build: {error}") from error
+        _check_loaded(model, content, path)
+        return LoadedModel(model, library.class_names(model), f"{path.name} ({type(model).__name__})")
+    return _load_bare(path, content, variant, device)
+
+
+def _load_bare(path: Path, content: dict[str, Any], variant: str, device: torch.device) -> LoadedModel:
+    """A file of nothing but tensors, which must be of ``variant``: rfdetr itself would load what happens to fit."""
+    state = _tensors(content)
+    head = state.get("class_embed.bias")
+    queries = state.get("refpoint_embed.weight")
+    if head is None or queries is None:
+        raise DetectorError(f"{path} holds no RF-DETR network: class_embed.bias or refpoint_embed.weight is missing")
+    model = library.construct(variant, device, num_classes=head.shape[0] - 1)
+    per_group = model.model_config.num_queries
+    if queries.shape[0] % per_group == 0 and queries.shape[0] // per_group != model.model_config.group_detr:
+        groups = queries.shape[0] // per_group
+        model = library.construct(variant, device, num_classes=head.shape[0] - 1, group_detr=groups)
+    _load_exactly(library.network(model), state, f"{path}, taken for detector.variant={variant},")
+    return LoadedModel(model, library.class_names(model), f"{path.name} ({variant})")
+
+
+def _tensors(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    if "model" in content:
+        return {k: v for k, v in content["model"].items() if isinstance(v, torch.Tensor)}
+    return {
+        k.removeprefix("model.").removeprefix("_orig_mod."): v
+        for k, v in content["state_dict"].items()
+        if k.startswith("model.") and isinstance(v, torch.Tensor)
+    }
+
+
+def _check_loaded(model: RFDETR, content: dict[str, Any], path: Path) -> None:
+    """rfdetr loads partially with a warning; here every tensor of the network must have come from the file."""
+    given = _tensors(content)
+    missing = [k for k in library.network(model).state_dict() if k not in given and k not in _DERIVED]
+    if missing:
+        raise DetectorError(
+            f"{path} lacks {len(missing)} tensors of a {type(model).__name__}, e.g. {missing[0]}; it is a checkpoint of "
+            "another variant or incomplete"
+        )
+
+
+def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+    own = {k: v for k, v in net.state_dict().items() if k not in _DERIVED}
+    state = {k: v for k, v in state.items() if k not in _DERIVED}
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        wrong = (missing + extra + shapes)[0]
+        sizes = ""
+        if wrong in shapes:
+            sizes = f" is {tuple(state[wrong].shape)} there, {tuple(own[wrong].shape)} in the network"
+        raise DetectorError(
+            f"{what} does not fit: {len(missing)} tensors are missing, {len(extra)} are too many, {len(shapes)} have "
+            f"another shape (first: {wrong}{sizes}). Is it a checkpoint of another variant? Set detector.variant"
+        )
+    net.load_state_dict(state, strict=False)
+
+
+def _load_published(variant: str, device: torch.device, log: Callable[[str], None]) -> LoadedModel:
+    path, address = library.published_file(variant)
+    if not path.is_file():
+        log(f"downloading RF-DETR {variant} weights from {address} to {path}")
+    cls = library.variant_class(variant)
+    try:
+        with library.quiet():
+            model = cls(device=str(device))
+    except OSError as error:  # requests' errors are OSErrors
+        raise DetectorError(
+            f"the published RF-DETR {variant} weights cannot be downloaded ({type(error).__name__}). Download {address} "
+            f"on a machine that is online and put it at {path} (RF_HOME moves that folder), or set detector.weights "
+            "to a local checkpoint"
+        ) from error
+    return LoadedModel(model, library.class_names(model), f"published {path.name}")

@@ -1,0 +1,102 @@
+"""Masks of detections: the box, the box sharpened by depth, an instance mask; and the depth inside them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..types import CameraIntrinsics
+
+# Depth is sampled on a grid over the middle part of the box, where the object most likely is.
+_GRID = 16
+_MIDDLE = 0.6
+
+
+def clip_box(box: NDArray[np.floating], height: int, width: int) -> tuple[int, int, int, int]:
+    """Pixel bounds x0, y0, x1, y1 (end exclusive, at least one pixel) of a box (4,) in an image."""
+    x0 = int(np.clip(np.floor(box[0]), 0, width - 1))
+    y0 = int(np.clip(np.floor(box[1]), 0, height - 1))
+    x1 = int(np.clip(np.ceil(box[2]), x0 + 1, width))
+    y1 = int(np.clip(np.ceil(box[3]), y0 + 1, height))
+    return x0, y0, x1, y1
+
+
+def box_mask(box: NDArray[np.floating], height: int, width: int, device: torch.device) -> Tensor:
+    """(H, W) bool, true inside the box (4,)."""
+    x0, y0, x1, y1 = clip_box(box, height, width)
+    mask = torch.zeros((height, width), dtype=torch.bool, device=device)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def box_depths(boxes: Tensor, depth: Tensor) -> Tensor:
+    """Median measured depth in the middle of each box. boxes: (N, 4) pixels. depth: (H, W) metres, 0 for none.
+
+    Returns (N,) float32 metres, NaN where nothing was measured. Fixed shapes, no wait for the device.
+    """
+    height, width = depth.shape
+    steps = (torch.arange(_GRID, device=boxes.device, dtype=torch.float32) + 0.5) / _GRID
+    steps = (1 - _MIDDLE) / 2 + _MIDDLE * steps
+    boxes = boxes.float()
+    x = (boxes[:, 0:1] + (boxes[:, 2:3] - boxes[:, 0:1]) * steps).long().clamp(0, width - 1)
+    y = (boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * steps).long().clamp(0, height - 1)
+    samples = depth[y[:, :, None], x[:, None, :]].flatten(1)
+    samples = torch.where(samples > 0, samples, torch.full_like(samples, torch.nan))
+    return samples.nanmedian(dim=1).values
+
+
+def depth_mask(box: NDArray[np.floating], median: float | None, depth: Tensor, camera: CameraIntrinsics) -> Tensor:
+    """The box sharpened by depth: (H, W) bool on the device of ``depth`` (H, W), metres, 0 for none.
+
+    Kept are the pixels of the box whose depth lies within the object's size of its median depth; that size is the
+    box's extent at that depth. On the CPU only the connected component that fills the middle of the box stays;
+    on CUDA the band alone is taken, which needs no wait. Without a median, or when nothing is left, it is the box.
+    """
+    height, width = depth.shape
+    if median is None:
+        return box_mask(box, height, width, depth.device)
+    x0, y0, x1, y1 = clip_box(box, height, width)
+    extent = median * max((x1 - x0) / camera.fx, (y1 - y0) / camera.fy)
+    crop = depth[y0:y1, x0:x1]
+    near = (crop > 0) & ((crop - median).abs() < 0.6 * extent)
+    if depth.device.type == "cpu":
+        near = torch.from_numpy(_middle_component(near.numpy()))
+        if not near.any():
+            return box_mask(box, height, width, depth.device)
+    mask = torch.zeros((height, width), dtype=torch.bool, device=depth.device)
+    mask[y0:y1, x0:x1] = near
+    return mask
+
+
+def _middle_component(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The 4-connected component with the most pixels in the inner half of the box."""
+    count, labels = cv2.connectedComponents(near.astype(np.uint8), connectivity=4)
+    if count <= 2:
+        return near
+    h, w = near.shape
+    inner = labels[h // 4 : h - h // 4, w // 4 : w - w // 4]
+    votes = np.bincount(inner.ravel(), minlength=count)
+    votes[0] = 0
+    if votes.max() == 0:
+        votes = np.bincount(labels.ravel(), minlength=count)
+        votes[0] = 0
+    chosen: NDArray[np.bool_] = labels == int(votes.argmax())
+    return chosen
+
+
+def instance_masks(logits: Tensor, height: int, width: int) -> Tensor:
+    """Network mask logits (N, h, w) -> (N, H, W) bool at image size, as RF-DETR's own post-processing does."""
+    full = F.interpolate(logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+    return full[:, 0] > 0
+
+
+def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Tight box (4,) x0, y0, x1, y1 (end exclusive) of a (H, W) mask; None when it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return None
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)

@@ -1,0 +1,159 @@
+"""RF-DETR as a detector of the objects in objects.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import DetectorConfig
+from ..device_frame import DeviceFrame
+from ..objects import ObjectSpec
+from ..types import CameraIntrinsics, Detection, Frame
+from . import rungs
+from .checkpoint import LoadedModel
+from .classes import map_classes, thresholds
+from .detector import DetectionReport, DetectorError
+from .hot_path import HotPath, RawDetections
+from .masks import box_depths, box_mask, depth_mask, instance_masks
+
+
+class RfDetrDetector:
+    """Runs a loaded RF-DETR at a rung of the ladder; see rungs.RUNGS.
+
+    Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
+    """
+
+    source = "rf-detr"
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        specs: Sequence[ObjectSpec],
+        config: DetectorConfig,
+        device: torch.device,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self.weights = loaded.description
+        self.model = loaded.model
+        self._map = map_classes(loaded.class_names, specs, loaded.description)
+        self._specs = list(specs)
+        self._device = device
+        has_masks = bool(getattr(self.model.model_config, "segmentation_head", False))
+        self._mask = _mask_kind(config.mask, has_masks, loaded.description)
+        self.apply(config)
+        self._network = rungs.build(self.model, config.rung, device, log)
+        self._hot_path = HotPath(
+            self._network,
+            size=self.model.model.resolution,
+            means=self.model.means,
+            stds=self.model.stds,
+            classes=list(self._map.objects),
+            select=self.model.model_config.num_select,
+            device=device,
+            log=log,
+        )
+
+    @property
+    def rung(self) -> str:
+        """The rung that runs; "traced" instead of "cuda_graph" when the capture failed."""
+        if self._network.graph and self._hot_path.degraded:
+            return "traced"
+        return self._network.rung
+
+    def apply(self, config: DetectorConfig) -> None:
+        """Take new thresholds."""
+        self._thresholds = thresholds(self._specs, config.threshold)
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        """Run the whole path at the camera's size; on CUDA this captures the graph."""
+        rgb = torch.zeros((camera.height, camera.width, 3), dtype=torch.uint8, device=self._device)
+        depth = torch.zeros((camera.height, camera.width), device=self._device)
+        if self.rung == "reference":
+            self._predict(rgb.cpu().numpy(), depth)
+            return
+        for _ in range(3):
+            self._hot_path(rgb, depth)
+
+    def detect(self, frame: DeviceFrame) -> DetectionReport:
+        """Detections above their object's threshold, with masks and depths."""
+        if self.rung == "reference":
+            raw = self._predict(frame.frame.rgb, frame.depth)
+        else:
+            raw = self._hot_path(frame.rgb, frame.depth)
+        detections = list(self._above(raw, frame))
+        found = {d.object for d in detections}
+        best = {
+            name: float(b) for name, b in zip(self._map.objects.values(), raw.best, strict=True) if name not in found
+        }
+        return DetectionReport(detections, best, dict(self._thresholds))
+
+    def _above(self, raw: RawDetections, frame: DeviceFrame) -> Iterator[Detection]:
+        for i, (index, score) in enumerate(zip(raw.classes, raw.scores, strict=True)):
+            name = self._map.objects[int(index)]
+            if score < self._thresholds[name]:
+                continue
+            box = raw.boxes[i]
+            if not (box[2] - box[0] >= 1 and box[3] - box[1] >= 1):
+                continue
+            depth = float(raw.depths[i]) if np.isfinite(raw.depths[i]) else None
+            yield Detection(
+                object=name,
+                label=self._map.labels[int(index)],
+                score=float(score),
+                box=box,
+                mask=self._make_mask(raw, i, depth, frame),
+                source=self.source,
+                depth=depth,
+            )
+
+    def _make_mask(self, raw: RawDetections, i: int, depth: float | None, frame: DeviceFrame) -> Tensor:
+        height, width = frame.depth.shape
+        if self._mask == "box":
+            return box_mask(raw.boxes[i], height, width, self._device)
+        if self._mask == "instance" and raw.mask_logits is not None:
+            query = int(raw.queries[i])
+            return instance_masks(raw.mask_logits[query : query + 1], height, width)[0]
+        return depth_mask(raw.boxes[i], depth, frame.depth, frame.camera)
+
+    def _predict(self, rgb: np.ndarray, depth: Tensor) -> RawDetections:
+        """rfdetr's own predict(), as the reference that the hot path is held to. rgb: (H, W, 3) uint8 on the host."""
+        found: Any = self.model.predict(rgb, threshold=0.0, include_source_image=False)
+        keep = np.isin(found.class_id, list(self._map.objects))
+        boxes, scores, classes = found.xyxy[keep], found.confidence[keep], found.class_id[keep]
+        best = [float(scores[classes == index].max(initial=0.0)) for index in self._map.objects]
+        depths = box_depths(torch.from_numpy(boxes).to(depth.device), depth).cpu().numpy()
+        masks = None
+        if found.mask is not None:
+            # predict() has thresholded them already; +1 / -1 are logits that say the same.
+            masks = torch.from_numpy(found.mask[keep]).to(depth.device, torch.float32) * 2 - 1
+        return RawDetections(
+            boxes=boxes.astype(np.float32),
+            scores=scores.astype(np.float32),
+            classes=classes.astype(np.int64),
+            queries=np.arange(len(classes)),
+            depths=depths,
+            best=np.asarray(best, np.float32),
+            mask_logits=masks,
+        )
+
+    def raw(self, frame: Frame) -> RawDetections:
+        """All selected rows of one host frame, whatever their score: for validation and benchmarks."""
+        depth = torch.from_numpy(np.nan_to_num(frame.depth.astype(np.float32) * frame.depth_scale)).to(self._device)
+        if self.rung == "reference":
+            return self._predict(frame.rgb, depth)
+        return self._hot_path(torch.from_numpy(frame.rgb).to(self._device), depth)
+
+
+def _mask_kind(asked: str, has_masks: bool, weights: str) -> str:
+    if asked == "auto":
+        return "instance" if has_masks else "box-depth"
+    if asked == "instance" and not has_masks:
+        raise DetectorError(
+            f"detector.mask=instance needs a segmentation variant (seg-nano, ...), but {weights} finds boxes only; "
+            "use detector.mask=box-depth"
+        )
+    return asked

@@ -1,0 +1,220 @@
+"""The RF-DETR wrapper: our hot path against predict(), rungs, the optimization shim across versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rfdetr_foundationpose.config import Config, DetectorConfig
+from rfdetr_foundationpose.detect import DetectorError, build_detector
+from rfdetr_foundationpose.detect import rfdetr_library as library
+from rfdetr_foundationpose.detect.checkpoint import LoadedModel, save
+from rfdetr_foundationpose.detect.hot_path import Sampler
+from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
+from rfdetr_foundationpose.device_frame import Uploader
+from rfdetr_foundationpose.objects import ObjectSpec
+from rfdetr_foundationpose.types import CameraIntrinsics, Frame
+
+CPU = torch.device("cpu")
+CAMERA = CameraIntrinsics(600.0, 600.0, 240.0, 135.0, 480, 270)
+NAMES = ["mug", "can", "drill"]
+SPECS = [ObjectSpec("mug", mesh=__file__), ObjectSpec("tin", mesh=__file__, label="can")]
+TINY = {
+    "resolution": 128,
+    "positional_encoding_size": 8,
+    "out_feature_indexes": [1, 2],
+    "dec_layers": 2,
+    "num_queries": 20,
+    "num_select": 20,
+    "hidden_dim": 64,
+    "group_detr": 1,
+}
+SEG_TINY = {**TINY, "resolution": 96, "patch_size": 12, "num_windows": 1}
+
+
+def loaded(variant: str = "nano", **config) -> LoadedModel:
+    """Random weights with life in the heads: by default all boxes and scores would be alike."""
+    torch.manual_seed(3)
+    model = library.construct(variant, CPU, num_classes=len(NAMES), **(config or TINY))
+    net = library.network(model)
+    library.truncate_encoder(net)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if "bbox_embed" in name and p.dim() > 1:
+                p.normal_(0, 0.06, generator=generator)
+            if "class_embed" in name:
+                p.normal_(0, 0.15, generator=generator)
+    model.model.class_names = NAMES
+    return LoadedModel(model, dict(enumerate(NAMES)), "random weights")
+
+
+def detector(rung: str = "eager", variant: str = "nano", config=None, **settings) -> RfDetrDetector:
+    settings = DetectorConfig(rung=rung, **settings)
+    return RfDetrDetector(loaded(variant, **(config or TINY)), SPECS, settings, CPU, log=lambda s: None)
+
+
+def frame(seed: int = 0) -> Frame:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (9, 16, 3)).astype(np.uint8)
+    rgb = np.kron(coarse, np.ones((30, 30, 1), np.uint8)) // 2 + rng.integers(0, 100, (270, 480, 3)).astype(np.uint8)
+    depth = (1000 + rng.integers(0, 50, (270, 480))).astype(np.uint16)
+    return Frame(0, "camera", rgb, depth, 0.001, CAMERA)
+
+
+def assert_same(fast, reference) -> None:
+    """Every reference row has a row of the same class, score and box; rows of equal score may be in any order.
+
+    predict() spends rows on the no-object column, so its last rows may be missing: they do not count.
+    """
+    wanted = np.flatnonzero(reference.scores > fast.scores.min() + 0.01)
+    assert len(wanted) >= 10
+    for box, score, index in zip(
+        reference.boxes[wanted], reference.scores[wanted], reference.classes[wanted], strict=True
+    ):
+        same = (fast.classes == index) & (np.abs(fast.scores - score) < 0.01) & (np.abs(fast.boxes - box).max(1) < 1.0)
+        assert same.any(), (box, score, index)
+
+
+def test_sampler_is_torch_bilinear_with_normalization():
+    rgb = torch.from_numpy(frame().rgb)
+    means, stds = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    ours = Sampler(270, 480, 128, means, stds, CPU)(rgb, torch.float32)
+    image = rgb.permute(2, 0, 1)[None].float() / 255
+    theirs = torch.nn.functional.interpolate(image, (128, 128), mode="bilinear", align_corners=False)
+    theirs = (theirs - torch.tensor(means).view(3, 1, 1)) / torch.tensor(stds).view(3, 1, 1)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rung", ["eager", "traced"])
+def test_hot_path_gives_what_predict_gives(rung):
+    reference, fast = detector("reference"), detector(rung)
+    assert (reference.rung, fast.rung) == ("reference", rung)
+    for seed in range(3):
+        expected = reference.raw(frame(seed))
+        assert expected.boxes.std() > 5 and expected.scores.std() > 0.01
+        assert_same(fast.raw(frame(seed)), expected)
+        assert_same(expected, fast.raw(frame(seed)))
+
+
+def test_segmentation_masks_are_those_of_predict():
+    reference, fast = detector("reference", "seg-nano", SEG_TINY), detector("eager", "seg-nano", SEG_TINY)
+    reference.apply(DetectorConfig(threshold=0.0))
+    fast.apply(DetectorConfig(threshold=0.0))
+    on_device = Uploader("cpu")(frame())
+    expected, got = reference.detect(on_device).detections, fast.detect(on_device).detections
+    assert len(expected) >= 10
+    checked = 0
+    for e in expected:
+        twins = [
+            g for g in got if g.object == e.object and abs(g.score - e.score) < 1e-3 and abs(g.box - e.box).max() < 1
+        ]
+        for g in twins:
+            assert g.mask.shape == (270, 480) and g.mask.dtype == torch.bool
+            checked += float((g.mask != e.mask).float().mean()) < 0.01
+    assert checked >= 5
+
+
+def test_thresholds_labels_and_what_missed_them():
+    settings = DetectorConfig(threshold=0.9)
+    d = RfDetrDetector(loaded(), SPECS, settings, CPU, log=lambda s: None)
+    raw = d.raw(frame())
+    middle = float(np.median(raw.scores))
+    d.apply(DetectorConfig(threshold=middle))
+    report = d.detect(Uploader("cpu")(frame()))
+    assert {x.object for x in report.detections} <= {"mug", "tin"}
+    assert all(x.label == {"mug": "mug", "tin": "can"}[x.object] for x in report.detections)
+    assert all(x.score >= middle for x in report.detections)
+    assert [x.score for x in report.detections] == sorted((x.score for x in report.detections), reverse=True)
+    d.apply(DetectorConfig(threshold=1.0))
+    report = d.detect(Uploader("cpu")(frame()))
+    assert report.detections == []
+    assert report.thresholds == {"mug": 1.0, "tin": 1.0}
+    np.testing.assert_allclose(sorted(report.best_below.values()), sorted(raw.best), atol=1e-6)
+
+
+def test_own_threshold_of_an_object_wins():
+    strict = [ObjectSpec("mug", mesh=__file__, threshold=1.0), SPECS[1]]
+    d = RfDetrDetector(loaded(), strict, DetectorConfig(threshold=0.0), CPU, log=lambda s: None)
+    report = d.detect(Uploader("cpu")(frame()))
+    assert {x.object for x in report.detections} == {"tin"}
+    assert set(report.best_below) == {"mug"}
+
+
+def test_rungs_that_cannot_run_here_fall_back_and_say_so():
+    said: list[str] = []
+    for asked, runs in (("half", "eager"), ("cuda_graph", "traced"), ("tensorrt", "eager"), ("auto", "eager")):
+        d = RfDetrDetector(loaded(), SPECS, DetectorConfig(rung=asked), CPU, said.append)
+        assert d.rung == runs
+    assert [s.split(",")[0] for s in said] == [
+        "detector: rung half needs a CUDA device",
+        "detector: rung cuda_graph needs a CUDA device",
+        "detector: rung tensorrt is not offered for RF-DETR",
+    ]
+
+
+class OldModel:
+    """Has the name that rfdetr used up to 1.8."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict] = []
+
+    def optimize_for_inference(self, compile: bool = True, batch_size: int = 1, dtype=torch.float32) -> None:
+        self.calls.append({"compile": compile, "batch_size": batch_size, "dtype": dtype})
+
+
+def test_shim_takes_the_old_name_where_the_new_one_is_missing():
+    old = OldModel()
+    library.optimize(old, compile=True, dtype=torch.float16)
+    assert old.calls == [{"compile": True, "batch_size": 1, "dtype": torch.float16}]
+    with pytest.raises(DetectorError, match="needs rfdetr >= 1.11"):
+        library.optimize(old, compile=True, dtype=torch.float32, backend="inductor")
+    with pytest.raises(DetectorError, match="neither"):
+        library.optimize(object(), compile=False, dtype=torch.float32)
+
+
+def test_shim_optimizes_a_model_of_the_installed_version():
+    model = loaded().model
+    library.optimize(model, compile=True, dtype=torch.float32)
+    assert isinstance(model.model.inference_model, torch.jit.ScriptModule)
+
+
+def test_importing_rfdetr_leaves_the_process_its_precision():
+    before = torch.get_float32_matmul_precision()
+    library.load_library()
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+def test_truncated_encoder_gives_the_same_output():
+    torch.manual_seed(0)
+    net = library.network(library.construct("nano", CPU, num_classes=3, **TINY)).eval()
+    image = torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        full = net(image)["pred_logits"]
+        assert library.truncate_encoder(net) == 2
+        assert torch.equal(net(image)["pred_logits"], full)
+
+
+def test_unknown_variant_names_the_known_ones():
+    with pytest.raises(DetectorError, match="nano, small, medium"):
+        library.variant_class("tiny")
+
+
+@pytest.mark.parametrize("name", sorted(library.VARIANTS))
+def test_every_variant_exists_and_has_published_weights(name):
+    path, address = library.published_file(name)
+    assert path.suffix in (".pth", ".pt") and address.startswith("https://")
+
+
+def test_build_detector_loads_a_saved_checkpoint(tmp_path):
+    from rfdetr_foundationpose.detect.checkpoint import load_file
+
+    made = loaded()
+    path = tmp_path / "mine.safetensors"
+    save(path, library.network(made.model), variant="nano", config=TINY, class_names=NAMES)
+    config = Config()
+    config.detector = DetectorConfig(weights=str(path))
+    d = build_detector(config, SPECS, CPU, log=lambda s: None)
+    assert d.source == "rf-detr" and "mug, can, drill" in d.weights
+    assert list(load_file(path, "nano", CPU).class_names.values()) == NAMES
