@@ -154,16 +154,6 @@ class RecordingWriter:
         self._writer.write(self._connections[topic], stamp, messages.STORE.serialize_cdr(message, kind))
 
 
-@dataclass
-class _Pending:
-    """Messages of one stamp on their way to becoming a frame."""
-
-    rgb: Any = None
-    depth: Any = None
-    depth_stamp: int = 0
-    seen: int = 0
-
-
 class Recording:
     """A rosbag2 recording (directory, .mcap or .db3) or ROS 1 .bag; iterate for (Frame, GroundTruth) in time order.
 
@@ -270,8 +260,8 @@ class _Assembler:
     recording: Recording
     camera: Any = None
     unmatched: int = 0
-    pairs: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
-    depths: OrderedDict[int, tuple[Any, int]] = field(default_factory=OrderedDict)
+    colors: OrderedDict[int, tuple[Any, int]] = field(default_factory=OrderedDict)
+    depths: dict[int, Any] = field(default_factory=dict)
     masks: dict[int, dict[str, Any]] = field(default_factory=dict)
     truths: dict[int, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     visibilities: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -295,27 +285,27 @@ class _Assembler:
         elif topic in r.masks:
             self.masks.setdefault(conversions.stamp_ns(message.header), {})[r.masks[topic]] = message
         elif topic == r.depth:
-            self.depths[conversions.stamp_ns(message.header)] = (message, time)
+            self.depths[conversions.stamp_ns(message.header)] = message
         elif topic == r.rgb:
-            self.pairs[conversions.stamp_ns(message.header)] = _Pending(rgb=message, seen=time)
+            self.colors[conversions.stamp_ns(message.header)] = (message, time)
 
     def ready(self, now: int | None) -> Iterator[tuple[Frame, GroundTruth]]:
         """Frames that are complete: old enough at recording time ``now``, or all that is left for None."""
-        while self.pairs:
-            stamp, pending = next(iter(self.pairs.items()))
-            if now is not None and now < pending.seen + _TRAIL_NS:
+        while self.colors:
+            stamp, (rgb, seen) = next(iter(self.colors.items()))
+            if now is not None and now < seen + _TRAIL_NS:
                 return
-            del self.pairs[stamp]
+            del self.colors[stamp]
             partner = stamp if stamp in self.depths else min(self.depths, key=lambda d: abs(d - stamp), default=None)
             if partner is None or abs(partner - stamp) > self.recording.slop_ns or self.camera is None:
                 self.unmatched += 1
                 continue
-            depth, _ = self.depths[partner]
+            depth = self.depths[partner]
             for old in [d for d in self.depths if d <= partner]:
                 self.unmatched += old != partner
                 del self.depths[old]
             try:
-                frame = self._frame(stamp, pending.rgb, depth)
+                frame = self._frame(stamp, rgb, depth)
             except InputError as error:
                 self.recording.invalid.append(f"{stamp}: {error}")
                 continue
@@ -324,15 +314,14 @@ class _Assembler:
             self.unmatched += len(self.depths)
 
     def _frame(self, stamp: int, rgb: Any, depth: Any) -> Frame:
-        unit = self.recording.depth_unit
         masks = {name: conversions.image_to_mask(m) for name, m in self.masks.pop(stamp, {}).items()}
-        pixels, scale = (conversions.compressed_to_depth if _compressed(depth) else conversions.image_to_depth)(
-            depth, unit
-        )
+        to_depth = conversions.compressed_to_depth if _compressed(depth) else conversions.image_to_depth
+        pixels, scale = to_depth(depth, self.recording.depth_unit)
         color = (conversions.compressed_to_rgb if _compressed(rgb) else conversions.image_to_rgb)(rgb)
-        return Frame(
-            stamp, rgb.header.frame_id, color, pixels, scale, conversions.camera_info_to_intrinsics(self.camera), masks
-        )
+        # Views into the message are read-only, which torch warns about later.
+        color, pixels = (np.require(image, requirements=["C", "W"]) for image in (color, pixels))
+        camera = conversions.camera_info_to_intrinsics(self.camera)
+        return Frame(stamp, rgb.header.frame_id, color, pixels, scale, camera, masks)
 
     def _truth(self, stamp: int) -> GroundTruth:
         objects = self.recording.objects
