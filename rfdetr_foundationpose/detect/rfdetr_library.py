@@ -120,10 +120,12 @@ def optimize(
 
 def published_file(variant: str) -> tuple[Path, str]:
     """Where rfdetr keeps the published weights of a variant, and the address that it downloads them from."""
-    cls: Any = variant_class(variant)
+    cls = variant_class(variant)
     from rfdetr.assets.model_weights import ModelWeights, get_model_cache_dir
 
-    name = Path(str(cls._model_config_class.model_fields["pretrain_weights"].default)).name
+    with quiet():
+        config: Any = cls.get_model_config(cls.__new__(cls))
+    name = Path(str(config.pretrain_weights)).name
     return Path(get_model_cache_dir()) / name, ModelWeights.get_url(name) or "the rfdetr project"
 
 
