@@ -136,7 +136,9 @@ def _draw_pose(
         _line(image, ends[0], end, axis_color, 2 * line)
     if contours:
         x, y, _, _ = cv2.boundingRect(np.concatenate(contours))
-        label = f"{found.name} {found.confidence:.2f} {found.state.value}"
+        # A PoseStamped carries no confidence: poses that came over a topic have NaN.
+        score = "" if np.isnan(found.confidence) else f" {found.confidence:.2f}"
+        label = f"{found.name}{score} {found.state.value}"
         _label(image, label, (x, max(y - 6 * line, 12 * line)), color, line)
 
 
