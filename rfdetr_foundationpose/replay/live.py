@@ -44,7 +44,7 @@ class LiveOptions:
 
 @dataclass
 class LiveRun:
-    """What came out. sent: stamp (time of sending, ns) -> index of the recorded frame."""
+    """What came out. sent: stamp (time of sending, ns) -> index of the recorded frame, whose own stamps are ``recorded_ns``."""
 
     sent: dict[int, int] = field(default_factory=dict)
     poses: list[PoseArrival] = field(default_factory=list)
@@ -59,6 +59,11 @@ class LiveRun:
     rate: float = 0.0
     pacing: str = ""
     start_ns: int = 0
+    recorded_ns: list[int] = field(default_factory=list)
+
+    def seconds_of(self, index: int) -> float:
+        """Time of a recorded frame since the first one, s."""
+        return (self.recorded_ns[index] - self.recorded_ns[0]) * 1e-9
 
 
 def run_live(
@@ -68,13 +73,17 @@ def run_live(
     parameters: Mapping[str, Any],
     log: Path,
     options: LiveOptions,
+    *,
+    expected: Sequence[str] = (),
     masks: Sequence[str] = (),
     say: Callable[[str], None] = print,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    command: Sequence[str] | None = None,
 ) -> LiveRun:
     """Play ``count`` frames into a node started with ``parameters``.
 
-    objects: pose topics to listen to. masks: mask topics to publish. ``advance`` gets frames played and their number.
+    objects: pose topics to listen to. expected: those to wait for before playing; empty: any. masks: mask topics to
+    publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one.
     Raises NoPose, NodeDied, or ValueError for an empty recording.
     """
     first = next(frames, None)
@@ -89,9 +98,9 @@ def run_live(
         publisher = FramePublisher(node, masks)
         spinner = Spinner(node, context)
         try:
-            with NodeProcess(parameters, log, domain) as process:
+            with NodeProcess(parameters, log, domain, command) as process:
                 session = _Session(node, publisher, collector, process, options, say, advance)
-                return session.play(first, frames, count, objects)
+                return session.play(first, frames, count, expected)
         finally:
             spinner.close()
             rclpy.shutdown(context=context)
@@ -117,7 +126,7 @@ class _Session:
         run = self._run
         begin = time.monotonic()
         self._say("starting the node")
-        self._wait_until_connected()
+        self._wait_until_connected(first)
         run.startup_seconds = time.monotonic() - begin
         self._say(f"node ready after {run.startup_seconds:.1f} s; holding the first frame until it has poses")
         begin = time.monotonic()
@@ -138,7 +147,8 @@ class _Session:
         self._say(f"published {run.frames_published} frames, {len(run.poses)} poses came back")
         return run
 
-    def _wait_until_connected(self) -> None:
+    def _wait_until_connected(self, first: Frame) -> None:
+        """Publish the calibration meanwhile, as a camera does: the node warms up for its image size."""
         deadline = time.monotonic() + self._options.startup_timeout
         while not self._publisher.connected():
             self._process.check()
@@ -146,7 +156,8 @@ class _Session:
                 raise NoPose(
                     f"the node did not subscribe within {self._options.startup_timeout:.0f} s; its log:\n{self._process.tail()}"
                 )
-            time.sleep(0.05)
+            self._publisher.publish_camera_info(first, self._clock.now().nanoseconds)
+            time.sleep(0.1)
 
     def _send(self, frame: Frame) -> int:
         stamp = self._clock.now().nanoseconds
@@ -157,13 +168,16 @@ class _Session:
     def _hold(self, first: Frame, objects: Sequence[str]) -> None:
         """Repeat the first frame until every object has a pose; at the timeout any object will do."""
         deadline = time.monotonic() + self._options.first_pose_timeout
-        while not self._collector.objects_seen() >= set(objects):
+        while True:
+            seen = self._collector.objects_seen()
+            if seen and seen >= set(objects):
+                return
             self._process.check()
             if time.monotonic() > deadline:
-                missing = sorted(set(objects) - self._collector.objects_seen())
-                if self._collector.objects_seen():
+                missing = sorted(set(objects) - seen) or ["any object"]
+                if seen:
                     self._say(f"no pose of {', '.join(missing)} yet; playing without waiting longer")
-                    break
+                    return
                 raise NoPose(
                     f"no pose of {', '.join(missing)} within {self._options.first_pose_timeout:.0f} s; "
                     f"the node's log:\n{self._process.tail()}"
@@ -208,6 +222,7 @@ class _Session:
             time.sleep(max(0.0, due - time.monotonic()))
             stamp = self._send(frame)
             run.sent[stamp] = index
+            run.recorded_ns.append(frame.stamp_ns)
             if patience is not None:
                 self._collector.wait_for_pose(stamp, patience)
                 due = time.monotonic()

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..resources import config_dir
 
 _LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
@@ -21,10 +23,14 @@ class NodeDied(RuntimeError):
 class NodeProcess:
     """``python -m rfdetr_foundationpose.ros.main`` on its own ROS domain. Use as a context manager."""
 
-    def __init__(self, parameters: Mapping[str, Any], log: Path, domain_id: int) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Any], log: Path, domain_id: int, command: Sequence[str] | None = None
+    ) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "rfdetr_foundationpose.ros.main", "--ros-args"]
+        command = list(command or [sys.executable, "-m", "rfdetr_foundationpose.ros.main"])
+        if parameters:
+            command.append("--ros-args")
         for name, value in parameters.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
         environment = {**os.environ, **local_domain(domain_id), "PYTHONUNBUFFERED": "1"}
@@ -64,7 +70,15 @@ class NodeProcess:
 def local_domain(domain_id: int) -> dict[str, str]:
     """Environment that keeps a run to this machine and apart from other ROS systems on it."""
     local = {"ROS_LOCALHOST_ONLY": "1"} if os.environ.get("ROS_DISTRO") == "humble" else _LOCALHOST
-    return {"ROS_DOMAIN_ID": str(domain_id), **local}
+    return {"ROS_DOMAIN_ID": str(domain_id), **local, **_large_images()}
+
+
+def _large_images() -> dict[str, str]:
+    """The shipped Fast DDS profile, unless the user has set one: its default buffers are smaller than an image."""
+    older = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if older else "FASTDDS_DEFAULT_PROFILES_FILE"
+    profile = config_dir() / "fastdds.xml"
+    return {name: str(profile)} if name not in os.environ and profile.is_file() else {}
 
 
 def free_domain_id() -> int:

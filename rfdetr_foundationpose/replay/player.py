@@ -75,6 +75,10 @@ class FramePublisher:
         publishers = (self._rgb, self._depth, self._info, *self._masks.values())
         return all(p.get_subscription_count() > 0 for p in publishers)
 
+    def publish_camera_info(self, frame: Frame, stamp_ns: int) -> None:
+        """The calibration alone, before images flow."""
+        self._info.publish(to_camera_info(to_header(stamp_ns, frame.frame_id), frame.camera))
+
     def publish(self, frame: Frame, stamp_ns: int) -> None:
         """Publish all messages of ``frame`` under one stamp; the rgb image, which completes the set, comes last."""
         header = to_header(stamp_ns, frame.frame_id)

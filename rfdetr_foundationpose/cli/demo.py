@@ -1,0 +1,150 @@
+"""``demo``: a generated recording through the real node over DDS, judged against its ground truth."""
+
+from __future__ import annotations
+
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from ..replay.recording import Recording
+
+SECONDS = 10.0
+
+
+class DetectionSource(str, Enum):
+    AUTO = "auto"
+    RF_DETR = "rf-detr"
+    MASK_TOPIC = "mask-topic"
+
+
+def demo(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Frames to play; default: 10 seconds of them.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/demo"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scene; the same seed gives the same recording.")] = 0,
+    rate: Annotated[
+        str, typer.Option(help="Playback speed, or auto: real time, slower where the node is slower.")
+    ] = "auto",
+    detection: Annotated[
+        DetectionSource, typer.Option(help="auto: RF-DETR where its weights exist.")
+    ] = DetectionSource.AUTO,
+) -> None:
+    """Generate a recording, play it into the node, compare its poses with the truth. Exits 1 when no pose came."""
+    from ..config import ConfigError
+    from ..objects import load_objects
+    from ..replay.live import LiveOptions, NoPose
+    from ..replay.node_process import NodeDied
+    from ..replay.outputs import write_outputs
+    from ..replay.report import result_tables
+    from ..replay.result import write_json
+    from ..replay.session import run_session
+    from ..resources import default_objects_file
+
+    console = Console()
+    speed = parse_rate(rate)
+    source = choose_source(detection)
+    objects_file = default_objects_file()
+    specs = load_objects(objects_file)
+    parameters = node_parameters(objects_file, device, seed, source)
+    out.mkdir(parents=True, exist_ok=True)
+    with _progress(console) as progress:
+        recording = _record(out / "recording", seed, frames, device, progress)
+        task = progress.add_task("play", total=len(recording), visible=False)
+        try:
+            session = run_session(
+                recording,
+                specs,
+                parameters,
+                out / "node.log",
+                LiveOptions(rate=speed),
+                count=frames,
+                publish_masks=source == "mask-topic",
+                say=lambda sentence: console.print(sentence, markup=False, highlight=False),
+                advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
+            )
+        except (NoPose, NodeDied, ConfigError) as error:
+            console.print(f"demo failed: {error}", markup=False, style="red")
+            raise typer.Exit(1) from error
+        result = {**session.result, "seed": seed, "recording": str(recording.path)}
+        drawing = progress.add_task("draw", total=len(session.run.sent))
+        files = write_outputs(
+            out,
+            result,
+            session.samples,
+            session.series,
+            recording,
+            specs,
+            title="rfdetr-foundationpose demo",
+            count=len(session.run.sent),
+            advance=lambda done: progress.update(drawing, completed=done),
+        )
+    for table in result_tables(result):
+        console.print(table)
+    if json_file is not None:
+        write_json(json_file, result)
+    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False)
+
+
+def parse_rate(rate: str) -> float | None:
+    """None for "auto". Raises typer.BadParameter for anything but a positive number."""
+    if rate == "auto":
+        return None
+    try:
+        value = float(rate)
+    except ValueError:
+        value = float("nan")
+    if not 0.001 <= value <= 1000:
+        raise typer.BadParameter(f"--rate={rate} must be auto or a number in [0.001, 1000]")
+    return value
+
+
+def choose_source(detection: DetectionSource) -> str:
+    """rf-detr or mask-topic."""
+    if detection is not DetectionSource.AUTO:
+        return detection.value
+    from ..detect.checkpoint import SHIPPED
+    from ..resources import models_dir
+
+    return "rf-detr" if (models_dir() / SHIPPED).is_file() else "mask-topic"
+
+
+def node_parameters(objects_file: Path, device: str, seed: int, source: str) -> dict[str, Any]:
+    """Parameters of the node under test. Images go reliably: a lost image would say nothing about the node."""
+    return {
+        "objects_file": str(objects_file),
+        "device": device,
+        "input.reliability": "reliable",
+        "input.use_mask_topics": source == "mask-topic",
+        "detector.source": source,
+        "pose.seed": seed,
+    }
+
+
+def _record(path: Path, seed: int, frames: int | None, device: str, progress: Progress) -> Recording:
+    from ..replay.recording import Recording
+    from ..synth.recordings import generate_recording
+
+    if path.exists():
+        shutil.rmtree(path)
+    task = progress.add_task("generate", total=frames or 1)
+    generate_recording(
+        path,
+        seed=seed,
+        frames=frames,
+        device=device,
+        progress=lambda done, total: progress.update(task, completed=done, total=total),
+    )
+    return Recording(path)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )

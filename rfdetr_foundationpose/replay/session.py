@@ -1,0 +1,195 @@
+"""A recording through the node, judged: what ``demo`` and ``replay --ros`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..latency import STAGES
+from ..objects import ObjectSpec
+from ..types import Frame
+from .judge import FoundPose, Judge, instance_names
+from .live import POSE_NODE, LiveOptions, LiveRun, run_live
+from .recording import GroundTruth, Recording
+from .result import PoseSample, build_result
+
+
+@dataclass
+class Session:
+    """result: as result.json. series: stage -> (seconds since playback began, ms)."""
+
+    run: LiveRun
+    samples: list[PoseSample]
+    result: dict[str, Any]
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The node's own book-keeping, from its diagnostics. dropped: by reason."""
+
+    received: int
+    processed: int
+    dropped: Mapping[str, int]
+    lost: int
+
+    @classmethod
+    def read(cls, diagnostics: Mapping[str, Mapping[str, str]]) -> Counters:
+        """Raises ValueError when the node has published no diagnostics."""
+        processing = diagnostics.get(f"{POSE_NODE}: processing")
+        if processing is None:
+            raise ValueError(f"{POSE_NODE} published no diagnostics on /diagnostics; cannot count frames and drops")
+        dropped = {k.removeprefix("dropped_"): int(v) for k, v in processing.items() if k.startswith("dropped_")}
+        lost = diagnostics.get(f"{POSE_NODE}: objects", {}).get("lost", "0")
+        return cls(int(processing["received"]), int(processing["processed"]), dropped, int(lost))
+
+    def since(self, before: Counters) -> Counters:
+        new = {k: v - before.dropped.get(k, 0) for k, v in self.dropped.items()}
+        return Counters(
+            self.received - before.received,
+            self.processed - before.processed,
+            {k: v for k, v in new.items() if v},
+            self.lost - before.lost,
+        )
+
+
+class _Tape:
+    """Hands out frames of a recording and keeps their ground truth."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._source = iter(recording)
+        self.truths: list[GroundTruth] = []
+        self._ahead: list[Frame] = []
+
+    def expect(self, known: Mapping[str, str]) -> list[str]:
+        """Pose topics to wait for: the visible objects of the first frame; none where no truth is recorded (any will do)."""
+        frame, truth = next(self._source)
+        self._ahead.append(frame)
+        self.truths.append(truth)
+        if not truth.instances:
+            return []
+        visible = {t.object for t in truth.instances if t.visibility is None or t.visibility >= 0.5}
+        return sorted(name for name, object in known.items() if name == object and object in visible)
+
+    def frames(self) -> Iterator[Frame]:
+        yield from self._ahead
+        for frame, truth in self._source:
+            self.truths.append(truth)
+            yield frame
+
+
+def run_session(
+    recording: Recording,
+    specs: Sequence[ObjectSpec],
+    parameters: Mapping[str, Any],
+    log: Path,
+    options: LiveOptions,
+    *,
+    count: int | None = None,
+    publish_masks: bool = False,
+    say: Callable[[str], None] = print,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    command: Sequence[str] | None = None,
+) -> Session:
+    """Play the first ``count`` frames into a node with ``parameters``, judge its poses, build result.json.
+
+    Raises NoPose, NodeDied, RecordingError.
+    """
+    names = instance_names(specs)
+    tape = _Tape(recording)
+    expected = tape.expect(names)
+    masks = sorted(set(recording.masks.values()) & set(names)) if publish_masks else []
+    total = len(recording) if count is None else min(count, len(recording))
+    run = run_live(
+        tape.frames(),
+        total,
+        list(names),
+        parameters,
+        log,
+        options,
+        expected=expected,
+        masks=masks,
+        say=say,
+        advance=advance,
+        command=command,
+    )
+    judge = Judge.of(specs)
+    counters = Counters.read(run.diagnostics).since(Counters.read(run.diagnostics_before))
+    samples = judge_run(run, tape.truths, judge, counters)
+    backend = run.diagnostics.get(f"{POSE_NODE}: backend", {})
+    result = build_result(
+        samples,
+        frames_published=len(run.sent),
+        frames_received=counters.received,
+        dropped=sum(counters.dropped.values()),
+        latency_ms=stage_latency(run.diagnostics),
+        detection_source=backend.get("detector_source", ""),
+        weights=backend.get("pose_weights", ""),
+        device=backend.get("device", ""),
+        missing=judge.missing,
+        missing_by_object=judge.missing_by_object,
+        spurious=judge.spurious,
+        lost=counters.lost,
+        dropped_by_reason=dict(counters.dropped),
+        detector_weights=backend.get("detector_weights", ""),
+        detector_backend=backend.get("detector_backend", ""),
+        pose_backend=backend.get("pose_backend", ""),
+        frames_held=run.frames_held,
+        playback_rate=run.rate,
+        pacing=run.pacing,
+        startup_seconds=run.startup_seconds,
+        first_pose_seconds=run.first_pose_seconds,
+    )
+    return Session(run, samples, result, _series(run))
+
+
+def judge_run(run: LiveRun, truths: Sequence[GroundTruth], judge: Judge, counters: Counters) -> list[PoseSample]:
+    """One sample per pose that answers a played frame, in time order. Frames that the node processed without any
+    pose count what is visible as missing; which ones those were only their number tells."""
+    answers: dict[int, list[Any]] = {}
+    for pose in run.poses:
+        if pose.stamp_ns in run.sent:
+            answers.setdefault(pose.stamp_ns, []).append(pose)
+    samples = []
+    for stamp, index in sorted(run.sent.items()):
+        poses = answers.get(stamp)
+        if not poses:
+            continue
+        errors = judge.judge([FoundPose(p.object, p.T_cam_obj) for p in poses], truths[index])
+        for pose, error in zip(poses, errors, strict=True):
+            age = (pose.received_ns - stamp) / 1e6
+            samples.append(
+                PoseSample(index, stamp, run.seconds_of(index), pose.object, pose.T_cam_obj, error, age_ms=age)
+            )
+    unanswered = [index for stamp, index in sorted(run.sent.items()) if stamp not in answers]
+    silent = max(0, counters.processed - len(answers))
+    for index in unanswered[:silent]:
+        judge.count_absent(truths[index])
+    return samples
+
+
+def stage_latency(diagnostics: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """Stage -> p50, p95, max in ms, from the node's diagnostics."""
+    values = diagnostics.get(f"{POSE_NODE}: processing", {})
+    found = {}
+    for stage in STAGES:
+        text = values.get(f"{stage}_ms_p50_p95_max")
+        if text:
+            p50, p95, largest = (float(v) for v in text.split())
+            found[stage] = {"p50": p50, "p95": p95, "max": largest}
+    return found
+
+
+def _series(run: LiveRun) -> dict[str, list[tuple[float, float]]]:
+    series = {
+        stage: [((ns - run.start_ns) * 1e-9, ms) for ns, ms in values if ns >= run.start_ns]
+        for stage, values in run.latency.items()
+    }
+    series["image to pose, as received"] = [
+        ((p.stamp_ns - run.start_ns) * 1e-9, (p.received_ns - p.stamp_ns) / 1e6)
+        for p in run.poses
+        if p.stamp_ns in run.sent
+    ]
+    return series
