@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -23,11 +24,7 @@ from . import compat, conversions
 from .sync import PairSynchronizer, subscriber_class
 from .worker import Pair, Slot
 
-try:  # rclpy of Jazzy and later
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:
-    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef, import-not-found, unused-ignore]
-
+CAMERA_INFO = "rgb/camera_info"
 # Small disorder is the network's; a stamp that is farther back is a bag that started again.
 JUMP_NS = 1_000_000_000
 # So many late frames in a row are no disorder either.
@@ -91,7 +88,14 @@ class Inputs:
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._objects}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
-        self._info_subscriptions = self._subscribe_camera_info()
+        self._info_subscriptions = [self._subscribe_camera_info(self._qos())]
+        # Steady: ROS time may stand still until a clock comes.
+        self._seeker = node.create_timer(
+            0.2,
+            self._guarded(self._seek_latched),
+            callback_group=self._group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     @property
     def camera(self) -> CameraIntrinsics | None:
@@ -142,6 +146,7 @@ class Inputs:
 
     def close(self) -> None:
         self.close_images()
+        self._node.destroy_timer(self._seeker)
         for subscription in self._info_subscriptions:
             self._node.destroy_subscription(subscription)
         self._info_subscriptions = []
@@ -168,7 +173,7 @@ class Inputs:
         if camera is None:
             raise bad_info or InputError(
                 "no_camera_info",
-                f"no camera_info on {self._node.resolve_topic_name('rgb/camera_info')} yet; frames wait for it",
+                f"no camera_info on {self._node.resolve_topic_name(CAMERA_INFO)} yet; frames wait for it",
             )
         unit = self._config.input.depth_unit
         if self._config.input.image_transport == "compressed":
@@ -195,25 +200,25 @@ class Inputs:
             durability=DurabilityPolicy.VOLATILE,
         )
 
-    def _subscribe_camera_info(self) -> list[Any]:
-        """Two subscriptions: drivers send camera_info with every image, recordings and some drivers once, latched."""
-        streamed = self._qos()
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    def _subscribe_camera_info(self, qos: QoSProfile) -> Any:
+        return self._node.create_subscription(
+            CameraInfo, CAMERA_INFO, self._guarded(self._on_camera_info), qos, callback_group=self._group
         )
-        # Against a publisher of the other kind one of the two cannot match; that is no news.
-        silent = SubscriptionEventCallbacks(incompatible_qos=lambda _event: None)
-        return [
-            self._node.create_subscription(
-                CameraInfo,
-                "rgb/camera_info",
-                self._guarded(self._on_camera_info),
-                qos,
-                callback_group=self._group,
-                event_callbacks=silent,
+
+    def _seek_latched(self) -> None:
+        """Recordings and some drivers send camera_info once, latched: only a latched subscription gets it late.
+
+        Made only where such a publisher is, because with the others it would be a QoS mismatch that both sides report.
+        """
+        if self.camera is not None or len(self._info_subscriptions) > 1:
+            return
+        topic = self._node.resolve_topic_name(CAMERA_INFO)
+        durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(topic)]
+        if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
+            latched = QoSProfile(
+                depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
             )
-            for qos in (streamed, latched)
-        ]
+            self._info_subscriptions.append(self._subscribe_camera_info(latched))
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """No exception leaves a callback: it would end the executor."""

@@ -19,6 +19,7 @@ from ..latency import StageStats, StageTimer
 from ..objects import ObjectSpec, load_objects
 from ..overlay import OverlayModel
 from ..pipeline import FrameResult, Pipeline, PipelineStatus
+from ..resources import default_objects_file
 from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, parameters
 from .diagnostics import Health
@@ -133,7 +134,7 @@ class PoseNode(LifecycleNode):
         begin = time.monotonic()
         try:
             config = self._config = parameters.read(self)
-            self._specs = load_objects(config.objects_file)
+            self._specs = load_objects(config.objects_file or default_objects_file())
             names = [s.name for s in self._specs]
             self._inputs = Inputs(self, config, names, self._slot, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}

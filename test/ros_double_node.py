@@ -1,0 +1,86 @@
+"""``pose_node`` with a small pipeline double of the real interface: it sleeps, then says how far the depth is.
+
+Run as a process by the ROS tests. DOUBLE_SECONDS: processing time. A magenta first pixel makes it raise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from rfdetr_foundationpose.config import Config
+from rfdetr_foundationpose.latency import StageTimer
+from rfdetr_foundationpose.pipeline import FrameResult, PipelineStatus
+from rfdetr_foundationpose.ros.main import main
+from rfdetr_foundationpose.types import CameraIntrinsics, Frame, ObjectPose, TrackState
+
+NAME = "box"
+MAGENTA = (255, 0, 255)
+
+
+class DoublePipeline:
+    """Tracks the object ``box`` at the median depth; without valid depth nothing is found."""
+
+    def __init__(self, config: Config, log: Callable[[str], None]) -> None:
+        self.timer = StageTimer()
+        self.config = config
+        self._seconds = float(os.environ.get("DOUBLE_SECONDS", "0"))
+        self._counters: Counter[str] = Counter()
+        self._state = "searching"
+        log(f"double pipeline, {self._seconds} s a frame")
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        self._counters[f"warm_up_{camera.width}x{camera.height}"] += 1
+
+    def process(self, frame: Frame) -> FrameResult:
+        if tuple(frame.rgb[0, 0]) == MAGENTA:
+            raise RuntimeError("magenta frame")
+        with self.timer.stage("track"):
+            time.sleep(self._seconds)
+        valid = frame.depth[np.isfinite(frame.depth) & (frame.depth > 0)]
+        was, self._state = self._state, "tracking" if len(valid) else "searching"
+        events = [f"{NAME} registered"] if was != self._state == "tracking" else []
+        if len(valid) == 0:
+            self._counters["lost"] += was == "tracking"
+            return FrameResult(frame, [], [], events)
+        T = np.eye(4)
+        # x carries the red channel, so that a test sees the colours' order.
+        T[:3, 3] = float(frame.rgb[..., 0].mean()) / 1000, 0.0, float(np.median(valid)) * frame.depth_scale
+        found = ObjectPose(NAME, 0, T, 0.9, 0.8, TrackState.TRACKING, frame.stamp_ns, frame.frame_id)
+        return FrameResult(frame, [found], None, events)
+
+    def reset(self) -> None:
+        self._counters["resets"] += 1
+        self._state = "searching"
+
+    def apply(self, config: Config) -> None:
+        self.config = config
+
+    def close(self) -> None:
+        self._state = "closed"
+
+    def status(self) -> PipelineStatus:
+        best = {NAME: 0.31} if self._state != "tracking" else {}
+        degraded = ["tensorrt failed, cuda_graph runs"] if os.environ.get("DOUBLE_DEGRADED") else []
+        return PipelineStatus(
+            "double",
+            "eager",
+            "none",
+            "eager",
+            "none",
+            "cpu",
+            0,
+            dict(self._counters),
+            {NAME: self._state},
+            best,
+            degraded,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(factory=DoublePipeline))

@@ -1,0 +1,322 @@
+"""What cameras and networks do to a node: it survives, says what happened, and is right again afterwards."""
+
+from __future__ import annotations
+
+import array
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from ros_support import FRAME_ID, Camera, Graph, Node, running_node, stamp_of, wait_for
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+Trouble = Callable[[Camera, Graph, Node], None]
+
+
+def dropped(graph: Graph, kind: str) -> int:
+    return int(graph.fresh_values().get(f"dropped_{kind}", 0))
+
+
+def bad_frames(kind: str, spoil: Callable[[Image], None], which: str = "rgb") -> Trouble:
+    """Frames with one spoiled message each, counted under ``kind``."""
+
+    def trouble(camera: Camera, graph: Graph, node: Node) -> None:
+        for _ in range(10):
+            stamp = time.time_ns()
+            message = getattr(camera, which)(stamp)
+            spoil(message)
+            camera.publish(stamp, **{which: message})
+            time.sleep(0.05)
+        assert dropped(graph, kind) >= 5
+        assert f"frame dropped ({kind})" in node.log
+
+    return trouble
+
+
+def truncate(message: Image) -> None:
+    message.data = message.data[: len(message.data) // 2]
+
+
+def wrong_step(message: Image) -> None:
+    message.step = 7
+
+
+def empty(message: Image) -> None:
+    message.width = message.height = message.step = 0
+    message.data = array.array("B")
+
+
+def unknown_encoding(message: Image) -> None:
+    message.encoding = "thermal13"
+
+
+def camera_stops(camera: Camera, graph: Graph, node: Node) -> None:
+    wait_for(lambda: (s := graph.report("input")) is not None and "stalled" in s.message, "stalled to be said")
+    assert graph.report("input").level == b"\x02"
+    time.sleep(2.0)
+
+
+def depth_stops(camera: Camera, graph: Graph, node: Node) -> None:
+    def said() -> bool:
+        return "depth does not arrive" in graph.report("input").message
+
+    camera.stream_until(said, "the missing depth to be said", depth=None)
+
+
+def depth_shifted_by_200_ms(camera: Camera, graph: Graph, node: Node) -> None:
+    def said() -> bool:
+        return "stamps do not match" in graph.report("input").message
+
+    camera.stream_until(said, "unmatched stamps to be said", depth_shift=0.213)
+    assert int(graph.values("input")["unmatched_depth"]) > 0
+
+
+def nan_depth(camera: Camera, graph: Graph, node: Node) -> None:
+    def nan(stamp: int) -> Image:
+        return camera.message(np.full((camera.height, camera.width), np.nan, np.float32), "32FC1", stamp)
+
+    def said() -> bool:
+        return "box: lost" in graph.report("objects").message
+
+    deadline = time.monotonic() + 10
+    while not said() and time.monotonic() < deadline:
+        stamp = time.time_ns()
+        camera.publish(stamp, depth=nan(stamp))
+        time.sleep(0.05)
+    assert said()
+
+
+def zero_depth(camera: Camera, graph: Graph, node: Node) -> None:
+    camera.metres = 0.0
+    camera.stream_until(lambda: "box: lost" in graph.report("objects").message, "lost to be said")
+    camera.metres = 1.0
+
+
+def resolution_changes(camera: Camera, graph: Graph, node: Node) -> None:
+    camera.width, camera.height = 320, 240
+    pose = camera.stream_until_pose()
+    assert pose.pose.position.z == pytest.approx(1.0)
+    assert "warming up for 320x240" in node.log
+    camera.width, camera.height = 160, 120
+
+
+def depth_of_another_size(camera: Camera, graph: Graph, node: Node) -> None:
+    small = Camera(graph, 80, 60)
+    for _ in range(10):
+        stamp = time.time_ns()
+        camera.publish(stamp, depth=small.depth(stamp))
+        time.sleep(0.05)
+    assert dropped(graph, "size_mismatch") >= 5
+    assert "aligned" in node.log
+
+
+def frame_id_changes(camera: Camera, graph: Graph, node: Node) -> None:
+    camera.frame_id = "other_optical_frame"
+    pose = camera.stream_until_pose()
+    assert pose.header.frame_id == "other_optical_frame"
+    assert int(graph.fresh_values("objects")["resets"]) >= 1
+    camera.frame_id = FRAME_ID
+
+
+def time_jumps_back(camera: Camera, graph: Graph, node: Node) -> None:
+    """As a recording that starts again: its stamps are an hour old, then as old again."""
+    assert graph.set_parameter("input.max_age", 0.0).successful
+    for _ in range(2):
+        start = time.time_ns() - 3600 * 10**9
+        for i in range(20):
+            camera.publish(start + i * 50_000_000)
+            time.sleep(0.03)
+        wait_for(lambda: any(stamp_of(p) >= start for p, _ in graph.poses[-5:]), "poses of the past")
+        graph.poses.clear()
+    assert int(graph.fresh_values("objects")["resets"]) >= 1
+    assert "jumped back" in node.log
+    assert graph.set_parameter("input.max_age", 0.5).successful
+
+
+def stale_frames(camera: Camera, graph: Graph, node: Node) -> None:
+    for _ in range(10):
+        camera.publish(time.time_ns() - 900_000_000)
+        time.sleep(0.02)
+    assert dropped(graph, "stale") + dropped(graph, "out_of_order") >= 5
+    time.sleep(0.5)
+
+
+def bad_camera_info(camera: Camera, graph: Graph, node: Node) -> None:
+    info = camera.camera_info(time.time_ns())
+    info.k = [0.0] * 9
+    camera.with_info = False
+    graph.info.publish(info)
+    time.sleep(0.2)
+    camera.stream(0.5)
+    assert dropped(graph, "bad_camera_info") >= 3
+    camera.with_info = True
+
+
+def pipeline_raises(camera: Camera, graph: Graph, node: Node) -> None:
+    for _ in range(5):
+        stamp = time.time_ns()
+        pixels = np.full((camera.height, camera.width, 3), (255, 0, 255), np.uint8)
+        camera.publish(stamp, rgb=camera.message(pixels, "rgb8", stamp))
+        time.sleep(0.05)
+    assert dropped(graph, "pipeline_error") >= 3
+    assert "RuntimeError: magenta frame" in node.log
+
+
+TROUBLES: dict[str, Trouble] = {
+    "camera stops": camera_stops,
+    "depth stops": depth_stops,
+    "depth shifted by 200 ms": depth_shifted_by_200_ms,
+    "NaN depth": nan_depth,
+    "zero depth": zero_depth,
+    "resolution changes": resolution_changes,
+    "depth of another size": depth_of_another_size,
+    "frame_id changes": frame_id_changes,
+    "truncated rgb": bad_frames("truncated_image", truncate),
+    "truncated depth": bad_frames("truncated_image", truncate, "depth"),
+    "wrong step": bad_frames("bad_step", wrong_step),
+    "empty frames": bad_frames("empty_image", empty),
+    "unknown encoding": bad_frames("bad_encoding", unknown_encoding),
+    "bad camera_info": bad_camera_info,
+    "time jumps back": time_jumps_back,
+    "stale frames": stale_frames,
+    "pipeline raises": pipeline_raises,
+}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """One node for all troubles: what one leaves behind would show in the next."""
+    with running_node(tmp_path_factory.mktemp("node")) as (node, graph):
+        camera = Camera(graph)
+        camera.stream_until_pose()
+        yield camera, graph, node
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_survives_says_and_recovers(scene, name):
+    camera, graph, node = scene
+    TROUBLES[name](camera, graph, node)
+    since = time.time_ns()
+    pose = camera.stream_until_pose(since)
+    assert pose.header.frame_id == FRAME_ID
+    assert pose.pose.position.z == pytest.approx(1.0)
+
+    def well() -> bool:
+        return all(graph.report(n).level == b"\x00" for n in ("input", "objects", "backend"))
+
+    camera.stream_until(well, "diagnostics to be OK again")
+    values = graph.fresh_values()
+    drops = sum(int(v) for k, v in values.items() if k.startswith("dropped_"))
+    assert int(values["received"]) == int(values["processed"]) + drops + int(values["in_flight"])
+    assert node.process.poll() is None
+
+
+def test_camera_info_missing_for_three_seconds(tmp_path):
+    with running_node(tmp_path) as (_, graph):
+        camera = Camera(graph)
+        camera.with_info = False
+        camera.stream(3.0)
+        assert "camera_info" in graph.fresh_report("input").message
+        assert dropped(graph, "no_camera_info") > 10
+        assert graph.poses == []
+        camera.with_info = True
+        assert camera.stream_until_pose().pose.position.z == pytest.approx(1.0)
+
+
+def test_camera_info_that_comes_once_and_latched(tmp_path):
+    with running_node(tmp_path, active=False, latched_info=True) as (_, graph):
+        camera = Camera(graph)
+        graph.info.publish(camera.camera_info(time.time_ns()))
+        camera.with_info = False
+        graph.wait_active()
+        camera.stream_until_pose()
+
+
+def test_depth_shifted_by_20_ms_is_matched_approximately(tmp_path):
+    with running_node(tmp_path, "input.sync:=approximate", "input.sync_slop:=0.03") as (_, graph):
+        camera = Camera(graph)
+        stamps = camera.stream(2.0, depth_shift=0.02)
+        wait_for(lambda: len(graph.poses) > 10, "poses")
+        assert {stamp_of(p) for p, _ in graph.poses} <= set(stamps)
+
+
+def test_garbage_jpeg_and_compressed_streams(tmp_path):
+    import cv2
+
+    with running_node(tmp_path, "input.image_transport:=compressed", compressed=True) as (node, graph):
+        camera = Camera(graph)
+
+        def rgb(stamp: int, garbage: bool) -> CompressedImage:
+            pixels = np.zeros((120, 160, 3), np.uint8)
+            pixels[..., 2] = 200  # OpenCV encodes from BGR
+            data = cv2.imencode(".jpg", pixels)[1].tobytes()
+            message = CompressedImage(format="rgb8; jpeg compressed bgr8")
+            message.data = array.array("B", data[:20] + b"garbage" * 40 if garbage else data)
+            camera.head(message, stamp)
+            return message
+
+        def depth(stamp: int) -> CompressedImage:
+            png = cv2.imencode(".png", np.full((120, 160), 1000, np.uint16))[1].tobytes()
+            message = CompressedImage(format="16UC1; compressedDepth png", data=array.array("B", bytes(12) + png))
+            camera.head(message, stamp)
+            return message
+
+        def stream(garbage: bool) -> None:
+            for _ in range(20):
+                stamp = time.time_ns()
+                camera.publish(stamp, rgb=rgb(stamp, garbage), depth=depth(stamp))
+                time.sleep(0.05)
+
+        stream(garbage=False)
+        wait_for(lambda: graph.poses, "a pose")
+        stream(garbage=True)
+        assert dropped(graph, "bad_compressed") >= 5
+        seen = len(graph.poses)
+        stream(garbage=False)
+        wait_for(lambda: len(graph.poses) > seen, "poses after garbage")
+        pose = graph.poses[-1][0].pose
+        assert pose.position.z == pytest.approx(1.0)
+        assert pose.position.x == pytest.approx(0.2, abs=0.005)
+        assert "terminate" not in node.log
+
+
+def test_jump_of_the_ros_clock_resets_sync_and_tracks(tmp_path):
+    from rosgraph_msgs.msg import Clock
+
+    with running_node(tmp_path, "use_sim_time:=true", active=False) as (node, graph):
+        clock = graph.node.create_publisher(Clock, "/clock", 10)
+        camera = Camera(graph)
+
+        def play(start_s: float) -> None:
+            for i in range(40):
+                now = round((start_s + i * 0.05) * 1e9)
+                message = Clock()
+                message.clock.sec, message.clock.nanosec = divmod(now, 10**9)
+                clock.publish(message)
+                camera.publish(now)
+                time.sleep(0.03)
+
+        graph.wait_active()
+        wait_for(lambda: clock.get_subscription_count() > 0, "clock subscription")
+        play(100.0)
+        play(100.0)
+        assert "ROS time jumped" in node.log
+        assert int(graph.fresh_values("objects")["resets"]) >= 1
+        graph.poses.clear()
+        play(103.0)
+        wait_for(lambda: graph.poses, "poses after the jump")
+        assert all(102.9e9 <= stamp_of(p) <= 105.1e9 for p, _ in graph.poses)
+
+
+def test_camera_info_message_is_read_from_p_and_roi():
+    from rfdetr_foundationpose.ros.conversions import camera_info_to_intrinsics
+
+    info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
+    assert camera_info_to_intrinsics(info).fx == 500.0
+    info.p = [400.0, 0.0, 310.0, 0.0, 0.0, 410.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 200
+    info.binning_x = info.binning_y = 2
+    camera = camera_info_to_intrinsics(info)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (200.0, 205.0, 105.0, 95.0)
+    assert (camera.width, camera.height) == (160, 100)
