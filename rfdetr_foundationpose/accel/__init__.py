@@ -1,0 +1,7 @@
+"""How a network is run: one protocol, ``Runner``, over a fixed-shape module, and the ladder of ways to run it."""
+
+from .base import RungUnavailable, Runner
+from .graph import GraphedProgram
+from .runner import make_runner, resolve_auto, runner_from_onnx
+
+__all__ = ["GraphedProgram", "RungUnavailable", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]

@@ -1,0 +1,119 @@
+"""What every rung of the ladder is: a network over crop pairs, prepared per batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Log = Callable[[str], None]
+Outputs = tuple[Tensor, ...]
+Key = tuple[int, int]
+"""(rendered crops, observed crops): the observed crop may be one for all hypotheses."""
+
+
+class RungUnavailable(RuntimeError):
+    """A way to run a network that does not work on this machine; the message is the reason shown to the user."""
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """A network over (rendered, observed) crop pairs.
+
+    name: the rung that really runs. degraded: why it is not the one that was asked for, "" when it is.
+    capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
+    late_prepares: batch sizes met in a call that ``prepare`` had not been told of (each cost a pause).
+    """
+
+    name: str
+    degraded: str
+    capturable: bool
+    dtype: torch.dtype
+    late_prepares: int
+
+    def prepare(self, batch: int, observed: int | None = None) -> None:
+        """Build, warm up or capture what a batch of this size needs. observed: 1 when all share one observed crop."""
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
+        """rendered (N, 6, R, R), observed (N or 1, 6, R, R) on the runner's device, any strides -> float32 outputs.
+
+        Runs on torch's current stream and waits for nothing. Outputs may be static: the next call with the same batch
+        size overwrites them.
+        """
+
+
+class BaseRunner:
+    """Shared bookkeeping: one prepared program per batch key."""
+
+    name = "eager"
+    capturable = True
+    dtype = torch.float32
+
+    def __init__(self, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
+        self.device = device
+        self.degraded = ""
+        self.late_prepares = 0
+        self.crop = crop
+        self.label = label
+        self.log = log
+        self._programs: dict[Key, Callable[[Tensor, Tensor], Outputs]] = {}
+
+    def prepare(self, batch: int, observed: int | None = None) -> None:
+        key = (batch, batch if observed is None else observed)
+        if batch < 1 or key[1] not in (1, batch):
+            raise ValueError(f"batch={batch}, observed={key[1]}: need batch >= 1 and observed 1 or {batch}")
+        if key not in self._programs:
+            self._programs[key] = self._build(key)
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
+        key = (rendered.shape[0], observed.shape[0])
+        program = self._programs.get(key)
+        if program is None:
+            program = self._prepare_late(key)
+        return program(rendered, observed)
+
+    def _prepare_late(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(f"{self.label}: batch {key} was not prepared before the CUDA graph capture that uses it")
+        self.prepare(*key)
+        self.late_prepares += 1
+        if self.name not in ("eager", "reference"):
+            self.log(
+                f"{self.label}: prepared {self.name} for batch {key[0]} on the way; name it in warm-up to avoid the pause"
+            )
+        return self._programs[key]
+
+    def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+        raise NotImplementedError
+
+    def _example(self, key: Key, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Random crops of a prepared shape, channels-last."""
+        channels, size = self.crop
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(n, channels, size, size) for n in key]
+        a, b = (torch.rand(s, generator=generator).to(self.device, dtype) for s in shapes)
+        return a.contiguous(memory_format=torch.channels_last), b.contiguous(memory_format=torch.channels_last)
+
+
+def as_tuple(outputs: Tensor | Outputs) -> Outputs:
+    """Outputs of a network with one or several."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+class FloatOutputs(nn.Module):
+    """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+
+    def forward(self, rendered: Tensor, observed: Tensor) -> Outputs:
+        a = rendered.to(self.dtype, memory_format=torch.channels_last)
+        b = observed.to(self.dtype, memory_format=torch.channels_last)
+        outputs = self.network(a, b)
+        if isinstance(outputs, Tensor):
+            return (outputs.float(),)
+        return tuple(o.float() for o in outputs)

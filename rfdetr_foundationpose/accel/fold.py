@@ -1,0 +1,180 @@
+"""Graph rewrites that make a trained network cheaper without changing what it computes."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """A copy in eval mode whose every ``BatchNorm2d`` that directly follows a ``Conv2d`` is folded into that convolution.
+
+    Execution order decides, not the order of registration: every part that can be traced symbolically is, and a pair
+    is folded only when the convolution's output goes nowhere else. Raises ValueError for a module in training mode,
+    whose normalization depends on the batch.
+    """
+    if module.training:
+        raise ValueError("fold_batch_norm needs a module in eval mode: call module.eval() first")
+    folded = copy.deepcopy(module)
+    for traced in _traced_parts(folded).values():
+        for conv_name, norm_name in _conv_norm_pairs(traced):
+            conv, norm = traced.get_submodule(conv_name), traced.get_submodule(norm_name)
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            fused = fuse_conv_bn_eval(conv, norm)
+            conv.weight, conv.bias = fused.weight, fused.bias
+            _replace(folded, norm, nn.Identity())
+    return folded.requires_grad_(False)
+
+
+def count_batch_norms(module: nn.Module) -> int:
+    """How many ``BatchNorm2d`` layers are left."""
+    return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
+
+
+def _conv_norm_pairs(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    modules = dict(traced.named_modules())
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or not isinstance(modules.get(str(node.target)), nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+            continue
+        used_once = calls.count(source.target) == calls.count(node.target) == 1
+        if isinstance(modules.get(str(source.target)), nn.Conv2d) and used_once:
+            yield str(source.target), str(node.target)
+
+
+def set_submodule(root: nn.Module, name: str, new: nn.Module) -> None:
+    """``root.a.b = new`` for the name "a.b" (torch has this from 2.5 on)."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, new)
+
+
+def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for name, module in list(root.named_modules()):
+        if module is old:
+            set_submodule(root, name, new)
+
+
+class _Tracer(fx.Tracer):
+    """Leaves everything that holds no convolution (attention, layer norm, ...) as one opaque call."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if any(isinstance(child, nn.Conv2d) for child in m.modules() if child is not m):
+            return False
+        return super().is_leaf_module(m, module_qualified_name) or isinstance(m, nn.TransformerEncoderLayer)
+
+
+def _traced_parts(module: nn.Module, prefix: str = "") -> dict[str, fx.GraphModule]:
+    """Symbolic traces of the largest parts with convolutions that have no shape-dependent branches, by name."""
+    if not any(isinstance(m, nn.Conv2d) for m in module.modules()):
+        return {}
+    try:
+        return {prefix: fx.GraphModule(module, _Tracer().trace(module))}
+    except (fx.proxy.TraceError, TypeError, ValueError):
+        parts: dict[str, fx.GraphModule] = {}
+        for name, child in module.named_children():
+            parts |= _traced_parts(child, f"{prefix}.{name}" if prefix else name)
+        return parts
+
+
+class ConvReLU(nn.Module):
+    """conv + bias [+ residual] + ReLU; one cuDNN kernel on CUDA, the same arithmetic in three steps elsewhere."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"cannot fuse a convolution with padding {conv.padding!r} ({conv.padding_mode})")
+        self.weight = conv.weight
+        self.bias = conv.bias if conv.bias is not None else nn.Parameter(conv.weight.new_zeros(conv.out_channels))
+        self.stride, self.padding = list(conv.stride), list(conv.padding)
+        self.dilation, self.groups = list(conv.dilation), conv.groups
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        if x.is_cuda:
+            if residual is None:
+                return torch.cudnn_convolution_relu(x, self.weight, self.bias, *geometry)
+            return torch.cudnn_convolution_add_relu(x, self.weight, residual, 1.0, self.bias, *geometry)
+        y = F.conv2d(x, self.weight, self.bias, *geometry)
+        return F.relu_(y if residual is None else y.add_(residual))
+
+
+def fuse_conv_relu(module: nn.Module) -> nn.Module:
+    """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls."""
+    fused = copy.deepcopy(module)
+    for name, traced in _traced_parts(fused).items():
+        _fuse_part(traced)
+        if not name:
+            return traced
+        set_submodule(fused, name, traced)
+    return fused
+
+
+def _fuse_part(traced: fx.GraphModule) -> None:
+    graph = traced.graph
+    _remove_identities(traced)
+    for relu in list(graph.nodes):
+        if not _is_relu(relu, traced):
+            continue
+        source = relu.args[0]
+        conv, residual = source, None
+        if _is_add(source):
+            left, right = source.args
+            conv, residual = (right, left) if _fusable(right, traced) else (left, right)
+            if len(source.users) != 1 or not isinstance(residual, fx.Node):
+                continue
+        if not _fusable(conv, traced) or not isinstance(source, fx.Node) or not isinstance(conv, fx.Node):
+            continue
+        name = str(conv.target).replace(".", "_") + "_relu"
+        traced.add_submodule(name, ConvReLU(traced.get_submodule(str(conv.target))))  # type: ignore[arg-type]
+        with graph.inserting_before(relu):
+            args = (conv.args[0],) if residual is None else (conv.args[0], residual)
+            fused = graph.call_module(name, args)
+        relu.replace_all_uses_with(fused)
+        graph.erase_node(relu)
+        if residual is not None:
+            graph.erase_node(source)
+        graph.erase_node(conv)
+    graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+
+
+def _remove_identities(traced: fx.GraphModule) -> None:
+    """Folded norms are identities; they would stand between a convolution and its ReLU."""
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Identity):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+
+
+def _fusable(node: object, traced: fx.GraphModule) -> bool:
+    """A convolution that ``ConvReLU`` can stand for and whose output is used once."""
+    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1:
+        return False
+    conv = traced.get_submodule(str(node.target))
+    return isinstance(conv, nn.Conv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+
+
+def _is_relu(node: fx.Node, traced: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        return isinstance(traced.get_submodule(str(node.target)), nn.ReLU)
+    if node.op == "call_function":
+        return node.target in (F.relu, F.relu_, torch.relu, torch.relu_)
+    return node.op == "call_method" and node.target in ("relu", "relu_")
+
+
+def _is_add(node: object) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_function":
+        return node.target in (operator.add, operator.iadd, torch.add)
+    return node.op == "call_method" and node.target in ("add", "add_")

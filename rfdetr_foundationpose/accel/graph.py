@@ -1,0 +1,124 @@
+"""Any fixed-shape device program as one CUDA graph launch; the same program run eagerly where there is no CUDA."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class GraphCounters:
+    """What happened since construction. A recapture is a capture after the first: diagnostics publish it."""
+
+    captures: int = 0
+    recaptures: int = 0
+    replays: int = 0
+    eager_runs: int = 0
+    last_capture_ms: float = 0.0
+
+
+class GraphedProgram:
+    """``body`` captured once per key and replayed.
+
+    ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
+    (Warp launches included, see ``pose.warp_setup.on_torch_stream``), allocates only through torch, and waits for
+    nothing. It runs ``warmup`` times before capture, so it must not depend on how often it ran. What it returns is
+    kept: ``outputs`` are static tensors, overwritten by every replay.
+
+    On the CPU, with ``capture=False`` or where capture fails, calls run ``body`` itself; ``degraded`` says why.
+    """
+
+    def __init__(
+        self,
+        body: Callable[[], Any],
+        device: torch.device | str,
+        *,
+        name: str = "program",
+        capture: bool = True,
+        warmup: int = 3,
+        pool: Any = None,
+        log: Log | None = None,
+    ) -> None:
+        self.body = body
+        self.device = torch.device(device)
+        self.name = name
+        self.counters = GraphCounters()
+        self.outputs: Any = None
+        self.degraded = ""
+        self._warmup = warmup
+        self._pool = pool
+        self._log = log or (lambda _: None)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._key: Hashable = None
+        self._prepared = False
+        self._capture = capture and self.device.type == "cuda"
+        if not capture:
+            self.degraded = f"{name}: a part of it cannot be captured in a CUDA graph"
+        elif not self._capture:
+            self.degraded = f"{name}: CUDA graphs need a CUDA device, this is {self.device.type}"
+
+    @property
+    def captured(self) -> bool:
+        """Whether calls replay a graph."""
+        return self._graph is not None
+
+    def prepare(self, key: Hashable = None) -> None:
+        """Warm up and capture for ``key`` (camera, mesh set, settings: whatever is baked into the program)."""
+        begin = time.perf_counter()
+        again = self._prepared
+        self._graph, self._key, self._prepared = None, key, True
+        if self._capture:
+            self._warm_up_and_capture()
+        else:
+            with torch.inference_mode():
+                self.outputs = self.body()
+        self.counters.captures += 1
+        self.counters.recaptures += again
+        self.counters.last_capture_ms = (time.perf_counter() - begin) * 1e3
+        if again:
+            self._log(f"{self.name}: prepared again in {self.counters.last_capture_ms:.0f} ms (key {key!r})")
+
+    def __call__(self, key: Hashable = None) -> Any:
+        """Enqueue one run; returns ``outputs`` without waiting for them. A new key prepares first, and is counted."""
+        if not self._prepared or key != self._key:
+            self.prepare(key)
+        return self.replay()
+
+    def replay(self) -> Any:
+        """Enqueue one run of the prepared program."""
+        if self._graph is not None:
+            self._graph.replay()
+            self.counters.replays += 1
+        else:
+            with torch.inference_mode():
+                self.outputs = self.body()
+            self.counters.eager_runs += 1
+        return self.outputs
+
+    def _warm_up_and_capture(self) -> None:
+        before = torch.cuda.current_stream(self.device)
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(before)
+        with torch.cuda.device(self.device), torch.inference_mode():
+            with torch.cuda.stream(side):
+                for _ in range(self._warmup):
+                    self.outputs = self.body()
+            before.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                # thread_local: the debug-image and upload threads may go on calling CUDA during a capture
+                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
+                    self.outputs = self.body()
+                self._graph = graph
+            except RuntimeError as error:
+                torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
+                reason = str(error).strip().splitlines()[0]
+                self.degraded = f"{self.name}: CUDA graph capture failed, runs eagerly: {reason}"
+                self._capture = False
+                self._log(self.degraded)

@@ -1,0 +1,175 @@
+"""The tensorrt rung: build an engine from ONNX (TensorRT 8.6, 10, 11) and run it on torch's stream and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import BaseRunner, Key, Log, Outputs, RungUnavailable
+from .engine_cache import EngineCache, EngineKey
+from .onnx_export import file_digest, inspect_onnx
+from .onnx_fp16 import has_float16, to_float16
+
+WORKSPACE_BYTES = 1 << 30
+
+
+def import_tensorrt() -> Any:
+    """The ``tensorrt`` module. Raises RungUnavailable where it is missing or too old."""
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise RungUnavailable(f"TensorRT is not installed ({error})") from error
+    version = getattr(tensorrt, "__version__", "unknown")
+    if not hasattr(tensorrt, "OnnxParser"):
+        raise RungUnavailable(f"the installed tensorrt {version} is a stub without OnnxParser")
+    if tuple(int(p) for p in version.split(".")[:2]) < (8, 5):
+        raise RungUnavailable(f"TensorRT {version} is too old: 8.5 or later has the tensor-address API")
+    return tensorrt
+
+
+def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log) -> bytes:
+    """Serialized engine for a fixed batch. precision: "fp16" or "fp32". Raises RungUnavailable with TensorRT's reason.
+
+    Where networks can be strongly typed (9.1 and later; always in 11) the types come from the graph, so an FP32 file is
+    converted to FP16 first; before that, the FP16 builder flag decides.
+    """
+    spec = inspect_onnx(onnx_path)
+    model = onnx_path.read_bytes()
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    config = builder.create_builder_config()
+    flags = trt.NetworkDefinitionCreationFlag
+    weakly_typed = not hasattr(flags, "STRONGLY_TYPED") and hasattr(trt.BuilderFlag, "FP16")
+    creation = 0
+    if hasattr(flags, "STRONGLY_TYPED"):
+        creation |= 1 << int(flags.STRONGLY_TYPED)
+    elif hasattr(flags, "EXPLICIT_BATCH"):
+        creation |= 1 << int(flags.EXPLICIT_BATCH)
+    if precision == "fp16":
+        if weakly_typed:
+            config.set_flag(trt.BuilderFlag.FP16)
+        elif not has_float16(model):
+            model = to_float16(model)
+    network = builder.create_network(creation)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise RungUnavailable(f"TensorRT cannot parse {onnx_path.name}: {errors}")
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    if spec.batch is None:
+        profile = builder.create_optimization_profile()
+        shape = input_shape(spec.layout, batch, spec.size)
+        for name in spec.inputs:
+            profile.set_shape(name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+    log(
+        f"TensorRT {trt.__version__}: {onnx_path.name}, {'FP16 flag' if weakly_typed else 'strongly typed'}, batch {batch}"
+    )
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise RungUnavailable(f"TensorRT could not build an engine from {onnx_path.name}; its log above says why")
+    return bytes(serialized)
+
+
+def input_shape(layout: str, batch: int, size: int) -> tuple[int, int, int, int]:
+    """Shape of an input in "nchw" or "nhwc"."""
+    return (batch, 6, size, size) if layout == "nchw" else (batch, size, size, 6)
+
+
+class TensorRTRunner(BaseRunner):
+    """An ONNX refiner or scorer as TensorRT engines, one per batch size, from the engine cache."""
+
+    name = "tensorrt"
+    dtype = torch.float16
+
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        label: str,
+        log: Log,
+        *,
+        precision: str = "fp16",
+        cache_dir: Path | None = None,
+    ) -> None:
+        self._trt = self.check_available(device)
+        self.spec = inspect_onnx(path)
+        super().__init__(device, (6, self.spec.size), label, log)
+        self.precision = precision
+        self._cache = EngineCache(None if cache_dir is None else cache_dir / "engines")
+        self._digest = file_digest(path)
+        self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
+        self._stream = torch.cuda.Stream(device)
+
+    @staticmethod
+    def check_available(device: torch.device) -> Any:
+        """The tensorrt module. Raises RungUnavailable with the reason why the rung cannot run on ``device``."""
+        if device.type != "cuda":
+            raise RungUnavailable("TensorRT needs a CUDA device")
+        return import_tensorrt()
+
+    def prepare(self, batch: int, observed: int | None = None) -> None:
+        if self.spec.batch not in (None, batch):
+            raise RungUnavailable(
+                f"{self.spec.path.name} has a fixed batch of {self.spec.batch}, {batch} was asked for"
+            )
+        super().prepare(batch, observed)
+
+    def engine(self, batch: int) -> bytes:
+        """The serialized engine for a batch size, built and cached when it is not there or no longer fits."""
+        shape = input_shape(self.spec.layout, batch, self.spec.size)
+        key = EngineKey.make(
+            self.label,
+            self.device,
+            self._trt.__version__,
+            self.precision,
+            self._digest,
+            dict.fromkeys(self.spec.inputs, shape),
+        )
+        return self._cache.get_or_build(
+            key, lambda: build_engine(self.spec.path, self.precision, batch, self._trt, self.log), self.log
+        )
+
+    def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+        engine = self._runtime.deserialize_cuda_engine(self.engine(key[0]))
+        if engine is None:
+            raise RungUnavailable("TensorRT cannot deserialize the engine; its log above says why")
+        context = engine.create_execution_context()
+        shape = input_shape(self.spec.layout, key[0], self.spec.size)
+        buffers = {name: self._buffer(engine, name, shape) for name in self.spec.inputs}
+        for name in self.spec.inputs:
+            context.set_input_shape(name, shape)
+        outputs = {
+            name: self._buffer(engine, name, tuple(context.get_tensor_shape(name))) for name in self.spec.outputs
+        }
+        for name, tensor in {**buffers, **outputs}.items():
+            context.set_tensor_address(name, tensor.data_ptr())
+        a, b = (t if self.spec.layout == "nchw" else t.permute(0, 3, 1, 2) for t in buffers.values())
+        grouped = self.spec.role == "scorer" and self.spec.layout == "nhwc"
+        default = torch.cuda.default_stream(self.device)
+
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
+            a.copy_(rendered)
+            b.copy_(observed)
+            current = torch.cuda.current_stream(self.device)
+            if current == default:  # TensorRT synchronizes by itself on the default stream
+                self._stream.wait_stream(current)
+                ok = context.execute_async_v3(self._stream.cuda_stream)
+                current.wait_stream(self._stream)
+            else:
+                ok = context.execute_async_v3(current.cuda_stream)
+            if not ok:
+                raise RuntimeError(f"{self.label}: TensorRT refused to run batch {key[0]}; its log above says why")
+            return tuple((o.reshape(-1) if grouped else o).float() for o in outputs.values())
+
+        run(*self._example(key))
+        torch.cuda.current_stream(self.device).synchronize()
+        return run
+
+    def _buffer(self, engine: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+        half = engine.get_tensor_dtype(name) == self._trt.DataType.HALF
+        return torch.zeros(shape, dtype=torch.float16 if half else torch.float32, device=self.device)

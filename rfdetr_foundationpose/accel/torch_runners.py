@@ -1,0 +1,254 @@
+"""The rungs that need nothing but torch: reference, eager, half, traced, compile, cuda_graph."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import plain_attention
+from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple
+from .fold import fold_batch_norm, fuse_conv_relu
+from .graph import GraphedProgram
+
+Body = Callable[[Tensor, Tensor], Outputs]
+
+
+def half_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """The reduced precision that is fast on ``device``, and why it is what it is."""
+    if device.type == "cuda":
+        return torch.float16, "FP16 on tensor cores"
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: older torch has neither
+    if any(getattr(torch.cpu, f, lambda: False)() for f in features):
+        return torch.bfloat16, "BF16: this CPU has BF16 instructions but no fast FP16"
+    return torch.float32, "FP32: this CPU has neither BF16 nor fast FP16 instructions"
+
+
+class EagerRunner(BaseRunner):
+    """The module as it is, FP32."""
+
+    name = "eager"
+
+    def __init__(self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
+        super().__init__(device, crop, label, log)
+        self.module = module
+
+    def _build(self, key: Key) -> Body:
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
+            with torch.inference_mode():
+                return as_tuple(self.module(rendered, observed))
+
+        return run
+
+
+class ReferenceRunner(EagerRunner):
+    """As the official code runs it: eager, channels first, BN unfolded, autocast to FP16 on CUDA."""
+
+    name = "reference"
+
+    def _build(self, key: Key) -> Body:
+        cuda = self.device.type == "cuda"
+
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.float16, enabled=cuda):
+                outputs = as_tuple(self.module(rendered.contiguous(), observed.contiguous()))
+            return tuple(o.float() for o in outputs)
+
+        return run
+
+
+class HalfRunner(BaseRunner):
+    """Inference mode, reduced precision, channels-last, BN folded, plain attention."""
+
+    name = "half"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        crop: tuple[int, int],
+        label: str,
+        log: Log,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(device, crop, label, log)
+        chosen, why = half_dtype(device)
+        self.dtype = dtype or chosen
+        self.body = FloatOutputs(plain_attention(fold_batch_norm(module)), self.dtype)
+        if dtype is None and device.type != "cuda":
+            log(f"{label}: half runs in {why}")
+
+    def _build(self, key: Key) -> Body:
+        run = self._inference(self.body)
+        run(*self._example(key))
+        return run
+
+    def _inference(self, body: Callable[..., Outputs]) -> Body:
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
+            with torch.inference_mode():
+                return tuple(body(rendered, observed))
+
+        return run
+
+
+class TracedRunner(HalfRunner):
+    """TorchScript of the half body, one trace a batch size, frozen. FP32 on the CPU."""
+
+    name = "traced"
+
+    def __init__(self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
+        super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
+
+    def _build(self, key: Key) -> Body:
+        example = self._example(key)
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated but works in every supported version
+            traced = torch.jit.freeze(torch.jit.trace(self.body.eval(), example, check_trace=False))
+            for _ in range(3):  # the executor specializes during its first runs
+                traced(*example)
+        return self._inference(traced)
+
+
+class GraphRunner(HalfRunner):
+    """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
+
+    Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel, or in separate
+    ones) the one that is faster here is kept for each batch size.
+    """
+
+    name = "cuda_graph"
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, pool: Any = None
+    ) -> None:
+        if device.type != "cuda":
+            raise RungUnavailable("CUDA graphs need a CUDA device")
+        super().__init__(module, device, crop, label, log)
+        self._pool = pool or torch.cuda.graph_pool_handle()
+        self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
+        fused = FloatOutputs(fuse_conv_relu(self.body.network), self.dtype)
+        reason = _disagreement(self.body, fused, self._example((2, 2), self.dtype))
+        if reason:
+            log(f"{label}: fused cuDNN convolutions are left out: {reason}")
+        else:
+            self._bodies["fused"] = fused
+        self.chosen: dict[Key, str] = {}
+
+    def _build(self, key: Key) -> Body:
+        times = {name: self._time(body, key) for name, body in self._bodies.items()} if len(self._bodies) > 1 else {}
+        name = min(times, key=lambda n: times[n]) if times else next(iter(self._bodies))
+        self.chosen[key] = name
+        if times:
+            shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
+            self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
+        return self._graphed(self._bodies[name], key, self._pool)[0]
+
+    def _graphed(self, body: Callable[..., Outputs], key: Key, pool: Any) -> tuple[Body, GraphedProgram]:
+        rendered_in, observed_in = self._example(key, self.dtype)
+        program = GraphedProgram(
+            lambda: body(rendered_in, observed_in),
+            self.device,
+            name=f"{self.label} batch {key[0]}",
+            pool=pool,
+            log=self.log,
+        )
+        program.prepare()
+        if not program.captured:
+            raise RungUnavailable(program.degraded)
+
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
+            if torch.cuda.is_current_stream_capturing():
+                return body(rendered, observed)
+            rendered_in.copy_(rendered)
+            observed_in.copy_(observed)
+            outputs: Outputs = program.replay()
+            return outputs
+
+        return run, program
+
+    def _time(self, body: Callable[..., Outputs], key: Key) -> float:
+        """Milliseconds a replay, in a memory pool of its own that is given back."""
+        _, program = self._graphed(body, key, None)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        repeats = 3 if key[0] > 32 else 20
+        program.replay()
+        start.record()
+        for _ in range(repeats):
+            program.replay()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / repeats
+
+
+class CompileRunner(HalfRunner):
+    """torch.compile (inductor) of the half body, fixed shapes; in a CUDA graph of its own on CUDA. FP32 on the CPU."""
+
+    name = "compile"
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, pool: Any = None
+    ) -> None:
+        cuda = device.type == "cuda"
+        super().__init__(module, device, crop, label, log, None if cuda else torch.float32)
+        self._pool = pool or (torch.cuda.graph_pool_handle() if cuda else None)
+
+    def _build(self, key: Key) -> Body:
+        begin = time.perf_counter()
+        example = self._example(key, self.dtype)
+        compiled = torch.compile(self.body.eval(), dynamic=False, fullgraph=True)
+        run = self._inference(compiled)
+        try:
+            import torch._dynamo.config as dynamo
+
+            limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
+            with dynamo.patch({limit: 64}):  # type: ignore[attr-defined]  # one compilation per batch size, none later
+                run(*example)
+        except Exception as error:  # inductor raises whatever its compiler raised
+            raise RungUnavailable(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
+        self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
+        if self.device.type != "cuda":
+            return run
+        rendered_in, observed_in = example
+        program = GraphedProgram(
+            lambda: compiled(rendered_in, observed_in),
+            self.device,
+            name=f"{self.label} batch {key[0]}",
+            pool=self._pool,
+        )
+        program.prepare()
+
+        def replay(rendered: Tensor, observed: Tensor) -> Outputs:
+            if torch.cuda.is_current_stream_capturing():
+                return tuple(compiled(rendered, observed))
+            rendered_in.copy_(rendered)
+            observed_in.copy_(observed)
+            return tuple(program.replay())
+
+        return replay
+
+
+def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Tensor, Tensor]) -> str:
+    """Why ``candidate`` may not stand for ``reference``, "" when it may.
+
+    Free memory is filled with NaN first: fused kernels have been known to read the output that they are to write.
+    """
+    with torch.inference_mode():
+        expected = reference(*example)
+        if example[0].is_cuda:
+            poison = [torch.full((16 << 20,), float("nan"), device=example[0].device) for _ in range(4)]
+            poison += [torch.full((1 << k,), float("nan"), device=example[0].device) for k in range(8, 24)]
+            del poison
+        try:
+            found = candidate(*example)
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0]
+    for a, b in zip(expected, found, strict=True):
+        scale = a.abs().max().item() + 1e-3
+        worst = (a - b).abs().max().item() / scale
+        if not worst < 0.05:
+            return f"outputs differ by {worst:.1%} of their range"
+    return ""
