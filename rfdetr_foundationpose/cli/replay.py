@@ -1,0 +1,203 @@
+"""``replay``: a recording through the pipeline or the node, with a verdict against a stored result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..objects import ObjectSpec
+    from ..replay.recording import Recording
+    from ..replay.result import Comparison, PoseSample
+
+Series = dict[str, list[tuple[float, float]]]
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag.")],
+    out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/replay"),
+    objects: Annotated[Path | None, typer.Option(help="objects.yaml; default: the demo's objects.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of settings, or a ROS parameter file.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. detector.threshold=0.4; may be repeated.")
+    ] = None,
+    ros: Annotated[
+        bool, typer.Option("--ros", help="Through the node over DDS instead of the pipeline itself.")
+    ] = False,
+    rate: Annotated[str, typer.Option(help="With --ros: playback speed, or auto.")] = "auto",
+    frames: Annotated[int | None, typer.Option(min=1, help="Use the first frames only.")] = None,
+    rgb: Annotated[str | None, typer.Option(help="Colour topic; default: found by name and type.")] = None,
+    depth: Annotated[str | None, typer.Option(help="Depth topic.")] = None,
+    camera_info: Annotated[str | None, typer.Option(help="CameraInfo topic.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="result.json to compare with; exits 1 on a regression.")] = None,
+    check_latency: Annotated[
+        bool, typer.Option("--check-latency", help="Compare stage latencies too; same machine only.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
+) -> None:
+    """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
+    from ..config import ConfigError
+    from ..objects import load_objects
+    from ..replay.outputs import write_outputs
+    from ..replay.recording import Recording, RecordingError
+    from ..replay.report import comparison_table, result_tables
+    from ..replay.result import compare, write_json
+    from ..resources import default_objects_file
+
+    console = Console()
+    try:
+        settings = read_settings(config, setting or [], objects)
+        specs = load_objects(settings.objects_file or default_objects_file())
+        stored = None if baseline is None else json.loads(baseline.read_text())
+        tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
+    except (ConfigError, RecordingError, OSError, json.JSONDecodeError) as error:
+        console.print(f"replay: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        run = _through_node if ros else _through_pipeline
+        result, samples, series = run(tape, specs, settings, out, rate, frames, console, progress)
+        result["recording"] = str(recording)
+        rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
+        drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
+        files = write_outputs(
+            out,
+            result,
+            samples,
+            series,
+            tape,
+            specs,
+            title=f"replay of {recording.name}",
+            rows=rows,
+            count=frames,
+            advance=lambda done: progress.update(drawing, completed=done),
+        )
+    for table in result_tables(result):
+        console.print(table)
+    if rows:
+        console.print(comparison_table(rows))
+    if json_file is not None:
+        write_json(json_file, result)
+    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False)
+    regressed = [row.name for row in rows if row.regressed]
+    if regressed:
+        console.print(f"regressed: {', '.join(regressed)}", style="red")
+    if regressed or not samples:
+        if not samples:
+            console.print("no pose came out", style="red")
+        raise typer.Exit(1)
+
+
+def read_settings(file: Path | None, changes: list[str], objects: Path | None) -> Config:
+    """Settings from a file, then single changes, then the objects file. Raises ConfigError."""
+    import yaml
+
+    from ..config import Config, ConfigError, from_flat, load_yaml
+
+    config = Config() if file is None else load_yaml(file)
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change}: expected NAME=VALUE, e.g. detector.threshold=0.4")
+        values[name.strip()] = yaml.safe_load(text) if text else ""
+    if objects is not None:
+        values["objects_file"] = str(objects)
+    return from_flat(values, config)
+
+
+def _through_pipeline(
+    tape: Recording,
+    specs: list[ObjectSpec],
+    config: Config,
+    out: Path,
+    rate: str,
+    frames: int | None,
+    console: Console,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[PoseSample], Series]:
+    from ..pipeline import Pipeline
+    from ..replay.judge import Judge
+    from ..replay.offline import run_offline
+    from ..replay.result import build_result
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False, highlight=False)
+
+    judge = Judge.of(specs)
+    # In the foreground: every frame is answered, so two runs of one recording give the same poses.
+    pipeline = Pipeline.build(config, say, background=False)
+    task = progress.add_task("replay", total=min(frames or len(tape), len(tape)))
+    try:
+        run = run_offline(pipeline, tape, specs, judge, frames, lambda done: progress.update(task, completed=done))
+        status = pipeline.status()
+    finally:
+        pipeline.close()
+    for event in run.events:
+        say(event)
+    for reason in tape.invalid:
+        say(f"not a frame: {reason}")
+    result = build_result(
+        run.samples,
+        frames_published=len(tape) if frames is None else min(frames, len(tape)),
+        frames_received=run.frames,
+        dropped=sum(run.skipped.values()) + len(tape.invalid) + tape.unmatched,
+        latency_ms=run.latency_ms,
+        detection_source=status.detector_source,
+        weights=status.pose_weights,
+        device=status.device,
+        missing=judge.missing,
+        missing_by_object=judge.missing_by_object,
+        spurious=judge.spurious,
+        lost=status.counters.get("lost", 0),
+        dropped_by_reason={**run.skipped, "invalid": len(tape.invalid), "unmatched": tape.unmatched},
+        detector_weights=status.detector_weights,
+        detector_backend=status.detector_rung,
+        pose_backend=status.pose_rung,
+        seconds=run.seconds,
+    )
+    return result, run.samples, run.series
+
+
+def _through_node(
+    tape: Recording,
+    specs: list[ObjectSpec],
+    config: Config,
+    out: Path,
+    rate: str,
+    frames: int | None,
+    console: Console,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[PoseSample], Series]:
+    from ..config import to_flat
+    from ..replay.live import LiveOptions, NoPose
+    from ..replay.node_process import NodeDied
+    from ..replay.session import run_session
+    from ..resources import default_objects_file
+    from .demo import parse_rate
+
+    parameters = {**to_flat(config), "input.reliability": "reliable"}
+    parameters["objects_file"] = str(Path(config.objects_file or default_objects_file()).resolve())
+    task = progress.add_task("play", total=len(tape))
+    try:
+        session = run_session(
+            tape,
+            specs,
+            parameters,
+            out / "node.log",
+            LiveOptions(rate=parse_rate(rate)),
+            count=frames,
+            publish_masks=config.input.use_mask_topics,
+            say=lambda sentence: console.print(sentence, markup=False, highlight=False),
+            advance=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    except (NoPose, NodeDied) as error:
+        console.print(f"replay: {error}", markup=False, style="red")
+        raise typer.Exit(1) from error
+    return session.result, session.samples, session.series
