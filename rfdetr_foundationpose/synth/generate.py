@@ -1,0 +1,84 @@
+"""Generates frames of a synthetic video in several processes, and writes them as a recording."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..objects import load_objects
+from ..pose.mesh import ObjectModel, load_object
+from ..replay.recording import GroundTruth, RecordingWriter
+from ..resources import default_objects_file
+from ..types import Frame
+from .objects import SynthObject
+from .scene import as_model
+from .video import SceneVideo, VideoSettings
+
+Progress = Callable[[int, int], None]
+_video: SceneVideo | None = None
+
+
+def load_scene_objects(objects_file: str | Path | None = None, names: Sequence[str] = ()) -> list[ObjectModel]:
+    """Models of an objects.yaml (None: the demo's), or of the named ones in it. Raises ConfigError, MeshError, ValueError."""
+    specs = load_objects(objects_file or default_objects_file())
+    known = [s.name for s in specs]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"object {name!r} is not in the objects file; it has {', '.join(known)}")
+    return [load_object(s) for s in specs if not names or s.name in names]
+
+
+def generate_frames(
+    objects: Sequence[SynthObject | ObjectModel],
+    settings: VideoSettings,
+    *,
+    device: str = "cpu",
+    processes: int | None = None,
+) -> Iterator[tuple[Frame, GroundTruth]]:
+    """Frames in order. processes: None takes up to two on the CPU; on CUDA frames are rendered in this process."""
+    models = [as_model(o) for o in objects]
+    if processes is None:
+        processes = min(2, os.cpu_count() or 1)
+    if torch.device(device).type != "cpu" or processes <= 1 or settings.frames < 20:
+        video = SceneVideo(models, settings, device)
+        for i in range(settings.frames):
+            yield video.frame(i)
+        return
+    # Forked children would inherit torch's and Warp's threads and locks; spawned ones start clean.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _start_worker, (models, settings)) as pool:
+        yield from pool.imap(_render, range(settings.frames), chunksize=2)
+
+
+def generate_recording(
+    path: str | Path,
+    objects: Sequence[SynthObject | ObjectModel],
+    settings: VideoSettings,
+    *,
+    device: str = "cpu",
+    processes: int | None = None,
+    compressed: str | None = None,
+    storage: str = "mcap",
+    progress: Progress = lambda done, total: None,
+) -> Path:
+    """Write a rosbag2 recording of a video to a new directory; returns it. ``progress`` gets frames done and their number."""
+    with RecordingWriter(path, compressed=compressed, storage=storage) as writer:
+        for frame, truth in generate_frames(objects, settings, device=device, processes=processes):
+            writer.write(frame, truth)
+            progress(writer.frames, settings.frames)
+    return Path(path)
+
+
+def _start_worker(models: list[ObjectModel], settings: VideoSettings) -> None:
+    global _video
+    torch.set_num_threads(1)
+    _video = SceneVideo(models, settings)
+
+
+def _render(index: int) -> tuple[Frame, GroundTruth]:
+    assert _video is not None
+    return _video.frame(index)
