@@ -1,6 +1,7 @@
 """``pose_node`` with a small pipeline double of the real interface: it sleeps, then says how far the depth is.
 
 Run as a process by the ROS tests. DOUBLE_SECONDS: processing time. A magenta first pixel makes it raise.
+DOUBLE_BUILD_SECONDS, DOUBLE_BUILD_ERROR: how long building takes, and how it fails.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class DoublePipeline:
         self._counters: Counter[str] = Counter()
         self._state = "searching"
         log(f"double pipeline, {self._seconds} s a frame")
+        time.sleep(float(os.environ.get("DOUBLE_BUILD_SECONDS", "0")))
+        if "DOUBLE_BUILD_ERROR" in os.environ:
+            raise RuntimeError(os.environ["DOUBLE_BUILD_ERROR"])
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self._counters[f"warm_up_{camera.width}x{camera.height}"] += 1

@@ -268,22 +268,21 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = PATIENCE)
 
 @contextmanager
 def running_node(
-    folder: Path, *parameters: str, environment: dict[str, str] | None = None, active: bool = True, **graph_options: Any
+    folder: Path,
+    *parameters: str,
+    environment: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+    active: bool = True,
+    **graph_options: Any,
 ) -> Iterator[tuple[Node, Graph]]:
     """The node and a graph around it; ``parameters`` as name:=value. Fails on tracebacks and on an unclean end."""
     namespace = f"/t{os.getpid()}_{next(_numbers)}"
-    arguments = [
-        "-p",
-        f"objects_file:={objects_yaml(folder)}",
-        "-p",
-        "debug.diagnostics_rate:=10.0",
-        "-p",
-        "device:=cpu",
-    ]
-    for parameter in parameters:
-        arguments += ["-p", parameter]
+    objects = objects_yaml(folder)
+    given: list[str] = []
+    for parameter in (f"objects_file:={objects}", "debug.diagnostics_rate:=10.0", "device:=cpu", *parameters):
+        given += ["-p", parameter]
     graph = Graph(namespace, **graph_options)
-    node = Node(folder, namespace, arguments, environment or {})
+    node = Node(folder, namespace, [*given, *arguments], environment or {})
     try:
         if active:
             graph.wait_active()

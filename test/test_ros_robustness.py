@@ -127,7 +127,7 @@ def time_jumps_back(camera: Camera, graph: Graph, node: Node) -> None:
         for i in range(20):
             camera.publish(start + i * 50_000_000)
             time.sleep(0.03)
-        wait_for(lambda: any(stamp_of(p) >= start for p, _ in graph.poses[-5:]), "poses of the past")
+        wait_for(lambda: graph.poses and stamp_of(graph.poses[-1][0]) < time.time_ns() - 10**12, "poses of the past")
         graph.poses.clear()
     assert int(graph.fresh_values("objects")["resets"]) >= 1
     assert "jumped back" in node.log
