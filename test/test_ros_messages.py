@@ -1,0 +1,129 @@
+"""Poses as messages: frames, units, quaternions, boxes; and rosbags reads them back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.serialization import serialize_message
+from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
+from visualization_msgs.msg import Marker
+
+from rfdetr_foundationpose.ros import compat, messages
+from rfdetr_foundationpose.types import ObjectPose, TrackState
+
+STAMP = 1_700_000_000_123_456_789
+SHAPE = messages.Shape(Path("/meshes/a mug.obj"), 0.001, np.array([0.0, -0.1, 0.0]), np.array([0.1, 0.1, 0.3]))
+
+
+def tracked(state: TrackState = TrackState.TRACKING, rotation: Rotation | None = None) -> ObjectPose:
+    T = np.eye(4)
+    T[:3, :3] = (rotation or Rotation.from_euler("z", 90, degrees=True)).as_matrix()
+    T[:3, 3] = (0.1, -0.2, 0.8)
+    return ObjectPose("mug", 1, T, 0.87, 0.9, state, STAMP, "camera_color_optical_frame")
+
+
+def test_pose_stamped_has_the_images_header_and_metres():
+    message = messages.pose_stamped(tracked())
+    assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == STAMP
+    assert message.header.frame_id == "camera_color_optical_frame"
+    p, q = message.pose.position, message.pose.orientation
+    assert (p.x, p.y, p.z) == pytest.approx((0.1, -0.2, 0.8))
+    assert (q.x, q.y, q.z, q.w) == pytest.approx((0, 0, 0.5**0.5, 0.5**0.5))
+
+
+def test_quaternions_are_unit_with_w_not_negative_and_give_the_rotation_back():
+    for rotation in Rotation.random(50, rng=np.random.default_rng(0)):
+        q = messages.quaternion(rotation.as_matrix())
+        values = np.array([q.x, q.y, q.z, q.w])
+        assert np.linalg.norm(values) == pytest.approx(1)
+        assert q.w >= 0
+        assert (Rotation.from_quat(values).inv() * rotation).magnitude() < 1e-9
+
+
+def test_transform_goes_from_camera_to_prefixed_object():
+    message = messages.transform_stamped(tracked(), "seen/")
+    assert message.header.frame_id == "camera_color_optical_frame"
+    assert message.child_frame_id == "seen/mug_1"
+    assert message.transform.translation.z == pytest.approx(0.8)
+
+
+def test_markers_show_the_mesh_and_vanish_when_lost():
+    mesh, axes = messages.marker_array([tracked()], {"mug": SHAPE}).markers
+    assert mesh.mesh_resource == "file:///meshes/a%20mug.obj"
+    assert (mesh.scale.x, mesh.scale.y, mesh.scale.z) == (0.001, 0.001, 0.001)
+    assert mesh.action == Marker.ADD
+    assert len(axes.points) == len(axes.colors) == 6
+    assert (mesh.ns, axes.ns) == ("mug_1/mesh", "mug_1/axes")
+    lost = messages.marker_array([tracked(TrackState.LOST)], {"mug": SHAPE}).markers
+    assert {m.action for m in lost} == {Marker.DELETE}
+
+
+def test_rosbags_decodes_what_we_serialize():
+    """An independent CDR reader with its own message definitions sees the same fields."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for message, name in (
+        (messages.pose_stamped(tracked()), "geometry_msgs/msg/PoseStamped"),
+        (messages.transform_stamped(tracked(), ""), "geometry_msgs/msg/TransformStamped"),
+    ):
+        read = store.deserialize_cdr(serialize_message(message), name)
+        assert read.header.stamp.sec * 10**9 + read.header.stamp.nanosec == STAMP
+        assert read.header.frame_id == "camera_color_optical_frame"
+    array = messages.marker_array([tracked()], {"mug": SHAPE})
+    read = store.deserialize_cdr(serialize_message(array), "visualization_msgs/msg/MarkerArray")
+    assert [m.ns for m in read.markers] == ["mug_1/mesh", "mug_1/axes"]
+
+
+class Fields(SimpleNamespace):
+    """A message whose fields are made when they are first named, as deep as they go."""
+
+    def __getattr__(self, name: str) -> Fields:
+        setattr(self, name, Fields())
+        return getattr(self, name)
+
+
+@pytest.fixture()
+def vision_msgs(monkeypatch):
+    """vision_msgs 4's three messages by their fields: the package is not on PyPI."""
+    module = SimpleNamespace(
+        Detection3DArray=lambda header: Fields(header=header, detections=[]),
+        Detection3D=lambda header, id: Fields(header=header, id=id, results=[]),
+        ObjectHypothesisWithPose=Fields,
+    )
+    monkeypatch.setattr(compat, "vision_msgs", module)
+
+
+def test_detections_carry_class_score_pose_and_the_meshs_box(vision_msgs):
+    head = messages.header(STAMP, "camera_color_optical_frame")
+    array = messages.detection_array([tracked()], {"mug": SHAPE}, head)
+    (detection,) = array.detections
+    assert array.header == detection.header == head
+    assert detection.id == "mug_1"
+    (result,) = detection.results
+    assert (result.hypothesis.class_id, result.hypothesis.score) == ("mug", 0.87)
+    assert result.pose.pose.position.z == pytest.approx(0.8)
+    size, center = detection.bbox.size, detection.bbox.center.position
+    assert (size.x, size.y, size.z) == pytest.approx((0.1, 0.2, 0.3))
+    # The box's centre (0.05, 0, 0.15) of the mesh frame, turned by 90 degrees about z.
+    assert (center.x, center.y, center.z) == pytest.approx((0.1, -0.15, 0.95))
+
+
+def test_without_vision_msgs_detections_are_refused(monkeypatch):
+    monkeypatch.setattr(compat, "vision_msgs", None)
+    with pytest.raises(RuntimeError, match="vision_msgs"):
+        messages.detection_array([], {}, messages.header(0, "camera"))
+
+
+def test_missing_packages_are_named_with_their_consequence(monkeypatch):
+    monkeypatch.setattr(
+        compat, "_CONSEQUENCES", (("tf2_ros", None, "no /tf is broadcast"), ("vision_msgs", object(), "never said"))
+    )
+    (sentence,) = compat.missing()
+    assert "tf2_ros is not installed: no /tf is broadcast" in sentence
+    assert "tf2-ros" in sentence

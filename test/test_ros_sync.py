@@ -1,0 +1,135 @@
+"""Pairs by stamp: newest wins, exact and approximate, counted; the order of frames in time."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rfdetr_foundationpose.ros import sync
+from rfdetr_foundationpose.ros.inputs import StampGuard
+
+MS = 1_000_000
+
+
+def message(ms: float) -> SimpleNamespace:
+    sec, nanosec = divmod(round(ms * MS), 10**9)
+    return SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec)), ms=ms)
+
+
+class Bench:
+    """Two filters, a pair synchronizer, and the pairs that came out."""
+
+    def __init__(self, slop: float | None = None, module: object = None) -> None:
+        self.rgb, self.depth = sync.SimpleFilter(), sync.SimpleFilter()
+        self.pairs: list[tuple[float, float]] = []
+        self.sync = sync.PairSynchronizer(
+            self.rgb, self.depth, lambda a, b: self.pairs.append((a.ms, b.ms)), slop, module
+        )
+
+    def feed(self, *events: tuple[str, float]) -> None:
+        for name, ms in events:
+            getattr(self, name).signalMessage(message(ms))
+
+
+def test_exact_pairs_in_any_order_of_arrival():
+    bench = Bench()
+    bench.feed(("rgb", 0), ("depth", 0), ("depth", 33), ("rgb", 33), ("rgb", 66), ("depth", 66.000001))
+    assert bench.pairs == [(0, 0), (33, 33)]
+
+
+def test_a_match_discards_what_is_older():
+    bench = Bench()
+    bench.feed(("rgb", 0), ("rgb", 33), ("depth", 33), ("depth", 0))
+    assert bench.pairs == [(33, 33)]
+    assert bench.sync.counts() == {"rgb": 2, "depth": 2, "pairs": 1, "unmatched_rgb": 1, "unmatched_depth": 0}
+
+
+def test_approximate_takes_the_nearest_within_slop():
+    bench = Bench(slop=0.02)
+    bench.feed(("depth", 0), ("depth", 30), ("rgb", 22))
+    assert bench.pairs == [(22, 30)]
+    bench.feed(("rgb", 60), ("depth", 81))
+    assert len(bench.pairs) == 1
+
+
+def test_a_steady_shift_of_20_ms_pairs_every_frame():
+    bench = Bench(slop=0.021)
+    for i in range(50):
+        bench.feed(("depth", 100 * i + 20), ("rgb", 100 * i))
+    assert bench.pairs == [(100 * i, 100 * i + 20) for i in range(50)]
+
+
+def test_unmatched_are_counted_and_the_queues_are_bounded():
+    bench = Bench()
+    for i in range(100):
+        bench.feed(("rgb", 33 * i), ("depth", 33 * i + 7))
+    counts = bench.sync.counts()
+    assert counts["pairs"] == 0
+    assert counts["unmatched_rgb"] == counts["unmatched_depth"] == 100 - sync.PairSynchronizer.QUEUE
+
+
+def test_every_message_is_paired_waiting_or_unmatched():
+    rng = random.Random(0)
+    bench = Bench(slop=0.01)
+    for i in range(500):
+        events = [("rgb", 33 * i + rng.uniform(-4, 4)), ("depth", 33 * i + rng.uniform(-9, 9))]
+        rng.shuffle(events)
+        bench.feed(*[e for e in events if rng.random() > 0.2])
+    counts = bench.sync.counts()
+    assert counts["pairs"] == len(bench.pairs) > 200
+    assert all(abs(a - b) <= 10 for a, b in bench.pairs)
+    assert [a for a, _ in bench.pairs] == sorted(a for a, _ in bench.pairs)
+    for name in ("rgb", "depth"):
+        waiting = counts[name] - counts["pairs"] - counts[f"unmatched_{name}"]
+        assert 0 <= waiting <= sync.PairSynchronizer.QUEUE
+
+
+def test_clear_forgets_what_waits():
+    bench = Bench()
+    bench.feed(("rgb", 0))
+    bench.sync.clear()
+    bench.feed(("depth", 0))
+    assert bench.pairs == []
+
+
+def test_message_filters_is_used_through_the_same_interface():
+    """A module with message_filters' names takes the place of ours."""
+    made = []
+
+    class TimeSynchronizer(sync.TimeSynchronizer):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(args)
+
+    module = SimpleNamespace(
+        TimeSynchronizer=TimeSynchronizer, ApproximateTimeSynchronizer=sync.ApproximateTimeSynchronizer
+    )
+    bench = Bench(module=module)
+    bench.feed(("rgb", 5), ("depth", 5))
+    assert bench.pairs == [(5, 5)]
+    assert made[0][1] == sync.PairSynchronizer.QUEUE
+
+
+@pytest.mark.parametrize(("size", "slop"), [(0, 0.1), (5, -0.1)])
+def test_impossible_settings_are_refused(size, slop):
+    with pytest.raises(ValueError, match="must"):
+        sync.ApproximateTimeSynchronizer([sync.SimpleFilter()], size, slop)
+
+
+def test_stamps_in_order_late_and_after_a_jump():
+    guard = StampGuard()
+    assert [guard.check(ms * MS) for ms in (0, 33, 66, 50, 99)] == ["ok", "ok", "ok", "late", "ok"]
+    assert guard.check(99 * MS) == "late"
+    assert guard.check(99 * MS - 2_000 * MS) == "jump"
+    assert guard.check(99 * MS - 1_950 * MS) == "ok"
+
+
+def test_a_short_recording_that_loops_is_a_jump_after_a_few_frames():
+    guard = StampGuard()
+    loop = [guard.check(i * 30 * MS) for _ in range(2) for i in range(20)]
+    assert loop.count("jump") == 1
+    assert loop[-1] == "ok"

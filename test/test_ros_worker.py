@@ -1,0 +1,125 @@
+"""Newest wins, and the books balance."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rfdetr_foundationpose.ros.worker import Pair, Slot, Worker
+from rfdetr_foundationpose.types import InputError
+
+
+def pair(number: int) -> Pair:
+    return Pair(None, None, number, time.monotonic())
+
+
+def balanced(slot: Slot) -> bool:
+    tally = slot.tally()
+    return tally.received == tally.processed + sum(tally.dropped.values()) + tally.in_flight
+
+
+def run(handle, numbers, slot=None):
+    """A worker that was given the numbered pairs one by one; returns slot and reported errors."""
+    slot = slot or Slot()
+    errors: list[tuple[str, Exception]] = []
+    worker = Worker(slot, handle, lambda kind, error: errors.append((kind, error)))
+    worker.start()
+    for number in numbers:
+        slot.put(pair(number))
+        assert balanced(slot)
+        time.sleep(0.002)
+    deadline = time.monotonic() + 10
+    while slot.tally().in_flight and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert worker.stop(5)
+    return slot, errors
+
+
+def test_the_newest_is_processed_and_the_rest_counted_as_replaced():
+    seen: list[int] = []
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(p: Pair) -> None:
+        seen.append(p.stamp_ns)
+        begun.set()
+        assert release.wait(10)
+
+    slot = Slot()
+    worker = Worker(slot, handle, lambda *_: None)
+    worker.start()
+    slot.put(pair(0))
+    assert begun.wait(10)
+    for number in range(1, 6):
+        slot.put(pair(number))
+    assert worker.busy_for() > 0
+    release.set()
+    while slot.tally().in_flight:
+        time.sleep(0.005)
+    assert worker.stop(5)
+    assert seen == [0, 5]
+    assert slot.tally().dropped == {"replaced": 4}
+    assert slot.tally().processed == 2
+    assert worker.busy_for() == 0
+
+
+def test_skips_and_failures_are_counted_under_their_kind_and_do_not_end_the_thread():
+    def handle(p: Pair) -> None:
+        if p.stamp_ns % 3 == 1:
+            raise InputError("bad_depth", "depth is bad")
+        if p.stamp_ns % 3 == 2:
+            raise RuntimeError("unforeseen")
+
+    slot, errors = run(handle, range(60))
+    tally = slot.tally()
+    assert balanced(slot)
+    assert tally.in_flight == 0
+    assert tally.dropped["bad_depth"] > 0
+    assert tally.dropped["pipeline_error"] > 0
+    assert {kind for kind, _ in errors} == {"bad_depth", "pipeline_error"}
+
+
+def test_stop_drops_what_waits_and_start_goes_on():
+    slot, _ = run(lambda p: None, range(5))
+    before = slot.tally()
+    slot.put(pair(9))
+    slot.close("deactivated")
+    assert slot.tally().dropped.get("deactivated", 0) == before.dropped.get("deactivated", 0) + 1
+    slot, _ = run(lambda p: None, range(5), slot)
+    assert balanced(slot)
+    assert slot.tally().received == 11
+
+
+def test_stop_says_when_a_frame_does_not_end():
+    release = threading.Event()
+    slot = Slot()
+    worker = Worker(slot, lambda p: release.wait(20), lambda *_: None)
+    worker.start()
+    slot.put(pair(0))
+    while worker.busy_for() == 0:
+        time.sleep(0.002)
+    assert not worker.stop(0.05)
+    release.set()
+    assert worker.stop(5)
+
+
+def test_rate_and_silence():
+    slot = Slot()
+    assert slot.rate(0.0) == 0.0
+    assert slot.silence(0.0) is None
+    for i in range(11):
+        slot.put(Pair(None, None, i, 100 + i * 0.1))
+    assert slot.rate(101.0) == pytest.approx(10.0)
+    assert slot.silence(103.0) == pytest.approx(2.0)
+    assert slot.rate(200.0) == 0.0
+
+
+def test_refused_pairs_are_counted():
+    slot = Slot()
+    slot.refuse("out_of_order")
+    assert slot.tally().received == 1
+    assert slot.tally().dropped == {"out_of_order": 1}
+    assert balanced(slot)
