@@ -42,10 +42,9 @@ def replay(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
 ) -> None:
     """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
-    from ..config import ConfigError
     from ..objects import load_objects
     from ..replay.outputs import write_outputs
-    from ..replay.recording import Recording, RecordingError
+    from ..replay.recording import Recording
     from ..replay.report import comparison_table, result_tables
     from ..replay.result import compare, write_json
     from ..resources import default_objects_file
@@ -55,8 +54,10 @@ def replay(
         settings = read_settings(config, setting or [], objects)
         specs = load_objects(settings.objects_file or default_objects_file())
         stored = None if baseline is None else json.loads(baseline.read_text())
+        if stored is not None:
+            compare({}, stored)  # says now, not after the run, that the file is no result
         tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
-    except (ConfigError, RecordingError, OSError, json.JSONDecodeError) as error:
+    except (ValueError, OSError) as error:
         console.print(f"replay: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

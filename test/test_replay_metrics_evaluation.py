@@ -1,0 +1,125 @@
+"""Faulty masks, figures over attempts, and the readers of BOP folders and real frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+
+from rfdetr_foundationpose.overlay import OverlayModel, silhouette
+from rfdetr_foundationpose.replay.bop import BopDataset
+from rfdetr_foundationpose.replay.evaluation import Attempt, auc, detector_like_mask, summarize_attempts
+from rfdetr_foundationpose.replay.metrics import PoseError, symmetry_group
+from rfdetr_foundationpose.replay.ycbv import MUSTARD, load_frames, mustard
+
+YCBV = Path(__file__).resolve().parents[2] / "shared" / "realdata" / "ycbv"
+
+
+def test_faulty_mask_grows_loses_a_bite_and_is_reproducible():
+    mask = np.zeros((200, 200), np.bool_)
+    mask[60:140, 60:140] = True
+    grown = detector_like_mask(mask, np.random.default_rng(0), dilate=4, bite=0.0)
+    assert grown[56, 100]
+    assert not grown[54, 100]
+    assert (grown & mask).sum() == mask.sum()
+    faulty = detector_like_mask(mask, np.random.default_rng(0), dilate=4, bite=0.15)
+    lost = (mask & ~faulty).sum() / mask.sum()
+    assert 0.05 < lost < 0.3
+    np.testing.assert_array_equal(faulty, detector_like_mask(mask, np.random.default_rng(0), dilate=4, bite=0.15))
+    assert not detector_like_mask(np.zeros_like(mask), np.random.default_rng(0)).any()
+
+
+def attempt(step: str, adds_mm: float | None, object: str = "mug", confidence: float = 0.9) -> Attempt:
+    error = None if adds_mm is None else PoseError(adds_mm, 1.0, adds_mm, adds_mm, adds_mm / 100)
+    return Attempt("s", 0, object, step, 10.0, error, "" if error else "refused: no depth", confidence)
+
+
+def test_summary_separates_steps_and_objects_and_counts_refusals():
+    attempts = [attempt("register", 5.0), attempt("register", 50.0, confidence=0.2), attempt("register", None, "box")]
+    attempts.append(attempt("track", 1.0))
+    summary = summarize_attempts(attempts)
+    register = summary["register"]
+    assert register["all"]["attempts"] == 3
+    assert register["all"]["refused"] == 1
+    assert register["all"]["adds_recall_0.1d"] == pytest.approx(1 / 3)
+    assert register["by_object"]["box"]["translation_error_mm"]["p50"] is None
+    assert register["all"]["confidence_right"] == 0.9
+    assert register["all"]["confidence_wrong"] == 0.2
+    assert summary["track"]["all"]["adds_recall_0.1d"] == 1.0
+
+
+def test_auc_is_the_area_under_the_recall_curve():
+    errors = [PoseError(0, 0, 0, mm, 0) for mm in (0.0, 50.0, 100.0, 500.0)]
+    thresholds = np.linspace(0, 100, 2_001)
+    curve = np.mean([[e.adds_mm < t for t in thresholds] for e in errors], axis=0)
+    assert auc(errors) == pytest.approx(np.trapezoid(curve, thresholds) / 100, abs=1e-3)
+    assert auc([*errors, None]) == pytest.approx(4 / 5 * auc(errors))
+    assert auc([]) is None
+
+
+@pytest.fixture
+def bop(tmp_path) -> Path:
+    scene = tmp_path / "test" / "000007"
+    for folder in ("rgb", "depth", "mask_visib"):
+        (scene / folder).mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    trimesh.creation.box(extents=(100, 60, 40)).export(tmp_path / "models" / "obj_000002.ply")
+    # A half turn about z through x = 10 mm.
+    turn = [-1, 0, 0, 20, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    info = {"2": {"symmetries_discrete": [turn], "symmetries_continuous": [{"axis": [0, 1, 0], "offset": [0, 0, 5]}]}}
+    (tmp_path / "models" / "models_info.json").write_text(json.dumps(info))
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    rgb[..., 2] = 250  # red in OpenCV's order
+    cv2.imwrite(str(scene / "rgb/000003.png"), rgb)
+    cv2.imwrite(str(scene / "depth/000003.png"), np.full((48, 64), 5000, np.uint16))
+    cv2.imwrite(str(scene / "mask_visib/000003_000000.png"), np.eye(48, 64, dtype=np.uint8) * 255)
+    truth = {"cam_R_m2c": np.eye(3).ravel().tolist(), "cam_t_m2c": [10, 20, 500], "obj_id": 2}
+    (scene / "scene_gt.json").write_text(json.dumps({"3": [truth]}))
+    camera = {"cam_K": [100, 0, 32, 0, 100, 24, 0, 0, 1], "depth_scale": 0.1}
+    (scene / "scene_camera.json").write_text(json.dumps({"3": camera}))
+    (scene / "scene_gt_info.json").write_text(json.dumps({"3": [{"visib_fract": 0.75}]}))
+    return tmp_path
+
+
+def test_bop_folder_is_read_in_metres_and_rgb(bop):
+    dataset = BopDataset(bop)
+    ((scene, image, frame, (instance,)),) = list(dataset)
+    assert (scene, image) == ("000007", 3)
+    assert frame.rgb[0, 0].tolist() == [250, 0, 0]
+    assert frame.depth[0, 0] * frame.depth_scale == pytest.approx(0.5)
+    np.testing.assert_allclose(instance.T_cam_obj[:3, 3], (0.01, 0.02, 0.5))
+    assert instance.mask.sum() == 48
+    assert (instance.object, instance.visibility) == ("obj_000002", 0.75)
+    (spec,) = dataset.specs
+    assert spec.scale == 0.001
+    assert spec.continuous[0].point == pytest.approx((0, 0, 0.005))
+    turn = symmetry_group(spec.discrete)[1]
+    np.testing.assert_allclose(turn[:3, 3], (0.02, 0, 0), atol=1e-9)
+    np.testing.assert_allclose(turn[:3, :3], np.diag([-1.0, -1.0, 1.0]), atol=1e-9)
+
+
+def test_a_folder_that_is_no_bop_data_set_says_what_is_missing(bop, tmp_path_factory):
+    with pytest.raises(FileNotFoundError, match=r"scene_gt\.json"):
+        BopDataset(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(FileNotFoundError, match="val"):
+        BopDataset(bop, "val")
+
+
+@pytest.mark.skipif(not YCBV.is_dir(), reason="the real YCB-Video frames are not here")
+def test_real_frames_agree_with_their_ground_truth():
+    """The projected mesh lies where depth says it is: units, intrinsics and frames are read right."""
+    frames = [f for f in load_frames(YCBV) if MUSTARD in f.truths]
+    assert frames
+    model = OverlayModel.load(mustard(YCBV))
+    for real in frames:
+        T = real.truths[MUSTARD]
+        mask = silhouette(model, T, real.frame.camera) > 0
+        measured = real.frame.depth[mask] * real.frame.depth_scale
+        measured = measured[measured > 0]
+        centre = T @ np.append((model.low + model.high) / 2, 1.0)
+        assert mask.sum() > 1000
+        assert np.median(np.abs(measured - centre[2])) < 0.06, real.name
