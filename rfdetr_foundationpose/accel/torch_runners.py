@@ -198,37 +198,33 @@ class CompileRunner(HalfRunner):
 
     def _build(self, key: Key) -> Body:
         begin = time.perf_counter()
-        example = self._example(key, self.dtype)
+        # static inputs, so that strides of a later call cannot ask for another compilation
+        rendered_in, observed_in = self._example(key, self.dtype)
         compiled = torch.compile(self.body.eval(), dynamic=False, fullgraph=True)
-        run = self._inference(compiled)
+        body = self._inference(compiled)
         try:
             import torch._dynamo.config as dynamo
 
             limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
             with dynamo.patch({limit: 64}):  # type: ignore[attr-defined]  # one compilation per batch size, none later
-                run(*example)
+                body(rendered_in, observed_in)
         except Exception as error:  # inductor raises whatever its compiler raised
             raise RungUnavailable(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
         self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
-        if self.device.type != "cuda":
-            return run
-        rendered_in, observed_in = example
         program = GraphedProgram(
-            lambda: compiled(rendered_in, observed_in),
-            self.device,
-            name=f"{self.label} batch {key[0]}",
-            pool=self._pool,
+            lambda: body(rendered_in, observed_in), self.device, name=f"{self.label} batch {key[0]}", pool=self._pool
         )
         program.prepare()
 
-        def replay(rendered: Tensor, observed: Tensor) -> Outputs:
-            if torch.cuda.is_current_stream_capturing():
-                return tuple(compiled(rendered, observed))
+        def run(rendered: Tensor, observed: Tensor) -> Outputs:
             rendered_in.copy_(rendered)
             observed_in.copy_(observed)
-            return tuple(program.replay())
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                return body(rendered_in, observed_in)
+            outputs: Outputs = program.replay()
+            return outputs
 
-        return replay
+        return run
 
 
 def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Tensor, Tensor]) -> str:

@@ -1,0 +1,88 @@
+"""GraphedProgram: one interface, replay on CUDA and eager runs elsewhere, everything counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rfdetr_foundationpose.accel.graph import GraphedProgram
+
+
+class Accumulator:
+    """out = weights @ x, in static buffers."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.weights = torch.rand(4, 4, device=device)
+        self.x = torch.zeros(4, device=device)
+        self.runs = 0
+
+    def __call__(self) -> torch.Tensor:
+        self.runs += 1
+        return self.weights @ self.x
+
+
+def test_cpu_runs_the_body_and_says_why():
+    body = Accumulator()
+    program = GraphedProgram(body, "cpu", name="step")
+    assert "step: CUDA graphs need a CUDA device" in program.degraded
+    for value in (1.0, 2.0):
+        body.x.fill_(value)
+        torch.testing.assert_close(program(), body.weights.sum(1) * value)
+    assert not program.captured
+    assert (program.counters.captures, program.counters.recaptures, program.counters.replays) == (1, 0, 0)
+    assert program.counters.eager_runs == 2
+
+
+def test_a_new_key_prepares_again_and_is_counted():
+    said: list[str] = []
+    program = GraphedProgram(Accumulator(), "cpu", name="step", log=said.append)
+    program.prepare(("640x480", 2))
+    program(("640x480", 2))
+    assert program.counters.recaptures == 0 and said == []
+    program(("1280x720", 2))
+    program(("1280x720", 2))
+    assert program.counters.captures == 2 and program.counters.recaptures == 1
+    assert len(said) == 1 and "1280x720" in said[0]
+    assert program.counters.last_capture_ms > 0
+
+
+@pytest.mark.gpu
+def test_replay_equals_eager_and_reads_new_inputs():
+    body = Accumulator("cuda")
+    program = GraphedProgram(body, "cuda", name="step")
+    program.prepare()
+    assert program.captured and program.degraded == ""
+    runs = body.runs
+    for value in (1.0, -3.0):
+        body.x.fill_(value)
+        torch.testing.assert_close(program(), body.weights.sum(1) * value)
+    assert body.runs == runs, "a replay must not run Python"
+    assert program.counters.replays == 2 and program.counters.eager_runs == 0
+
+
+@pytest.mark.gpu
+def test_two_programs_share_a_pool():
+    pool = torch.cuda.graph_pool_handle()
+    bodies = [Accumulator("cuda") for _ in range(2)]
+    programs = [GraphedProgram(body, "cuda", pool=pool) for body in bodies]
+    for program in programs:
+        program.prepare()
+    for i in (0, 1, 0, 1):
+        bodies[i].x.fill_(i + 2.0)
+        programs[i]()
+    for i in (1, 0):
+        torch.testing.assert_close(programs[i].outputs, bodies[i].weights.sum(1) * (i + 2.0))
+
+
+@pytest.mark.gpu
+def test_a_failed_capture_is_said_and_runs_eagerly():
+    x = torch.ones(4, device="cuda")
+    before = torch.cuda.current_stream()
+    said: list[str] = []
+    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", log=said.append)
+    program.prepare()
+    assert torch.cuda.current_stream() == before
+    assert not program.captured
+    assert "capture failed" in program.degraded and said == [program.degraded]
+    x.fill_(2.0)
+    torch.testing.assert_close(program(), torch.full_like(x, 16.0))

@@ -1,0 +1,175 @@
+"""The ladder: every rung gives the network's answers, and one that cannot run says so and gives way."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from rfdetr_foundationpose.accel import Runner, RungUnavailable, make_runner, resolve_auto
+from rfdetr_foundationpose.accel.base import as_tuple
+from rfdetr_foundationpose.accel.runner import NEXT, RUNGS
+from rfdetr_foundationpose.accel.torch_runners import half_dtype
+from rfdetr_foundationpose.config import RUNGS as CONFIG_RUNGS
+from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+
+SIZE = 64
+CROP = (6, SIZE)
+NETWORKS = {"refiner": RefineNet, "scorer": ScoreNet}
+CPU_RUNGS = [
+    "reference",
+    "eager",
+    "half",
+    "traced",
+    "onnxruntime",
+    pytest.param("compile", marks=pytest.mark.slow),
+]
+
+
+def network(role: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return NETWORKS[role](width=0.125, crop_size=SIZE).eval()
+
+
+def crops(n: int, device: str = "cpu", seed: int = 5) -> torch.Tensor:
+    return torch.rand(n, 6, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def agree(runner: Runner, module: nn.Module, a: torch.Tensor, b: torch.Tensor) -> None:
+    with torch.inference_mode():
+        expected = as_tuple(module(a, b))
+    found = runner(a, b)
+    tolerance = 1e-4 if runner.dtype is torch.float32 else 3e-2
+    assert len(found) == len(expected)
+    for e, f in zip(expected, found, strict=True):
+        assert f.dtype is torch.float32 and f.shape == e.shape
+        torch.testing.assert_close(f, e, rtol=0, atol=tolerance * e.abs().max().item())
+
+
+@pytest.mark.parametrize("role", NETWORKS)
+@pytest.mark.parametrize("rung", CPU_RUNGS)
+def test_every_rung_gives_the_networks_answers(rung, role, tmp_path):
+    if rung == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    module = network(role)
+    said: list[str] = []
+    runner = make_runner(module, rung, "cpu", said.append, label=role, crop=CROP, batches=(1, 4), cache_dir=tmp_path)
+    assert isinstance(runner, Runner)
+    assert (runner.name, runner.degraded) == (rung, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for batch in (4, 1):
+            agree(runner, module, crops(batch), crops(batch, seed=6))
+        assert runner.late_prepares == 0
+        channels_last = crops(4).contiguous(memory_format=torch.channels_last)
+        agree(runner, module, channels_last, crops(1, seed=6))  # one observed crop for all hypotheses
+        assert runner.late_prepares == 1
+
+
+def test_settings_and_ladder_name_the_same_rungs():
+    assert set(CONFIG_RUNGS) == {"auto", *RUNGS}
+    for device, table in NEXT.items():
+        for start in RUNGS:
+            seen, rung = [], start
+            while rung is not None:
+                assert rung not in seen, f"{device}: {start} goes round in circles"
+                seen.append(rung)
+                rung = table.get(rung)
+            assert seen[-1] == "eager", f"{device}: {start} ends at {seen[-1]}"
+
+
+def test_auto_is_a_rung_that_runs_here():
+    said: list[str] = []
+    runner = make_runner(network("refiner"), "auto", "cpu", said.append, crop=CROP)
+    assert runner.name == resolve_auto("cpu")
+    assert runner.degraded == ""
+    assert resolve_auto("cuda") == "cuda_graph"
+
+
+@pytest.mark.parametrize("rung", ["cuda_graph", "tensorrt"])
+def test_a_rung_that_needs_a_gpu_says_so_and_gives_way(rung, tmp_path):
+    module = network("refiner")
+    said: list[str] = []
+    runner = make_runner(module, rung, "cpu", said.append, label="refiner", crop=CROP, cache_dir=tmp_path)
+    assert runner.name in ("onnxruntime", "traced")
+    assert f"refiner: {rung} not available" in runner.degraded and "CUDA" in runner.degraded
+    assert any(line.startswith(f"refiner: {rung} not available") and "trying" in line for line in said)
+    agree(runner, module, crops(2), crops(2, seed=6))
+    with pytest.raises(RungUnavailable, match="CUDA"):
+        make_runner(module, rung, "cpu", said.append, crop=CROP, fallback=False)
+
+
+def test_missing_onnxruntime_gives_way_to_traced(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    said: list[str] = []
+    runner = make_runner(network("refiner"), "onnxruntime", "cpu", said.append, crop=CROP, cache_dir=tmp_path)
+    assert runner.name == "traced"
+    assert "onnxruntime is not installed" in runner.degraded
+
+
+class Explodes(nn.Module):
+    """A small difference of large numbers: right in FP32, infinite in FP16, lost in BF16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 4, 1)
+        nn.init.constant_(self.conv.weight, 2e5)
+        nn.init.constant_(self.conv.bias, 1e8)
+
+    def forward(self, a, b):
+        return (self.conv(a) - self.conv(b)).mean(dim=(2, 3)), a.mean(dim=(2, 3))
+
+
+def test_a_rung_with_wrong_results_is_refused():
+    if half_dtype(torch.device("cpu"))[0] is torch.float32:
+        pytest.skip("this CPU runs half in FP32")
+    said: list[str] = []
+    runner = make_runner(Explodes().eval(), "half", "cpu", said.append, crop=CROP)
+    assert runner.name == "eager"
+    assert "differ from FP32 eager" in runner.degraded
+
+
+def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
+    pytest.importorskip("onnxruntime")
+    first, second = network("refiner", 0), network("refiner", 1)
+    for module in (first, second, first):
+        runner = make_runner(module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path)
+        agree(runner, module, crops(2), crops(2, seed=6))
+    files = sorted((tmp_path / "onnx").glob("*.onnx"))
+    assert len(files) == 2
+    files[0].write_bytes(b"not onnx")
+    for module in (first, second):
+        runner = make_runner(module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path)
+        agree(runner, module, crops(2), crops(2, seed=6))
+
+
+def test_bad_arguments_are_named():
+    module = network("refiner")
+    with pytest.raises(ValueError, match=r"rung='warp' must be one of auto, reference"):
+        make_runner(module, "warp", "cpu")
+    runner = make_runner(module, "eager", "cpu", crop=CROP)
+    with pytest.raises(ValueError, match="observed=2"):
+        runner.prepare(4, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("role", NETWORKS)
+@pytest.mark.parametrize("rung", ["half", "traced", "compile", "cuda_graph"])
+def test_gpu_rungs_agree_and_do_not_synchronize(rung, role):
+    module = network(role)
+    runner = make_runner(module, rung, "cuda", lambda _: None, label=role, crop=CROP, batches=(1, 2, 4))
+    assert runner.name == rung, runner.degraded
+    reference = network(role).cuda()
+    for batch in (1, 2, 4):
+        agree(runner, reference, crops(batch, "cuda"), crops(batch, "cuda", seed=6))
+    a, b = crops(2, "cuda"), crops(2, "cuda", seed=7)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first = [o.clone() for o in runner(a, b)]
+        second = [o.clone() for o in runner(a, b)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
