@@ -82,6 +82,7 @@ setup(
             "ruff>=0.9",
             "mypy>=1.13",
             "onnxruntime>=1.17",
+            "setuptools>=70.1",  # the packaging tests build a wheel without network
             "types-PyYAML",
             "scipy-stubs; python_version >= '3.11'",
         ],
