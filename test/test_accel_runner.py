@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfdetr_foundationpose.accel import Runner, RungUnavailable, make_runner, resolve_auto
+from rfdetr_foundationpose.accel import RungUnavailable, Runner, make_runner, resolve_auto
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.runner import NEXT, RUNGS
 from rfdetr_foundationpose.accel.torch_runners import half_dtype
@@ -136,13 +136,17 @@ def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
     pytest.importorskip("onnxruntime")
     first, second = network("refiner", 0), network("refiner", 1)
     for module in (first, second, first):
-        runner = make_runner(module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path)
+        runner = make_runner(
+            module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path
+        )
         agree(runner, module, crops(2), crops(2, seed=6))
     files = sorted((tmp_path / "onnx").glob("*.onnx"))
     assert len(files) == 2
     files[0].write_bytes(b"not onnx")
     for module in (first, second):
-        runner = make_runner(module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path)
+        runner = make_runner(
+            module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path
+        )
         agree(runner, module, crops(2), crops(2, seed=6))
 
 
