@@ -78,13 +78,7 @@ def test_every_import_is_declared_for_pip():
 def test_every_ros_import_is_declared_for_rosdep():
     depends = {e.text for e in manifest().iter("exec_depend")}
     for name in imported():
-        if (
-            name in ROS_ONLY
-            or name == "rclpy"
-            or name.endswith("_msgs")
-            or name.endswith("_srvs")
-            or name == "builtin_interfaces"
-        ):
+        if name in ROS_ONLY or name == "rclpy" or name.endswith(("_msgs", "_srvs")) or name == "builtin_interfaces":
             assert name in depends, f"{name} is imported but not in package.xml"
     assert manifest().find("export/build_type").text == "ament_python"
 
