@@ -8,7 +8,7 @@ from torch import nn
 
 from rfdetr_foundationpose.accel.attention import PlainAttention, plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
-from rfdetr_foundationpose.accel.fold import ConvReLU, count_batch_norms, fold_batch_norm, fuse_conv_relu
+from rfdetr_foundationpose.accel.fold import ConvReLU, StemReLU, count_batch_norms, fold_batch_norm, fuse_conv_relu
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 SIZE = 64
@@ -39,9 +39,10 @@ def crops(n: int) -> torch.Tensor:
         fold_batch_norm,
         plain_attention,
         lambda m: fuse_conv_relu(fold_batch_norm(m)),
-        lambda m: fuse_conv_relu(plain_attention(fold_batch_norm(m))),
+        lambda m: fuse_conv_relu(fold_batch_norm(m), stem=True),
+        lambda m: fuse_conv_relu(plain_attention(fold_batch_norm(m)), stem=True).to(memory_format=torch.channels_last),
     ],
-    ids=["fold", "attention", "fuse", "all"],
+    ids=["fold", "attention", "fuse", "stem", "all"],
 )
 def test_rewrites_keep_the_outputs(kind, observed, rewrite):
     network = lively(kind)
@@ -67,6 +68,8 @@ def test_every_norm_and_relu_is_taken_in(kind):
     assert count_batch_norms(folded) == 0
     assert sum(isinstance(m, ConvReLU) for m in fused.modules()) == convolutions
     assert not any(isinstance(m, nn.Conv2d) for m in fused.modules())
+    stems = [m for m in fuse_conv_relu(folded, stem=True).modules() if isinstance(m, StemReLU)]
+    assert [tuple(m.weight.shape) for m in stems] == [(8, 24, 4, 4)]
     assert sum(isinstance(m, PlainAttention) for m in plain_attention(network).modules()) == 2
 
 

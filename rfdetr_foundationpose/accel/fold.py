@@ -107,18 +107,52 @@ class ConvReLU(nn.Module):
         return F.relu_(y if residual is None else y.add_(residual))
 
 
-def fuse_conv_relu(module: nn.Module) -> nn.Module:
-    """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls."""
+class StemReLU(ConvReLU):
+    """The 7x7 stride-2 stem as a 4x4 stride-1 convolution over 2x2 pixel blocks, the same sums in another order.
+
+    Six input channels leave tensor cores idle and misaligned; 24 do not. Height and width must be even.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv)
+        if not self.fits(conv):
+            raise ValueError(f"StemReLU stands for a 7x7 stride-2 convolution with padding 3, not {conv}")
+        padded = F.pad(conv.weight.detach(), (1, 0, 1, 0))
+        out, channels = padded.shape[:2]
+        blocks = padded.view(out, channels, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4)
+        self.weight = nn.Parameter(blocks.reshape(out, 4 * channels, 4, 4).contiguous(), requires_grad=False)
+        self.stride, self.padding = [1, 1], [0, 0]
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether a convolution has the geometry of the stem."""
+        geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return geometry == ((7, 7), (2, 2), (3, 3), (1, 1), 1)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        n, channels, height, width = x.shape
+        h, w = height // 2, width // 2
+        blocks = x.new_zeros((n, h + 3, w + 3, 4 * channels))
+        inner = blocks[:, 2 : h + 2, 2 : w + 2].unflatten(3, (2, 2, channels))
+        inner.copy_(x.permute(0, 2, 3, 1).unflatten(2, (w, 2)).unflatten(1, (h, 2)).transpose(2, 3))
+        return super().forward(blocks.permute(0, 3, 1, 2), residual)
+
+
+def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
+    """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls.
+
+    stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs even image sizes.
+    """
     fused = copy.deepcopy(module)
     for name, traced in _traced_parts(fused).items():
-        _fuse_part(traced)
+        _fuse_part(traced, stem)
         if not name:
             return traced
         set_submodule(fused, name, traced)
     return fused
 
 
-def _fuse_part(traced: fx.GraphModule) -> None:
+def _fuse_part(traced: fx.GraphModule, stem: bool) -> None:
     graph = traced.graph
     _remove_identities(traced)
     for relu in list(graph.nodes):
@@ -134,7 +168,9 @@ def _fuse_part(traced: fx.GraphModule) -> None:
         if not _fusable(conv, traced) or not isinstance(source, fx.Node) or not isinstance(conv, fx.Node):
             continue
         name = str(conv.target).replace(".", "_") + "_relu"
-        traced.add_submodule(name, ConvReLU(traced.get_submodule(str(conv.target))))  # type: ignore[arg-type]
+        layer = traced.get_submodule(str(conv.target))
+        assert isinstance(layer, nn.Conv2d)
+        traced.add_submodule(name, StemReLU(layer) if stem and StemReLU.fits(layer) else ConvReLU(layer))
         with graph.inserting_before(relu):
             args = (conv.args[0],) if residual is None else (conv.args[0], residual)
             fused = graph.call_module(name, args)

@@ -116,8 +116,8 @@ class TracedRunner(HalfRunner):
 class GraphRunner(HalfRunner):
     """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
 
-    Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel, or in separate
-    ones) the one that is faster here is kept for each batch size.
+    Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel or in separate
+    ones, the stem over pixels or over blocks of pixels) the one that is fastest here is kept for each batch size.
     """
 
     name = "cuda_graph"
@@ -130,12 +130,13 @@ class GraphRunner(HalfRunner):
         super().__init__(module, device, crop, label, log)
         self._pool = pool or torch.cuda.graph_pool_handle()
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
-        fused = FloatOutputs(fuse_conv_relu(self.body.network), self.dtype)
-        reason = _disagreement(self.body, fused, self._example((2, 2), self.dtype))
-        if reason:
-            log(f"{label}: fused cuDNN convolutions are left out: {reason}")
-        else:
-            self._bodies["fused"] = fused
+        for name, stem in (("fused", False), ("fused with blocked stem", True)):
+            fused = FloatOutputs(fuse_conv_relu(self.body.network, stem=stem), self.dtype)
+            reason = _disagreement(self.body, fused, self._example((2, 2), self.dtype))
+            if reason:
+                log(f"{label}: {name} convolutions are left out: {reason}")
+            else:
+                self._bodies[name] = fused
         self.chosen: dict[Key, str] = {}
 
     def _build(self, key: Key) -> Body:
