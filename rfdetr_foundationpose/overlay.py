@@ -169,6 +169,8 @@ def _line(
 
 def _label(image: NDArray[np.uint8], text: str, at: tuple[int, int], color: Sequence[int], line: int) -> None:
     """Text with a dark rim, readable on any ground."""
-    scale = 0.45 * line
-    for rim, ink in ((2 * line + 1, (0, 0, 0)), (line, color)):
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, rim, cv2.LINE_AA)
+    x, y = at
+    # A rim of thicker strokes would not lie under the text: OpenCV 5 spaces letters by their thickness.
+    rim = [(x + dx, y + dy, (0, 0, 0)) for dx in (-line, 0, line) for dy in (-line, 0, line)]
+    for left, base, ink in [*rim, (x, y, color)]:
+        cv2.putText(image, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.45 * line, ink, line, cv2.LINE_AA)

@@ -22,11 +22,14 @@ from .node import PipelineFactory, PoseNode
 THREADS = 3
 # Seconds that the threads get to end after SIGINT; what is stuck in native code longer is left behind.
 GRACE = 1.2
+# How long a thread that draws may hold the interpreter while a pose waits for it, in seconds (Python's default: 0.005).
+SWITCH_INTERVAL = 0.0005
 
 
 def main(args: Sequence[str] | None = None, factory: PipelineFactory = Pipeline.build) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
