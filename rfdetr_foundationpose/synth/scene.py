@@ -265,23 +265,25 @@ def place_on_table(
     rows = np.arange(count)
     for m in range(slots):
         index = np.maximum(mesh[:, m], 0)
-        pick = (rng.random(count)[:, None] > assets.rest_cumulative[index] + 1e-9).sum(axis=1).clip(max=MAX_POSES - 1)
+        pick = (
+            (rng.random((count,))[:, None] > assets.rest_cumulative[index] + 1e-9).sum(axis=1).clip(max=MAX_POSES - 1)
+        )
         R = assets.rest_rotation[index, pick]
         height = assets.rest_height[index, pick].copy()
         size = assets.rest_reach[index, pick].copy()
-        hover = rng.random(count) < lift
+        hover = rng.random((count,)) < lift
         R[hover] = np.eye(3)
         free = Rotation.from_quat(rng.normal(size=(count, 4))).as_matrix()
         yaw = Rotation.from_euler("z", rng.uniform(0, 2 * np.pi, (count, 1))).as_matrix()
         R = np.where(hover[:, None, None], free, yaw) @ R
-        height[hover] = assets.radius[index][hover] + rng.exponential(0.08, count)[hover]
+        height[hover] = assets.radius[index][hover] + rng.exponential(0.08, (count,))[hover]
         size[hover] = assets.radius[index][hover]
         candidate = rng.normal(0, 1, (count, tries, 2)) * spread[:, None, None]
         gap = np.linalg.norm(candidate[:, :, None] - placed[:, None, :m, :2], axis=-1) - 0.8 * (
             reach[:, None, :m] + size[:, None, None]
         )
         used = result[:, None, :m] >= 0
-        ok = np.where(used, gap > 0, True).all(axis=2)
+        ok = ((gap > 0) | ~used).all(axis=2)
         first = ok.argmax(axis=1)
         result[~ok[rows, first], m] = -1
         position = np.concatenate([candidate[rows, first], height[:, None]], axis=1)

@@ -77,6 +77,8 @@ class SceneRenderer:
         self.model_count = len(models)
         self.surface_count = len(surfaces)
         self.bank = MeshBank([*models, *(_quad(picture) for picture in surfaces)], self.device)
+        # The bank is uploaded on Warp's own stream; rendering runs on torch's.
+        wp.synchronize_device(self.bank.device)
 
     def render(self, scenes: SceneSet, size: tuple[int, int], samples: int = 1) -> RenderedScenes:
         """Render all scenes at (height, width). samples: rays per pixel side for the colour (antialiasing)."""
@@ -110,8 +112,10 @@ class SceneRenderer:
 
     def _upload(self, scenes: SceneSet) -> SceneData:
         def put(values: NDArray[np.generic], dtype: type) -> wp.array:
+            # Through torch, whose allocator orders copies and reuse of memory on the stream that the kernels run on.
             kind = np.int32 if dtype is wp.int32 else np.float32
-            return wp.array(np.ascontiguousarray(values, dtype=kind), dtype=dtype, device=self.bank.device)
+            tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=kind)).to(self.device)
+            return wp.from_torch(tensor, dtype=dtype)
 
         data = SceneData()
         data.mesh = put(scenes.mesh, wp.int32)
@@ -142,7 +146,7 @@ def _quad(picture: Picture) -> MeshArrays:
     return MeshArrays(
         vertices=vertices,
         faces=faces,
-        normals=np.tile(np.float32([0, 0, 1]), (4, 1)),
+        normals=np.tile(np.array([0, 0, 1], np.float32), (4, 1)),
         colors=np.zeros((4, 3), np.float32),
         uv=vertices[:, :2][faces],
         texture=picture,

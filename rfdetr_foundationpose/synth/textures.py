@@ -204,10 +204,10 @@ def calm_picture(rng: np.random.Generator, height: int, width: int) -> Picture:
     base = (
         np.array(colorsys.hsv_to_rgb(rng.uniform(0.04, 0.14), rng.uniform(0.05, 0.55), rng.uniform(0.45, 0.95))) * 255
     )
-    grain = noise(rng, height, width, 6, 2)
+    grain: NDArray[np.floating] = noise(rng, height, width, 6, 2)
     if rng.random() < 0.5:  # wood: the same noise drawn out along the planks
         narrow = noise(rng, height, max(width // 16, 4), 5, 2)
-        grain = cv2.resize(narrow, (width, height), interpolation=cv2.INTER_CUBIC)
+        grain = np.asarray(cv2.resize(narrow, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
         planks = rng.uniform(0.9, 1.05, 8)[(np.arange(height) * 8 // height)]
         grain = grain * 0.8 + planks[:, None] - 0.5
     picture = base * (1 + rng.uniform(0.08, 0.3) * (grain[..., None] - 0.5)) + rng.normal(0, 3, (height, width, 1))

@@ -25,6 +25,7 @@ from .sensor import VIDEO_SENSOR, ColorSensor, expose
 Array = NDArray[np.float64]
 CYCLE = 60.0  # s of nominal motion over which the speed limits are enforced; longer than any recording's
 STEP = 1 / 120
+VIEWS = 12
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class VideoSettings:
     """size: (height, width). rate: Hz. max_speed (m/s), max_turn (deg/s): limits of every target's motion in the camera
     frame, one of which is reached. targets: names of the objects shown, repeated for several instances; empty shows all
     given objects once. moving: how many of the targets move themselves. distractors: other objects on the table.
+    distance: of the camera, m. min_visibility: a view is looked for in which every target stays visible by this share.
     """
 
     frames: int = 300
@@ -44,6 +46,7 @@ class VideoSettings:
     moving: int = 1
     distractors: int = 5
     distance: float = 0.75
+    min_visibility: float = 0.35
     start_ns: int = 1_700_000_000_000_000_000
     frame_id: str = "camera_color_optical_frame"
     noise: DepthNoise = field(default_factory=DepthNoise)
@@ -83,7 +86,7 @@ class SceneVideo:
         focal = 0.95 * width
         self.camera = CameraIntrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
         self._rooms = random_rooms(rng, 1, SURFACES)
-        self._rooms["surface"] = np.arange(SURFACES)[None]
+        self._rooms["surface"] = np.arange(SURFACES, dtype=np.float64)[None]
         self._rooms["level"] = np.array([[0.5, 0.75, 0.35, 0.6]])
         self._place(rng)
         self._plan(rng)
@@ -110,7 +113,8 @@ class SceneVideo:
         self._rooms["room"][0, :, :2] = self._rooms["table"][0, :, :2] + np.array([[-1.6], [1.6]])
 
     def _plan(self, rng: np.random.Generator) -> None:
-        """Random phases of all motions, then the speed that meets the limits."""
+        """Random phases of all motions, the speed that meets the limits, and the side to look from."""
+        self._pace = 1.0
         self._moving = list(range(min(self.settings.moving, len(self._objects))))
         count = len(self._moving)
         self._axes = rng.normal(size=(count, 3)) * (0.5, 0.5, 1.0)
@@ -120,13 +124,32 @@ class SceneVideo:
         self._slides = rng.uniform(-0.06, 0.06, (count, 2))
         self._rates = rng.uniform(0.9, 1.3, count)
         self._focus = np.append(self._rest[: len(self._objects), :2, 3].mean(axis=0), 0.05)
-        self._azimuth = rng.uniform(0, 2 * np.pi)
         self._phases = rng.uniform(0, 2 * np.pi, 6)
         self._light = np.array([*rng.uniform(-0.5, 0.5, 2), 1.3])
+        best = (-1.0, 0.0, 1.0)
+        for azimuth in rng.uniform(0, 2 * np.pi, VIEWS):
+            self._azimuth = float(azimuth)
+            self._set_pace()
+            worst = self._worst_visibility()
+            best = max(best, (worst, self._azimuth, self._pace))
+            if worst >= self.settings.min_visibility:
+                break
+        _, self._azimuth, self._pace = best
+
+    def _set_pace(self) -> None:
+        """The factor of the motions' speed at which one of the limits is reached."""
         self._pace = 1.0
         time = np.arange(0, CYCLE, STEP)
         speed, turn = self.speeds(time)
         self._pace = float(min(self.settings.max_speed / speed.max(), np.deg2rad(self.settings.max_turn) / turn.max()))
+
+    def _worst_visibility(self) -> float:
+        """Smallest visible share of any target over the video, from a few coarse frames."""
+        s = self.settings
+        scenes = self._scenes(np.linspace(0, s.frames / s.rate, 16))
+        scenes.camera = scenes.camera * (64 / s.size[1])
+        out = self._assets.renderer.render(scenes, (64 * s.size[0] // s.size[1], 64))
+        return float(out.visibility[:, : len(self._objects)].min())
 
     def speeds(self, time: Array) -> tuple[Array, Array]:
         """Speed (m/s) of model centres and turning rate (rad/s) in the camera frame, (targets, T - 1), of T times (s)."""
@@ -162,24 +185,26 @@ class SceneVideo:
         focus = self._focus + 0.03 * np.stack([np.sin(0.29 * t + p[3]), np.sin(0.41 * t + p[4]), 0 * t], axis=1)
         return look_at(focus + direction * distance[:, None], focus, 0.06 * np.sin(0.47 * t + p[5]))
 
+    def _scenes(self, time: Array) -> SceneSet:
+        """The scene at T times (s)."""
+        count, k = len(time), self.camera
+        sway = 0.35 * np.stack([np.sin(0.5 * time), np.cos(0.4 * time), 0 * time], axis=1)
+        fixed = {name: np.repeat(values, count, axis=0) for name, values in self._rooms.items()}
+        return SceneSet(
+            mesh=np.repeat(self._mesh, count, axis=0),
+            T_world_mesh=self._object_poses(time),
+            gloss=np.repeat(self._gloss, count, axis=0),
+            camera=np.tile([k.fx, k.fy, k.cx, k.cy], (count, 1)),
+            T_world_cam=self._camera_poses(time),
+            **{**fixed, "light": self._light + sway},  # type: ignore[arg-type]
+        )
+
     def frame(self, index: int) -> tuple[Frame, GroundTruth]:
         """Frame ``index`` and its ground truth; masks of all targets by instance name, depth in uint16 millimetres."""
         s = self.settings
         if not 0 <= index < s.frames:
             raise IndexError(f"frame {index} is outside 0..{s.frames - 1}")
-        time = np.array([index / s.rate])
-        poses, view = self._object_poses(time), self._camera_poses(time)
-        light = self._light + 0.35 * np.array([np.sin(0.5 * time[0]), np.cos(0.4 * time[0]), 0.0])
-        k = self.camera
-        rooms = {**self._rooms, "light": light[None]}
-        scenes = SceneSet(
-            mesh=self._mesh,
-            T_world_mesh=poses,
-            gloss=self._gloss,
-            camera=np.array([[k.fx, k.fy, k.cx, k.cy]]),
-            T_world_cam=view,
-            **rooms,  # type: ignore[arg-type]
-        )
+        scenes = self._scenes(np.array([index / s.rate]))
         out = self._assets.renderer.render(scenes, s.size)
         generator = torch.Generator(device=out.rgb.device)
         generator.manual_seed(s.seed * 1_000_003 + index)
@@ -188,7 +213,8 @@ class SceneVideo:
         millimetres = (depth * 1000).round().clamp(0, 65535).cpu().numpy().astype(np.uint16)
         instance = out.instance[0].cpu().numpy()
         visibility = out.visibility[0].cpu().numpy()
-        T_cam_mesh = np.linalg.inv(view)[0] @ poses[0]
+        T_world_cam = scenes.T_world_cam[0]
+        T_cam_mesh = np.linalg.inv(T_world_cam) @ scenes.T_world_mesh[0]
         truths = []
         for m, name in enumerate(self.names):
             model = self._assets.objects[self._objects[m]]
@@ -202,4 +228,4 @@ class SceneVideo:
             camera=self.camera,
             masks={name: instance == m for m, name in enumerate(self.names)},
         )
-        return frame, GroundTruth(tuple(truths), view[0])
+        return frame, GroundTruth(tuple(truths), T_world_cam)
