@@ -24,7 +24,7 @@ from .masks import box_depths, box_mask, depth_mask, instance_masks
 class RfDetrDetector:
     """Runs a loaded RF-DETR at a rung of the ladder; see rungs.RUNGS.
 
-    Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
+    half_on_cpu: see rungs.build. Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
     """
 
     source = "rf-detr"
@@ -36,6 +36,8 @@ class RfDetrDetector:
         config: DetectorConfig,
         device: torch.device,
         log: Callable[[str], None] = print,
+        *,
+        half_on_cpu: bool = False,
     ) -> None:
         self.weights = loaded.description
         self.model = loaded.model
@@ -45,7 +47,7 @@ class RfDetrDetector:
         has_masks = bool(getattr(self.model.model_config, "segmentation_head", False))
         self._mask = _mask_kind(config.mask, has_masks, loaded.description)
         self.apply(config)
-        self._network = rungs.build(self.model, config.rung, device, log)
+        self._network = rungs.build(self.model, config.rung, device, log, half_on_cpu=half_on_cpu)
         self._hot_path = HotPath(
             self._network,
             size=self.model.model.resolution,
@@ -63,6 +65,16 @@ class RfDetrDetector:
         if self._network.graph and self._hot_path.degraded:
             return "traced"
         return self._network.rung
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's input and weights."""
+        return self._network.dtype
+
+    @property
+    def class_objects(self) -> dict[int, str]:
+        """Network class index -> object name."""
+        return dict(self._map.objects)
 
     def apply(self, config: DetectorConfig) -> None:
         """Take new thresholds."""

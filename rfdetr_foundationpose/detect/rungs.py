@@ -48,13 +48,17 @@ def choose(rung: str, device: torch.device, log: Callable[[str], None]) -> str:
     return rung
 
 
-def build(model: RFDETR, rung: str, device: torch.device, log: Callable[[str], None]) -> Network:
+def build(
+    model: RFDETR, rung: str, device: torch.device, log: Callable[[str], None], *, half_on_cpu: bool = False
+) -> Network:
     """The network of a model at a rung of RUNGS, or one below it when building fails, which is said.
 
-    Half precision is used from "half" upward on CUDA; everything is FP32 on the CPU.
+    Half precision is used from "half" upward on CUDA; everything is FP32 on the CPU, unless ``half_on_cpu`` asks for
+    FP16 there too: slow, but it shows what FP16 does to the numbers.
     """
-    rung = choose(rung, device, log)
-    dtype = torch.float16 if device.type == "cuda" and rung not in ("reference", "eager") else torch.float32
+    rung = rung if half_on_cpu and rung == "half" else choose(rung, device, log)
+    half = rung not in ("reference", "eager") and (device.type == "cuda" or half_on_cpu)
+    dtype = torch.float16 if half else torch.float32
     compiled = rung in ("traced", "compile", "cuda_graph")
     if device.type == "cuda":
         _keep_constants_on_device(model, device)

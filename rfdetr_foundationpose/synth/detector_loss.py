@@ -1,0 +1,181 @@
+"""RF-DETR's training loss for a padded batch, without a wait for the device.
+
+The same numbers as rfdetr's SetCriterion with its HungarianMatcher (IoU-aware BCE, L1, generalized IoU; a test holds
+the two together), but assignment and losses of all layers and query groups are single tensor programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# rfdetr's ModelDefaults and TrainConfig.
+_COST_CLASS, _COST_L1, _COST_GIOU = 2.0, 5.0, 2.0
+_WEIGHT_CLASS, _WEIGHT_L1, _WEIGHT_GIOU = 1.0, 5.0, 2.0
+_ALPHA = 0.25
+
+
+@dataclass(frozen=True)
+class Targets:
+    """labels: (B, T) int64. boxes: (B, T, 4) float32 cx, cy, w, h in [0, 1]. valid, ignore: (B, T) bool.
+
+    valid rows are to be found; ignore rows may be found or not (too small or hidden); all others are padding.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    valid: Tensor
+    ignore: Tensor
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """(..., 4) cx, cy, w, h -> x0, y0, x1, y1."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def ious(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalized IoU of broadcasting corner boxes (..., 4)."""
+    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
+    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    union = area_a + area_b - inter
+    iou = inter / union.clamp(min=1e-9)
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    return iou, iou - (hull - union) / hull.clamp(min=1e-9)
+
+
+@torch.no_grad()
+def assign(cost: Tensor) -> Tensor:
+    """Optimal one-to-one assignment of T rows to Q >= T columns, for N problems at once.
+
+    cost: (N, T, Q) float. Returns (N, T) int64, the column of each row. Shortest augmenting paths; the steps are
+    bounded by T (T + 1) / 2, so nothing is read back.
+    """
+    count, rows, columns = cost.shape
+    if columns < rows:
+        raise ValueError(f"{rows} rows cannot be assigned to {columns} columns one to one")
+    device = cost.device
+    n = torch.arange(count, device=device)
+    # Column 0 is the virtual one where each path starts; row_of holds row + 1, 0 for a free column.
+    padded = F.pad(cost.double(), (1, 0))
+    u = torch.zeros((count, rows + 1), dtype=torch.float64, device=device)
+    v = torch.zeros((count, columns + 1), dtype=torch.float64, device=device)
+    row_of = torch.zeros((count, columns + 1), dtype=torch.int64, device=device)
+    infinite = torch.full((count, columns + 1), torch.inf, dtype=torch.float64, device=device)
+    for row in range(rows):
+        row_of[:, 0] = row + 1
+        current = torch.zeros(count, dtype=torch.int64, device=device)
+        shortest, used = infinite.clone(), torch.zeros((count, columns + 1), dtype=torch.bool, device=device)
+        way = torch.zeros((count, columns + 1), dtype=torch.int64, device=device)
+        for _ in range(row + 1):
+            active = row_of[n, current] != 0
+            used[n, current] |= active
+            here = row_of[n, current]
+            reduced = padded[n, (here - 1).clamp(min=0)] - u.gather(1, here[:, None]) - v
+            better = active[:, None] & ~used & (reduced < shortest)
+            shortest = torch.where(better, reduced, shortest)
+            way = torch.where(better, current[:, None], way)
+            delta, following = torch.where(used, infinite, shortest).min(dim=1)
+            delta = torch.where(active, delta, torch.zeros_like(delta))
+            step = torch.where(used & active[:, None], delta[:, None], torch.zeros_like(v))
+            # Rows that own a used column move up, the virtual column's row included; unused rows add to slot 0.
+            u.scatter_add_(1, torch.where(used, row_of, torch.zeros_like(row_of)), step)
+            u[:, 0] = 0
+            v -= step
+            shortest = torch.where(used | ~active[:, None], shortest, shortest - delta[:, None])
+            current = torch.where(active, following, current)
+        for _ in range(row + 1):
+            before = way[n, current]
+            moving = current != 0
+            row_of[n, current] = torch.where(moving, row_of[n, before], row_of[n, current])
+            current = torch.where(moving, before, current)
+    # Column of each row: scatter the column number to the row that owns it.
+    result = torch.zeros((count, rows + 1), dtype=torch.int64, device=device)
+    numbers = torch.arange(columns + 1, device=device).expand(count, -1)
+    result.scatter_(1, torch.where(numbers > 0, row_of, torch.zeros_like(row_of)), numbers)
+    return result[:, 1:] - 1
+
+
+def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> dict[str, Tensor]:
+    """Losses of a forward pass of rfdetr's LWDETR in training mode, summed over decoder layers and encoder.
+
+    Returns "class", "l1", "giou" (weighted, to be added up) and "iou": mean overlap of the last layer's matches.
+    """
+    layers = [*outputs.get("aux_outputs", []), outputs]
+    if "enc_outputs" in outputs:
+        layers.insert(0, outputs["enc_outputs"])
+    logits = torch.stack([o["pred_logits"] for o in layers]).float()
+    boxes = torch.stack([o["pred_boxes"] for o in layers]).float()
+    depth, batch, queries, classes = logits.shape
+    shape = (depth, batch, groups, queries // groups)
+    logits, boxes = logits.view(*shape, classes), boxes.view(*shape, 4)
+
+    index = _match(logits.detach(), boxes.detach(), targets)
+    valid = targets.valid[None, :, None, :].expand_as(index)
+    wanted = targets.boxes[None, :, None].expand(*index.shape, 4)
+    matched = boxes.gather(3, index[..., None].expand(*index.shape, 4))
+    iou, giou = ious(corners(matched), corners(wanted))
+    # Mean over groups, as rfdetr has it.
+    normalizer = (targets.valid.sum() * groups).clamp(min=1)
+
+    weight_l1 = (matched - wanted).abs().sum(-1) * valid
+    weight_giou = (1 - giou) * valid
+    return {
+        "class": _WEIGHT_CLASS * _class_loss(logits, boxes, targets, index, iou.detach(), valid) / normalizer,
+        "l1": _WEIGHT_L1 * weight_l1.sum() / normalizer,
+        "giou": _WEIGHT_GIOU * weight_giou.sum() / normalizer,
+        "iou": (iou[-1] * valid[-1]).sum().detach() / normalizer,
+    }
+
+
+def _match(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
+    """(L, B, G, T) int64: the query of each target."""
+    depth, batch, groups, queries, _ = logits.shape
+    labels = targets.labels.clamp(min=0)[None, :, None, None, :].expand(depth, -1, groups, queries, -1)
+    chosen = logits.gather(4, labels)
+    probability = chosen.sigmoid()
+    negative = (1 - _ALPHA) * probability**2 * -F.logsigmoid(-chosen)
+    positive = _ALPHA * (1 - probability) ** 2 * -F.logsigmoid(chosen)
+    wanted = targets.boxes[None, :, None, None]
+    _, giou = ious(corners(boxes)[..., None, :], corners(wanted))
+    l1 = (boxes[..., None, :] - wanted).abs().sum(-1)
+    cost = _COST_CLASS * (positive - negative) + _COST_L1 * l1 - _COST_GIOU * giou
+    cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
+    # Padding costs the same everywhere, so it takes what is left over.
+    cost = cost.masked_fill(~targets.valid[None, :, None, None, :], 0.0)
+    return assign(cost.flatten(0, 2).transpose(1, 2)).view(depth, batch, groups, -1)
+
+
+def _class_loss(logits: Tensor, boxes: Tensor, targets: Targets, index: Tensor, iou: Tensor, valid: Tensor) -> Tensor:
+    probability = logits.sigmoid()
+    negative = probability**2
+    positive = torch.zeros_like(logits)
+    spare = _ignored(boxes.detach(), targets)
+    negative = negative.masked_fill(spare[..., None], 0.0)
+
+    classes = logits.shape[-1]
+    cell = index * classes + targets.labels.clamp(min=0)[None, :, None, :]
+    flat_positive, flat_negative = positive.flatten(3), negative.flatten(3)
+    now = probability.detach().flatten(3).gather(3, cell)
+    quality = (now.pow(_ALPHA) * iou.pow(1 - _ALPHA)).clamp(min=0.01)
+    # scatter, not scatter_: the untouched negatives keep their gradient
+    flat_positive = flat_positive.scatter(3, cell, quality * valid)
+    flat_negative = flat_negative.scatter(3, cell, torch.where(valid, 1 - quality, flat_negative.gather(3, cell)))
+    flat = logits.flatten(3)
+    return (flat_negative * flat - F.logsigmoid(flat) * (flat_positive + flat_negative)).sum()
+
+
+def _ignored(boxes: Tensor, targets: Targets) -> Tensor:
+    """(L, B, G, Q) bool: boxes that lie mostly on something that may be found or not."""
+    a, b = corners(boxes)[..., None, :], corners(targets.boxes)[None, :, None, None]
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    area = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
+    on = (inter > 0.5 * area) & targets.ignore[None, :, None, None, :]
+    return on.any(-1)

@@ -1,0 +1,390 @@
+"""Training of RF-DETR on generated scenes, from random weights or from a checkpoint, on one device.
+
+rfdetr's own network and its own loss (detector_loss), without its data loading: scenes are rendered where they are
+needed. A DETR is slow to learn from nothing, so two small heads that are thrown away afterwards show every token
+directly which object it sees and where that object's box is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import DetectorConfig
+from ..detect import rfdetr_library as library
+from ..detect.checkpoint import load_file, save
+from ..detect.rfdetr_detector import RfDetrDetector
+from ..objects import ObjectSpec
+from ..pose.mesh import ObjectModel
+from .detector_data import DetectorBatch, ScenePool
+from .detector_eval import evaluate
+from .detector_loss import Targets, corners, detection_loss, ious
+from .objects import SynthObject
+from .scene import SceneSampler
+
+# Seeds from here on are for measuring, never for training.
+EVALUATION_SEED = 1_000_003
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Half the ViT of RF-DETR Nano and a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
+SMALL_NANO: dict[str, Any] = {
+    "resolution": 384,
+    "positional_encoding_size": 24,
+    "out_feature_indexes": [2, 4, 6],
+    "dec_layers": 2,
+    "num_queries": 64,
+    "num_select": 64,
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: images a step.
+
+    config: fields of the variant's ModelConfig that differ from its defaults. scene_size: rendered height, width.
+    render_share: share of the time that may go into new scenes. start: weights to fine-tune, or None for random ones.
+    """
+
+    out: Path
+    minutes: float = 9.0
+    stop_after: float = 9.0
+    variant: str = "nano"
+    config: dict[str, Any] | None = None
+    start: Path | None = None
+    groups: int = 9
+    batch: int = 128
+    learning_rate: float = 4e-4
+    device: str = "cuda"
+    seed: int = 0
+    pool: int = 16384
+    scene_size: tuple[int, int] = (384, 512)
+    render_share: float = 0.3
+    evaluation_scenes: int = 400
+    compile: bool = False
+
+
+class TokenHeads(nn.Module):
+    """What each feature token sees: class of every pixel of a 4 x 4 raster in it, and the box around its centre."""
+
+    RASTER = 4
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.kind = nn.Conv2d(width, (classes + 1) * self.RASTER**2, 1)
+        self.box = nn.Conv2d(width, 4, 1)
+
+    def forward(self, features: Tensor, batch: DetectorBatch) -> Tensor:
+        """Loss for features (B, C, h, w) of a batch."""
+        height, width = features.shape[2:]
+        fine = F.pixel_shuffle(self.kind(features).float(), self.RASTER)
+        step = batch.kind.shape[1] // fine.shape[2]
+        seen = batch.kind[:, step // 2 :: step, step // 2 :: step] + 1
+        weight = torch.ones(fine.shape[1], device=fine.device)
+        weight[0] = 0.3
+        kind = F.cross_entropy(fine, seen, weight=weight)
+
+        stride = batch.kind.shape[1] // height
+        y = (torch.arange(height, device=fine.device) + 0.5) / height
+        x = (torch.arange(width, device=fine.device) + 0.5) / width
+        center = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+        predicted = torch.cat([torch.zeros_like(center), torch.full_like(center, 0.1)], -1)
+        raw = self.box(features).float().permute(0, 2, 3, 1)
+        predicted = torch.cat([center + 0.1 * raw[..., :2], predicted[..., 2:] * raw[..., 2:].clamp(-4, 3).exp()], -1)
+        wanted, on = _token_boxes(batch.targets, center, batch.kind[:, stride // 2 :: stride, stride // 2 :: stride])
+        _, giou = ious(corners(predicted), corners(wanted))
+        box = ((1 - giou) * on).sum() / on.sum().clamp(min=1)
+        return kind + 0.5 * box
+
+
+def _token_boxes(targets: Targets, center: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest box of the token's own class around its centre: boxes (B, h, w, 4), and where there is one."""
+    edges = corners(targets.boxes)[:, None, None]
+    inside = ((center[None, :, :, None] > edges[..., :2]) & (center[None, :, :, None] < edges[..., 2:])).all(-1)
+    inside &= targets.valid[:, None, None] & (targets.labels[:, None, None] == kind[..., None])
+    area = targets.boxes[..., 2:].prod(-1)[:, None, None].expand(inside.shape)
+    chosen = torch.where(inside, area, torch.full_like(area, 9.0)).argmin(-1)
+    boxes = targets.boxes.gather(1, chosen.flatten(1)[..., None].expand(-1, -1, 4))
+    return boxes.view(*chosen.shape, 4), inside.any(-1)
+
+
+class Trainer:
+    """Network, heads, average and optimizer, with their state on disk."""
+
+    def __init__(self, settings: TrainSettings, names: Sequence[str], progress: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.names = list(names)
+        self.device = torch.device(settings.device)
+        self.progress = progress
+        torch.manual_seed(settings.seed)
+        self.config = dict(SMALL_NANO if settings.config is None else settings.config)
+        self.network = self._make(settings.groups).to(self.device).train()
+        # Its shape tensor is made once, not copied from the host on every step.
+        self.network.transformer.enable_cuda_graph_capture()  # type: ignore[union-attr,operator]
+        self.average = self._make(settings.groups).to(self.device).eval().requires_grad_(False)
+        self.heads = TokenHeads(int(self.network.transformer.d_model), len(self.names)).to(self.device)  # type: ignore[union-attr,arg-type]
+        self._features: list[Tensor] = []
+        self.network.backbone[0].projector.register_forward_hook(  # type: ignore[union-attr,index]
+            lambda module, inputs, output: self._features.append(output[0])
+        )
+        if settings.start is not None:
+            self._start_from(settings.start)
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups([self.network, self.heads]),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            fused=self.device.type == "cuda",
+        )
+        self.step, self.spent = 0, 0.0
+        self._mean = torch.tensor(MEAN, device=self.device)
+        self._std = torch.tensor(STD, device=self.device)
+
+    @property
+    def size(self) -> int:
+        return int(self.config.get("resolution", 384))
+
+    def _make(self, groups: int) -> nn.Module:
+        model = library.construct(
+            self.settings.variant, "cpu", num_classes=len(self.names), group_detr=groups, **self.config
+        )
+        net = library.network(model)
+        library.truncate_encoder(net)
+        _place_positions(net)
+        return net
+
+    def _start_from(self, path: Path) -> None:
+        """Take over every tensor of a checkpoint that fits; the class head is new when the classes differ."""
+        loaded = library.network(load_file(path, self.settings.variant, torch.device("cpu")).model).state_dict()
+        own = self.network.state_dict()
+        for name, tensor in own.items():
+            source = loaded.get(name.replace(f".{_group(name)}.", ".0.", 1) if _group(name) else name)
+            if source is None:
+                continue
+            if source.shape == tensor.shape:
+                tensor.copy_(source)
+            elif name in ("refpoint_embed.weight", "query_feat.weight") and tensor.shape[0] % source.shape[0] == 0:
+                tensor.copy_(source.repeat(tensor.shape[0] // source.shape[0], 1))
+        self.progress(f"started from {path.name}")
+
+    def train_step(self, batch: DetectorBatch, rate: float) -> dict[str, Tensor]:
+        """One update; returns the losses as device scalars."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._features.clear()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs = self.network(_nested(batch.image))
+            tokens = self.heads(self._features[0], batch)
+        losses = detection_loss(outputs, batch.targets, self.settings.groups)
+        total = losses["class"] + losses["l1"] + losses["giou"] + tokens
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_([*self.network.parameters(), *self.heads.parameters()], 1.0)
+        self.optimizer.step()
+        self.step += 1
+        _average(self.average, self.network, min(0.999, self.step / (self.step + 30)))
+        return {k: v.detach() for k, v in losses.items()} | {"tokens": tokens.detach(), "norm": norm}
+
+    def draw(self, pool: ScenePool) -> DetectorBatch:
+        return pool.draw(self.settings.batch, self.size, self._mean, self._std)
+
+    def rate(self, done: float) -> float:
+        """Warm-up over 300 steps, cosine over the budget."""
+        warm = min(1.0, (self.step + 1) / 300)
+        return max(self.settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 1e-6)
+
+    def save_state(self, path: Path) -> None:
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "heads": self.heads.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "spent": self.spent,
+                "names": self.names,
+            },
+            path,
+        )
+
+    def load_state(self, path: Path) -> None:
+        """Resume. Raises ValueError when the state is of other classes."""
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        if saved["names"] != self.names:
+            raise ValueError(f"{path} was trained on {saved['names']}, not on {self.names}; remove it to start anew")
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.heads.load_state_dict(saved["heads"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.spent = saved["step"], saved["spent"]
+
+    def export(self, path: Path) -> None:
+        """The averaged network as a detector checkpoint."""
+        save(
+            path,
+            self.average,
+            variant=self.settings.variant,
+            config={**self.config, "group_detr": self.settings.groups},
+            class_names=self.names,
+        )
+
+
+def train(
+    settings: TrainSettings,
+    objects: Sequence[SynthObject | ObjectModel],
+    progress: Callable[[str], None] = print,
+    *,
+    labels: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Train or resume ``out/detector.train.pt``; write ``out/detector.safetensors`` and ``out/detector.jsonl``.
+
+    labels: class name of each object, by default its name. Returns the metrics on scenes of a seed that training never saw.
+    """
+    begin = time.monotonic()
+    out = settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    labels = [o.name for o in objects] if labels is None else list(labels)
+    trainer = Trainer(settings, labels, progress)
+    state = out / "detector.train.pt"
+    if state.is_file():
+        trainer.load_state(state)
+        progress(f"resumed at step {trainer.step}, {trainer.spent / 60:.1f} min")
+    # A resumed run sees new scenes.
+    sampler = SceneSampler(objects, trainer.device, settings.scene_size, settings.seed * 1000 + trainer.step)
+    pool = ScenePool(sampler, settings.pool, seed=settings.seed + trainer.step)
+    if settings.compile:
+        trainer.network.compile()
+    first = min(settings.pool, max(settings.batch * 4, 512))
+    seconds = _fill(pool, first, trainer.device)
+    progress(f"ready after {time.monotonic() - begin:.0f} s; {first / seconds:.0f} scenes/s rendered")
+
+    started, before = time.monotonic(), trainer.spent
+    rendering = 0.0
+    with (out / "detector.jsonl").open("a") as log:
+        running = _Running(settings.batch)
+        while True:
+            now = time.monotonic() - started
+            trainer.spent = before + now
+            done = trainer.spent / (settings.minutes * 60)
+            if done >= 1.0 or time.monotonic() - begin > settings.stop_after * 60:
+                break
+            if trainer.step % 8 == 0 and rendering < settings.render_share * now:
+                rendering += _fill(pool, 64, trainer.device)
+            rate = trainer.rate(done)
+            running.add(trainer.train_step(trainer.draw(pool), rate))
+            if trainer.step % 100 == 0:
+                line = running.means() | {
+                    "step": trainer.step,
+                    "minutes": trainer.spent / 60,
+                    "rate": rate,
+                    "scenes": pool.rendered,
+                }
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                progress(" ".join(f"{k}={v:.4g}" for k, v in line.items()))
+        trainer.save_state(state)
+        trainer.export(out / "detector.safetensors")
+        metrics = evaluate_file(out / "detector.safetensors", objects, labels, settings)
+        log.write(json.dumps({"evaluation": metrics, "step": trainer.step}) + "\n")
+        progress("evaluation " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
+    return metrics
+
+
+def evaluate_file(
+    path: Path, objects: Sequence[SynthObject | ObjectModel], labels: Sequence[str], settings: TrainSettings
+) -> dict[str, float]:
+    """Metrics of a checkpoint on held-out scenes of VGA size, through the detector as it is used."""
+    device = torch.device(settings.device)
+    specs = [ObjectSpec(o.name, Path(o.name), label=label) for o, label in zip(objects, labels, strict=True)]
+    rung = "half" if device.type == "cuda" else "eager"
+    loaded = load_file(path, settings.variant, device)
+    detector = RfDetrDetector(loaded, specs, DetectorConfig(rung=rung, mask="box"), device, log=lambda _: None)
+    sampler = SceneSampler(objects, device, (480, 640), EVALUATION_SEED)
+    return evaluate(detector, sampler, settings.evaluation_scenes)
+
+
+class _Running:
+    """Means of device scalars, read back only when asked for."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._since = 0, time.monotonic()
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, torch.zeros_like(value)) + value
+        self._count += 1
+
+    def means(self) -> dict[str, float]:
+        """Means since the last call, with images per second."""
+        line = {k: float(v) / self._count for k, v in self._sums.items()}
+        line["images_per_s"] = self._batch * self._count / (time.monotonic() - self._since)
+        self._sums, self._count, self._since = {}, 0, time.monotonic()
+        return line
+
+
+def _fill(pool: ScenePool, count: int, device: torch.device) -> float:
+    """Render into the pool; returns the seconds it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begin = time.monotonic()
+    while count > 0:
+        pool.fill(min(count, 64))
+        count -= 64
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic() - begin
+
+
+def _nested(image: Tensor) -> Any:
+    """rfdetr's batch type without padding; its own constructor would copy image by image."""
+    from rfdetr.utilities.tensors import NestedTensor
+
+    return NestedTensor(image, torch.zeros(image.shape[:1] + image.shape[2:], dtype=torch.bool, device=image.device))
+
+
+def _parameter_groups(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    """Weight decay for matrices only."""
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            embedding = "embed" in name and name.endswith(("embeddings", "refpoint_embed.weight", "query_feat.weight"))
+            (plain if parameter.dim() < 2 or embedding or "token" in name else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def _place_positions(net: nn.Module) -> None:
+    """Start the ViT's learned positions from sines: from noise it would first have to learn that near is near."""
+    embedding = net.backbone[0].encoder.encoder.embeddings.position_embeddings  # type: ignore[union-attr,index]
+    side, width = math.isqrt(embedding.shape[1] - 1), embedding.shape[2]
+    frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+    angle = torch.arange(side)[:, None] * frequency
+    line = torch.cat([angle.sin(), angle.cos()], 1) * 0.5
+    x = line[None].expand(side, side, -1)
+    y = line[:, None].expand(side, side, -1)
+    embedding[0, 1:] = torch.cat([y, x], -1).flatten(0, 1)
+
+
+def _group(name: str) -> str:
+    """The number of the query group that a parameter of the two-stage heads belongs to, or ""."""
+    parts = name.split(".")
+    return parts[2] if len(parts) > 3 and parts[1].startswith("enc_out") else ""
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
