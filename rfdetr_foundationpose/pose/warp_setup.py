@@ -9,6 +9,8 @@ import torch
 import warp as wp
 
 wp.config.quiet = True
+if hasattr(wp, "LOG_WARNING"):  # what replaced quiet in newer Warp
+    wp.config.log_level = wp.LOG_WARNING
 wp.init()
 
 

@@ -39,10 +39,11 @@ def generate_frames(
     device: str = "cpu",
     processes: int | None = None,
 ) -> Iterator[tuple[Frame, GroundTruth]]:
-    """Frames in order. processes: None takes up to two on the CPU; on CUDA frames are rendered in this process."""
+    """Frames in order. processes: None takes up to four of the CPUs we may use; on CUDA frames are rendered in this process."""
     models = [as_model(o) for o in objects]
     if processes is None:
-        processes = min(2, os.cpu_count() or 1)
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = min(4, usable)
     if torch.device(device).type != "cpu" or processes <= 1 or settings.frames < 20:
         video = SceneVideo(models, settings, device)
         for i in range(settings.frames):
