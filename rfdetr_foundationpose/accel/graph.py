@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 
 Log = Callable[[str], None]
+_ONE_CAPTURE = Lock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
 
 
 @dataclass
@@ -74,7 +76,8 @@ class GraphedProgram:
         again = self._prepared
         self._graph, self._key, self._prepared = None, key, True
         if self._capture:
-            self._warm_up_and_capture()
+            with _ONE_CAPTURE:
+                self._warm_up_and_capture()
         else:
             with torch.inference_mode():
                 self.outputs = self.body()

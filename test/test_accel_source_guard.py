@@ -1,0 +1,113 @@
+"""The hot path holds nothing that waits for the device: no read-backs, no printing, no cache emptying, no synchronization."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "rfdetr_foundationpose"
+
+WAITS = {
+    "item",
+    "tolist",
+    "cpu",
+    "numpy",
+    "nonzero",
+    "unique",
+    "masked_select",
+    "synchronize",
+    "wait",
+    "empty_cache",
+    "pin_memory",
+}
+
+# Module -> functions of the hot path, by qualified name; "*" is the whole module.
+HOT_PATH = {
+    "accel/base.py": ["BaseRunner.__call__", "FloatOutputs.forward"],
+    "accel/torch_runners.py": [
+        "EagerRunner._build.run",
+        "HalfRunner._inference.run",
+        "GraphRunner._graphed.run",
+        "CompileRunner._build.run",
+    ],
+    "accel/fold.py": ["ConvReLU.forward", "StemReLU.forward"],
+    "accel/attention.py": ["PlainAttention.forward"],
+    "accel/graph.py": ["GraphedProgram.__call__", "GraphedProgram.replay"],
+    "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
+    "accel/tensorrt.py": ["TensorRTRunner._build.run"],
+    "pose/networks.py": ["*"],
+    "pose/warp_kernels.py": ["*"],
+}
+
+
+def functions(tree: ast.AST, prefix: str = "") -> dict[str, ast.AST]:
+    """Qualified name -> node of every function, nested ones included."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.iter_child_nodes(tree):
+        name = prefix
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            name = f"{prefix}.{node.name}" if prefix else node.name
+            if isinstance(node, ast.FunctionDef):
+                found[name] = node
+        found |= functions(node, name)
+    return found
+
+
+def waits(node: ast.AST) -> list[str]:
+    """Calls under ``node`` that wait for the device or write to the terminal."""
+    found = []
+    for call in ast.walk(node):
+        if not isinstance(call, ast.Call):
+            continue
+        if isinstance(call.func, ast.Name) and call.func.id == "print":
+            found.append(f"line {call.lineno}: print")
+        if isinstance(call.func, ast.Attribute):
+            if call.func.attr in WAITS:
+                found.append(f"line {call.lineno}: .{call.func.attr}()")
+            arguments = [*call.args, *(k.value for k in call.keywords)]
+            if call.func.attr == "to" and any(isinstance(a, ast.Constant) and a.value == "cpu" for a in arguments):
+                found.append(f'line {call.lineno}: .to("cpu")')
+    return found
+
+
+@pytest.mark.parametrize("module", HOT_PATH)
+def test_hot_path_does_not_wait(module):
+    tree = ast.parse((PACKAGE / module).read_text())
+    known = functions(tree)
+    for name in HOT_PATH[module]:
+        assert name == "*" or name in known, f"{module} has no {name}: name the hot path's functions in HOT_PATH"
+        node = tree if name == "*" else known[name]
+        assert waits(node) == [], f"{module}: {name}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x.sum().item()",
+        "y = x.cpu()",
+        "x.to('cpu')",
+        "x.to(device='cpu')",
+        "torch.cuda.synchronize()",
+        "torch.cuda.empty_cache()",
+        "print(x)",
+        "x.tolist()",
+        "i = mask.nonzero()",
+    ],
+)
+def test_the_guard_sees(line):
+    assert waits(ast.parse(f"def run():\n    {line}\n"))
+
+
+def test_the_guard_lets_device_work_pass():
+    assert waits(ast.parse("def run():\n    a.copy_(b)\n    c = x.to(torch.float16)\n    graph.replay()\n")) == []
+
+
+def test_empty_cache_is_only_in_the_reference():
+    users = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any("empty_cache" in w for w in waits(ast.parse(path.read_text())))
+    ]
+    assert set(users) <= {"accel/reference.py", "cli/bench.py", "cli/bench_rows.py"}
