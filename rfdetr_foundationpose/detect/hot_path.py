@@ -99,10 +99,7 @@ class HotPath:
         self._rgb = torch.zeros((height, width, 3), dtype=torch.uint8, device=self._device)
         self._depth = torch.zeros((height, width), device=self._device)
         if self._device.type == "cuda":
-            # The shapes are fixed from here on, so cuDNN may look for its fastest algorithms; it remembers them.
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
-                for _ in range(3):
-                    self._body(self._rgb, self._depth)
+            self._choose_algorithms()
         if self._network.graph:
             program = GraphedProgram(
                 lambda: self._body(self._rgb, self._depth), self._device, name="detector", log=self._log
@@ -110,6 +107,17 @@ class HotPath:
             program.prepare((height, width))
             self._program = program
             self.degraded = program.degraded
+
+    def _choose_algorithms(self) -> None:
+        """The shapes are fixed from here on, so cuDNN may look for its fastest algorithms; it remembers them."""
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            with torch.inference_mode():
+                for _ in range(3):
+                    self._body(self._rgb, self._depth)
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     @property
     def captured(self) -> bool:
