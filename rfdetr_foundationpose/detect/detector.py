@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
@@ -46,3 +47,12 @@ class Detector(Protocol):
 
     def apply(self, config: DetectorConfig) -> None:
         """Take new thresholds."""
+
+
+@runtime_checkable
+class OverlappingDetector(Protocol):
+    """A detector that can be left to work while something else is done."""
+
+    def start(self, frame: DeviceFrame) -> Callable[[], DetectionReport]:
+        """Enqueue the work on the current CUDA stream. The returned function waits for it and gives the report;
+        masks it makes are on the stream that is current then. ``frame`` must be kept until it was called."""

@@ -123,9 +123,14 @@ class HotPath:
     def captured(self) -> bool:
         return self._program is not None and self._program.captured
 
-    @torch.inference_mode()
     def __call__(self, rgb: Tensor, depth: Tensor) -> RawDetections:
         """rgb: (H, W, 3) uint8, depth: (H, W) float32 metres, on the device. Waits once, for the small result."""
+        return self.start(rgb, depth)()
+
+    @torch.inference_mode()
+    def start(self, rgb: Tensor, depth: Tensor) -> Callable[[], RawDetections]:
+        """Enqueue on the current stream; the returned function waits for the result, and is to be called before the
+        next start."""
         if self._sampler is None or self._sampler.shape != tuple(depth.shape):
             self.prepare(*depth.shape)
         if self._program is not None:
@@ -134,7 +139,18 @@ class HotPath:
             packed, mask_logits = self._program.replay()
         else:
             packed, mask_logits = self._body(rgb, depth)
-        return self._unpack(self._to_host(packed), mask_logits)
+        if self._device.type != "cuda":
+            return lambda: self._unpack(packed.numpy(), mask_logits)
+        if self._host.shape != packed.shape:
+            self._host = torch.empty(packed.shape, pin_memory=True)
+        self._host.copy_(packed, non_blocking=True)
+        done = torch.cuda.current_stream(self._device).record_event()
+
+        def finish() -> RawDetections:
+            done.synchronize()
+            return self._unpack(self._host.numpy(), mask_logits)
+
+        return finish
 
     def _body(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor | None]:
         assert self._sampler is not None
@@ -148,15 +164,6 @@ class HotPath:
         columns = [values, self._classes[flat % scores.shape[1]].float(), query.float(), box_depths(pixels, depth)]
         packed = torch.cat([pixels, torch.stack(columns, dim=1)], dim=1)
         return torch.cat([packed.flatten(), scores.amax(0)]), masks[0][0] if masks else None
-
-    def _to_host(self, packed: Tensor) -> NDArray[np.float32]:
-        if self._device.type != "cuda":
-            return packed.numpy()
-        if self._host.shape != packed.shape:
-            self._host = torch.empty(packed.shape, pin_memory=True)
-        self._host.copy_(packed, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
-        return self._host.numpy()
 
     def _unpack(self, packed: NDArray[np.float32], mask_logits: Tensor | None) -> RawDetections:
         count = (packed.size - len(self._classes)) // _COLUMNS

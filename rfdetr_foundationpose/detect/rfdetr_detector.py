@@ -92,10 +92,17 @@ class RfDetrDetector:
 
     def detect(self, frame: DeviceFrame) -> DetectionReport:
         """Detections above their object's threshold, with masks and depths."""
+        return self.start(frame)()
+
+    def start(self, frame: DeviceFrame) -> Callable[[], DetectionReport]:
+        """See OverlappingDetector."""
         if self.rung == "reference":
             raw = self._predict(frame.frame.rgb, frame.depth)
-        else:
-            raw = self._hot_path(frame.rgb, frame.depth)
+            return lambda: self._report(raw, frame)
+        finish = self._hot_path.start(frame.rgb, frame.depth)
+        return lambda: self._report(finish(), frame)
+
+    def _report(self, raw: RawDetections, frame: DeviceFrame) -> DetectionReport:
         detections = list(self._above(raw, frame))
         found = {d.object for d in detections}
         best = {

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..config import Config, ConfigError, iter_settings, to_flat
+from ..detect.detector import OverlappingDetector
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
@@ -24,7 +25,7 @@ from .results import FrameResult, PipelineStatus
 from .tracks import Track, TrackTable
 
 if TYPE_CHECKING:
-    from ..detect import DetectionReport, Detector
+    from ..detect.detector import DetectionReport, Detector
     from ..pose.estimator import Estimate, PoseEstimator, PoseFrame
 
 # "No detection" is explained at most this often, in seconds of wall time.
@@ -36,7 +37,8 @@ class Pipeline:
 
     ``process`` is for one thread at a time; ``reset``, ``apply`` and ``status`` may be called from others and do not
     wait for a frame in flight. geometry: object name -> extent of its mesh. background: register in a second thread
-    while others are tracked; without it results do not depend on timing.
+    while others are tracked; without it results do not depend on timing. overlap: on CUDA, run the detector on a
+    stream of its own beside the tracker.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Pipeline:
         device: torch.device | str = "cpu",
         *,
         background: bool = True,
+        overlap: bool = True,
         degraded: Sequence[str] = (),
         log: Callable[[str], None] = print,
     ) -> None:
@@ -66,6 +69,8 @@ class Pipeline:
         self._degraded = list(degraded)
         self._log = log
         self._upload = Uploader(self.device)
+        beside = overlap and self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if beside else None
         self._registrar = Registrar(estimator, self.device, self.timer)
         self._backoff = Backoff()
         self._tracks = TrackTable({s.name: s.max_instances for s in specs})
@@ -167,11 +172,15 @@ class Pipeline:
         self._tracks.begin_frame()
         events: list[str] = []
         device_frame = self._upload(frame)
-        report = self._detect(device_frame, events)
+        finish = self._start_detection(device_frame)
         job = self._registrar.poll()
+        # A finished registration must see where its object is now; without one the detector works beside the tracker.
+        report = self._report(finish, events) if job is not None else None
         following = self._follow(report, job, frame.camera)
-
         pose_frame = self._track(device_frame, job, events)
+        if job is None:
+            report = self._report(finish, events)
+            following = self._follow(report, None, frame.camera)
         if report is None:
             self._drop_duplicate_tracks(frame.camera, events)
         else:
@@ -181,16 +190,34 @@ class Pipeline:
         poses = [t.pose(frame) for t in self._tracks if t.state is not TrackState.SEARCHING]
         return FrameResult(frame, poses, None if report is None else report.detections, events)
 
-    def _detect(self, frame: DeviceFrame, events: list[str]) -> DetectionReport | None:
+    def _start_detection(self, frame: DeviceFrame) -> Callable[[], DetectionReport] | None:
+        """Run the detector where it is due: on every frame while something is searched, else every n-th."""
         searching = bool(self._tracks.searching())
         period = self.config.detector.period_frames
         due = self._detected_index is None or (period > 0 and self._frame_index - self._detected_index >= period)
         if not (searching or due):
             return None
-        with self.timer.stage("detector"):
-            report = self._detector.detect(frame)
         self._detected_index = self._frame_index
         self._counters["detector_runs"] += 1
+        detector = self._detector
+        if self._stream is None or not isinstance(detector, OverlappingDetector):
+            with self.timer.stage("detector"):
+                report = detector.detect(frame)
+            return lambda: report
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream), self.timer.stage("detector"):
+            finish = detector.start(frame)
+
+        def collect() -> DetectionReport:
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)  # type: ignore[arg-type]
+            return finish()
+
+        return collect
+
+    def _report(self, finish: Callable[[], DetectionReport] | None, events: list[str]) -> DetectionReport | None:
+        if finish is None:
+            return None
+        report = finish()
         self._best_below = dict(report.best_below)
         self._explain(report, events)
         return report
