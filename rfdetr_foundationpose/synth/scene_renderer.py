@@ -18,7 +18,7 @@ from .textures import Picture
 
 Array = NDArray[np.float64]
 SURFACES = 5
-SILHOUETTE_GRID = 64
+SILHOUETTE_GRID = 48
 
 
 @dataclass
@@ -73,6 +73,9 @@ class SceneRenderer:
     def __init__(self, models: Sequence[MeshArrays], surfaces: Sequence[Picture], device: torch.device | str) -> None:
         if not surfaces:
             raise ValueError("a scene renderer needs at least one surface texture")
+        for picture in surfaces:
+            if any(side & (side - 1) for side in picture.shape[:2]):
+                raise ValueError(f"a surface texture of {picture.shape[:2]} must have sides that are powers of two")
         self.device = torch.device(device)
         self.model_count = len(models)
         self.surface_count = len(surfaces)
