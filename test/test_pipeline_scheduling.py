@@ -93,7 +93,8 @@ class ScriptedEstimator:
 
     def track(self, frame, requests):
         self.world.tracked.append(len(requests))
-        return [Estimate(*self._nearest(frame.things, r.object, r.T_cam_obj), 1.0) for r in requests]
+        found = [self._nearest(frame.things, r.object, r.T_cam_obj) for r in requests]
+        return [Estimate(T, confidence, 1.0, np.zeros(1)) for T, confidence in found]
 
     def register(self, frame, object, mask):
         background = threading.current_thread() is not threading.main_thread()
@@ -104,7 +105,7 @@ class ScriptedEstimator:
             raise self.world.fail
         seen_at = mask.numpy()  # the scripted detector's "mask" is the place it saw
         p = min((p for n, p in frame.things if n == object), key=lambda p: np.linalg.norm(np.array(p) - seen_at))
-        return Estimate(pose_at(*p), self.world.register_confidence, 1.0)
+        return Estimate(pose_at(*p), self.world.register_confidence, 1.0, np.zeros(1))
 
 
 def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:
