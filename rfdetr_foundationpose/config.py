@@ -40,29 +40,55 @@ RUNGS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph"
 class InputConfig:
     image_transport: str = setting("raw", "image transport of both streams", choices=("raw", "compressed"))
     sync: str = setting("exact", "stamp matching of rgb and depth", choices=("exact", "approximate"))
-    sync_slop: float = setting(0.02, "largest stamp difference of an approximate match", unit="s", minimum=0.0, maximum=1.0)
-    reliability: str = setting("best_effort", "QoS reliability of the image streams", choices=("best_effort", "reliable"))
+    sync_slop: float = setting(
+        0.02, "largest stamp difference of an approximate match", unit="s", minimum=0.0, maximum=1.0
+    )
+    reliability: str = setting(
+        "best_effort", "QoS reliability of the image streams", choices=("best_effort", "reliable")
+    )
     depth_unit: float = setting(0.001, "metres per unit of 16UC1 depth", unit="m", minimum=1e-6, maximum=1.0)
-    max_age: float = setting(0.5, "older frames are dropped and counted; 0 accepts any age", unit="s", minimum=0.0, maximum=3600.0, live=True)
-    use_mask_topics: bool = setting(False, "subscribe to mask/<object> (mono8) as detections, for recordings with ground-truth masks")
+    max_age: float = setting(
+        0.5, "older frames are dropped and counted; 0 accepts any age", unit="s", minimum=0.0, maximum=3600.0, live=True
+    )
+    use_mask_topics: bool = setting(
+        False, "subscribe to mask/<object> (mono8) as detections, for recordings with ground-truth masks"
+    )
 
 
 @dataclass
 class DetectorConfig:
     source: str = setting("rf-detr", "where detections come from", choices=("rf-detr", "mask-topic"))
-    variant: str = setting("nano", "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...")
+    variant: str = setting(
+        "nano",
+        "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...",
+    )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
     rung: str = setting("auto", "how the network is run", choices=RUNGS)
     threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
-    period_frames: int = setting(15, "run every n-th frame while everything is tracked; 1 is every frame, 0 never", minimum=0, maximum=10000, live=True)
-    association_iou: float = setting(0.3, "lowest box overlap of a detection with a tracked object to be the same instance", minimum=0.0, maximum=1.0, live=True)
+    period_frames: int = setting(
+        15,
+        "run every n-th frame while everything is tracked; 1 is every frame, 0 never",
+        minimum=0,
+        maximum=10000,
+        live=True,
+    )
+    association_iou: float = setting(
+        0.3,
+        "lowest box overlap of a detection with a tracked object to be the same instance",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    )
 
 
 @dataclass
 class PoseConfig:
-    weights: str = setting("default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors")
+    weights: str = setting(
+        "default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors"
+    )
     rung: str = setting("auto", "how refiner and scorer are run", choices=RUNGS)
+    renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(
         "auto",
@@ -71,9 +97,15 @@ class PoseConfig:
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
     max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)
-    accept_confidence: float = setting(0.5, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True)
-    lost_confidence: float = setting(0.25, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True)
-    lost_frames: int = setting(3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True)
+    accept_confidence: float = setting(
+        0.5, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True
+    )
+    lost_confidence: float = setting(
+        0.25, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True
+    )
+    lost_frames: int = setting(
+        3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True
+    )
     seed: int = setting(0, "seed of every random choice", minimum=0, maximum=2**31 - 1)
 
 
@@ -88,10 +120,16 @@ class OutputConfig:
 @dataclass
 class DebugConfig:
     image: bool = setting(True, "draw ~/debug_image when somebody subscribes", live=True)
-    image_rate: float = setting(10.0, "highest rate of the debug image", unit="Hz", minimum=0.1, maximum=120.0, live=True)
-    latency_rate: float = setting(10.0, "rate of the ~/latency topics", unit="Hz", minimum=0.1, maximum=120.0, live=True)
+    image_rate: float = setting(
+        10.0, "highest rate of the debug image", unit="Hz", minimum=0.1, maximum=120.0, live=True
+    )
+    latency_rate: float = setting(
+        10.0, "rate of the ~/latency topics", unit="Hz", minimum=0.1, maximum=120.0, live=True
+    )
     diagnostics_rate: float = setting(1.0, "rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0, live=True)
-    min_input_rate: float = setting(10.0, "a slower camera is a diagnostics warning", unit="Hz", minimum=0.0, maximum=1000.0, live=True)
+    min_input_rate: float = setting(
+        10.0, "a slower camera is a diagnostics warning", unit="Hz", minimum=0.0, maximum=1000.0, live=True
+    )
 
 
 @dataclass
@@ -178,7 +216,9 @@ def from_flat(values: Mapping[str, Any], base: Config | None = None) -> Config:
 def check_consistency(config: Config) -> None:
     """Raises ConfigError for values that contradict one another."""
     if config.pose.min_depth >= config.pose.max_depth:
-        raise ConfigError(f"pose.min_depth={config.pose.min_depth} must be below pose.max_depth={config.pose.max_depth}")
+        raise ConfigError(
+            f"pose.min_depth={config.pose.min_depth} must be below pose.max_depth={config.pose.max_depth}"
+        )
     if config.pose.lost_confidence > config.pose.accept_confidence:
         raise ConfigError(
             f"pose.lost_confidence={config.pose.lost_confidence} must not exceed pose.accept_confidence={config.pose.accept_confidence}"

@@ -36,7 +36,7 @@ def train(
 ) -> None:
     """Train RF-DETR on generated scenes of the objects, from random weights or from a checkpoint."""
     from ..objects import load_objects
-    from ..pipeline.device import resolve_device
+    from ..device import resolve_device
     from ..pose.mesh import load_object
     from ..resources import default_objects_file
     from ..synth.train_detector import SMALL_NANO, TrainSettings
@@ -78,7 +78,7 @@ def validate(
     """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
     from ..detect.detector import DetectorError
     from ..objects import load_objects
-    from ..pipeline.device import resolve_device
+    from ..device import resolve_device
     from ..resources import default_objects_file
     from ..synth.detector_validate import validate_detector
 

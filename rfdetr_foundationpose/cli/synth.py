@@ -44,7 +44,7 @@ def recording(
     device: Device = "auto",
 ) -> None:
     """A rosbag2 recording of a moving camera over a table with moving objects, ground truth included."""
-    from ..pipeline.device import resolve_device
+    from ..device import resolve_device
     from ..synth.generate import generate_recording, load_scene_objects
 
     settings = _settings(frames, rate, size, seed, objects, max_speed, max_turn, distractors)
@@ -78,7 +78,7 @@ def bop(
     """A data set in BOP layout: models in millimetres, scenes with poses and visible masks."""
     from dataclasses import replace
 
-    from ..pipeline.device import resolve_device
+    from ..device import resolve_device
     from ..synth.bop import write_models, write_scene
     from ..synth.generate import generate_frames, load_scene_objects
 
@@ -110,7 +110,7 @@ def coco(
     device: Device = "auto",
 ) -> None:
     """A detector data set in COCO layout: random scenes, boxes and polygons."""
-    from ..pipeline.device import resolve_device
+    from ..device import resolve_device
     from ..synth.coco import write_coco
     from ..synth.generate import load_scene_objects
     from ..synth.scene import SceneSampler

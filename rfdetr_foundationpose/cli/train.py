@@ -17,7 +17,7 @@ StopAfter = Annotated[float, typer.Option(help="Minutes after which this call sa
 Width = Annotated[float, typer.Option(help="Network width; 1 is the official architecture.")]
 Batch = Annotated[int, typer.Option(help="Pairs a step.")]
 Objects = Annotated[int, typer.Option(help="Random objects to train on.")]
-Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Rate = Annotated[float, typer.Option(help="Highest learning rate; 0 takes the role's own.")]
 Device = Annotated[str, typer.Option(help="Compute device.")]
 Seed = Annotated[int, typer.Option(help="Seed of objects and pairs.")]
 Compile = Annotated[bool, typer.Option(help="Run the network through torch.compile.")]
@@ -30,7 +30,7 @@ def refiner(
     width: Width = 0.5,
     batch: Batch = 512,
     objects: Objects = 1000,
-    learning_rate: Rate = 6e-4,
+    learning_rate: Rate = 0.0,
     device: Device = "cuda",
     seed: Seed = 0,
     compile: Compile = False,
@@ -60,7 +60,7 @@ def scorer(
     batch: Batch = 512,
     hypotheses: Annotated[int, typer.Option(help="Hypotheses of one observation that are ranked together.")] = 32,
     objects: Objects = 1000,
-    learning_rate: Rate = 6e-4,
+    learning_rate: Rate = 0.0,
     device: Device = "cuda",
     seed: Seed = 0,
     compile: Compile = False,

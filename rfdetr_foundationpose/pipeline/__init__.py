@@ -1,6 +1,6 @@
 """Frames in, poses out: the per-object state machine and who runs when."""
 
-from .device import resolve_device
+from ..device import resolve_device
 from .pipeline import Pipeline
 from .results import FrameResult, PipelineStatus
 

@@ -160,11 +160,13 @@ def render_views(
 
 
 @wp.kernel
-def erode_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.float32)):
+def erode_depth(
+    depth: wp.array2d(dtype=wp.float32), min_depth: float, max_depth: float, out: wp.array2d(dtype=wp.float32)
+):
     """Official 5x5 erosion: 0 where over 80 % of the window is invalid or differs by more than 1 mm."""
     y, x = wp.tid()
     d = depth[y, x]
-    if d < 0.001 or d >= 100.0:
+    if not (d >= min_depth and d <= max_depth):
         out[y, x] = 0.0
         return
     bad = float(0.0)
@@ -173,7 +175,7 @@ def erode_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.fl
         for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
             near = depth[j, i]
             total += 1.0
-            if near < 0.001 or near >= 100.0 or wp.abs(near - d) > 0.001:
+            if not (near >= min_depth and near <= max_depth) or wp.abs(near - d) > 0.001:
                 bad += 1.0
     if bad / total > 0.8:
         out[y, x] = 0.0
@@ -183,14 +185,14 @@ def erode_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.fl
 
 @wp.kernel
 def bilateral_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.float32)):
-    """Official 5x5 bilateral filter: sigma 2 px, pixels within 1 cm of the window's mean, fills small holes."""
+    """Official 5x5 bilateral filter of eroded depth: sigma 2 px, pixels within 1 cm of the window's mean, fills small holes."""
     y, x = wp.tid()
     mean = float(0.0)
     count = float(0.0)
     for j in range(wp.max(y - 2, 0), wp.min(y + 3, depth.shape[0])):
         for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
             d = depth[j, i]
-            if d >= 0.001 and d < 100.0:
+            if d > 0.0:
                 mean += d
                 count += 1.0
     if count == 0.0:
@@ -202,7 +204,7 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=w
     for j in range(wp.max(y - 2, 0), wp.min(y + 3, depth.shape[0])):
         for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
             d = depth[j, i]
-            if d >= 0.001 and d < 100.0 and wp.abs(d - mean) < 0.01:
+            if d > 0.0 and wp.abs(d - mean) < 0.01:
                 du = float(i - x)
                 dv = float(j - y)
                 dz = depth[y, x] - d
@@ -213,14 +215,6 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=w
         out[y, x] = total / weights
     else:
         out[y, x] = 0.0
-
-
-@wp.kernel
-def limit_depth(min_depth: float, max_depth: float, depth: wp.array2d(dtype=wp.float32)):
-    y, x = wp.tid()
-    d = depth[y, x]
-    if not (d >= min_depth and d <= max_depth):
-        depth[y, x] = 0.0
 
 
 @wp.kernel

@@ -1,0 +1,244 @@
+"""Register an object once, then track it: FoundationPose's procedure over batched device programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..accel.base import Runner
+from ..config import PoseConfig
+from ..device_frame import DeviceFrame
+from ..types import CameraIntrinsics
+from . import confidence as calibrated
+from .depth import DepthFilter
+from .hypotheses import guess_translation
+from .mesh import ObjectModel
+from .register_program import Ranking, RegisterProgram, parse_schedule
+from .renderer import Renderer
+from .symmetry import nearest_equivalent
+from .track_program import TrackProgram
+
+MIN_MASK_DEPTH_PIXELS = 4
+TRACK_BATCHES = (1, 2, 4, 8)
+"""Objects tracked together are padded to one of these, so that few programs are captured."""
+
+
+class RegistrationError(RuntimeError):
+    """A registration that cannot even start. ``kind`` is the counter it is counted under."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class PoseFrame:
+    """A frame ready for the pose stage. rgb: (H, W, 3) uint8; depth: (H, W) float32 filtered m; camera: (1, 4) float32."""
+
+    source: DeviceFrame
+    rgb: Tensor
+    depth: Tensor
+    camera: Tensor
+
+
+@dataclass(frozen=True)
+class TrackRequest:
+    """object: its name; T_cam_obj: (4, 4) float64 last pose of the mesh as loaded."""
+
+    object: str
+    T_cam_obj: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """T_cam_obj: (4, 4) float64 of the mesh as loaded. confidence, visibility: [0, 1], see ObjectPose.
+
+    features: (F,) what the confidence was computed from. ranking: what registration decided between, else None.
+    """
+
+    T_cam_obj: NDArray[np.float64]
+    confidence: float
+    visibility: float
+    features: NDArray[np.float64]
+    ranking: Ranking | None = None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Runners of one role set each; tracking and registration run at the same time, so they share none."""
+
+    track_refiner: Runner
+    register_refiner: Runner
+    scorer: Runner
+
+
+class PoseEstimator:
+    """Poses of known objects on one device.
+
+    ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
+    one thread at a time. rung, weights: what runs and with what, for diagnostics.
+    """
+
+    def __init__(
+        self,
+        objects: Sequence[ObjectModel],
+        renderer: Renderer,
+        networks: Networks,
+        config: PoseConfig,
+        device: torch.device | str,
+        weights: str = "",
+    ) -> None:
+        self.objects = list(objects)
+        self.device = torch.device(device)
+        self.config = config
+        self.weights = weights
+        self.rung = networks.track_refiner.name
+        self._index = {o.name: i for i, o in enumerate(objects)}
+        self._renderer = renderer
+        self._networks = networks
+        self._filter = DepthFilter(device, config.min_depth, config.max_depth)
+        self._register = RegisterProgram(objects, renderer, networks.register_refiner, networks.scorer, self.device)
+        self._tracks: dict[int, TrackProgram] = {}
+        self._camera: tuple[CameraIntrinsics, Tensor] | None = None
+        self._register_lock = Lock()
+
+    def apply(self, config: PoseConfig) -> None:
+        """Take new values of live settings."""
+        self.config = config
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        """Compile, capture and run every real path once at the camera's image size."""
+        h, w = camera.height, camera.width
+        rgb = torch.zeros(h, w, 3, dtype=torch.uint8, device=self.device)
+        depth = torch.full((h, w), 1.0, device=self.device)
+        frame = PoseFrame(None, rgb, self._filter(depth), self._camera_tensor(camera))  # type: ignore[arg-type]
+        T = np.eye(4)
+        T[2, 3] = 1.0
+        for k in TRACK_BATCHES:
+            if k == 1 or k <= len(self.objects):
+                self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
+        mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
+        mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
+        for item in {len(self._register.rotations[i]): o for i, o in enumerate(self.objects)}.values():
+            self.register(frame, item.name, mask)
+
+    def prepare(self, frame: DeviceFrame) -> PoseFrame:
+        """Filter the depth of a frame, once; enqueued on the current stream."""
+        return PoseFrame(frame, frame.rgb, self._filter(frame.depth), self._camera_tensor(frame.camera))
+
+    def register(self, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
+        """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
+
+        Waits for the device twice: for the mask's pixel counts, and for the result.
+        """
+        index = self._index[object]
+        item = self.objects[index]
+        if tuple(mask.shape) != tuple(frame.depth.shape):
+            raise RegistrationError(
+                "bad_mask", f"mask is {tuple(mask.shape)} but the image is {tuple(frame.depth.shape)}"
+            )
+        with self._register_lock, torch.inference_mode():
+            K = camera_matrix(frame.camera)
+            translation, pixels, valid = guess_translation(frame.depth, mask.bool(), K)
+            found, with_depth = (int(v) for v in torch.stack([pixels, valid]).tolist())
+            if found == 0:
+                raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
+            if with_depth < MIN_MASK_DEPTH_PIXELS:
+                raise RegistrationError(
+                    "no_depth",
+                    f"{object}: {with_depth} of the mask's {found} pixels have depth in "
+                    f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_MASK_DEPTH_PIXELS} are needed; "
+                    "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
+                )
+            kept = parse_schedule(
+                self.config.register_schedule,
+                len(self._register.rotations[index]),
+                self.config.register_iterations,
+                self.device,
+            )
+            result, ranking = self._register.run(frame, index, translation, kept)
+            row = result.double().cpu().numpy()[None]
+        return self._estimates(row, [item], [None], ranking)[0]
+
+    def track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
+        """New poses of objects from their last ones, together. Waits for the device once, for the result."""
+        estimates: list[Estimate] = []
+        for start in range(0, len(requests), TRACK_BATCHES[-1]):
+            estimates += self._track(frame, requests[start : start + TRACK_BATCHES[-1]])
+        return estimates
+
+    def _track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
+        k = next(b for b in TRACK_BATCHES if b >= len(requests))
+        program = self._program(k, frame)
+        models = [self._index[r.object] for r in requests]
+        padded = [*range(len(requests)), *[0] * (k - len(requests))]
+        starts = np.stack([self.objects[models[i]].to_centered(requests[i].T_cam_obj) for i in padded])
+        with torch.inference_mode():
+            program.rgb.copy_(frame.rgb)
+            program.depth.copy_(frame.depth)
+            program.camera.copy_(frame.camera)
+            program.start.copy_(torch.from_numpy(starts.astype(np.float32)))
+            program.views.model.copy_(torch.tensor([models[i] for i in padded], dtype=torch.int32))
+            program.views.diameters.copy_(torch.tensor([self.objects[models[i]].diameter for i in padded]))
+            result = program.graph()
+            rows = result[: len(requests)].double().cpu().numpy()
+        return self._estimates(rows, [self.objects[m] for m in models], [r.T_cam_obj for r in requests], None)
+
+    def _program(self, k: int, frame: PoseFrame) -> TrackProgram:
+        size = (frame.depth.shape[0], frame.depth.shape[1])
+        program = self._tracks.get(k)
+        if program is None or program.rgb.shape[:2] != size or program.iterations != self.config.track_iterations:
+            program = TrackProgram(
+                self._renderer, self._networks.track_refiner, k, size, self.config.track_iterations, self.device
+            )
+            self._tracks[k] = program
+        return program
+
+    def _estimates(
+        self,
+        rows: NDArray[np.float64],
+        items: Sequence[ObjectModel],
+        last: Sequence[NDArray[np.float64] | None],
+        ranking: Ranking | None,
+    ) -> list[Estimate]:
+        counts, delta = rows[:, 18:], rows[:, 16:18]
+        certain, visible = calibrated.confidence(counts, delta), calibrated.visibility(counts)
+        described = calibrated.features(counts, delta)
+        estimates = []
+        for i, item in enumerate(items):
+            T = rows[i, :16].reshape(4, 4)
+            usable = bool(np.isfinite(rows[i]).all())
+            before = last[i]
+            if before is not None and not usable:
+                T = item.to_centered(before)
+            reference = np.eye(4) if before is None else item.to_centered(before)
+            T = nearest_equivalent(T, reference, item.symmetries)
+            estimates.append(
+                Estimate(
+                    item.from_centered(T),
+                    float(certain[i]) if usable else 0.0,
+                    float(visible[i]) if usable else 0.0,
+                    described[i],
+                    ranking,
+                )
+            )
+        return estimates
+
+    def _camera_tensor(self, camera: CameraIntrinsics) -> Tensor:
+        if self._camera is None or self._camera[0] != camera:
+            values = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
+            self._camera = (camera, values.to(self.device))
+        return self._camera[1]
+
+
+def camera_matrix(camera: Tensor) -> Tensor:
+    """(1, 4) fx, fy, cx, cy -> (3, 3) camera matrix on the same device."""
+    fx, fy, cx, cy = camera[0]
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    return torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one]).reshape(3, 3)
