@@ -218,3 +218,20 @@ def test_build_detector_loads_a_saved_checkpoint(tmp_path):
     d = build_detector(config, SPECS, CPU, log=lambda s: None)
     assert d.source == "rf-detr" and "mug, can, drill" in d.weights
     assert list(load_file(path, "nano", CPU).class_names.values()) == NAMES
+
+
+def test_bench_times_every_way_that_runs_here(tmp_path):
+    from rfdetr_foundationpose.detect.bench import bench_detector, table
+
+    made, path = loaded(), tmp_path / "mine.safetensors"
+    save(path, library.network(made.model), variant="nano", config=TINY, class_names=NAMES)
+    rows = bench_detector(SPECS, CPU, weights=str(path), repeats=3, warm_up=1, height=90, width=160, log=lambda s: None)
+    assert [r["name"] for r in rows] == [
+        "predict, eager",
+        "predict, traced",
+        "hot path, eager",
+        "hot path, traced",
+    ]
+    for row in rows:
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] and row["precision"] == "FP32" and row["count"] == 3
+    assert len(table(rows).splitlines()) == 5

@@ -36,7 +36,8 @@ def bench_detector(
 ) -> list[dict[str, Any]]:
     """One row for each way: name, precision, avg_ms, p50_ms, p95_ms, max_ms, count, device, detections.
 
-    frames: images to run on in turn; by default random ones. Raises DetectorError when the weights do not fit.
+    weights: as detector.weights, or "random" for the untrained network of ``variant``: its speed is that of a trained
+    one. frames: images to run on in turn; by default random ones. Raises DetectorError when the weights do not fit.
     """
     images = list(frames) or list(_noise(height, width, 4))
     rows = []
@@ -96,6 +97,11 @@ def _ways(
     fast = "FP16" if cuda else "FP32"
 
     def load() -> LoadedModel:
+        if weights == "random":
+            labels = [s.label for s in specs]
+            model = library.construct(variant, device, num_classes=len(labels))
+            model.model.class_names = labels
+            return LoadedModel(model, dict(enumerate(labels)), f"random ({variant})")
         return load_model(weights, variant, device, log)
 
     def predict(compile: bool, dtype: torch.dtype | None) -> Callable[[], Run]:

@@ -86,6 +86,7 @@ def save(path: Path, net: nn.Module, *, variant: str, config: Mapping[str, Any],
         state[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu().clone()
     metadata = {
         "format": _FORMAT,
+        "license": "Apache-2.0",
         "variant": variant,
         "config": json.dumps({**config, "group_detr": 1}),
         "class_names": json.dumps(list(class_names)),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..detect import build_detector
+from ..device import resolve_device
 from ..objects import load_objects
 from ..pose.build import build_estimator
 from ..resources import default_objects_file
 from .association import ObjectGeometry
-from ..device import resolve_device
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
