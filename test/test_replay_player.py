@@ -174,7 +174,7 @@ def test_pacing_follows_the_node(period, rate, step, waits):
 
 
 def test_a_node_that_dies_is_reported_with_its_log(tmp_path):
-    with NodeProcess({"no.such": "a: {"}, tmp_path / "node.log", 77) as process:
+    with NodeProcess({"input.max_age": "soon"}, tmp_path / "node.log", 77) as process:
         deadline = time.monotonic() + 60
         with pytest.raises(NodeDied, match="exit code"):
             while time.monotonic() < deadline:

@@ -35,12 +35,15 @@ def demo(
     rate: Annotated[
         str, typer.Option(help="Playback speed, or auto: real time, slower where the node is slower.")
     ] = "auto",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting of the node, e.g. pose.weights=DIR; may be repeated.")
+    ] = None,
     detection: Annotated[
         DetectionSource, typer.Option(help="auto: RF-DETR where its weights exist.")
     ] = DetectionSource.AUTO,
 ) -> None:
     """Generate a recording, play it into the node, compare its poses with the truth. Exits 1 when no pose came."""
-    from ..config import ConfigError
+    from ..config import ConfigError, to_flat
     from ..objects import load_objects
     from ..replay.live import LiveOptions, NoPose
     from ..replay.node_process import NodeDied
@@ -49,13 +52,18 @@ def demo(
     from ..replay.result import write_json
     from ..replay.session import run_session
     from ..resources import default_objects_file
+    from .replay import read_settings
 
     console = Console()
     speed = parse_rate(rate)
     source = choose_source(detection)
     objects_file = default_objects_file()
     specs = load_objects(objects_file)
-    parameters = node_parameters(objects_file, device, seed, source)
+    try:
+        changed = to_flat(read_settings(None, setting or [], None)) if setting else {}
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    parameters = {**changed, **node_parameters(objects_file, device, seed, source)}
     out.mkdir(parents=True, exist_ok=True)
     with _progress(console) as progress:
         recording = _record(out / "recording", seed, frames, device, progress)
@@ -132,7 +140,7 @@ def node_parameters(objects_file: Path, device: str, seed: int, source: str) -> 
 
 def _record(path: Path, seed: int, frames: int | None, device: str, progress: Progress) -> Recording:
     """The recording: every frame is a function of the seed and its index alone."""
-    from ..pipeline import resolve_device
+    from ..device import resolve_device
     from ..replay.recording import Recording
     from ..synth.generate import generate_recording, load_scene_objects
     from ..synth.video import VideoSettings

@@ -254,10 +254,11 @@ def _ros() -> list[Finding]:
 
 
 def _pose_weights(choice: str) -> list[Finding]:
+    from ..config import from_flat
     from ..pose import checkpoints
-    from ..resources import models_dir
+    from ..pose.build import weights_directory
 
-    directory = models_dir() if choice == "default" else Path(choice)
+    directory = weights_directory(from_flat({"pose.weights": choice}))
     lines = []
     for role in ("refiner", "scorer"):
         try:

@@ -172,7 +172,7 @@ def _evaluator(
 ) -> tuple[Evaluator, dict[str, Any]]:
     """The estimator of the settings, and what it is made of."""
     from ..config import from_flat
-    from ..pipeline import resolve_device
+    from ..device import resolve_device
     from ..pose.build import build_estimator
     from ..replay.evaluation import Evaluator
     from ..replay.metrics import ObjectGeometry
