@@ -9,8 +9,8 @@ import torch
 
 from ..accel.runner import make_runner
 from ..config import Config, ConfigError
-from ..objects import ObjectSpec
 from ..device import resolve_device
+from ..objects import ObjectSpec
 from ..resources import models_dir
 from .checkpoints import find, load_refiner, load_scorer
 from .estimator import TRACK_BATCHES, Networks, PoseEstimator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class ObjectModel:
         return T
 
 
-def load_object(spec: ObjectSpec, log: Callable[[str], None] = logging.getLogger(__name__).warning) -> ObjectModel:
+def load_object(spec: ObjectSpec, log: Callable[[str], None] = print) -> ObjectModel:
     """Load the mesh of an objects.yaml entry (OBJ, PLY, GLB, STL, ...). Raises MeshError; ``log`` gets warnings."""
     if not Path(spec.mesh).is_file():
         raise MeshError(f"object {spec.name}: mesh {spec.mesh} does not exist; mesh paths are relative to objects.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def parse_schedule(text: str, hypotheses: int, iterations: int, device: torch.de
             raise ConfigError(
                 f"pose.register_schedule={text!r} must be 'auto', 'full' or counts like '252,64,16,8,8'"
             ) from error
-        if any(c < 1 for c in counts) or any(b > a for a, b in zip(counts, counts[1:], strict=False)):
+        if any(c < 1 for c in counts) or any(b > a for a, b in itertools.pairwise(counts)):
             raise ConfigError(f"pose.register_schedule={text!r} must hold counts of at least 1 that never grow")
     counts += counts[-1:] * (iterations - len(counts))
     return tuple(min(c, hypotheses) for c in counts[:iterations])
