@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rfdetr_foundationpose.detect.checkpoint import load_file
 from rfdetr_foundationpose.detect.hot_path import RawDetections
+from rfdetr_foundationpose.synth.coco_source import CocoSource, DatasetError
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.detector_data import ScenePool, boxes_of
 from rfdetr_foundationpose.synth.detector_eval import Truth, match, scenes
@@ -285,3 +286,74 @@ def test_train_resumes_and_validate_reads_what_it_wrote(tmp_path):
     train(settings(tmp_path), objects, said.append)
     assert any(s.startswith("resumed at step") for s in said)
     assert (tmp_path / "detector.jsonl").read_text().count("evaluation") == 2
+
+
+def test_trains_on_a_coco_data_set(tmp_path):
+    from rfdetr_foundationpose.synth.coco import write_coco
+
+    objects = demo_objects()[:3]
+    sampler = SceneSampler(objects, "cpu", (96, 128), 1, distractors=2, surfaces=2, max_targets=3)
+    write_coco(tmp_path / "data", sampler, {"train": 6, "valid": 3})
+    source = CocoSource(tmp_path / "data" / "train", "cpu", (48, 64), 0)
+    assert source.names == tuple(o.name for o in objects) and len(source) == 6
+    batch = source.sample(6)
+    assert batch.rgb.shape == (6, 48, 64, 3) and batch.rgb.float().std() > 10
+    for i, m in (batch.label >= 0).nonzero().tolist():
+        x0, y0, x1, y1 = batch.box[i, m].int().tolist()
+        mask = batch.instance[i] == m
+        assert not mask.any() or (mask[y0:y1, x0:x1].sum() == mask.sum())
+    assert (batch.label >= 0).sum() >= 3
+    seen = [source._next() for _ in range(6)]
+    assert sorted(seen) == list(range(6))
+    metrics = train(settings(tmp_path, dataset=tmp_path / "data"), [], lambda s: None)
+    assert metrics["scenes"] == 2
+    names = load_file(tmp_path / "detector.safetensors", "nano", torch.device("cpu")).class_names
+    assert list(names.values()) == [o.name for o in objects]
+
+
+def test_coco_instances_without_polygons_are_their_boxes(tmp_path):
+    import json
+
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
+        "annotations": [{"id": 0, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20]}],
+        "categories": [{"id": 0, "name": "root", "supercategory": "none"}, {"id": 4, "name": "blue box"}],
+    }
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+    batch = CocoSource(tmp_path, "cpu", (20, 40), 0).sample(1)
+    assert batch.names == ("blue box",)
+    assert batch.box[0, 0].tolist() == [10.0, 5.0, 30.0, 15.0]
+    assert (batch.instance[0] == 0).sum() == 200
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "does not exist; a COCO split"),
+        ("{", "is no JSON"),
+        ('{"images": []}', "no list annotations, categories"),
+        ('{"images": [], "annotations": [], "categories": []}', "0 images and 0 categories"),
+        (
+            '{"images": [], "annotations": [{"category_id": 3, "image_id": 0}], "categories": []}',
+            r"categories \[3\], which it does not list",
+        ),
+    ],
+)
+def test_unusable_data_sets_say_why(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "_annotations.coco.json").write_text(content)
+    with pytest.raises(DatasetError, match=words):
+        CocoSource(tmp_path, "cpu", (20, 40), 0)
+
+
+def test_missing_image_is_named(tmp_path):
+    text = (
+        '{"images": [{"id": 0, "file_name": "gone.jpg", "height": 4, "width": 4}], "annotations": [],'
+        ' "categories": [{"id": 1, "name": "mug"}]}'
+    )
+    (tmp_path / "_annotations.coco.json").write_text(text)
+    with pytest.raises(DatasetError, match="gone.jpg"):
+        CocoSource(tmp_path, "cpu", (20, 40), 0).sample(1)

@@ -22,6 +22,9 @@ def train(
     objects_file: Objects = "",
     minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of the whole schedule.")] = 9.0,
     stop_after: Annotated[float, typer.Option(min=0.01, help="End this call after so many minutes.")] = 60.0,
+    dataset: Annotated[
+        str, typer.Option(help="COCO folder (train/, valid/) to learn from instead of rendered scenes.")
+    ] = "",
     start: Annotated[str, typer.Option(help="Weights to fine-tune: a checkpoint path; empty starts at random.")] = "",
     resolution: Annotated[int, typer.Option(min=64, max=1024, help="Network input, pixels; a multiple of 32.")] = 384,
     batch: Annotated[int, typer.Option(min=1, help="Images in a training step.")] = 128,
@@ -34,9 +37,9 @@ def train(
     seed: Seed = 0,
     compile_network: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
 ) -> None:
-    """Train RF-DETR on generated scenes of the objects, from random weights or from a checkpoint."""
-    from ..objects import load_objects
+    """Train RF-DETR on generated scenes of the objects, or on a COCO data set; from random weights or a checkpoint."""
     from ..device import resolve_device
+    from ..objects import load_objects
     from ..pose.mesh import load_object
     from ..resources import default_objects_file
     from ..synth.train_detector import SMALL_NANO, TrainSettings
@@ -44,13 +47,14 @@ def train(
 
     if resolution % 32:
         raise typer.BadParameter(f"--resolution {resolution} must be a multiple of 32")
-    specs = load_objects(objects_file or default_objects_file())
+    specs = [] if dataset else load_objects(objects_file or default_objects_file())
     settings = TrainSettings(
         out=out,
         minutes=minutes,
         stop_after=stop_after,
         config={**SMALL_NANO, "resolution": resolution, "positional_encoding_size": resolution // 16},
         start=Path(start) if start else None,
+        dataset=Path(dataset) if dataset else None,
         groups=groups,
         batch=batch,
         learning_rate=learning_rate,
@@ -61,7 +65,11 @@ def train(
         evaluation_scenes=evaluation_scenes,
         compile=compile_network,
     )
-    run(settings, [load_object(spec) for spec in specs], typer.echo, labels=[spec.label for spec in specs])
+    try:
+        run(settings, [load_object(spec) for spec in specs], typer.echo, labels=[spec.label for spec in specs])
+    except ValueError as error:  # the rooms' own load errors: each says what to do
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def validate(
@@ -77,8 +85,8 @@ def validate(
 ) -> None:
     """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
     from ..detect.detector import DetectorError
-    from ..objects import load_objects
     from ..device import resolve_device
+    from ..objects import load_objects
     from ..resources import default_objects_file
     from ..synth.detector_validate import validate_detector
 

@@ -1,19 +1,32 @@
-"""Training batches for the detector: rendered scenes kept on the device and shown again in ever new crops."""
+"""Training batches for the detector: images kept on the device and shown again in ever new crops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .coco_source import CocoBatch
 from .detector_loss import Targets
-from .scene import SceneSampler
+from .scene import SceneBatch
 
 # An instance with less than this share of its pixels in sight, or this few pixels in the network's image, is ignored.
 MIN_VISIBILITY = 0.3
 MIN_PIXELS = 40
+
+
+class Source(Protocol):
+    """Where images come from: SceneSampler renders them, CocoSource reads them. max_targets: most wanted instances."""
+
+    size: tuple[int, int]
+    device: torch.device
+    max_targets: int
+    names: tuple[str, ...]
+
+    def sample(self, count: int) -> SceneBatch | CocoBatch: ...
 
 
 @dataclass(frozen=True)
@@ -26,15 +39,15 @@ class DetectorBatch:
 
 
 class ScenePool:
-    """A ring of rendered scenes. ``fill`` renders; ``draw`` is cheap, so a scene is seen many times, each time
+    """A ring of images. ``fill`` fetches new ones; ``draw`` is cheap, so an image is seen many times, each time
     cropped, squeezed and coloured otherwise. size: images held; slots: instances of wanted objects in a scene.
     """
 
-    def __init__(self, sampler: SceneSampler, size: int, *, seed: int) -> None:
-        height, width = sampler.size
-        device = sampler.device
-        self._sampler = sampler
-        self._slots = sampler.max_targets
+    def __init__(self, source: Source, size: int, *, seed: int) -> None:
+        height, width = source.size
+        device = source.device
+        self._source = source
+        self._slots = source.max_targets
         self._rgb = torch.zeros((size, height, width, 3), dtype=torch.uint8, device=device)
         self._instance = torch.full((size, height, width), -1, dtype=torch.int8, device=device)
         self._label = torch.full((size, self._slots), -1, dtype=torch.int64, device=device)
@@ -46,8 +59,8 @@ class ScenePool:
         self.rendered = 0
 
     def fill(self, count: int) -> None:
-        """Render ``count`` new scenes over the oldest ones."""
-        batch = self._sampler.sample(count)
+        """Put ``count`` new images over the oldest ones."""
+        batch = self._source.sample(count)
         rows = (torch.arange(count, device=self._rgb.device) + self._next) % len(self._rgb)
         self._rgb[rows] = batch.rgb
         self._instance[rows] = batch.instance.to(torch.int8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from ..detect.hot_path import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..types import CameraIntrinsics, Frame
-from .detector_data import MIN_PIXELS, MIN_VISIBILITY
-from .scene import SceneSampler
+from .detector_data import MIN_PIXELS, MIN_VISIBILITY, Source
 
 MATCH_IOU = 0.5
 
@@ -27,12 +26,13 @@ class Truth:
     counted: NDArray[np.bool_]
 
 
-def scenes(sampler: SceneSampler, count: int, chunk: int = 8) -> Iterator[tuple[Frame, Truth]]:
-    """Frames on the host with their truth."""
+def scenes(source: Source, count: int, names: Sequence[str] = (), chunk: int = 8) -> Iterator[tuple[Frame, Truth]]:
+    """Frames on the host with their truth. names: what to call the source's classes, by default as it does."""
+    names = names or source.names
     made = 0
     while made < count:
-        batch = sampler.sample(min(chunk, count - made))
-        height, width = sampler.size
+        batch = source.sample(min(chunk, count - made))
+        height, width = source.size
         label, box, visibility = (t.cpu().numpy() for t in (batch.label, batch.box, batch.visibility))
         rgb, depth, instance = (t.cpu().numpy() for t in (batch.rgb, batch.depth, batch.instance))
         for i in range(len(rgb)):
@@ -50,16 +50,21 @@ def scenes(sampler: SceneSampler, count: int, chunk: int = 8) -> Iterator[tuple[
             # Pixel counts of the network's 384 x 384 image, so that the bar does not depend on the camera.
             seen = pixels[wanted] * (384 * 384 / (height * width))
             counted = (visibility[i][wanted] >= MIN_VISIBILITY) & (seen >= MIN_PIXELS)
-            yield frame, Truth([batch.names[label[i][m]] for m in wanted], box[i][wanted], counted)
+            yield frame, Truth([names[label[i][m]] for m in wanted], box[i][wanted], counted)
         made += len(rgb)
 
 
-def evaluate(detector: RfDetrDetector, sampler: SceneSampler, count: int, threshold: float = 0.5) -> dict[str, float]:
-    """Recall and precision at IoU 0.5 over ``count`` scenes, their mean IoU, and the threshold of the best F1."""
+def evaluate(
+    detector: RfDetrDetector, source: Source, count: int, names: Sequence[str] = (), threshold: float = 0.5
+) -> dict[str, float]:
+    """Recall and precision at IoU 0.5 over ``count`` images, their mean IoU, and the threshold of the best F1.
+
+    names: object of each class of the source, by default the class's own name.
+    """
     rows: list[tuple[float, bool]] = []
     overlaps: list[float] = []
     wanted = 0
-    for frame, truth in scenes(sampler, count):
+    for frame, truth in scenes(source, count, names):
         raw = detector.raw(frame)
         wanted += int(truth.counted.sum())
         found, ious = match(raw, detector.class_objects, truth)

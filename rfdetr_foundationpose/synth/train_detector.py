@@ -25,7 +25,8 @@ from ..detect.checkpoint import load_file, save
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
-from .detector_data import DetectorBatch, ScenePool
+from .coco_source import CocoSource, DatasetError
+from .detector_data import DetectorBatch, ScenePool, Source
 from .detector_eval import evaluate
 from .detector_loss import Targets, corners, detection_loss, ious
 from .objects import SynthObject
@@ -52,6 +53,7 @@ class TrainSettings:
 
     config: fields of the variant's ModelConfig that differ from its defaults. scene_size: rendered height, width.
     render_share: share of the time that may go into new scenes. start: weights to fine-tune, or None for random ones.
+    dataset: folder in COCO layout (train/, valid/) to learn from instead of rendered scenes.
     """
 
     out: Path
@@ -60,6 +62,7 @@ class TrainSettings:
     variant: str = "nano"
     config: dict[str, Any] | None = None
     start: Path | None = None
+    dataset: Path | None = None
     groups: int = 9
     batch: int = 128
     learning_rate: float = 4e-4
@@ -252,15 +255,21 @@ def train(
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    labels = [o.name for o in objects] if labels is None else list(labels)
+    device = torch.device(settings.device)
+    if settings.dataset is not None:
+        source: Source = CocoSource(settings.dataset / "train", device, settings.scene_size, settings.seed)
+        labels = source.names
+    else:
+        labels = [o.name for o in objects] if labels is None else list(labels)
     trainer = Trainer(settings, labels, progress)
     state = out / "detector.train.pt"
     if state.is_file():
         trainer.load_state(state)
         progress(f"resumed at step {trainer.step}, {trainer.spent / 60:.1f} min")
-    # A resumed run sees new scenes.
-    sampler = SceneSampler(objects, trainer.device, settings.scene_size, settings.seed * 1000 + trainer.step)
-    pool = ScenePool(sampler, settings.pool, seed=settings.seed + trainer.step)
+    if settings.dataset is None:
+        # A resumed run sees new scenes.
+        source = SceneSampler(objects, device, settings.scene_size, settings.seed * 1000 + trainer.step)
+    pool = ScenePool(source, settings.pool, seed=settings.seed + trainer.step)
     if settings.compile:
         trainer.network.compile()
     first = min(settings.pool, max(settings.batch * 4, 512))
@@ -302,14 +311,23 @@ def train(
 def evaluate_file(
     path: Path, objects: Sequence[SynthObject | ObjectModel], labels: Sequence[str], settings: TrainSettings
 ) -> dict[str, float]:
-    """Metrics of a checkpoint on held-out scenes of VGA size, through the detector as it is used."""
+    """Metrics of a checkpoint on held-out images of VGA size, through the detector as it is used.
+
+    They are scenes of a seed that training never saw, or the valid split of the data set.
+    """
     device = torch.device(settings.device)
-    specs = [ObjectSpec(o.name, Path(o.name), label=label) for o, label in zip(objects, labels, strict=True)]
+    names = [f"class_{i}" for i in range(len(labels))]
+    specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, labels, strict=True)]
     rung = "half" if device.type == "cuda" else "eager"
     loaded = load_file(path, settings.variant, device)
     detector = RfDetrDetector(loaded, specs, DetectorConfig(rung=rung, mask="box"), device, log=lambda _: None)
-    sampler = SceneSampler(objects, device, (480, 640), EVALUATION_SEED)
-    return evaluate(detector, sampler, settings.evaluation_scenes)
+    if settings.dataset is None:
+        source: Source = SceneSampler(objects, device, (480, 640), EVALUATION_SEED)
+        return evaluate(detector, source, settings.evaluation_scenes, names)
+    held_out = CocoSource(settings.dataset / "valid", device, (480, 640), EVALUATION_SEED)
+    if held_out.names != tuple(labels):
+        raise DatasetError(f"{settings.dataset}: train has classes {list(labels)}, valid has {list(held_out.names)}")
+    return evaluate(detector, held_out, min(settings.evaluation_scenes, len(held_out)), names)
 
 
 class _Running:
