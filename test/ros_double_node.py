@@ -1,7 +1,7 @@
 """``pose_node`` with a small pipeline double of the real interface: it sleeps, then says how far the depth is.
 
 Run as a process by the ROS tests. DOUBLE_SECONDS: processing time. A magenta first pixel makes it raise.
-DOUBLE_BUILD_SECONDS, DOUBLE_BUILD_ERROR: how long building takes, and how it fails.
+DOUBLE_BUILD_SECONDS, DOUBLE_BUILD_ERROR: how long building takes, and a file that, while it exists, makes it fail. DOUBLE_CLOSE_SECONDS: closing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -35,8 +36,9 @@ class DoublePipeline:
         self._state = "searching"
         log(f"double pipeline, {self._seconds} s a frame")
         time.sleep(float(os.environ.get("DOUBLE_BUILD_SECONDS", "0")))
-        if "DOUBLE_BUILD_ERROR" in os.environ:
-            raise RuntimeError(os.environ["DOUBLE_BUILD_ERROR"])
+        error = Path(os.environ.get("DOUBLE_BUILD_ERROR", "none"))
+        if error.is_file():
+            raise RuntimeError(error.read_text())
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self._counters[f"warm_up_{camera.width}x{camera.height}"] += 1
@@ -67,6 +69,7 @@ class DoublePipeline:
 
     def close(self) -> None:
         self._state = "closed"
+        time.sleep(float(os.environ.get("DOUBLE_CLOSE_SECONDS", "0")))
 
     def status(self) -> PipelineStatus:
         best = {NAME: 0.31} if self._state != "tracking" else {}
@@ -84,6 +87,16 @@ class DoublePipeline:
             best,
             degraded,
         )
+
+
+def run(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """The node in a forked process, which has the libraries loaded already; output goes to the file ``log``."""
+    os.environ.update(environment)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.exit(main(["pose_node", *arguments], DoublePipeline))
 
 
 if __name__ == "__main__":

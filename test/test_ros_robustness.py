@@ -209,11 +209,12 @@ def test_survives_says_and_recovers(scene, name):
     values = graph.fresh_values()
     drops = sum(int(v) for k, v in values.items() if k.startswith("dropped_"))
     assert int(values["received"]) == int(values["processed"]) + drops + int(values["in_flight"])
-    assert node.process.poll() is None
+    assert node.returncode is None
 
 
 def test_camera_info_missing_for_three_seconds(tmp_path):
-    with running_node(tmp_path) as (_, graph):
+    with running_node(tmp_path, active=False) as (_, graph):
+        graph.wait_active(calibrate=False)
         camera = Camera(graph)
         camera.with_info = False
         camera.stream(3.0)
@@ -229,7 +230,7 @@ def test_camera_info_that_comes_once_and_latched(tmp_path):
         camera = Camera(graph)
         graph.info.publish(camera.camera_info(time.time_ns()))
         camera.with_info = False
-        graph.wait_active()
+        graph.wait_active(calibrate=False)
         camera.stream_until_pose()
 
 

@@ -10,10 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ros_support import PATIENCE, ROOT, Camera, running_node, stamp_of, wait_for
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
 # Minutes for a release, seconds for every day: SOAK_SECONDS=1800 is the full length.
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))
@@ -73,7 +72,7 @@ def test_the_age_of_every_pose_is_bounded_and_drops_are_counted_exactly(tmp_path
         camera = Camera(graph, 320, 240)
         camera.stream_until_pose()
         settled(graph)
-        before = process_facts(node.process.pid)
+        before = process_facts(node.pid)
         graph.poses.clear()
         first = {k: int(v) for k, v in graph.values().items() if v.isdigit()}
         begin = time.monotonic()
@@ -82,7 +81,7 @@ def test_the_age_of_every_pose_is_bounded_and_drops_are_counted_exactly(tmp_path
                 camera.publish()
                 time.sleep(max(begin + (i + 1) * period - time.monotonic(), 0))
         last = {k: int(v) for k, v in settled(graph).items() if v.isdigit()}
-        after = process_facts(node.process.pid)
+        after = process_facts(node.pid)
 
         processed = last["processed"] - first["processed"]
         wait_for(lambda: len(graph.poses) == processed, "all poses")
@@ -116,7 +115,7 @@ def test_a_slow_watcher_of_the_debug_image_does_not_slow_poses(tmp_path):
             camera = Camera(graph, 640, 480)
             camera.stream_until_pose()
             ages: dict[bool, list[float]] = {True: [], False: []}
-            for turn in range(6):
+            for turn in range(4):
                 debug = turn % 2 == 0
                 assert graph.set_parameter("debug.image", debug).successful
                 time.sleep(0.3)
@@ -134,33 +133,9 @@ def test_a_slow_watcher_of_the_debug_image_does_not_slow_poses(tmp_path):
             f"median age with debug {on * 1e3:.1f} ms, without {off * 1e3:.1f} ms, ratio {on / off:.3f}; "
             f"{seen} pictures seen, {dropped} not drawn; drawing p50 p95 max {drawn} ms"
         )
-        assert min(len(a) for a in ages.values()) > 30
+        assert min(len(a) for a in ages.values()) > 20
         assert seen >= 3
         assert on / off <= 1.05
-
-
-def test_debug_images_raw_and_compressed_are_drawn_only_when_watched(tmp_path):
-    with running_node(tmp_path) as (_, graph):
-        camera = Camera(graph)
-        camera.stream_until_pose()
-        camera.stream(0.5)
-        assert "visualize_ms_p50_p95_max" not in graph.fresh_values()
-        raw: list[Image] = []
-        jpeg: list[CompressedImage] = []
-        graph.node.create_subscription(Image, "pose_node/debug_image", raw.append, 1)
-        graph.node.create_subscription(CompressedImage, "pose_node/debug_image/compressed", jpeg.append, 1)
-        camera.stream_until(lambda: raw and jpeg, "debug images")
-        camera.stream(2.0, rate=30.0)
-        picture = raw[-1]
-        assert (picture.width, picture.height, picture.encoding, picture.step) == (160, 120, "rgb8", 480)
-        assert stamp_of(picture) in {stamp_of(p) for p, _ in graph.poses}
-        pixels = np.frombuffer(picture.data, np.uint8).reshape(120, 160, 3)
-        assert (pixels != (200, 0, 0)).any(2).sum() > 100
-        import cv2
-
-        decoded = cv2.imdecode(np.frombuffer(jpeg[-1].data, np.uint8), cv2.IMREAD_COLOR)
-        assert decoded.shape == (120, 160, 3)
-        assert decoded[60, 5, 2] > 150  # red, in OpenCV's order
 
 
 def test_nothing_grows_in_a_long_run_at_full_speed(tmp_path):
@@ -181,7 +156,7 @@ def test_nothing_grows_in_a_long_run_at_full_speed(tmp_path):
             assert graph.transition("deactivate")
             assert graph.transition("activate")
             time.sleep(1.0)
-            before = process_facts(node.process.pid)
+            before = process_facts(node.pid)
             rounds = max(int(SOAK_SECONDS / 3), 2)
             for _ in range(rounds):
                 time.sleep(SOAK_SECONDS / rounds)
@@ -189,7 +164,7 @@ def test_nothing_grows_in_a_long_run_at_full_speed(tmp_path):
                 assert graph.transition("activate")
                 graph.poses.clear()
                 wait_for(lambda: graph.poses, "poses", PATIENCE)
-            after = process_facts(node.process.pid)
+            after = process_facts(node.pid)
         finally:
             stop.set()
             player.join()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ..latency import StageStats
-from ..pipeline import PipelineStatus
 from .worker import Tally
+
+if TYPE_CHECKING:
+    from ..pipeline import PipelineStatus
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # A camera is stalled after this many of its periods, and never sooner than the seconds below.
@@ -22,13 +25,16 @@ SLOW_SECONDS = 2.0
 # Clocks of camera and node that differ by more than this, in seconds, make ages and tf wrong.
 CLOCK_SKEW = 0.1
 
+# Errors of the node itself that cost no frame.
+OWN_ERRORS = ("callback_error", "telemetry_image", "telemetry_latency", "telemetry_diagnostics")
+
 
 @dataclass(frozen=True)
 class Health:
     """What is known of the node at one moment. rates in Hz, times in seconds; ``since`` is the time since activation.
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
-    errors: last message of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
+    errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
     """
 
     node: str
@@ -51,6 +57,8 @@ class Health:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[str, StageStats] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    error_counts: Mapping[str, int] = field(default_factory=dict)
+    waiting_for_clock: bool = False
     missing: tuple[str, ...] = ()
     debug_dropped: int = 0
 
@@ -62,12 +70,14 @@ class Diagnostics:
         self._tally = Tally(0, 0, 0, {})
         self._images: dict[str, int] = {}
         self._counters: dict[str, int] = {}
+        self._error_counts: dict[str, int] = {}
         self._tracked_once: set[str] = set()
 
     def __call__(self, health: Health) -> list[DiagnosticStatus]:
         made = [self._input(health), self._processing(health), self._objects(health), self._backend(health)]
         self._tally = health.tally
         self._images = dict(health.images)
+        self._error_counts = dict(health.error_counts)
         self._counters = dict(health.status.counters) if health.status is not None else {}
         return made
 
@@ -80,7 +90,9 @@ class Diagnostics:
                     continue
                 detail = h.errors.get(kind, "")
                 said.append((WARN, f"{count} frames dropped ({kind})" + (f": {detail}" if detail else "")))
-            if h.age is not None and h.age < -CLOCK_SKEW:
+            if h.waiting_for_clock:
+                said.append((ERROR, "use_sim_time is set, but no /clock arrives"))
+            elif h.age is not None and h.age < -CLOCK_SKEW:
                 said.append((WARN, f"stamps are {-h.age:.2f} s in the future: synchronize the clocks (chrony, ptp)"))
         values = {"rate_hz": f"{h.rate:.2f}", "age_s": "" if h.age is None else f"{h.age:.4f}"}
         values |= {f"images_{k}" if k in ("rgb", "depth") else k: str(v) for k, v in h.images.items()}
@@ -122,6 +134,10 @@ class Diagnostics:
             said.append((OK, "disabled by ~/set_enabled"))
         if drops.get("pipeline_error"):
             said.append((ERROR, f"{drops['pipeline_error']} frames failed: {h.errors.get('pipeline_error', '')}"))
+        for kind in OWN_ERRORS:
+            count = h.error_counts.get(kind, 0) - self._error_counts.get(kind, 0)
+            if count > 0:
+                said.append((WARN, f"{count} x {kind}: {h.errors.get(kind, '')}"))
         if h.busy_for > SLOW_SECONDS:
             said.append((WARN, f"falling behind: one frame has taken {h.busy_for:.1f} s so far"))
         elif received and drops.get("replaced", 0) / received > BEHIND_SHARE:

@@ -15,8 +15,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from ..config import ConfigError
-from ..pipeline import Pipeline
-from .node import PipelineFactory, PoseNode
+from .node import PipelineFactory, PoseNode, real_pipeline
 
 # Transitions (slow), image streams and services each need a thread to be independent of one another.
 THREADS = 3
@@ -26,7 +25,7 @@ GRACE = 1.2
 SWITCH_INTERVAL = 0.0005
 
 
-def main(args: Sequence[str] | None = None, factory: PipelineFactory = Pipeline.build) -> int:
+def main(args: Sequence[str] | None = None, factory: PipelineFactory = real_pipeline) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     sys.setswitchinterval(SWITCH_INTERVAL)

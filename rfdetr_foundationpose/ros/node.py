@@ -6,7 +6,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -18,7 +19,6 @@ from ..config import Config
 from ..latency import StageStats, StageTimer
 from ..objects import ObjectSpec, load_objects
 from ..overlay import OverlayModel
-from ..pipeline import FrameResult, Pipeline, PipelineStatus
 from ..resources import default_objects_file
 from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, parameters
@@ -26,12 +26,14 @@ from .diagnostics import Health
 from .inputs import Inputs
 from .messages import Shape
 from .publishers import Outputs
+from .reporting import Reporter
 from .telemetry import Telemetry
 from .worker import Pair, Slot, Worker
 
+if TYPE_CHECKING:
+    from ..pipeline import FrameResult, PipelineStatus
+
 NAME = "pose_node"
-# The same trouble is said again after this many seconds.
-REPEAT = 5.0
 # Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
 CAMERA_WAIT = 1.0
 # Deactivate waits this long for the frame in work: a registration on a slow CPU takes its time.
@@ -42,6 +44,24 @@ SUCCESS, FAILURE, FAILED = (
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
+
+
+Transition = Callable[["PoseNode", State], TransitionCallbackReturn]
+
+
+def said(transition: Transition) -> Transition:
+    """rclpy swallows what a transition raises; here it is logged and published before error processing begins."""
+
+    @wraps(transition)
+    def run(node: PoseNode, state: State) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node.fail(f"{transition.__name__.removeprefix('on_')}: {type(error).__name__}: {error}")
+            node.get_logger().error(traceback.format_exc())
+            return FAILED
+
+    return run
 
 
 class PosePipeline(Protocol):
@@ -60,38 +80,43 @@ class PosePipeline(Protocol):
 PipelineFactory = Callable[[Config, Callable[[str], None]], PosePipeline]
 
 
+def real_pipeline(config: Config, log: Callable[[str], None]) -> PosePipeline:
+    """The pipeline from settings. Imported at configure: it brings seconds of libraries, and the node answers before."""
+    from ..pipeline import Pipeline
+
+    return Pipeline.build(config, log)
+
+
 class PoseNode(LifecycleNode):
     """RGB-D topics in, object poses out. factory: makes the pipeline at configure.
 
     Raises rclpy's parameter exceptions for overrides of wrong type or range.
     """
 
-    def __init__(self, factory: PipelineFactory = Pipeline.build, **kwargs: Any) -> None:
+    def __init__(self, factory: PipelineFactory = real_pipeline, **kwargs: Any) -> None:
         super().__init__(NAME, **kwargs)
         self._factory = factory
+        self._configuring = False
+        self._pipeline: PosePipeline | None = None
         parameters.declare(self)
         for sentence in parameters.unknown_overrides(getattr(self, "_parameter_overrides", {})):
             self.get_logger().warning(sentence)
         self._config = parameters.read(self)
-        parameters.LiveParameters(self, lambda: self._pipeline is not None, self._apply)
-        self._pipeline: PosePipeline | None = None
+        parameters.LiveParameters(self, lambda: self._configuring or self._pipeline is not None, self._apply)
         self._specs: list[ObjectSpec] = []
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
+        self._report = Reporter(self.get_logger())
         self._slot = Slot()
         self._worker = Worker(self._slot, self._handle, self._report)
         self._timer = StageTimer()
         self._state = "unconfigured"
         self._failure = ""
-        self._configuring = False
         self._enabled = True
         self._since = 0.0
         self._age: float | None = None
         self._warmed: tuple[int, int] | None = None
         self._seen: tuple[str, int, int] | None = None
-        self._said: dict[str, float] = {}
-        self._errors: dict[str, str] = {}
-        self._errors_lock = threading.Lock()
         self._missing = tuple(compat.missing())
         for sentence in self._missing:
             self.get_logger().warning(sentence)
@@ -120,8 +145,7 @@ class PoseNode(LifecycleNode):
         if self._config.autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    # Transitions. rclpy swallows what they raise, so it is said here.
-
+    @said
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         self._configuring = True
         try:
@@ -140,6 +164,9 @@ class PoseNode(LifecycleNode):
             models = {s.name: OverlayModel.load(s) for s in self._specs}
             log.info(f"configuring: objects {', '.join(names)}; loading weights")
             self._pipeline = self._factory(config, self._say)
+            # Live settings may have changed while that took its time.
+            self._config = parameters.read(self)
+            self._pipeline.apply(self._config)
             self._warm_up_early()
             shapes = {s.name: Shape(s.mesh, s.scale, models[s.name].low, models[s.name].high) for s in self._specs}
             self._outputs = Outputs(self, self._specs, shapes)
@@ -150,14 +177,14 @@ class PoseNode(LifecycleNode):
             self._failure = f"{type(error).__name__}: {error}"
             log.error(f"cannot configure: {error}")
             return FAILURE
-        except Exception as error:
-            self._failure = f"{type(error).__name__}: {error}"
-            log.error(f"configure failed:\n{traceback.format_exc()}")
-            return FAILED
         self._failure = ""
         self._state = "inactive"
         log.info(f"configured in {time.monotonic() - begin:.1f} s")
         return SUCCESS
+
+    def fail(self, why: str) -> None:
+        """Why the node does not run, for diagnostics, until the next configure."""
+        self._failure = why
 
     def _warm_up_early(self) -> None:
         assert self._pipeline is not None and self._inputs is not None
@@ -178,9 +205,11 @@ class PoseNode(LifecycleNode):
         self._pipeline.warm_up(camera)
         self.get_logger().info(f"warmed up in {time.monotonic() - begin:.1f} s")
 
+    @said
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        assert self._inputs is not None
+        assert self._inputs is not None and self._pipeline is not None
         result = super().on_activate(state)
+        self._pipeline.reset()  # what was tracked before a pause is elsewhere now
         self._since = time.monotonic()
         self._seen = None
         self._worker.start()
@@ -189,6 +218,7 @@ class PoseNode(LifecycleNode):
         self.get_logger().info("active: taking frames")
         return result
 
+    @said
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         if not self._halt(FRAME_WAIT):
             return FAILED
@@ -196,16 +226,19 @@ class PoseNode(LifecycleNode):
         self.get_logger().info("inactive")
         return super().on_deactivate(state)
 
+    @said
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         self._release()
         return SUCCESS
 
+    @said
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         self._halt(FRAME_WAIT)
         self._release()
         self._state = "finalized"
         return SUCCESS
 
+    @said
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Back to unconfigured with everything released, so that it can be configured again."""
         self.get_logger().error(f"error in state {state.label}; released everything")
@@ -239,8 +272,11 @@ class PoseNode(LifecycleNode):
         ended = self._telemetry.stop(timeout)
         if self._configuring or not self._halt(max(deadline - time.monotonic(), 0.1)):
             return False
-        self._release()
-        return ended
+        # A registration under way in the pipeline's own thread may take longer than we have.
+        release = threading.Thread(target=self._release, name="release", daemon=True)
+        release.start()
+        release.join(max(deadline - time.monotonic(), 0.1))
+        return ended and not release.is_alive()
 
     # The worker's thread.
 
@@ -313,19 +349,6 @@ class PoseNode(LifecycleNode):
             pipeline.apply(config)
         self._config = config
 
-    def _report(self, kind: str, error: Exception) -> None:
-        """Remember and say an error, each kind once in a while."""
-        now = time.monotonic()
-        with self._errors_lock:
-            self._errors[kind] = str(error) or type(error).__name__
-            if kind == "disabled" or now - self._said.get(kind, -REPEAT) < REPEAT:
-                return
-            self._said[kind] = now
-        if isinstance(error, InputError):
-            self.get_logger().warning(f"frame dropped ({kind}): {error}")
-        else:
-            self.get_logger().error(f"{kind}: " + "".join(traceback.format_exception(error)))
-
     def _say(self, sentence: str) -> None:
         self.get_logger().info(sentence)
 
@@ -338,8 +361,7 @@ class PoseNode(LifecycleNode):
     def _health(self) -> Health:
         config, pipeline, inputs = self._config, self._pipeline, self._inputs
         now = time.monotonic()
-        with self._errors_lock:
-            errors = dict(self._errors)
+        errors, counts = self._report.snapshot()
         return Health(
             node=self.get_name(),
             state=self._state,
@@ -363,6 +385,8 @@ class PoseNode(LifecycleNode):
             },
             latency=self._latency(),
             errors=errors,
+            error_counts=counts,
+            waiting_for_clock=self.get_clock().now().nanoseconds == 0,
             missing=self._missing,
             debug_dropped=self._telemetry.dropped,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
@@ -11,9 +11,11 @@ from visualization_msgs.msg import MarkerArray
 
 from ..config import OutputConfig
 from ..objects import ObjectSpec
-from ..pipeline import FrameResult
 from ..types import TrackState
 from . import compat, messages
+
+if TYPE_CHECKING:
+    from ..pipeline import FrameResult
 
 DEPTH = 10
 

@@ -6,7 +6,7 @@ import array
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,10 +19,12 @@ from std_msgs.msg import Float64
 from ..config import Config
 from ..latency import STAGES, StageStats, StageTimer
 from ..overlay import OverlayModel, draw_overlay
-from ..pipeline import FrameResult
 from ..types import Detection
 from .diagnostics import Diagnostics, Health
 from .messages import header
+
+if TYPE_CHECKING:
+    from ..pipeline import FrameResult
 
 JPEG_QUALITY = 85
 
