@@ -33,10 +33,10 @@ TINY = {
 SEG_TINY = {**TINY, "resolution": 96, "patch_size": 12, "num_windows": 1}
 
 
-def loaded(variant: str = "nano", **config) -> LoadedModel:
+def loaded(variant: str = "nano", device: torch.device = CPU, **config) -> LoadedModel:
     """Random weights with life in the heads: by default all boxes and scores would be alike."""
     torch.manual_seed(3)
-    model = library.construct(variant, CPU, num_classes=len(NAMES), **(config or TINY))
+    model = library.construct(variant, device, num_classes=len(NAMES), **(config or TINY))
     net = library.network(model)
     library.truncate_encoder(net)
     generator = torch.Generator().manual_seed(1)
