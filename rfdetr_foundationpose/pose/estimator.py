@@ -174,7 +174,7 @@ class PoseEstimator:
         return estimates
 
     def _track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
-        k = next(b for b in TRACK_BATCHES if b >= len(requests))
+        k = padded_batch(len(requests), self.device)
         program = self._program(k, frame)
         models = [self._index[r.object] for r in requests]
         padded = [*range(len(requests)), *[0] * (k - len(requests))]
@@ -235,6 +235,11 @@ class PoseEstimator:
             values = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
             self._camera = (camera, values.to(self.device))
         return self._camera[1]
+
+
+def padded_batch(count: int, device: torch.device) -> int:
+    """Programs are captured for a few sizes on CUDA; on the CPU padding would cost time and buy nothing."""
+    return next(b for b in TRACK_BATCHES if b >= count) if device.type == "cuda" else count
 
 
 def camera_matrix(camera: Tensor) -> Tensor:

@@ -1,0 +1,134 @@
+"""Small true scenes for pose tests: one object, rendered at a known pose, with everything else empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from rfdetr_foundationpose.config import PoseConfig
+from rfdetr_foundationpose.device_frame import Uploader
+from rfdetr_foundationpose.objects import ObjectSpec
+from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
+from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, PoseFrame
+from rfdetr_foundationpose.pose.mesh import ObjectModel, make_object
+from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.synth import so3
+from rfdetr_foundationpose.types import CameraIntrinsics, Frame
+
+CAMERA = CameraIntrinsics(615.0, 610.0, 318.5, 241.5, 640, 480)
+
+
+@dataclass
+class Oracle:
+    """Stands in the refiner's place: the exact update towards the truth, within the network's clamps."""
+
+    poses: Callable[[], Tensor]
+    truth: Tensor
+    symmetries: Tensor
+    diameter: float
+    name: str = "eager"
+    degraded: str = ""
+    capturable: bool = False
+    dtype: torch.dtype = torch.float32
+    late_prepares: int = 0
+
+    def prepare(self, batch: int, observed: int | None = None) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
+        poses = self.poses()[: len(rendered)]
+        truth = self._nearest(poses)
+        trans = ((truth[:, :3, 3] - poses[:, :3, 3]) / (self.diameter / 2)).clamp(-1, 1)
+        v = so3.log(poses[:, :3, :3] @ truth[:, :3, :3].mT)
+        v = v * (0.99 * ROT_NORMALIZER / v.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+        return trans, torch.atanh(v / ROT_NORMALIZER)
+
+    def _nearest(self, poses: Tensor) -> Tensor:
+        looks = self.truth @ self.symmetries
+        closeness = torch.einsum("kij,nij->nk", looks[:, :3, :3], poses[:, :3, :3])
+        return looks[closeness.argmax(1)]
+
+
+class ScoreOracle(Oracle):
+    """Stands in the scorer's place: minus the distance to the truth."""
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
+        poses = self.poses()[: len(rendered)]
+        truth = self._nearest(poses)
+        turn = so3.log(poses[:, :3, :3] @ truth[:, :3, :3].mT).norm(dim=1)
+        return (-turn - (poses[:, :3, 3] - truth[:, :3, 3]).norm(dim=1),)
+
+
+def textured_box(offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> trimesh.Trimesh:
+    """A 12 x 8 x 5 cm box with a colour a face, ``offset`` metres away from its origin."""
+    mesh = trimesh.creation.box((0.12, 0.08, 0.05)).subdivide()
+    mesh.unmerge_vertices()
+    mesh.apply_translation(offset)
+    colors = np.abs(mesh.face_normals) @ np.diag([200, 150, 90]) + (mesh.face_normals.sum(1) > 0)[:, None] * 50
+    mesh.visual.face_colors = np.c_[colors, np.full(len(colors), 255)].astype(np.uint8)
+    return mesh
+
+
+def cylinder() -> trimesh.Trimesh:
+    """A plain can of 6.6 x 10 cm."""
+    return trimesh.creation.cylinder(radius=0.033, height=0.1, sections=48)
+
+
+def object_of(mesh: trimesh.Trimesh, **spec: object) -> ObjectModel:
+    return make_object(ObjectSpec(name="thing", mesh="generated", **spec), mesh, lambda _: None)  # type: ignore[arg-type]
+
+
+def random_pose(seed: int, distance: float = 0.7) -> NDArray[np.float64]:
+    """(4, 4) T_cam_center in front of CAMERA."""
+    T = np.eye(4)
+    T[:3, :3] = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    T[:3, 3] = [0.04, -0.03, distance]
+    return T
+
+
+def scene_of(item: ObjectModel, T_cam_center: NDArray[np.float64], device: str = "cpu") -> tuple[Frame, Tensor]:
+    """The frame that CAMERA sees of the object alone, and its mask (H, W) bool on ``device``."""
+    renderer = WarpRenderer([item], device)
+    size = (CAMERA.height, CAMERA.width)
+    rendering = renderer.render(
+        torch.tensor(T_cam_center, dtype=torch.float32, device=device)[None],
+        torch.zeros(1, dtype=torch.int32, device=device),
+        torch.tensor([[-0.5, -0.5, size[1] - 0.5, size[0] - 0.5]], device=device),
+        torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]], device=device),
+        size,
+    )
+    rgb = (rendering.rgb[0] * 255).byte().cpu().numpy()
+    depth = rendering.xyz[0, ..., 2].contiguous().cpu().numpy()
+    return Frame(0, "camera", rgb, depth, 1.0, CAMERA), rendering.mask[0]
+
+
+def oracle_estimator(item: ObjectModel, T_cam_center: NDArray[np.float64], config: PoseConfig) -> PoseEstimator:
+    """An estimator whose networks know the truth, so that only the geometry around them is at stake."""
+    truth = torch.tensor(T_cam_center, dtype=torch.float32)
+    symmetries = torch.tensor(item.symmetries, dtype=torch.float32)
+    renderer = WarpRenderer([item], "cpu")
+
+    def registering() -> Tensor:
+        return estimator._register._full.poses  # type: ignore[union-attr]
+
+    def tracking() -> Tensor:
+        return estimator._tracks[1].views.poses
+
+    networks = Networks(
+        Oracle(tracking, truth, symmetries, item.diameter),
+        Oracle(registering, truth, symmetries, item.diameter),
+        ScoreOracle(registering, truth, symmetries, item.diameter),
+    )
+    estimator = PoseEstimator([item], renderer, networks, config, "cpu")
+    return estimator
+
+
+def prepared(estimator: PoseEstimator, frame: Frame) -> PoseFrame:
+    return estimator.prepare(Uploader(estimator.device)(frame))
