@@ -89,15 +89,5 @@ class DoublePipeline:
         )
 
 
-def run(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """The node in a forked process, which has the libraries loaded already; output goes to the file ``log``."""
-    os.environ.update(environment)
-    os.environ.pop("PYTEST_CURRENT_TEST", None)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    sys.exit(main(["pose_node", *arguments], DoublePipeline))
-
-
 if __name__ == "__main__":
     sys.exit(main(factory=DoublePipeline))

@@ -26,6 +26,8 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
 
+import ros_fork  # noqa: E402
+
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
@@ -89,9 +91,7 @@ class Node:
                     command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
                 )
         else:
-            import ros_double_node
-
-            self._fork = _forks.Process(target=ros_double_node.run, args=(arguments, environment, str(self._path)))
+            self._fork = _forks.Process(target=ros_fork.run, args=(arguments, environment, str(self._path)))
             self._fork.start()
 
     @property
