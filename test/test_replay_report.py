@@ -88,7 +88,7 @@ def test_pictures_and_page_are_written(tmp_path):
     pictures = [np.full((120, 160, 3), shade, np.uint8) for shade in (0, 100, 200)]
     contact_sheet(tmp_path / "sheet.png", pictures, ["a", "b", "c"], columns=2)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (2 * (360 + 26), 960, 3)
+    assert sheet.shape == (2 * (480 + 26), 1280, 3)
     assert sheet[100, 100].tolist() == [0, 0, 0]
     assert sheet[100, 700].tolist() == [100, 100, 100]
     for name in ("errors.png", "latency.png"):

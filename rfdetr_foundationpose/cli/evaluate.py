@@ -229,31 +229,13 @@ def _finish(
     summary = summarize_attempts(attempts)
     for step, figures in summary.items():
         table = Table(title=step, title_justify="left")
-        for column in (
-            "object",
-            "attempts",
-            "refused",
-            "mm p50",
-            "mm p95",
-            "deg p50",
-            "deg p95",
-            "recall 0.1 d",
-            "AUC",
-            "ms p50",
-        ):
+        for column in ("object", "n", "refused", "mm p50", "p95", "deg p50", "p95", "recall", "AUC", "ms p50"):
             table.add_column(column, justify="left" if column == "object" else "right")
         for name, f in {**figures["by_object"], "all": figures["all"]}.items():
-            t, r = f["translation_error_mm"], f["rotation_error_deg"]
-            numbers = (
-                t["p50"],
-                t["p95"],
-                r["p50"],
-                r["p95"],
-                f["adds_recall_0.1d"],
-                f["adds_auc_10cm"],
-                f["milliseconds"]["p50"],
-            )
-            cells = ["–" if v is None else f"{v:.2f}" for v in numbers]
+            errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
+            cells = ["–" if v is None else f"{v:.1f}" for v in errors]
+            cells += ["–" if f[key] is None else f"{f[key]:.3f}" for key in ("adds_recall_0.1d", "adds_auc_10cm")]
+            cells.append(f"{f['milliseconds']['p50']:.0f}")
             table.add_row(name, str(f["attempts"]), str(f["refused"]), *cells)
         console.print(table)
     path = json_file or out / "result.json"

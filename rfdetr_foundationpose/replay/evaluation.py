@@ -71,9 +71,17 @@ class Evaluator:
         self._geometries = geometries
         self._upload = Uploader(device)
         self._device = torch.device(device)
+        self._warm = (0, 0)
 
     def prepare(self, frame: Frame) -> PoseFrame:
-        """Upload and filter one frame. Raises InputError."""
+        """Upload and filter one frame; the first of a size warms everything up, so that times are those of work.
+
+        Raises InputError.
+        """
+        size = (frame.camera.width, frame.camera.height)
+        if size != self._warm:
+            self._estimator.warm_up(frame.camera)
+            self._warm = size
         uploaded: DeviceFrame = self._upload(frame)
         return self._estimator.prepare(uploaded)
 

@@ -41,7 +41,7 @@ def plot_errors(path: Path, samples: Sequence[PoseSample], diameters: Mapping[st
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     if axes[0].lines:
-        axes[0].legend(loc="upper right")
+        figure.legend(handles=axes[0].lines, loc="outside upper center", ncols=5)
     axes[-1].set_xlabel("time in the recording [s]")
     _save(figure, path)
 
@@ -59,7 +59,7 @@ def plot_latency(path: Path, series: Mapping[str, Sequence[tuple[float, float]]]
     axis.set_ylabel("latency [ms]")
     axis.grid(alpha=0.3, which="both")
     if axis.lines:
-        axis.legend(loc="upper right", fontsize="small", ncols=2)
+        figure.legend(loc="outside upper center", fontsize="small", ncols=5)
     _save(figure, path)
 
 
@@ -75,11 +75,11 @@ def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure).print_png(str(path))
 
 
-def contact_sheet(path: Path, pictures: Sequence[Picture], captions: Sequence[str], columns: int = 4) -> None:
+def contact_sheet(path: Path, pictures: Sequence[Picture], captions: Sequence[str], columns: int = 3) -> None:
     """Tiles of equal width with a caption each. pictures: (H, W, 3) uint8 RGB. Raises ValueError when there are none."""
     if not pictures:
         raise ValueError("a contact sheet needs at least one picture")
-    width = 480
+    width = 640
     tiles = []
     for picture, caption in zip(pictures, captions, strict=True):
         height = round(width * picture.shape[0] / picture.shape[1])
