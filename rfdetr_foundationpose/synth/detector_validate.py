@@ -133,7 +133,7 @@ def compare(pairs: Sequence[tuple[RawDetections, RawDetections]], threshold: flo
         matched_a, matched_b = np.zeros(len(high_a), bool), np.zeros(len(high_b), bool)
         # A detection that the other run has a little below the threshold is compared, and counts as a disagreement.
         for i in np.flatnonzero(high_a):
-            j = _twin(a, int(i), b, matched_b)
+            j = _twin(a, int(i), b, ~matched_b & (b.scores > 0.1 * threshold))
             if j is None:
                 continue
             matched_a[i], matched_b[j] = True, True
@@ -168,9 +168,9 @@ def compare(pairs: Sequence[tuple[RawDetections, RawDetections]], threshold: flo
     return dataclasses.replace(result, failures=failures)
 
 
-def _twin(a: RawDetections, i: int, b: RawDetections, taken: NDArray[np.bool_]) -> int | None:
-    """The row of ``b`` that is row ``i`` of ``a``: same class, nearest box."""
-    candidates = np.flatnonzero((b.classes == a.classes[i]) & ~taken & (b.scores > 0.05))
+def _twin(a: RawDetections, i: int, b: RawDetections, open_rows: NDArray[np.bool_]) -> int | None:
+    """The open row of ``b`` that is row ``i`` of ``a``: same class, nearest box."""
+    candidates = np.flatnonzero((b.classes == a.classes[i]) & open_rows)
     if not candidates.size:
         return None
     overlap = pair_ious(a.boxes[i : i + 1], b.boxes[candidates])[0]
