@@ -33,7 +33,7 @@ ISSUE_KEYS = {
     "device": str,
 }
 needs_weights = pytest.mark.skipif(
-    not all((models_dir() / f"{role}.safetensors").is_file() for role in ("refiner", "scorer")),
+    not all((models_dir() / "pose" / f"{role}.safetensors").is_file() for role in ("refiner", "scorer")),
     reason="the default pose weights are not trained yet",
 )
 

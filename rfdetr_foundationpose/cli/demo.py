@@ -77,11 +77,11 @@ def demo(
                 LiveOptions(rate=speed),
                 count=frames,
                 publish_masks=source == "mask-topic",
-                say=lambda sentence: console.print(sentence, markup=False, highlight=False),
+                say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
                 advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
             )
         except (NoPose, NodeDied, ConfigError) as error:
-            console.print(f"demo failed: {error}", markup=False, style="red")
+            console.print(f"demo failed: {error}", markup=False, style="red", soft_wrap=True)
             raise typer.Exit(1) from error
         result = {**session.result, "seed": seed, "recording": str(recording.path)}
         drawing = progress.add_task("draw", total=len(session.run.sent))
@@ -100,7 +100,7 @@ def demo(
         console.print(table)
     if json_file is not None:
         write_json(json_file, result)
-    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False)
+    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_rate(rate: str) -> float | None:

@@ -69,7 +69,7 @@ def doctor(
         table.add_row(f.name, MARKS[f.verdict], escape(f.value), escape(f.fix))
     console = Console()
     console.print(table)
-    console.print(OFFICIAL_WEIGHTS, markup=False, highlight=False)
+    console.print(OFFICIAL_WEIGHTS, markup=False, highlight=False, soft_wrap=True)
     can_run = not any(f.verdict is Verdict.MISSING for f in found)
     console.print("The node can run here." if can_run else "The node cannot run here: see the lines marked missing.")
     if json_file is not None:

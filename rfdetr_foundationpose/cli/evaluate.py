@@ -103,7 +103,7 @@ def bop(
     try:
         dataset = BopDataset(data, split)
     except FileNotFoundError as error:
-        console.print(f"evaluate bop: {error}", markup=False, style="red")
+        console.print(f"evaluate bop: {error}", markup=False, style="red", soft_wrap=True)
         raise typer.Exit(2) from error
     evaluator, used = _evaluator(dataset.specs, device, weights, setting, console)
     rng = np.random.default_rng(seed)
@@ -180,7 +180,9 @@ def _evaluator(
 
     config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], None))
     place = resolve_device(config.device)
-    estimator = build_estimator(config, specs, lambda text: console.print(text, markup=False, highlight=False))
+    estimator = build_estimator(
+        config, specs, lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    )
     geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
     used = {"device": str(place), "weights": estimator.weights, "pose_backend": estimator.rung}
     return Evaluator(estimator, geometries, place), used
@@ -240,7 +242,7 @@ def _finish(
         console.print(table)
     path = json_file or out / "result.json"
     write_json(path, {**about, **summary, "attempts": [attempt_row(a) for a in attempts]})
-    console.print(f"written: {path}", markup=False, highlight=False)
+    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if not attempts:
         console.print("nothing to evaluate", style="red")
         raise typer.Exit(1)

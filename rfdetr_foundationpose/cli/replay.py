@@ -58,7 +58,7 @@ def replay(
             compare({}, stored)  # says now, not after the run, that the file is no result
         tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
     except (ValueError, OSError) as error:
-        console.print(f"replay: {error}", markup=False, style="red")
+        console.print(f"replay: {error}", markup=False, style="red", soft_wrap=True)
         raise typer.Exit(2) from error
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -85,7 +85,7 @@ def replay(
         console.print(comparison_table(rows))
     if json_file is not None:
         write_json(json_file, result)
-    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False)
+    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False, soft_wrap=True)
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
         console.print(f"regressed: {', '.join(regressed)}", style="red")
@@ -129,7 +129,7 @@ def _through_pipeline(
     from ..replay.result import build_result
 
     def say(sentence: str) -> None:
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     judge = Judge.of(specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
@@ -195,10 +195,10 @@ def _through_node(
             LiveOptions(rate=parse_rate(rate)),
             count=frames,
             publish_masks=config.input.use_mask_topics,
-            say=lambda sentence: console.print(sentence, markup=False, highlight=False),
+            say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda done, total: progress.update(task, completed=done, total=total),
         )
     except (NoPose, NodeDied) as error:
-        console.print(f"replay: {error}", markup=False, style="red")
+        console.print(f"replay: {error}", markup=False, style="red", soft_wrap=True)
         raise typer.Exit(1) from error
     return session.result, session.samples, session.series
