@@ -5,13 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterType
 from ros_support import FRAME_ID, ROOT, Camera, Node, on_idle, running_node, stamp_of, wait_for
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
@@ -92,6 +99,68 @@ def test_debug_images_raw_and_compressed_are_drawn_only_when_watched(scene):
     decoded = cv2.imdecode(np.frombuffer(jpeg[-1].data, np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == (120, 160, 3)
     assert decoded[60, 5, 2] > 150  # red, in OpenCV's order
+
+
+OUTPUTS = {
+    "pose/box": ("geometry_msgs/msg/PoseStamped", PoseStamped),
+    "markers": ("visualization_msgs/msg/MarkerArray", MarkerArray),
+    "debug_image": ("sensor_msgs/msg/Image", Image),
+    "debug_image/compressed": ("sensor_msgs/msg/CompressedImage", CompressedImage),
+    "latency/end_to_end": ("std_msgs/msg/Float64", Float64),
+    "latency/track": ("std_msgs/msg/Float64", Float64),
+}
+
+
+def test_a_recording_of_the_outputs_is_read_by_rosbags(scene, tmp_path):
+    """What went over the wire, into MCAP as it came, and out again with rosbags' own message definitions."""
+    _, graph, camera = scene
+    store = get_typestore(Stores.ROS2_KILTED)
+    wire: list[tuple[str, bytes]] = []
+    subscriptions = [
+        graph.node.create_subscription(kind, f"pose_node/{topic}", partial(append_raw, wire, topic), 100, raw=True)
+        for topic, (_, kind) in OUTPUTS.items()
+    ]
+    subscriptions.append(
+        graph.node.create_subscription(
+            DiagnosticArray, "diagnostics", partial(append_raw, wire, "diagnostics"), 100, raw=True
+        )
+    )
+    names = {
+        **{topic: name for topic, (name, _) in OUTPUTS.items()},
+        "diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
+    }
+    stamps: list[int] = []
+    deadline = time.monotonic() + 20
+    while {topic for topic, _ in wire} != set(names):
+        assert time.monotonic() < deadline, f"only { ({topic for topic, _ in wire}) } came"
+        stamps.append(camera.publish())
+        time.sleep(0.05)
+    for subscription in subscriptions:
+        graph.node.destroy_subscription(subscription)
+
+    with Writer(tmp_path / "outputs", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {t: writer.add_connection(f"/{t}", name, typestore=store) for t, name in names.items()}
+        for i, (topic, data) in enumerate(wire):
+            writer.write(connections[topic], time.time_ns() + i, data)
+
+    read = defaultdict(list)
+    with AnyReader([tmp_path / "outputs"]) as reader:
+        for connection, _, data in reader.messages():
+            read[connection.topic[1:]].append(reader.deserialize(data, connection.msgtype))
+    for topic in ("pose/box", "debug_image", "debug_image/compressed"):
+        assert {stamp_of(m) for m in read[topic]} <= set(stamps)
+        assert {m.header.frame_id for m in read[topic]} == {FRAME_ID}
+    assert {m.header.frame_id for a in read["markers"] for m in a.markers} == {FRAME_ID}
+    (z,) = {m.pose.position.z for m in read["pose/box"]}
+    assert z == pytest.approx(1.0)
+    assert all(0 < m.data < 1000 for m in read["latency/end_to_end"])
+    statuses = {s.name for m in read["diagnostics"] for s in m.status}
+    assert statuses == {f"pose_node: {part}" for part in ("input", "processing", "objects", "backend")}
+    assert {s.hardware_id for s in read["diagnostics"][-1].status} == {FRAME_ID}
+
+
+def append_raw(wire, topic, data):
+    wire.append((topic, data))
 
 
 def test_reset_and_set_enabled(scene):
