@@ -90,14 +90,39 @@ def test_ament_layout():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """A wheel built of the tracked kinds of files, without network: the build backend comes from this environment."""
-    pytest.importorskip("setuptools")
+def source(tmp_path_factory) -> Path:
+    """A copy of the sources to build in."""
     source = tmp_path_factory.mktemp("source")
     for name in ("rfdetr_foundationpose", "config", "models", "launch", "resource"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "README.md"):
         shutil.copy(ROOT / name, source / name)
+    return source
+
+
+def test_colcon_installs_it_as_an_ament_package(source, tmp_path):
+    """The command that colcon runs for build type ament_python."""
+    pytest.importorskip("setuptools")
+    prefix = tmp_path / "install"
+    command = [sys.executable, "-W", "ignore", "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    command += ["build", "--build-base", str(tmp_path / "build"), "install", "--prefix", str(prefix)]
+    command += ["--record", str(tmp_path / "record"), "--single-version-externally-managed"]
+    subprocess.run(command, check=True, timeout=300, capture_output=True, cwd=source)
+    assert (prefix / "share/ament_index/resource_index/packages/rfdetr_foundationpose").is_file()
+    for program in ("pose_node", "rfdetr-foundationpose"):
+        assert (prefix / "lib/rfdetr_foundationpose" / program).stat().st_mode & 0o111  # where ros2 run looks
+    share = prefix / "share/rfdetr_foundationpose"
+    assert (share / "package.xml").is_file()
+    assert sorted(p.name for p in (share / "launch").iterdir()) == sorted(
+        p.name for p in (ROOT / "launch").glob("*.py")
+    )
+    assert (share / "config/objects.yaml").is_file()
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> zipfile.ZipFile:
+    """A wheel, without network: the build backend comes from this environment."""
+    pytest.importorskip("setuptools")
     out = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
