@@ -1,8 +1,11 @@
 # `make demo` and `make test` are all that a fresh Debian or Ubuntu machine needs (python3 >= 3.10).
 PYTHON ?= python3
 VENV := .venv
+COMMA := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A sourced ROS install brings its own rclpy; without one the PyPI wheels do.
+EXTRAS := $(if $(ROS_DISTRO),dev,ros$(COMMA)dev)
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -36,7 +39,7 @@ $(STAMP): setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python cannot create virtual environments here: sudo apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install -e '.[ros,dev]'
+	$(BIN)/python -m pip install -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
