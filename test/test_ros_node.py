@@ -276,14 +276,29 @@ def test_wrong_parameters_at_start_end_the_process_with_a_reason(tmp_path):
 
 
 def test_input_topics_follow_remapping_and_qos_parameters_and_sigterm_ends_cleanly(tmp_path):
-    remapped = ("-r", "rgb/image:=color/image_raw", "-p", "input.reliability:=reliable")
-    with running_node(tmp_path, active=False, arguments=remapped, fresh=True) as (node, graph):
+    qos = tmp_path / "qos.yaml"
+    override = "qos_overrides: {/qos_test/depth/image: {subscription: {reliability: best_effort, depth: 3}}}"
+    qos.write_text(f"/**:\n  ros__parameters:\n    {override}\n")
+    remapped = (
+        "-r",
+        "rgb/image:=color/image_raw",
+        "-r",
+        "depth/image:=/qos_test/depth/image",
+        "--params-file",
+        str(qos),
+    )
+    with running_node(tmp_path, "input.reliability:=reliable", active=False, arguments=remapped, fresh=True) as (
+        node,
+        graph,
+    ):
         topic = f"{graph.namespace}/color/image_raw"
         wait_for(lambda: graph.node.count_subscribers(topic) == 1, "subscription of the remapped topic")
         (info,) = graph.node.get_subscriptions_info_by_topic(topic)
         assert info.qos_profile.reliability.name == "RELIABLE"
-        (depth,) = graph.node.get_subscriptions_info_by_topic(f"{graph.namespace}/depth/image")
+        (depth,) = graph.node.get_subscriptions_info_by_topic("/qos_test/depth/image")
+        assert depth.qos_profile.reliability.name == "BEST_EFFORT"
         assert depth.qos_profile.durability.name == "VOLATILE"
+        assert "unknown" not in node.log
         with streaming(Camera(graph)):
             assert node.stop(signal.SIGTERM) < on_idle(2.0)
         assert node.returncode == 0
