@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -80,9 +81,7 @@ class BaseRunner:
         self.prepare(*key)
         self.late_prepares += 1
         if self.name not in ("eager", "reference"):
-            self.log(
-                f"{self.label}: prepared {self.name} for batch {key[0]} on the way; name it in warm-up to avoid the pause"
-            )
+            self.log(f"{self.label}: {self.name} prepared for batch {key[0]}")
         return self._programs[key]
 
     def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
@@ -103,17 +102,32 @@ def as_tuple(outputs: Tensor | Outputs) -> Outputs:
 
 
 class FloatOutputs(nn.Module):
-    """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program."""
+    """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program.
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    chunk: larger batches go through the network in equal parts of at most this many pairs, so that activations need less
+    memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all).
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, chunk: int | None = None) -> None:
         super().__init__()
         self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
+        self.chunk = chunk
 
     def forward(self, rendered: Tensor, observed: Tensor) -> Outputs:
         a = rendered.to(self.dtype, memory_format=torch.channels_last)
         b = observed.to(self.dtype, memory_format=torch.channels_last)
-        outputs = self.network(a, b)
-        if isinstance(outputs, Tensor):
-            return (outputs.float(),)
-        return tuple(o.float() for o in outputs)
+        return tuple(o.float() for o in as_tuple(self._run(a, b)))
+
+    def _run(self, a: Tensor, b: Tensor) -> Tensor | Outputs:
+        n = a.shape[0]
+        if self.chunk is None or n <= self.chunk:
+            return self.network(a, b)  # type: ignore[no-any-return]
+        parts = -(-n // self.chunk)
+        bounds = [n * i // parts for i in range(parts + 1)]
+        slices = [slice(low, high) for low, high in pairwise(bounds)]
+        each = getattr(self.network, "encode", self.network)
+        found = [as_tuple(each(a[s], b if b.shape[0] == 1 else b[s])) for s in slices]
+        joined = tuple(torch.cat(part) for part in zip(*found, strict=True))
+        rank = getattr(self.network, "rank", None)
+        return rank(joined[0]) if rank is not None else joined  # type: ignore[no-any-return]

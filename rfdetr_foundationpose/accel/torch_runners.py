@@ -17,6 +17,9 @@ from .graph import GraphedProgram
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
+CHUNK = 128
+"""Pairs that go through a network at once; see FloatOutputs."""
+
 
 def half_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     """The reduced precision that is fast on ``device``, and why it is what it is."""
@@ -78,7 +81,7 @@ class HalfRunner(BaseRunner):
         super().__init__(device, crop, label, log)
         chosen, why = half_dtype(device)
         self.dtype = dtype or chosen
-        self.body = FloatOutputs(plain_attention(fold_batch_norm(module)), self.dtype)
+        self.body = FloatOutputs(plain_attention(fold_batch_norm(module)), self.dtype, CHUNK)
         if dtype is None and device.type != "cuda":
             log(f"{label}: half runs in {why}")
 
@@ -129,9 +132,10 @@ class GraphRunner(HalfRunner):
             raise RungUnavailable("CUDA graphs need a CUDA device")
         super().__init__(module, device, crop, label, log)
         self._pool = pool or torch.cuda.graph_pool_handle()
+        self._inputs: list[tuple[Tensor, Tensor]] = []
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         for name, stem in (("fused", False), ("fused with blocked stem", True)):
-            fused = FloatOutputs(fuse_conv_relu(self.body.network, stem=stem), self.dtype)
+            fused = FloatOutputs(fuse_conv_relu(self.body.network, stem=stem), self.dtype, CHUNK)
             reason = _disagreement(self.body, fused, self._example((2, 2), self.dtype))
             if reason:
                 log(f"{label}: {name} convolutions are left out: {reason}")
@@ -149,7 +153,7 @@ class GraphRunner(HalfRunner):
         return self._graphed(self._bodies[name], key, self._pool)[0]
 
     def _graphed(self, body: Callable[..., Outputs], key: Key, pool: Any) -> tuple[Body, GraphedProgram]:
-        rendered_in, observed_in = self._example(key, self.dtype)
+        rendered_in, observed_in = self._inputs_of(key)
         program = GraphedProgram(
             lambda: body(rendered_in, observed_in),
             self.device,
@@ -170,6 +174,15 @@ class GraphRunner(HalfRunner):
             return outputs
 
         return run, program
+
+    def _inputs_of(self, key: Key) -> tuple[Tensor, Tensor]:
+        """Static inputs; smaller batches use the front of the largest ones, since only one graph runs at a time."""
+        largest = max(key)
+        fitting = next((pair for pair in self._inputs if pair[0].shape[0] >= largest), None)
+        if fitting is None:
+            fitting = self._example((largest, largest), self.dtype)
+            self._inputs.append(fitting)
+        return fitting[0][: key[0]], fitting[1][: key[1]]
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""

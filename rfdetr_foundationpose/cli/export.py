@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,10 +108,7 @@ def build_engines(
 def parse_batches(text: str) -> dict[str, list[int]]:
     """Batch sizes by role; empty: what the pipeline uses. Raises typer.BadParameter."""
     if not text:
-        from ..pose.register import registration_batches
-
-        refiner, scorer = registration_batches()
-        return {"refiner": sorted({1, 2, 4, *refiner}), "scorer": sorted(set(scorer))}
+        return default_batches()
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError as error:
@@ -120,18 +118,37 @@ def parse_batches(text: str) -> dict[str, list[int]]:
     return {"refiner": sizes, "scorer": sizes}
 
 
+def default_batches() -> dict[str, list[int]]:
+    """Of tracking, and of registering an object without symmetries on the default and the full schedule."""
+    import torch
+
+    from ..config import PoseConfig
+    from ..pose.estimator import TRACK_BATCHES
+    from ..pose.register_program import SCORED_WHEN_PRUNING, parse_schedule
+
+    settings = PoseConfig()
+    total = 252
+    refiner, scorer = set(TRACK_BATCHES), set()
+    for schedule in (settings.register_schedule, "full"):
+        kept = parse_schedule(schedule, total, settings.register_iterations, torch.device("cuda"))
+        refiner |= set(kept)
+        scorer |= {kept[-1]} | {a for a, b in pairwise(kept) if b < a <= SCORED_WHEN_PRUNING}
+    return {"refiner": sorted(refiner), "scorer": sorted(scorer)}
+
+
 def load_networks(weights: str, official_size: bool, console: Console) -> tuple[dict[str, nn.Module], str]:
     """Refiner and scorer on the CPU in eval mode, and what they are. Exits 2 when the weights cannot be loaded."""
     import torch
 
+    from ..config import from_flat
     from ..pose import checkpoints
+    from ..pose.build import weights_directory
     from ..pose.networks import RefineNet, ScoreNet
-    from ..resources import models_dir
 
     if official_size:
         torch.manual_seed(0)
         return {"refiner": RefineNet(1.0).eval(), "scorer": ScoreNet(1.0).eval()}, "official size, random weights"
-    directory = models_dir() if weights == "default" else Path(weights)
+    directory = weights_directory(from_flat({"pose.weights": weights}))
     try:
         refiner, about = checkpoints.load_refiner(checkpoints.find(directory, "refiner"))
         scorer, _ = checkpoints.load_scorer(checkpoints.find(directory, "scorer"))

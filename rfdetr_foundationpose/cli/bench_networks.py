@@ -1,0 +1,96 @@
+"""``bench --networks``: refiner and scorer alone, per rung and batch size."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from ..accel.base import RungUnavailable, Runner
+from ..accel.runner import make_runner
+from .bench_timing import Stats, interleave, synchronize
+
+GFLOP_PER_PAIR = 20.8
+"""Of the official size at 160 x 160; a multiply-add counts as two."""
+
+
+def measure_networks(
+    networks: dict[str, nn.Module],
+    rungs: Sequence[str],
+    batches: Sequence[int],
+    device: torch.device,
+    repetitions: int,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Milliseconds per call and largest output difference to FP32 eager, by role, rung and batch size.
+
+    Small batches are timed one call at a time, as tracking runs them: from an idle device to an idle device.
+    """
+    result: dict[str, Any] = {}
+    for role, module in networks.items():
+        runners: dict[str, Runner] = {}
+        reasons: dict[str, str] = {}
+        prepared: dict[str, float] = {}
+        for rung in rungs:
+            begin = time.perf_counter()
+            try:
+                runners[rung] = make_runner(module, rung, device, log, label=role, batches=batches, fallback=False)
+            except RungUnavailable as error:
+                reasons[rung] = str(error)
+            prepared[rung] = time.perf_counter() - begin
+        rows: dict[str, Any] = {rung: {"reason": reason} for rung, reason in reasons.items()}
+        for rung, runner in runners.items():
+            rows[rung] = {"prepare_s": prepared[rung], "dtype": str(runner.dtype).removeprefix("torch."), "batches": {}}
+        for batch in batches:
+            generator = torch.Generator().manual_seed(batch)
+            crops = [torch.rand(batch, 6, 160, 160, generator=generator).to(device) for _ in range(2)]
+            exact = make_runner(module, "eager", device, log)(*crops)
+            for rung, runner in runners.items():
+                found = runner(*crops)
+                synchronize(device)
+                worst = max(float((f - e).abs().max() / e.abs().max()) for f, e in zip(found, exact, strict=True))
+                rows[rung]["batches"][batch] = {"difference": worst}
+
+            def call(runner: Runner, pair: Sequence[torch.Tensor] = crops) -> float:
+                synchronize(device)
+                begin = time.perf_counter()
+                runner(*pair)
+                synchronize(device)
+                return (time.perf_counter() - begin) * 1e3
+
+            count = max(3, repetitions // 5) if batch > 16 else repetitions
+            calls = {rung: (lambda _, r=runner: call(r)) for rung, runner in runners.items()}
+            for samples in (interleave(calls, 2), interleave(calls, count)):  # the first are warm-up
+                for rung, values in samples.items():
+                    rows[rung]["batches"][batch] |= Stats.of(values).as_dict()
+        result[role] = rows
+        del runners
+        gc.collect()
+    return result
+
+
+def network_tables(result: dict[str, Any], batches: Sequence[int], official: bool) -> list[Table]:
+    """p50 in ms (and TFLOP/s at official size), rows are rungs."""
+    tables = []
+    for role, rows in result.items():
+        table = Table(title=f"{role}, p50 ms by batch size", title_justify="left")
+        for column in ("rung", "dtype", "prepare s", *map(str, batches), "largest difference"):
+            table.add_column(column, justify="left" if column in ("rung", "dtype") else "right")
+        for rung, row in rows.items():
+            if "reason" in row:
+                table.add_row(rung, "", "", *[""] * len(batches), row["reason"])
+                continue
+            cells = []
+            for batch in batches:
+                ms = row["batches"][batch]["p50"]
+                speed = f" ({GFLOP_PER_PAIR * batch / ms:.0f} T)" if official and batch > 16 else ""
+                cells.append(f"{ms:.3f}{speed}" if ms < 10 else f"{ms:.1f}{speed}")
+            worst = max(b["difference"] for b in row["batches"].values())
+            table.add_row(rung, row["dtype"], f"{row['prepare_s']:.1f}", *cells, f"{worst:.1e}")
+        tables.append(table)
+    return tables

@@ -1,0 +1,206 @@
+"""The rows of ``bench``: one way to run everything each, behind one small interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..accel.base import Runner
+from ..accel.reference import ReferenceEstimator, ReferenceObject
+from ..accel.runner import make_runner
+from ..config import Config
+from ..device_frame import Uploader
+from ..pose.hypotheses import hypothesis_rotations
+from ..pose.mesh import ObjectModel
+from ..types import CameraIntrinsics, Frame
+
+Pose = NDArray[np.float64]
+Log = Callable[[str], None]
+
+
+class Row(Protocol):
+    """One way to run the pose stage. Poses are those of the meshes as loaded; every call ends with them on the host."""
+
+    name: str
+    ran: str
+    degraded: str
+
+    def warm_up(self, camera: CameraIntrinsics) -> None: ...
+    def preprocess(self, frame: Frame) -> None: ...
+    def register(self, frame: Frame, name: str) -> Pose: ...
+    def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]: ...
+
+
+class EstimatorRow:
+    """Our pipeline's pose stage with both networks at one rung."""
+
+    def __init__(
+        self,
+        rung: str,
+        objects: Sequence[ObjectModel],
+        networks: Mapping[str, nn.Module],
+        config: Config,
+        device: torch.device,
+        log: Log,
+    ) -> None:
+        from ..pose.build import make_renderer
+        from ..pose.estimator import Networks, PoseEstimator
+
+        def runner(role: str, label: str) -> Runner:
+            return make_runner(networks[role], rung, device, log, label=label, fallback=False)
+
+        runners = Networks(
+            runner("refiner", "refiner"), runner("refiner", "register refiner"), runner("scorer", "scorer")
+        )
+        self.name = rung
+        self.ran = runners.track_refiner.name
+        self.degraded = runners.track_refiner.degraded
+        renderer = make_renderer(config.pose.renderer, objects, device)
+        self.estimator = PoseEstimator(objects, renderer, runners, config.pose, device)
+        self._upload = Uploader(device)
+        self._device = device
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        self.estimator.warm_up(camera)
+
+    def preprocess(self, frame: Frame) -> None:
+        self.estimator.prepare(self._upload(frame))
+
+    def register(self, frame: Frame, name: str) -> Pose:
+        prepared = self.estimator.prepare(self._upload(frame))
+        mask = torch.from_numpy(frame.masks[name]).to(self._device)
+        return self.estimator.register(prepared, name, mask).T_cam_obj
+
+    def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]:
+        from ..pose.estimator import TrackRequest
+
+        prepared = self.estimator.prepare(self._upload(frame))
+        found = self.estimator.track(prepared, [TrackRequest(name, T) for name, T in last.items()])
+        return {name: e.T_cam_obj for name, e in zip(last, found, strict=True)}
+
+
+class ReferenceRow:
+    """The official implementation's schedule; objects are tracked one after the other, as it has no batches of them."""
+
+    name = ran = "reference"
+    degraded = ""
+
+    def __init__(
+        self, objects: Sequence[ObjectModel], networks: Mapping[str, nn.Module], config: Config, device: torch.device
+    ) -> None:
+        from .bench_backends import depth_filter, rasterizer
+
+        self._models = {m.name: m for m in objects}
+        self._config = config
+        self._device = device
+        self._filter = depth_filter(device, config.pose.min_depth, config.pose.max_depth)
+        self._camera = torch.ones(1, 4, device=device)
+        self._estimators = {
+            m.name: ReferenceEstimator(
+                ReferenceObject(
+                    m.arrays.vertices,
+                    m.arrays.normals,
+                    m.diameter,
+                    hypothesis_rotations(m.symmetries).astype(np.float32),
+                ),
+                networks["refiner"],
+                networks["scorer"],
+                rasterizer(m, self._camera, device),
+                self._filter,
+                device,
+            )
+            for m in objects
+        }
+
+    def warm_up(self, camera: CameraIntrinsics) -> None:
+        """Only the intrinsics are kept; the first calls are discarded like everybody's."""
+        self._camera.copy_(torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]]))
+
+    def preprocess(self, frame: Frame) -> None:
+        self._filter(torch.as_tensor(metres(frame), device=self._device))
+
+    def register(self, frame: Frame, name: str) -> Pose:
+        found = self._estimators[name].register(
+            frame.rgb, metres(frame), frame.masks[name], frame.camera.K, self._config.pose.register_iterations
+        )
+        return self._models[name].from_centered(found)
+
+    def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]:
+        depth = metres(frame)
+        poses = {}
+        for name, T in last.items():
+            model = self._models[name]
+            found = self._estimators[name].track(
+                frame.rgb, depth, frame.camera.K, model.to_centered(T), self._config.pose.track_iterations
+            )
+            poses[name] = model.from_centered(found)
+        return poses
+
+
+def metres(frame: Frame) -> NDArray[np.float32]:
+    """(H, W) float32 metres, 0 where invalid: what the official interface takes."""
+    return np.nan_to_num(frame.depth.astype(np.float32) * np.float32(frame.depth_scale), posinf=0.0, neginf=0.0)
+
+
+@dataclass
+class BuiltRow:
+    """row: None where the rung cannot run here, with the reason."""
+
+    name: str
+    row: Row | None
+    reason: str = ""
+    warm_up_s: float = 0.0
+    memory_mb: float | None = None
+
+
+def detector_call(
+    rung: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log
+) -> tuple[Callable[[Frame], Any] | None, str]:
+    """host image -> host boxes at a rung, or None and the reason."""
+    from ..config import from_flat
+
+    if rung in ("tensorrt", "onnxruntime"):
+        return None, f"{rung} is not offered for RF-DETR"
+    try:
+        from ..detect import build_detector
+        from ..detect.detector import DetectorError
+
+        try:
+            detector = build_detector(from_flat({"detector.rung": rung}, config), specs, device, log)
+            detector.warm_up(camera)
+        except DetectorError as error:
+            return None, str(error)
+    except ImportError as error:
+        return None, f"needs the package {error.name}"
+    if getattr(detector, "rung", rung) != rung:
+        return None, f"ran {getattr(detector, 'rung', '?')} instead"
+    upload = Uploader(device)
+    return (lambda frame: detector.detect(upload(frame))), ""
+
+
+def publish_call() -> tuple[Callable[[Frame, Mapping[str, Pose]], Any] | None, str]:
+    """Poses -> serialized PoseStamped and TransformStamped messages, as the publishers do; None without ROS."""
+    try:
+        from rclpy.serialization import serialize_message
+
+        from ..ros import messages
+    except ImportError as error:
+        return None, f"needs ROS (no {error.name})"
+    from ..types import ObjectPose, TrackState
+
+    def publish(frame: Frame, poses: Mapping[str, Pose]) -> float:
+        begin = time.perf_counter()
+        for name, T in poses.items():
+            pose = ObjectPose(name, 0, T, 1.0, 1.0, TrackState.TRACKING, frame.stamp_ns, frame.frame_id)
+            serialize_message(messages.pose_stamped(pose))
+            serialize_message(messages.transform_stamped(pose, ""))
+        return (time.perf_counter() - begin) * 1e3
+
+    return publish, ""
