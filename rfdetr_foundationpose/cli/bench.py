@@ -75,6 +75,7 @@ def bench(
     size = parse_resolution(resolution)
     loaded, description = load_networks(weights, official_size, console)
     torch.manual_seed(seed)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # eager is to be FP32
     out.mkdir(parents=True, exist_ok=True)
 
     def say(text: str) -> None:
@@ -98,6 +99,9 @@ def bench(
     )
     result["environment"] = environment(place)
     result["weights"] = description
+    if place.type == "cuda":
+        free, total = torch.cuda.mem_get_info(place)
+        result["device_memory_used_mb"] = (total - free) / 1e6  # of all processes, CUDA context and Warp included
     gpu = result["environment"].get("gpu", place.type)
     result["title"] = (
         f"{gpu}, {size[1]}x{size[0]}, {objects} object{'s' * (objects > 1)}, {description}, "

@@ -87,6 +87,8 @@ def compact_lines(result: dict[str, Any]) -> list[str]:
         memory = "" if row["memory_mb"] is None else f"; {row['memory_mb']:.0f} MB"
         difference = _difference(row.get("track_difference"), ", ")
         lines.append(f"{name}: {stages}{memory}; warm-up {row['warm_up_s']:.1f} s; differs {difference or '-'}")
+    if "device_memory_used_mb" in result:
+        lines.append(f"device memory used with all of these loaded: {result['device_memory_used_mb']:.0f} MB")
     for key, value in result["speedup"].items():
         lines.append(f"speed-up over reference, {key}: " + ", ".join(f"{n} {v:.1f}x" for n, v in value.items()))
     return lines

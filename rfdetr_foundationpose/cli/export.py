@@ -140,14 +140,15 @@ def load_networks(weights: str, official_size: bool, console: Console) -> tuple[
     """Refiner and scorer on the CPU in eval mode, and what they are. Exits 2 when the weights cannot be loaded."""
     import torch
 
-    from ..config import from_flat
-    from ..pose import checkpoints
-    from ..pose.build import weights_directory
     from ..pose.networks import RefineNet, ScoreNet
 
     if official_size:
         torch.manual_seed(0)
         return {"refiner": RefineNet(1.0).eval(), "scorer": ScoreNet(1.0).eval()}, "official size, random weights"
+    from ..config import from_flat
+    from ..pose import checkpoints
+    from ..pose.build import weights_directory
+
     directory = weights_directory(from_flat({"pose.weights": weights}))
     try:
         refiner, about = checkpoints.load_refiner(checkpoints.find(directory, "refiner"))

@@ -1,0 +1,92 @@
+"""``bench`` from the command line on the CPU: what is measured, what is not and why."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rfdetr_foundationpose.cli.bench import parse_resolution
+from rfdetr_foundationpose.cli.bench_timing import Stats, interleave
+from rfdetr_foundationpose.cli.main import main
+from rfdetr_foundationpose.pose import checkpoints
+from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+
+
+def run(capsys, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--device", "cpu", *arguments])
+    out = capsys.readouterr()
+    return int(ended.value.code or 0), " ".join((out.out + out.err).split())
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
+    checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
+    return folder
+
+
+@pytest.mark.slow
+def test_one_run_one_table(weights, tmp_path, capsys):
+    arguments = ["--weights", str(weights), "--resolution", "160x120", "--schedule", "4,2", "--no-detector"]
+    few = ["--repeat-track", "2", "--repeat-register", "2", "--objects", "2", "--compact", "--out", str(tmp_path)]
+    code, text = run(capsys, *arguments, *few, "--rungs", "eager,traced,cuda_graph,tensorrt")
+    assert code == 0, text
+    result = json.loads((tmp_path / "bench.json").read_text())
+    rows = result["rows"]
+    assert list(rows) == ["eager", "traced", "cuda_graph", "tensorrt"]
+    assert len(result["objects"]) == 2
+    for name in ("eager", "traced"):
+        assert rows[name]["ran"] == name and rows[name]["warm_up_s"] > 0
+        for stage, count in (("preprocess", 2), ("track", 2), ("register", 2)):
+            stats = rows[name]["stages"][stage]
+            assert stats["count"] == count
+            assert 0 < stats["p50"] <= stats["p95"] <= stats["max"] and stats["avg"] > 0
+    difference = rows["traced"]["track_difference"]
+    assert difference["mm"]["max"] < 0.05 and difference["deg"]["max"] < 0.05
+    for name in ("cuda_graph", "tensorrt"):
+        assert "CUDA device" in rows[name]["reason"] and rows[name]["stages"] == {}
+        assert f"{name}: not available" in text
+    assert result["environment"]["torch"] and result["weights"].startswith("refiner.safetensors")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_alone(weights, tmp_path, capsys):
+    arguments = ["--networks", "--weights", str(weights), "--rungs", "eager,half,cuda_graph", "--batches", "1,3"]
+    code, text = run(capsys, *arguments, "--repeat-track", "5", "--out", str(tmp_path))
+    assert code == 0, text
+    tree = json.loads((tmp_path / "networks.json").read_text())["networks"]
+    assert set(tree) == {"refiner", "scorer"}
+    for rows in tree.values():
+        assert "CUDA" in rows["cuda_graph"]["reason"]
+        assert set(rows["half"]["batches"]) == {"1", "3"}
+        assert rows["half"]["batches"]["3"]["count"] == 5
+        assert rows["eager"]["batches"]["3"]["difference"] == 0
+        assert rows["half"]["batches"]["3"]["difference"] < 0.1
+
+
+def test_bad_arguments_are_named(capsys):
+    code, text = run(capsys, "--rungs", "eager,warp")
+    assert code == 2 and "warp" in text and "must be among" in text
+    code, text = run(capsys, "--resolution", "720p", "--official-size")
+    assert code == 2 and "WIDTHxHEIGHT" in text
+    assert parse_resolution("1280x720") == (720, 1280)
+
+
+def test_interleaving_is_fair():
+    order: list[str] = []
+    calls = {name: (lambda i, n=name: order.append(f"{n}{i}") or float(i)) for name in "abc"}
+    samples = interleave(calls, 3)
+    assert order == ["a0", "b0", "c0", "b1", "c1", "a1", "c2", "a2", "b2"]
+    assert samples == {name: [0.0, 1.0, 2.0] for name in "abc"}
+
+
+def test_statistics():
+    stats = Stats.of([4.0, 1.0, 2.0, 3.0])
+    assert (stats.count, stats.avg, stats.p50, stats.max) == (4, 2.5, 2.5, 4.0)
+    with pytest.raises(ValueError, match="no samples"):
+        Stats.of([])
