@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -181,9 +184,14 @@ def test_shim_optimizes_a_model_of_the_installed_version():
 
 
 def test_importing_rfdetr_leaves_the_process_its_precision():
-    before = torch.get_float32_matmul_precision()
-    library.load_library()
-    assert torch.get_float32_matmul_precision() == before == "highest"
+    code = (
+        "import torch\n"
+        "from rfdetr_foundationpose.detect import rfdetr_library\n"
+        "rfdetr_library.load_library()\n"
+        "print(torch.get_float32_matmul_precision())"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "highest"
 
 
 def test_truncated_encoder_gives_the_same_output():
