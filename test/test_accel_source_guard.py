@@ -38,6 +38,9 @@ HOT_PATH = {
     "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
     "accel/tensorrt.py": ["TensorRTRunner._build.run"],
     "pose/networks.py": ["*"],
+    "pose/renderer.py": ["WarpRenderer.render_into", "WarpRenderer._launch"],
+    "pose/track_program.py": ["TrackProgram.run"],
+    "pose/views.py": ["*"],
     "pose/warp_kernels.py": ["*"],
 }
 
@@ -110,4 +113,4 @@ def test_empty_cache_is_only_in_the_reference():
         for path in PACKAGE.rglob("*.py")
         if any("empty_cache" in w for w in waits(ast.parse(path.read_text())))
     ]
-    assert set(users) <= {"accel/reference.py", "cli/bench.py", "cli/bench_rows.py"}
+    assert set(users) <= {"accel/reference.py", "cli/bench_timing.py"}

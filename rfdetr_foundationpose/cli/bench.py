@@ -151,7 +151,11 @@ def measure(
     rows = {b.name: b.row for b in built if b.row is not None}
     tree: dict[str, Any] = {b.name: {"reason": b.reason, "stages": {}} for b in built}
     for b in built:
-        tree[b.name] |= {"warm_up_s": b.warm_up_s, "memory_mb": b.memory_mb}
+        tree[b.name] |= {
+            "warm_up_s": b.warm_up_s,
+            "memory_mb": b.memory_mb,
+            "warm_up_memory_mb": b.warm_up_memory_mb,
+        }
         if b.row is not None:
             tree[b.name] |= {"ran": b.row.ran, "degraded": b.row.degraded}
 
@@ -249,7 +253,12 @@ def build_row(
     except RungUnavailable as error:
         return BuiltRow(rung, None, str(error))
     synchronize(device)
-    return BuiltRow(rung, row, "", time.perf_counter() - begin, meter.peak_mb())
+    took, peak = time.perf_counter() - begin, meter.peak_mb()
+    if device.type == "cuda":
+        meter.settle()
+        row.register(frames[0].frame, models[0].name)
+        row.track(frames[0].frame, before(frames, 0))
+    return BuiltRow(rung, row, "", took, meter.peak_mb(), peak)
 
 
 def before(frames: Sequence[BenchFrame], i: int) -> dict[str, NDArray[np.float64]]:

@@ -151,13 +151,14 @@ def metres(frame: Frame) -> NDArray[np.float32]:
 
 @dataclass
 class BuiltRow:
-    """row: None where the rung cannot run here, with the reason."""
+    """row: None where the rung cannot run here, with the reason. memory_mb: in use after warm-up, peak."""
 
     name: str
     row: Row | None
     reason: str = ""
     warm_up_s: float = 0.0
     memory_mb: float | None = None
+    warm_up_memory_mb: float | None = None
 
 
 def detector_call(

@@ -91,6 +91,13 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_reserved(self._device)
 
+    def settle(self) -> None:
+        """Forget the peak so far, e.g. that of preparing and tuning, but not what is still held."""
+        if self._device.type == "cuda":
+            synchronize(self._device)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+
     def peak_mb(self) -> float | None:
         """Largest growth since ``start``, MB: weights, static buffers, graph pools and working memory."""
         if self._device.type != "cuda":
