@@ -220,7 +220,7 @@ def test_life_cycle_under_a_running_stream(tmp_path):
                 assert graph.transition("configure")
                 assert graph.state() == "inactive"
                 assert f"warming up for {camera.width}x{camera.height}" in node.log
-                assert graph.rgb.get_subscription_count() == 0
+                wait_for(lambda: graph.rgb.get_subscription_count() == 0, "images to be unsubscribed")
                 for _ in range(2):
                     graph.poses.clear()
                     assert graph.transition("activate")
@@ -233,6 +233,9 @@ def test_life_cycle_under_a_running_stream(tmp_path):
                 assert graph.transition("cleanup")
                 assert graph.state() == "unconfigured"
             assert graph.transition("configure")
+            for _ in range(10):
+                assert graph.transition("activate")
+                assert graph.transition("deactivate")
             assert graph.transition("activate")
             assert graph.transition("shutdown")
             assert graph.state() == "finalized"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from ..config import ConfigError
@@ -59,6 +60,9 @@ def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
                 executor.spin_once(timeout_sec=0.2)
             except ExternalShutdownException:
                 return
+            except rclpy_implementation.InvalidHandle:
+                # A transition destroyed an entity while the wait set was made; the next turn collects them anew.
+                continue
             except Exception:  # a callback's; the node goes on
                 traceback.print_exc()
     finally:
