@@ -64,13 +64,13 @@ class TrainSettings:
     start: Path | None = None
     dataset: Path | None = None
     groups: int = 9
-    batch: int = 128
+    batch: int = 256
     learning_rate: float = 4e-4
     device: str = "cuda"
     seed: int = 0
     pool: int = 16384
     scene_size: tuple[int, int] = (384, 512)
-    render_share: float = 0.3
+    render_share: float = 0.2
     evaluation_scenes: int = 400
     compile: bool = False
 
