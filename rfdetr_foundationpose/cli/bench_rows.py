@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from ..device_frame import Uploader
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame
+
+if TYPE_CHECKING:
+    from ..pose.estimator import PoseFrame
 
 Pose = NDArray[np.float64]
 Log = Callable[[str], None]
@@ -49,6 +52,7 @@ class EstimatorRow:
         config: Config,
         device: torch.device,
         log: Log,
+        wrap_scorer: Callable[[Runner], Runner] | None = None,
     ) -> None:
         from ..pose.build import make_renderer
         from ..pose.estimator import Networks, PoseEstimator
@@ -56,8 +60,11 @@ class EstimatorRow:
         def runner(role: str, label: str) -> Runner:
             return make_runner(networks[role], rung, device, log, label=label, fallback=False)
 
+        scorer = runner("scorer", "scorer")
         runners = Networks(
-            runner("refiner", "refiner"), runner("refiner", "register refiner"), runner("scorer", "scorer")
+            runner("refiner", "refiner"),
+            runner("refiner", "register refiner"),
+            scorer if wrap_scorer is None else wrap_scorer(scorer),
         )
         self.name = rung
         self.ran = runners.track_refiner.name
@@ -70,19 +77,24 @@ class EstimatorRow:
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self.estimator.warm_up(camera)
 
+    def prepare(self, frame: Frame) -> PoseFrame:
+        """Upload and filter."""
+        return self.estimator.prepare(self._upload(frame))
+
+    def on_device(self, mask: NDArray[np.bool_]) -> torch.Tensor:
+        """A mask where the estimator wants it."""
+        return torch.from_numpy(mask).to(self._device)
+
     def preprocess(self, frame: Frame) -> None:
-        self.estimator.prepare(self._upload(frame))
+        self.prepare(frame)
 
     def register(self, frame: Frame, name: str) -> Pose:
-        prepared = self.estimator.prepare(self._upload(frame))
-        mask = torch.from_numpy(frame.masks[name]).to(self._device)
-        return self.estimator.register(prepared, name, mask).T_cam_obj
+        return self.estimator.register(self.prepare(frame), name, self.on_device(frame.masks[name])).T_cam_obj
 
     def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]:
         from ..pose.estimator import TrackRequest
 
-        prepared = self.estimator.prepare(self._upload(frame))
-        found = self.estimator.track(prepared, [TrackRequest(name, T) for name, T in last.items()])
+        found = self.estimator.track(self.prepare(frame), [TrackRequest(name, T) for name, T in last.items()])
         return {name: e.T_cam_obj for name, e in zip(last, found, strict=True)}
 
 
