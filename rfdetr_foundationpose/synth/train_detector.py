@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DetectorConfig
@@ -28,7 +27,8 @@ from ..pose.mesh import ObjectModel
 from .coco_source import CocoSource, DatasetError
 from .detector_data import DetectorBatch, ScenePool, Source
 from .detector_eval import evaluate
-from .detector_loss import Targets, corners, detection_loss, ious
+from .detector_heads import TokenHeads
+from .detector_loss import detection_loss
 from .objects import SynthObject
 from .scene import SceneSampler
 
@@ -73,50 +73,6 @@ class TrainSettings:
     render_share: float = 0.2
     evaluation_scenes: int = 400
     compile: bool = False
-
-
-class TokenHeads(nn.Module):
-    """What each feature token sees: class of every pixel of a 4 x 4 raster in it, and the box around its centre."""
-
-    RASTER = 4
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.kind = nn.Conv2d(width, (classes + 1) * self.RASTER**2, 1)
-        self.box = nn.Conv2d(width, 4, 1)
-
-    def forward(self, features: Tensor, batch: DetectorBatch) -> Tensor:
-        """Loss for features (B, C, h, w) of a batch."""
-        height, width = features.shape[2:]
-        fine = F.pixel_shuffle(self.kind(features).float(), self.RASTER)
-        step = batch.kind.shape[1] // fine.shape[2]
-        seen = batch.kind[:, step // 2 :: step, step // 2 :: step] + 1
-        weight = torch.ones(fine.shape[1], device=fine.device)
-        weight[0] = 0.3
-        kind = F.cross_entropy(fine, seen, weight=weight)
-
-        stride = batch.kind.shape[1] // height
-        y = (torch.arange(height, device=fine.device) + 0.5) / height
-        x = (torch.arange(width, device=fine.device) + 0.5) / width
-        center = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-        predicted = torch.cat([torch.zeros_like(center), torch.full_like(center, 0.1)], -1)
-        raw = self.box(features).float().permute(0, 2, 3, 1)
-        predicted = torch.cat([center + 0.1 * raw[..., :2], predicted[..., 2:] * raw[..., 2:].clamp(-4, 3).exp()], -1)
-        wanted, on = _token_boxes(batch.targets, center, batch.kind[:, stride // 2 :: stride, stride // 2 :: stride])
-        _, giou = ious(corners(predicted), corners(wanted))
-        box = ((1 - giou) * on).sum() / on.sum().clamp(min=1)
-        return kind + 0.5 * box
-
-
-def _token_boxes(targets: Targets, center: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest box of the token's own class around its centre: boxes (B, h, w, 4), and where there is one."""
-    edges = corners(targets.boxes)[:, None, None]
-    inside = ((center[None, :, :, None] > edges[..., :2]) & (center[None, :, :, None] < edges[..., 2:])).all(-1)
-    inside &= targets.valid[:, None, None] & (targets.labels[:, None, None] == kind[..., None])
-    area = targets.boxes[..., 2:].prod(-1)[:, None, None].expand(inside.shape)
-    chosen = torch.where(inside, area, torch.full_like(area, 9.0)).argmin(-1)
-    boxes = targets.boxes.gather(1, chosen.flatten(1)[..., None].expand(-1, -1, 4))
-    return boxes.view(*chosen.shape, 4), inside.any(-1)
 
 
 class Trainer:
@@ -169,13 +125,16 @@ class Trainer:
         loaded = library.network(load_file(path, self.settings.variant, torch.device("cpu")).model).state_dict()
         own = self.network.state_dict()
         for name, tensor in own.items():
-            source = loaded.get(name.replace(f".{_group(name)}.", ".0.", 1) if _group(name) else name)
+            group = _group(name)
+            source = loaded.get(name.replace(f".{group}.", ".0.", 1) if group else name)
             if source is None:
                 continue
-            if source.shape == tensor.shape:
-                tensor.copy_(source)
-            elif name in ("refpoint_embed.weight", "query_feat.weight") and tensor.shape[0] % source.shape[0] == 0:
-                tensor.copy_(source.repeat(tensor.shape[0] // source.shape[0], 1))
+            if name in ("refpoint_embed.weight", "query_feat.weight") and tensor.shape[0] % source.shape[0] == 0:
+                copies = source.repeat(tensor.shape[0] // source.shape[0], 1)
+                copies[source.shape[0] :] += _little_noise(copies[source.shape[0] :])
+                tensor.copy_(copies)
+            elif source.shape == tensor.shape:
+                tensor.copy_(source + _little_noise(source) if group not in ("", "0") else source)
         self.progress(f"started from {path.name}")
 
     def train_step(self, batch: DetectorBatch, rate: float) -> dict[str, Tensor]:
@@ -395,6 +354,11 @@ def _place_positions(net: nn.Module) -> None:
     x = line[None].expand(side, side, -1)
     y = line[:, None].expand(side, side, -1)
     embedding[0, 1:] = torch.cat([y, x], -1).flatten(0, 1)
+
+
+def _little_noise(tensor: Tensor) -> Tensor:
+    """What sets copies of a query group apart: equal groups would learn the same for ever."""
+    return torch.randn_like(tensor) * (0.05 * tensor.std() if tensor.numel() > 1 else 0.0)
 
 
 def _group(name: str) -> str:
