@@ -81,12 +81,18 @@ def test_settings_and_ladder_name_the_same_rungs():
             assert seen[-1] == "eager", f"{device}: {start} ends at {seen[-1]}"
 
 
-def test_auto_is_a_rung_that_runs_here():
+def test_auto_is_a_rung_that_runs_here(tmp_path):
     said: list[str] = []
-    runner = make_runner(network("refiner"), "auto", "cpu", said.append, crop=CROP)
-    assert runner.name == resolve_auto("cpu")
+    runner = make_runner(network("refiner"), "auto", "cpu", said.append, crop=CROP, cache_dir=tmp_path)
+    assert runner.name == resolve_auto("cpu") != "half", "the default on a CPU is exact"
     assert runner.degraded == ""
     assert resolve_auto("cuda") == "cuda_graph"
+
+
+def test_auto_without_onnxruntime_is_no_degradation(monkeypatch, tmp_path):
+    monkeypatch.setattr("rfdetr_foundationpose.accel.runner.find_spec", lambda name: None)
+    runner = make_runner(network("refiner"), "auto", "cpu", lambda _: None, crop=CROP, cache_dir=tmp_path)
+    assert (runner.name, runner.degraded) == ("traced", "")
 
 
 @pytest.mark.parametrize("rung", ["cuda_graph", "tensorrt"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from .torch_runners import (
     HalfRunner,
     ReferenceRunner,
     TracedRunner,
-    half_dtype,
 )
 
 __all__ = ["Outputs", "RungUnavailable", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]
@@ -58,10 +58,10 @@ NEXT = {
 
 def resolve_auto(device: torch.device | str) -> str:
     """The rung that "auto" stands for. docs/acceleration.md has the measurements behind it."""
-    device = torch.device(device)
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         return "cuda_graph"
-    return "half" if half_dtype(device)[0] is torch.bfloat16 else "traced"
+    # Both are exact; onnxruntime's threads suffer less from other processes on the same cores.
+    return "onnxruntime" if find_spec("onnxruntime") is not None else "traced"
 
 
 def make_runner(
