@@ -64,6 +64,19 @@ def test_all_is_well():
         ({"silence": 3.0, "images": {"rgb": 330, "depth": 300}}, "input", ERROR, "depth does not arrive"),
         ({"silence": 3.0, "images": {"rgb": 330, "depth": 330}}, "input", ERROR, "input.sync:=approximate"),
         ({"rate": 5.0, "silence": 0.5}, "input", WARN, "input rate low: 5.0 Hz, expected at least 10 Hz"),
+        (
+            {"depth_frame": "camera_depth_frame"},
+            "input",
+            WARN,
+            "depth is in frame camera_depth_frame, colour in camera_color",
+        ),
+        ({"waiting_for_clock": True}, "input", ERROR, "no /clock arrives"),
+        (
+            {"error_counts": {"telemetry_image": 2}, "errors": {"telemetry_image": "no memory"}},
+            "processing",
+            WARN,
+            "2 x telemetry_image: no memory",
+        ),
         ({"has_camera": False}, "input", ERROR, "waiting for rgb/camera_info"),
         ({"age": -3.0}, "input", WARN, "3.00 s in the future"),
         (

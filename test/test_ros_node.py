@@ -290,10 +290,8 @@ def test_input_topics_follow_remapping_and_qos_parameters_and_sigterm_ends_clean
         "--params-file",
         str(qos),
     )
-    with running_node(tmp_path, "input.reliability:=reliable", active=False, arguments=remapped, fresh=True) as (
-        node,
-        graph,
-    ):
+    how = {"arguments": remapped, "environment": {"DOUBLE_DEGRADED": "1"}, "fresh": True, "active": False}
+    with running_node(tmp_path, "input.reliability:=reliable", **how) as (node, graph):
         topic = f"{graph.namespace}/color/image_raw"
         wait_for(lambda: graph.node.count_subscribers(topic) == 1, "subscription of the remapped topic")
         (info,) = graph.node.get_subscriptions_info_by_topic(topic)
@@ -302,6 +300,8 @@ def test_input_topics_follow_remapping_and_qos_parameters_and_sigterm_ends_clean
         assert depth.qos_profile.reliability.name == "BEST_EFFORT"
         assert depth.qos_profile.durability.name == "VOLATILE"
         assert "unknown" not in node.log
+        assert graph.fresh_report("backend").level == b"\x01"
+        assert "backend degraded: tensorrt failed" in graph.report("backend").message
         with streaming(Camera(graph)):
             assert node.stop(signal.SIGTERM) < on_idle(2.0)
         assert node.returncode == 0

@@ -119,6 +119,20 @@ def frame_id_changes(camera: Camera, graph: Graph, node: Node) -> None:
     camera.frame_id = FRAME_ID
 
 
+def depth_in_another_frame(camera: Camera, graph: Graph, node: Node) -> None:
+    def said() -> bool:
+        return "is depth registered" in graph.report("input").message
+
+    deadline = time.monotonic() + 10
+    while not said() and time.monotonic() < deadline:
+        stamp = time.time_ns()
+        message = camera.depth(stamp)
+        message.header.frame_id = "camera_depth_optical_frame"
+        camera.publish(stamp, depth=message)
+        time.sleep(0.05)
+    assert said()
+
+
 def time_jumps_back(camera: Camera, graph: Graph, node: Node) -> None:
     """As a recording that starts again: its stamps are an hour old, then as old again."""
     assert graph.set_parameter("input.max_age", 0.0).successful
@@ -171,6 +185,7 @@ TROUBLES: dict[str, Trouble] = {
     "zero depth": zero_depth,
     "resolution changes": resolution_changes,
     "depth of another size": depth_of_another_size,
+    "depth in another frame": depth_in_another_frame,
     "frame_id changes": frame_id_changes,
     "truncated rgb": bad_frames("truncated_image", truncate),
     "truncated depth": bad_frames("truncated_image", truncate, "depth"),

@@ -34,6 +34,7 @@ class Health:
     """What is known of the node at one moment. rates in Hz, times in seconds; ``since`` is the time since activation.
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
+    depth_frame: frame of the depth image where it differs from the colour image's.
     errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
     """
 
@@ -48,6 +49,7 @@ class Health:
     rate: float = 0.0
     silence: float | None = None
     age: float | None = None
+    depth_frame: str = ""
     has_camera: bool = True
     busy_for: float = 0.0
     min_rate: float = 0.0
@@ -90,6 +92,13 @@ class Diagnostics:
                     continue
                 detail = h.errors.get(kind, "")
                 said.append((WARN, f"{count} frames dropped ({kind})" + (f": {detail}" if detail else "")))
+            if h.depth_frame:
+                said.append(
+                    (
+                        WARN,
+                        f"depth is in frame {h.depth_frame}, colour in {h.hardware_id}: is depth registered to colour?",
+                    )
+                )
             if h.waiting_for_clock:
                 said.append((ERROR, "use_sim_time is set, but no /clock arrives"))
             elif h.age is not None and h.age < -CLOCK_SKEW:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -88,7 +88,10 @@ class Inputs:
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._objects}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
-        self._info_subscriptions = [self._subscribe_camera_info(self._qos())]
+        # Frame of the newest depth image, where it is not the colour image's.
+        self.depth_frame = ""
+        # Best effort matches any publisher.
+        self._info_subscriptions = [self._subscribe_camera_info(qos_profile_sensor_data)]
         # Steady: ROS time may stand still until a clock comes.
         self._seeker = node.create_timer(
             0.2,
@@ -182,6 +185,8 @@ class Inputs:
         else:
             rgb = conversions.image_to_rgb(pair.rgb)
             depth, scale = conversions.image_to_depth(pair.depth, unit)
+        depth_frame = pair.depth.header.frame_id
+        self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._objects else {}
         return Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
 

@@ -147,7 +147,7 @@ class PoseNode(LifecycleNode):
 
     @said
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        self._configuring = True
+        self._configuring, self._state, self._failure = True, "configuring", ""
         try:
             return self._configure()
         finally:
@@ -177,7 +177,6 @@ class PoseNode(LifecycleNode):
             self._failure = f"{type(error).__name__}: {error}"
             log.error(f"cannot configure: {error}")
             return FAILURE
-        self._failure = ""
         self._state = "inactive"
         log.info(f"configured in {time.monotonic() - begin:.1f} s")
         return SUCCESS
@@ -374,6 +373,7 @@ class PoseNode(LifecycleNode):
             rate=self._slot.rate(now),
             silence=self._slot.silence(now),
             age=self._age,
+            depth_frame=inputs.depth_frame if inputs is not None else "",
             has_camera=inputs is not None and inputs.camera is not None,
             busy_for=self._worker.busy_for(),
             min_rate=config.debug.min_input_rate,
