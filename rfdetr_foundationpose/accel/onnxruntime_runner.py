@@ -21,21 +21,13 @@ class OnnxRuntimeRunner(BaseRunner):
     capturable = False
 
     def __init__(self, path: Path, device: torch.device, label: str, log: Log, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise RungUnavailable(f"onnxruntime is not installed ({error}); pip install onnxruntime") from error
+        onnxruntime = self.check_available(device)
         self.spec: OnnxSpec = inspect_onnx(path)
         super().__init__(device, (6, self.spec.size), label, log)
         self._stream: torch.cuda.Stream | None = None
-        available = onnxruntime.get_available_providers()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if device.type == "cuda":
-            if "CUDAExecutionProvider" not in available:
-                raise RungUnavailable(
-                    f"this onnxruntime has no CUDA provider (it has {', '.join(available)}); pip install onnxruntime-gpu"
-                )
             self._stream = torch.cuda.Stream(device)
             settings: dict[str, Any] = {
                 "device_id": device.index or 0,
@@ -59,6 +51,20 @@ class OnnxRuntimeRunner(BaseRunner):
         self._run_options = onnxruntime.RunOptions()
         if device.type == "cuda":  # torch's stream orders the work; onnxruntime need not wait for it
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    @staticmethod
+    def check_available(device: torch.device) -> Any:
+        """The onnxruntime module. Raises RungUnavailable with the reason why the rung cannot run on ``device``."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RungUnavailable(f"onnxruntime is not installed ({error}); pip install onnxruntime") from error
+        available = onnxruntime.get_available_providers()
+        if device.type == "cuda" and "CUDAExecutionProvider" not in available:
+            raise RungUnavailable(
+                f"this onnxruntime has no CUDA provider (it has {', '.join(available)}); pip install onnxruntime-gpu"
+            )
+        return onnxruntime
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         if self.spec.batch not in (None, batch):

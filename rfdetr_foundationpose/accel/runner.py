@@ -102,11 +102,12 @@ def make_runner(
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)
             return runner
-        except RungUnavailable as error:
+        except RuntimeError as error:  # torch's own too: out of memory, an operator that this GPU lacks, ...
+            reason = str(error).strip().splitlines()[0]
             if not fallback:
-                raise
+                raise RungUnavailable(reason) from error
             following = NEXT[device.type if device.type == "cuda" else "cpu"].get(current)
-            reasons.append(f"{label}: {current} not available: {error}")
+            reasons.append(f"{label}: {current} not available: {reason}")
             log(f"{reasons[-1]}; trying {following}" if following else reasons[-1])
             current = following
     raise RungUnavailable("; ".join(reasons))
@@ -162,8 +163,7 @@ def _build(
     pool: Any,
 ) -> BaseRunner:
     if rung in ("tensorrt", "onnxruntime"):
-        if rung == "tensorrt":
-            TensorRTRunner.check_available(device)
+        (TensorRTRunner if rung == "tensorrt" else OnnxRuntimeRunner).check_available(device)
         path = _exported(module, rung, device, outputs, crop, cache_dir, label)
         if rung == "tensorrt":
             return TensorRTRunner(path, device, label, log, cache_dir=cache_dir)
