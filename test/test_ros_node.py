@@ -12,6 +12,9 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterType
