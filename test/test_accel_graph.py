@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel.graph import GraphedProgram
+from rfdetr_foundationpose.accel.graph import GraphedProgram, totals
 
 
 class Accumulator:
@@ -35,6 +35,7 @@ def test_cpu_runs_the_body_and_says_why():
 
 def test_a_new_key_prepares_again_and_is_counted():
     said: list[str] = []
+    before = totals()
     program = GraphedProgram(Accumulator(), "cpu", name="step", log=said.append)
     program.prepare(("640x480", 2))
     program(("640x480", 2))
@@ -44,6 +45,7 @@ def test_a_new_key_prepares_again_and_is_counted():
     assert program.counters.captures == 2 and program.counters.recaptures == 1
     assert len(said) == 1 and "1280x720" in said[0]
     assert program.counters.last_capture_ms > 0
+    assert totals().captures == before.captures + 2 and totals().recaptures == before.recaptures + 1
 
 
 @pytest.mark.gpu

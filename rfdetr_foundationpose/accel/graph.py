@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -23,6 +23,14 @@ class GraphCounters:
     replays: int = 0
     eager_runs: int = 0
     last_capture_ms: float = 0.0
+
+
+_TOTALS = GraphCounters()
+
+
+def totals() -> GraphCounters:
+    """Captures of all programs of this process so far: what grows after warm-up was a pause in somebody's frame."""
+    return replace(_TOTALS)
 
 
 class GraphedProgram:
@@ -81,9 +89,10 @@ class GraphedProgram:
         else:
             with torch.inference_mode():
                 self.outputs = self.body()
-        self.counters.captures += 1
-        self.counters.recaptures += again
-        self.counters.last_capture_ms = (time.perf_counter() - begin) * 1e3
+        for counters in (self.counters, _TOTALS):
+            counters.captures += 1
+            counters.recaptures += again
+            counters.last_capture_ms = (time.perf_counter() - begin) * 1e3
         if again:
             self._log(f"{self.name}: prepared again in {self.counters.last_capture_ms:.0f} ms (key {key!r})")
 
