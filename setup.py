@@ -81,8 +81,10 @@ setup(
             "pytest-timeout>=2.3",
             "ruff>=0.9",
             "mypy>=1.13",
+            "kornia>=0.7,<0.8",  # oracle of the observed crops: 0.9 samples them otherwise than the official release
             "onnxruntime>=1.17",
             "setuptools>=70.1",  # the packaging tests build a wheel without network
+            "rtree>=1.0",  # trimesh ray casting, an oracle of the renderer
             "types-PyYAML",
             "scipy-stubs; python_version >= '3.11'",
         ],

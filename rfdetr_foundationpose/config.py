@@ -64,7 +64,7 @@ class DetectorConfig:
     )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
     rung: str = setting("auto", "how the network is run", choices=RUNGS)
-    threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
+    threshold: float = setting(0.35, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
     period_frames: int = setting(
         15,
@@ -172,7 +172,8 @@ class Setting:
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.path}={value!r} must be one of {', '.join(self.choices)}")
         low, high = self.minimum, self.maximum
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
+        # Written so that NaN is refused too.
+        if isinstance(value, (int, float)) and not ((low is None or value >= low) and (high is None or value <= high)):
             raise ConfigError(f"{self.path}={value!r} must be in [{low}, {high}] {self.unit}".rstrip())
         return value
 

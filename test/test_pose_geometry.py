@@ -142,7 +142,7 @@ def test_registration_says_why_it_cannot_start(kind, expected):
 def test_tracking_without_depth_keeps_the_pose_finite_and_says_it_is_unsure():
     item = object_of(textured_box())
     T = random_pose(6)
-    frame, mask = bad("nan", *scene_of(item, T))
+    frame, _ = bad("nan", *scene_of(item, T))
     estimator = oracle_estimator(item, T, FULL)
     estimate = estimator.track(prepared(estimator, frame), [TrackRequest("thing", item.from_centered(T))])[0]
     assert np.isfinite(estimate.T_cam_obj).all()

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("cli.doctor:doctor", "Say what is installed, which weights are in use and what is missing."),
     "replay": Command("cli.replay:replay", "Run a recording through pipeline or node; compare with a baseline."),
     "evaluate": Command("cli.evaluate:app", "Measure accuracy on generated scenes, a BOP folder or real frames."),
+    "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),
     "bench": Command("cli.bench:app", "Measure the speed of each stage and of each way to run the networks."),
     "validate": {
         "pose": Command("cli.validate:pose", "Hold a faster way to run the pose networks against FP32 eager."),

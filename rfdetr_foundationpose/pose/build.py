@@ -13,6 +13,7 @@ from ..device import resolve_device
 from ..objects import ObjectSpec
 from ..resources import models_dir
 from .checkpoints import find, load_refiner, load_scorer
+from .confidence import load_calibration
 from .estimator import TRACK_BATCHES, Networks, PoseEstimator
 from .mesh import ObjectModel, load_object
 from .renderer import Renderer, WarpRenderer
@@ -58,6 +59,5 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[
         make_runner(refiner, rung, device, log, label="register refiner", outputs=("trans", "rot")),
         make_runner(scorer, rung, device, log, label="scorer", outputs=("scores",)),
     )
-    return PoseEstimator(
-        objects, make_renderer(config.pose.renderer, objects, device), networks, config.pose, device, weights
-    )
+    renderer = make_renderer(config.pose.renderer, objects, device)
+    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, load_calibration(directory))

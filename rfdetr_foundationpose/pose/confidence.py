@@ -1,51 +1,111 @@
 """How sure a pose is: a logistic model of how the rendered model agrees with the image, and of the last update.
 
-Neither network says so by itself: the refiner always answers, and the scorer only ranks. The coefficients are fitted on
-generated scenes by ``rfdetr-foundationpose evaluate calibrate``; docs/accuracy.md has the calibration.
+Neither network says so by itself: the refiner always answers, and the scorer only ranks. The coefficients lie beside the
+weights (confidence.json), fitted by ``rfdetr-foundationpose calibrate``; docs/accuracy.md shows how well they hold.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoints import CheckpointError
+
+Array = NDArray[np.float64]
+
 FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn")
-COEFFICIENTS = np.array([5.0, -8.0, -1.0, -2.0, -4.0, -6.0, -6.0])
-INTERCEPT = 0.5
+FILE_NAME = "confidence.json"
 MIN_MODEL_PIXELS = 50.0
 
 
-def features(counts: NDArray[np.float64], delta: NDArray[np.float64]) -> NDArray[np.float64]:
+def features(counts: Array, delta: Array) -> Array:
     """(N, 7) features from agreement counts (N, 6) and last updates (N, 2) (mesh radii, rad).
 
-    visible: share of the model's pixels that agree in depth; violated: observed behind the model, where it should have
-    hidden that; missing: without depth; residual: depth difference of the agreeing, in tolerances; color: colour
-    difference of the agreeing, in [0, 1]; step, turn: size of the last update.
+    visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
+    occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth
+    difference of the agreeing, in tolerances; color: colour difference of the agreeing, in [0, 1]; step, turn: size of
+    the last update, square root.
     """
     model, agree, occluded, violated, residual, color = counts.T
     total = np.maximum(model, 1.0)
-    seen = np.maximum(agree + violated, 1.0)
     return np.stack(
         [
             agree / total,
-            violated / seen,
+            violated / np.maximum(agree + violated, 1.0),
             np.clip(model - agree - occluded - violated, 0, None) / total,
             residual / np.maximum(agree, 1.0),
             color / np.maximum(agree, 1.0),
-            np.minimum(delta[:, 0], 1.0),
-            np.minimum(delta[:, 1], 1.0),
+            np.sqrt(np.minimum(delta[:, 0], 1.0)),
+            np.sqrt(np.minimum(delta[:, 1], 1.0)),
         ],
         axis=1,
     )
 
 
-def confidence(counts: NDArray[np.float64], delta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) probability in [0, 1]; 0 where hardly anything of the model is in the image."""
-    logit = features(counts, delta) @ COEFFICIENTS + INTERCEPT
-    probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
-    return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, probability)
-
-
-def visibility(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def visibility(counts: Array) -> Array:
     """(N,) share of the model's pixels whose observed depth agrees."""
     return counts[:, 1] / np.maximum(counts[:, 0], 1.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """coefficients: (7,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
+    + intercept."""
+
+    coefficients: Array
+    intercept: float
+
+    def confidence(self, counts: Array, delta: Array) -> Array:
+        """(N,) probability in [0, 1]; 0 where hardly anything of the model is in the image."""
+        logit = np.clip(features(counts, delta) @ self.coefficients + self.intercept, -30, 30)
+        return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, 1 / (1 + np.exp(-logit)))  # type: ignore[no-any-return]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "coefficients": dict(zip(FEATURES, self.coefficients.tolist(), strict=True)),
+            "intercept": self.intercept,
+        }
+
+
+DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0]), 0.5)
+"""For weights that come without a calibration of their own."""
+
+
+def load_calibration(directory: str | Path) -> Calibration:
+    """That of a weights directory, or DEFAULT where there is none. Raises CheckpointError for a broken file."""
+    path = Path(directory) / FILE_NAME
+    if not path.is_file():
+        return DEFAULT
+    try:
+        tree = json.loads(path.read_text())
+        values: Mapping[str, float] = tree["coefficients"]
+        return Calibration(np.array([float(values[name]) for name in FEATURES]), float(tree["intercept"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no calibration ({error!r}); it needs 'intercept' and 'coefficients' of {', '.join(FEATURES)}. "
+            "Fit it again with rfdetr-foundationpose calibrate, or delete it"
+        ) from error
+
+
+def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:
+    """Logistic regression of ``right`` (N,) on features (N, 7), with an L2 penalty on standardized coefficients."""
+    from scipy.optimize import minimize
+
+    mean, scale = described.mean(0), described.std(0) + 1e-6
+    x = (described - mean) / scale
+    sign = np.where(right, 1.0, -1.0)
+
+    def loss(w: Array) -> tuple[float, Array]:
+        margin = sign * (x @ w[:-1] + w[-1])
+        slope = -sign / (1 + np.exp(np.clip(margin, -500, 500))) / len(x)
+        gradient = np.append(x.T @ slope + 2 * penalty * w[:-1], slope.sum())
+        return float(np.logaddexp(0, -margin).mean() + penalty * np.square(w[:-1]).sum()), gradient
+
+    w = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    coefficients = w[:-1] / scale
+    return Calibration(coefficients, float(w[-1] - coefficients @ mean))

@@ -15,7 +15,7 @@ from ..accel.base import Runner
 from ..config import PoseConfig
 from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics
-from . import confidence as calibrated
+from . import confidence as agreement
 from .depth import DepthFilter
 from .hypotheses import guess_translation
 from .mesh import ObjectModel
@@ -93,11 +93,13 @@ class PoseEstimator:
         config: PoseConfig,
         device: torch.device | str,
         weights: str = "",
+        calibration: agreement.Calibration = agreement.DEFAULT,
     ) -> None:
         self.objects = list(objects)
         self.device = torch.device(device)
         self.config = config
         self.weights = weights
+        self._calibration = calibration
         self.rung = networks.track_refiner.name
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
@@ -208,8 +210,8 @@ class PoseEstimator:
         ranking: Ranking | None,
     ) -> list[Estimate]:
         counts, delta = rows[:, 18:], rows[:, 16:18]
-        certain, visible = calibrated.confidence(counts, delta), calibrated.visibility(counts)
-        described = calibrated.features(counts, delta)
+        certain, visible = self._calibration.confidence(counts, delta), agreement.visibility(counts)
+        described = agreement.features(counts, delta)
         estimates = []
         for i, item in enumerate(items):
             T = rows[i, :16].reshape(4, 4)

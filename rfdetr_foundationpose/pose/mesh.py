@@ -142,7 +142,7 @@ def _appearance(
     n = len(mesh.vertices)
     grey = np.full((n, 3), 128 / 255, np.float32)
     if spec.color is not None:
-        return np.tile(np.float32(spec.color) / 255, (n, 1)), None, None, "uniform colour"
+        return np.tile(np.array(spec.color, np.float32) / 255, (n, 1)), None, None, "uniform colour"
     visual = mesh.visual
     if visual.kind == "texture":
         image = _texture_image(visual.material)
@@ -151,7 +151,7 @@ def _appearance(
             return grey, uv, np.asarray(image, np.uint8), "texture"
         base = getattr(visual.material, "main_color", None)
         if image is None and base is not None and not _is_default_grey(base):
-            return np.tile(np.float32(base[:3]) / 255, (n, 1)), None, None, "uniform colour"
+            return np.tile(np.array(base[:3], np.float32) / 255, (n, 1)), None, None, "uniform colour"
         log(
             f"object {spec.name}: the texture of {spec.mesh} was not found, so it is rendered grey and may turn about an axis "
             "unseen; put the image where the material (.mtl) names it, or set color"

@@ -64,8 +64,9 @@ def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> d
     torch.manual_seed(settings.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    network = _make(settings.role, settings.width).to(device, memory_format=torch.channels_last)
-    average = _make(settings.role, settings.width).to(device, memory_format=torch.channels_last)
+    network = _make(settings.role, settings.width).to(device)
+    average = _make(settings.role, settings.width).to(device)
+    network, average = (m.to(memory_format=torch.channels_last) for m in (network, average))
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak_rate, weight_decay=0.01, fused=device.type == "cuda")
     checkpoint = out / f"{settings.role}.train.pt"

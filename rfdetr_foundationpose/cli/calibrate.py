@@ -1,0 +1,58 @@
+"""``calibrate``: fit the confidence to the weights in use, and show how well it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def calibrate(
+    scenes: Annotated[int, typer.Option(min=10, help="Generated scenes, each with an object of its own.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of objects and scenes.")] = 77,
+    device: Annotated[str, typer.Option(help="Compute device.")] = "auto",
+    weights: Annotated[str, typer.Option(help="Value of pose.weights.")] = "default",
+    out: Annotated[Path, typer.Option(help="Where confidence.json goes; put it beside the weights.")] = Path(
+        "out/calibration"
+    ),
+) -> None:
+    """Fit the confidence on half of the generated scenes and show its reliability on the other half."""
+    from ..config import from_flat
+    from ..pose import confidence
+    from ..synth.calibrate import collect, reliability
+
+    console = Console()
+    config = from_flat({"device": device, "pose.weights": weights})
+    with console.status("tracking in generated scenes") as status:
+        samples = collect(config, scenes, seed, lambda done, total: status.update(f"scene {done} of {total}"))
+    fitted_on = samples.scene % 2 == 0
+    half = confidence.fit(samples.features[fitted_on], samples.right[fitted_on])
+    logit = samples.features[~fitted_on] @ half.coefficients + half.intercept
+    held_out, right = 1 / (1 + np.exp(-logit)), samples.right[~fitted_on]
+    rows = reliability(held_out, right)
+    table = Table(title=f"held-out scenes: {len(right)} poses, {right.mean():.0%} right")
+    for column in ("confidence", "poses", "right"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(f"{row['confidence']:.2f}", f"{row['count']:.0f}", f"{row['right']:.2f}")
+    console.print(table)
+    brier = float(np.square(held_out - right).mean())
+    error = float(sum(r["count"] * abs(r["confidence"] - r["right"]) for r in rows) / len(right))
+    order = held_out[right][:, None] > held_out[~right][None]
+    console.print(f"Brier score {brier:.3f}, expected calibration error {error:.3f}, AUC {order.mean():.3f}")
+    final = confidence.fit(samples.features, samples.right)
+    out.mkdir(parents=True, exist_ok=True)
+    quality = {
+        "poses": len(samples.right),
+        "brier": brier,
+        "calibration_error": error,
+        "auc": float(order.mean()),
+        "reliability": rows,
+    }
+    (out / confidence.FILE_NAME).write_text(json.dumps(final.to_json() | {"held_out": quality}, indent=2) + "\n")
+    console.print(f"written: {out / confidence.FILE_NAME}")

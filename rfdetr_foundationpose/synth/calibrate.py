@@ -1,0 +1,119 @@
+"""Samples for the confidence: tracked from right, slightly wrong and hopeless starts in generated scenes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from ..config import Config
+from ..device_frame import Uploader
+from ..objects import ObjectSpec
+from ..pose.build import build_estimator
+from ..pose.estimator import TrackRequest
+from ..pose.mesh import ObjectModel
+from ..replay.metrics import ObjectGeometry, pose_error
+from .objects import random_object
+from .video import SceneVideo, VideoSettings
+
+Array = NDArray[np.float64]
+RIGHT_ADDS = 0.1
+"""A pose is right when its ADD-S is below this share of the diameter."""
+STARTS = 6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """features: (N, 7), right: (N,), adds: (N,) in diameters, confidence: (N,) of the calibration in use, scene: (N,)."""
+
+    features: Array
+    right: NDArray[np.bool_]
+    adds: Array
+    confidence: Array
+    scene: NDArray[np.int64]
+
+
+def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]:
+    """Poses (4, 4) to track from: near, fair, poor, turned over, turned anyhow, and beside the object."""
+    d = item.diameter
+
+    def moved(degrees: float, share: float) -> Array:
+        start = T.copy()
+        axis = rng.normal(size=3)
+        turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.radians(degrees))
+        start[:3, :3] = turn.as_matrix() @ T[:3, :3]
+        start[:3, 3] += rng.normal(size=3) * share * d
+        return start
+
+    over = T.copy()
+    over[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(np.pi * np.eye(3)[rng.integers(3)]).as_matrix()
+    beside = moved(rng.uniform(0, 180), 0.05)
+    direction = rng.normal(size=3)
+    beside[:3, 3] += direction / np.linalg.norm(direction) * d * rng.uniform(0.4, 1.5)
+    anyhow = moved(0, 0.03)
+    anyhow[:3, :3] = Rotation.random(rng=rng).as_matrix()
+    return [
+        moved(rng.uniform(0, 6), 0.02),
+        moved(rng.uniform(5, 25), 0.06),
+        moved(rng.uniform(20, 60), 0.15),
+        over,
+        anyhow,
+        beside,
+    ]
+
+
+def collect(
+    config: Config, scenes: int, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Samples:
+    """Track STARTS times three steps in each scene, every scene with an object of its own that no training has seen."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        specs = [_random_spec(Path(folder), seed * 10_000 + i) for i in range(scenes)]
+        estimator = build_estimator(config, specs, lambda _: None)
+    upload = Uploader(estimator.device)
+    rows: list[tuple[Array, bool, float, float, int]] = []
+    for i, (spec, item) in enumerate(zip(specs, estimator.objects, strict=True)):
+        geometry = ObjectGeometry.from_model(item, spec)
+        video = SceneVideo(
+            [item],
+            VideoSettings(frames=60, seed=seed + i, targets=(item.name,), min_visibility=0.05),
+            str(estimator.device),
+        )
+        frame, truth = video.frame(int(rng.integers(60)))
+        pose_frame = estimator.prepare(upload(frame))
+        true = truth.instances[0].T_cam_obj
+        requests = [TrackRequest(item.name, item.from_centered(T)) for T in starts(item.to_centered(true), item, rng)]
+        for _ in range(3):
+            estimates = estimator.track(pose_frame, requests)
+            requests = [TrackRequest(item.name, e.T_cam_obj) for e in estimates]
+            for estimate in estimates:
+                adds = pose_error(estimate.T_cam_obj, true, geometry).adds_ratio
+                rows.append((estimate.features, adds < RIGHT_ADDS, adds, estimate.confidence, i))
+        progress(i + 1, scenes)
+    return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def reliability(confidence: Array, right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, float]]:
+    """Per bin of confidence: how many, mean confidence, share that is right."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {
+            "count": float((index == b).sum()),
+            "confidence": float(confidence[index == b].mean()),
+            "right": float(right[index == b].mean()),
+        }
+        for b in range(bins)
+        if (index == b).any()
+    ]
+
+
+def _random_spec(folder: Path, seed: int) -> ObjectSpec:
+    item = random_object(np.random.default_rng(seed))
+    path = folder / f"object_{seed}.glb"
+    item.mesh.export(path)
+    return ObjectSpec(name=f"object_{seed}", mesh=path, discrete=item.discrete, continuous=item.continuous)

@@ -1,0 +1,177 @@
+"""Crop windows, observed crops against kornia, network input, pose updates and the depth filter against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import warp as wp
+from pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
+from scipy.spatial.transform import Rotation
+
+from rfdetr_foundationpose.pose import warp_kernels as kernels
+from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
+from rfdetr_foundationpose.pose.depth import DepthFilter
+from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.views import ViewSet
+
+K = torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]])
+
+
+def views_of(item, poses: np.ndarray) -> ViewSet:
+    views = ViewSet(WarpRenderer([item], "cpu"), len(poses), "cpu")
+    views.poses.copy_(torch.tensor(poses, dtype=torch.float32))
+    views.diameters.fill_(item.diameter)
+    return views
+
+
+def expected_window(T: np.ndarray, diameter: float, ratio: float) -> np.ndarray:
+    r = diameter * ratio / 2
+    t = T[:3, 3]
+    offsets = np.array([[0, 0, 0], [r, 0, 0], [-r, 0, 0], [0, r, 0], [0, -r, 0]]) + t
+    u = CAMERA.fx * offsets[:, 0] / offsets[:, 2] + CAMERA.cx
+    v = CAMERA.fy * offsets[:, 1] / offsets[:, 2] + CAMERA.cy
+    radius = max(np.abs(u - u[0]).max(), np.abs(v - v[0]).max())
+    return np.round([u[0] - radius, v[0] - radius, u[0] + radius, v[0] + radius])
+
+
+@pytest.mark.parametrize("role", ["refiner", "scorer"])
+def test_crop_windows(role):
+    item = object_of(textured_box())
+    poses = np.stack([random_pose(i, 0.5 + 0.1 * i) for i in range(6)])
+    views = views_of(item, poses)
+    rgb, depth = torch.zeros(480, 640, 3, dtype=torch.uint8), torch.zeros(480, 640)
+    views.look(6, rgb, depth, K, role)
+    for T, observed, rendered in zip(poses, views._window_observed, views._window_rendered, strict=True):
+        window = expected_window(T, item.diameter, CROP_RATIO[role])
+        np.testing.assert_allclose(observed, window, atol=1e-3)
+        # The rendered window spans crop corners 0 and 159 of 160.
+        low, high = window[:2], window[2:]
+        np.testing.assert_allclose(rendered, [*low, *(low + (high - low) * 159 / 160)], atol=1e-3)
+
+
+def test_observed_crops_equal_kornia():
+    warp_perspective = pytest.importorskip("kornia.geometry.transform").warp_perspective
+    item = object_of(textured_box())
+    poses = np.stack([random_pose(i, 0.6) for i in range(3)])
+    poses[1, :2, 3] = [0.28, 0.2]  # the window leaves the image
+    poses[2, 2, 3] = 0.25  # the crop magnifies less
+    views = views_of(item, poses)
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.randint(256, (480, 640, 3), generator=generator, dtype=torch.uint8)
+    depth = torch.rand(480, 640, generator=generator) + 0.5
+    depth[torch.rand(480, 640, generator=generator) < 0.1] = 0
+    views.look(3, rgb, depth, K, "refiner")
+
+    v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
+    xyz = torch.stack([(u - K[0, 2]) * depth / K[0, 0], (v - K[0, 3]) * depth / K[0, 1], depth])
+    for i in range(3):
+        left, top, right, bottom = views._window_observed[i].tolist()
+        scale = torch.diag(torch.tensor([160 / (right - left), 160 / (bottom - top), 1.0]))
+        shift = torch.tensor([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
+        tf = (scale @ shift)[None]
+        image = rgb.permute(2, 0, 1)[None].float()
+        color = warp_perspective(image, tf, (160, 160), mode="bilinear", align_corners=False)[0] / 255
+        points = warp_perspective(xyz[None], tf, (160, 160), mode="nearest", align_corners=False)[0]
+        assert (views._rgb_o[i].permute(2, 0, 1) - color).abs().max() < 2e-3
+        # A coordinate that falls midway between two pixels may round either way in float32.
+        assert ((views._xyz_o[i].permute(2, 0, 1) - points).abs().amax(0) > 1e-5).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("role", ["refiner", "scorer"])
+def test_network_input(role):
+    item = object_of(textured_box())
+    T = random_pose(2, 0.5)
+    frame, _ = scene_of(item, T)
+    views = views_of(item, T[None])
+    depth = torch.from_numpy(frame.depth).clone()
+    depth[:, :330] = 0.05  # valid for the refiner only, and far from the object
+    views.look(1, torch.from_numpy(frame.rgb), depth, K, role)
+    rendered, observed = views.pairs(1, role)
+    assert rendered.shape == observed.shape == (1, 6, 160, 160)
+    assert rendered.is_contiguous(memory_format=torch.channels_last)
+    for pair, rgb, xyz in ((rendered, views._rgb_r, views._xyz_r), (observed, views._rgb_o, views._xyz_o)):
+        relative = (xyz[0] - torch.tensor(T[:3, 3], dtype=torch.float32)) / (item.diameter / 2)
+        expected = torch.where((xyz[0, ..., 2:] >= MIN_Z[role]) & (relative.abs() < 2), relative, 0)
+        torch.testing.assert_close(pair[0, 3:].permute(1, 2, 0), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(pair[0, :3].permute(1, 2, 0), rgb[0])
+
+
+def test_pose_update_transposes_the_exponential_map():
+    item = object_of(textured_box())
+    T = np.stack([random_pose(i) for i in range(4)])
+    views = views_of(item, T)
+    rng = np.random.default_rng(0)
+    trans, rot = rng.normal(0, 0.3, (4, 3)), rng.normal(0, 2, (4, 3))
+    views.update(4, torch.tensor(trans, dtype=torch.float32), torch.tensor(rot, dtype=torch.float32))
+    v = np.tanh(rot) * ROT_NORMALIZER
+    R = np.swapaxes(Rotation.from_rotvec(v).as_matrix(), 1, 2) @ T[:, :3, :3]
+    t = T[:, :3, 3] + trans * item.diameter / 2
+    np.testing.assert_allclose(views.poses[:, :3, :3], R, atol=1e-5)
+    np.testing.assert_allclose(views.poses[:, :3, 3], t, atol=1e-6)
+    np.testing.assert_allclose(views.delta[:, 1], np.linalg.norm(v, axis=1), atol=1e-5)
+
+
+def test_rotations_stay_orthonormal_over_many_updates():
+    views = views_of(object_of(textured_box()), random_pose(1)[None])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2000):
+        views.update(1, torch.zeros(1, 3), torch.randn(1, 3, generator=generator))
+    R = views.poses[0, :3, :3].double()
+    torch.testing.assert_close(R @ R.T, torch.eye(3, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def erode_in_numpy(depth: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(depth)
+    for y, x in np.ndindex(*depth.shape):
+        d = depth[y, x]
+        if d < 0.001:
+            continue
+        window = depth[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
+        bad = (window < 0.001) | (np.abs(window - d) > 0.001)
+        out[y, x] = 0 if bad.mean() > 0.8 else d
+    return out
+
+
+def bilateral_in_numpy(depth: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(depth)
+    for y, x in np.ndindex(*depth.shape):
+        ys, xs = np.mgrid[max(y - 2, 0) : min(y + 3, depth.shape[0]), max(x - 2, 0) : min(x + 3, depth.shape[1])]
+        window = depth[ys, xs]
+        valid = window >= 0.001
+        if not valid.any():
+            continue
+        close = valid & (np.abs(window - window[valid].mean()) < 0.01)
+        weight = np.exp(-((ys - y) ** 2 + (xs - x) ** 2) / 8 - (depth[y, x] - window) ** 2 / 2e10) * close
+        if weight.sum() > 0:
+            out[y, x] = (weight * window).sum() / weight.sum()
+    return out
+
+
+def test_depth_filter_equals_its_definition():
+    rng = np.random.default_rng(0)
+    depth = (0.7 + 0.0004 * rng.normal(size=(40, 50)) + (np.arange(50) > 25) * 0.2).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.3] = 0
+    depth[10:14, 10:14] = 0
+    depth[30, 5] = 3.0
+    found = DepthFilter("cpu")(torch.from_numpy(depth)).numpy()
+    np.testing.assert_allclose(found, bilateral_in_numpy(erode_in_numpy(depth)), atol=2e-6)
+    assert (depth == 0).sum() > (found == 0).sum() > 0
+
+
+def test_depth_limits():
+    depth = torch.full((20, 20), 1.0)
+    depth[:, 10:] = 5.0
+    assert (DepthFilter("cpu", 0.1, 4.0)(depth)[:, 12:] == 0).all()
+    assert (DepthFilter("cpu", 2.0, 10.0)(depth)[:, :8] == 0).all()
+
+
+def test_agreement_counts():
+    rendered_z = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]).reshape(1, 1, 5)
+    observed_z = torch.tensor([1.002, 0.8, 1.3, 0.0, 1.0]).reshape(1, 1, 5)
+    rgb = [torch.full((1, 1, 5, 3), value) for value in (0.5, 0.6)]
+    xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
+    counts = torch.zeros(1, 6)
+    arrays = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1], torch.tensor([0.1]))]
+    wp.launch(kernels.agreement, (1, 1, 5), [*arrays, 0.004, wp.from_torch(counts)], device="cpu")
+    np.testing.assert_allclose(counts[0], [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)
