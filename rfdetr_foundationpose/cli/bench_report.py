@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 
@@ -40,7 +41,7 @@ def stage_table(result: dict[str, Any]) -> Table:
     """Rows are rungs, columns stages; a cell is avg, p50, p95, max in ms. The difference is that of tracked poses."""
     shown = [s for s in STAGES if any(s in row["stages"] for row in result["rows"].values())]
     table = Table(title=f"{result['title']}: avg, p50, p95, max in ms", title_justify="left", show_lines=True)
-    table.add_column("rung")
+    table.add_column("rung", no_wrap=True)
     for stage in shown:
         table.add_column(stage, justify="right")
     for column in ("memory MB", "warm-up s", "differs p95"):
@@ -100,6 +101,7 @@ def bar_chart(result: dict[str, Any], path: Path, stages: Sequence[str] = ("regi
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     rows = {n: r for n, r in result["rows"].items() if not r.get("reason")}
     shown = [s for s in stages if any("p50" in r["stages"].get(s, {}) for r in rows.values())]
@@ -115,7 +117,9 @@ def bar_chart(result: dict[str, Any], path: Path, stages: Sequence[str] = ("regi
         for i, value in enumerate(p50):
             axis.annotate(f" {_number(value)}", (value + reach[i], i), va="center", fontsize=8)
         axis.set_xscale("log")
-        axis.margins(x=0.25)
+        low, high = min(p50), max(p + r for p, r in zip(p50, reach, strict=True))
+        axis.set_xlim(10 ** np.floor(np.log10(low) - 0.01), high * 3)  # whole decades, and room for the figures
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(f"{stage}, ms (p50, whisker p95)")
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["title"], fontsize=10)

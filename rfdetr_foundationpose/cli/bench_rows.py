@@ -180,7 +180,7 @@ def detector_call(
     from ..config import from_flat
 
     if rung in ("tensorrt", "onnxruntime"):
-        return None, f"{rung} is not offered for RF-DETR"
+        return None, "not offered"
     try:
         from ..detect import build_detector
         from ..detect.detector import DetectorError
