@@ -55,8 +55,9 @@ class DoublePipeline:
             self._counters["lost"] += was == "tracking"
             return FrameResult(frame, [], [], events)
         T = np.eye(4)
-        # x carries the red channel, so that a test sees the colours' order.
-        T[:3, 3] = float(frame.rgb[..., 0].mean()) / 1000, 0.0, float(np.median(valid)) * frame.depth_scale
+        # x carries the red channel and y the mask, so that a test sees what arrived.
+        covered = float(frame.masks[NAME].mean()) if NAME in frame.masks else 0.0
+        T[:3, 3] = float(frame.rgb[..., 0].mean()) / 1000, covered, float(np.median(valid)) * frame.depth_scale
         found = ObjectPose(NAME, 0, T, 0.9, 0.8, TrackState.TRACKING, frame.stamp_ns, frame.frame_id)
         return FrameResult(frame, [found], None, events)
 

@@ -297,6 +297,31 @@ def test_garbage_jpeg_and_compressed_streams(tmp_path):
         assert "terminate" not in node.log
 
 
+def test_masks_of_a_recording_join_their_frame_also_when_they_come_late_or_not_at_all(tmp_path):
+    with running_node(tmp_path, "input.use_mask_topics:=true") as (_, graph):
+        masks = graph.node.create_publisher(Image, "mask/box", 10)
+        wait_for(lambda: masks.get_subscription_count() > 0, "mask subscription")
+        camera = Camera(graph)
+        half = np.zeros((camera.height, camera.width), np.uint8)
+        half[: camera.height // 2] = 255
+
+        def covered(delay: float | None) -> list[float]:
+            """What the pipeline saw of masks that come so many seconds after their frame."""
+            graph.poses.clear()
+            for _ in range(10):
+                stamp = camera.publish()
+                time.sleep(delay or 0.0)
+                if delay is not None:
+                    masks.publish(camera.message(half, "mono8", stamp))
+                time.sleep(0.15)
+            wait_for(lambda: len(graph.poses) >= 5, "poses")
+            return [p.pose.position.y for p, _ in graph.poses]
+
+        assert covered(0.0).count(0.5) >= 5
+        assert covered(0.03).count(0.5) >= 3
+        assert set(covered(None)) == {0.0}
+
+
 def test_jump_of_the_ros_clock_resets_sync_and_tracks(tmp_path):
     from rosgraph_msgs.msg import Clock
 

@@ -156,8 +156,9 @@ class Inputs:
 
     def forget(self) -> None:
         """Time has jumped: what waits for a partner or for the worker belongs to another time."""
-        if self._sync is not None:
-            self._sync.clear()
+        sync = self._sync
+        if sync is not None:
+            sync.clear()
         self._guard.reset()
         self._slot.clear("time_jump")
         with self._mask_arrived:
@@ -166,7 +167,8 @@ class Inputs:
 
     def counts(self) -> dict[str, int]:
         """Images received and left without a partner, since configure."""
-        now = self._sync.counts() if self._sync is not None else {}
+        sync = self._sync  # a transition may take it away meanwhile
+        now = sync.counts() if sync is not None else {}
         return {k: self._counted.get(k, 0) + now.get(k, 0) for k in {**self._counted, **now}}
 
     def assemble(self, pair: Pair) -> Frame:
