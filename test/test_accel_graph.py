@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel.graph import GraphedProgram, totals
+from rfdetr_foundationpose.accel.graph import GraphedProgram, inlining, totals
 
 
 class Accumulator:
@@ -46,6 +46,28 @@ def test_a_new_key_prepares_again_and_is_counted():
     assert len(said) == 1 and "1280x720" in said[0]
     assert program.counters.last_capture_ms > 0
     assert totals().captures == before.captures + 2 and totals().recaptures == before.recaptures + 1
+
+
+def test_programs_inside_a_program_run_plainly_while_it_is_prepared():
+    cpu = torch.device("cpu")
+    seen: list[bool] = []
+    program = GraphedProgram(lambda: seen.append(inlining(cpu)), cpu)
+    program.prepare()
+    assert all(seen) and len(seen) == 1
+    program()
+    assert seen[-1] is False and not inlining(cpu)
+
+    inner = GraphedProgram(lambda: None, cpu)
+    nested = GraphedProgram(lambda: (inner.prepare(), seen.append(inlining(cpu))), cpu)
+    nested.prepare()
+    assert seen[-1] is True
+
+    def fails() -> None:
+        raise RuntimeError("body")
+
+    with pytest.raises(RuntimeError, match="body"):
+        GraphedProgram(fails, cpu).prepare()
+    assert not inlining(cpu)
 
 
 @pytest.mark.gpu

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import RLock, local
 from typing import Any
 
 import torch
 
 Log = Callable[[str], None]
-_ONE_CAPTURE = Lock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
+_ONE_CAPTURE = RLock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
 
 
 @dataclass
@@ -26,6 +26,17 @@ class GraphCounters:
 
 
 _TOTALS = GraphCounters()
+_THREAD = local()
+
+
+def inlining(device: torch.device) -> bool:
+    """Whether this thread is preparing a program, or capturing: what would replay a graph of its own runs plainly then.
+
+    The warm-up must take the way that the capture takes, since libraries choose their kernels per thread on first use.
+    """
+    if getattr(_THREAD, "preparing", False):
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def totals() -> GraphCounters:
@@ -83,12 +94,17 @@ class GraphedProgram:
         begin = time.perf_counter()
         again = self._prepared
         self._graph, self._key, self._prepared = None, key, True
-        if self._capture:
-            with _ONE_CAPTURE:
-                self._warm_up_and_capture()
-        else:
-            with torch.inference_mode():
-                self.outputs = self.body()
+        outer = getattr(_THREAD, "preparing", False)
+        _THREAD.preparing = True
+        try:
+            if self._capture:
+                with _ONE_CAPTURE:
+                    self._warm_up_and_capture()
+            else:
+                with torch.inference_mode():
+                    self.outputs = self.body()
+        finally:
+            _THREAD.preparing = outer
         for counters in (self.counters, _TOTALS):
             counters.captures += 1
             counters.recaptures += again

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .attention import plain_attention
 from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple
 from .fold import fold_batch_norm, fuse_conv_relu
-from .graph import GraphedProgram
+from .graph import GraphedProgram, inlining
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
@@ -166,7 +166,7 @@ class GraphRunner(HalfRunner):
             raise RungUnavailable(program.degraded)
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
-            if torch.cuda.is_current_stream_capturing():
+            if inlining(self.device):
                 return body(rendered, observed)
             rendered_in.copy_(rendered)
             observed_in.copy_(observed)
@@ -233,7 +233,7 @@ class CompileRunner(HalfRunner):
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             rendered_in.copy_(rendered)
             observed_in.copy_(observed)
-            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if inlining(self.device):
                 return body(rendered_in, observed_in)
             outputs: Outputs = program.replay()
             return outputs
