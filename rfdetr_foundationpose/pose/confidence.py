@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn")
 FILE_NAME = "confidence.json"
 MIN_MODEL_PIXELS = 50.0
+FULL_SUPPORT = 0.15
+"""Visible share below which the confidence falls linearly to 0: a pose without depth may be right, but is not verified."""
 
 
 def features(counts: Array, delta: Array) -> Array:
@@ -62,8 +64,13 @@ class Calibration:
 
     def confidence(self, counts: Array, delta: Array) -> Array:
         """(N,) probability in [0, 1]; 0 where hardly anything of the model is in the image."""
-        logit = np.clip(features(counts, delta) @ self.coefficients + self.intercept, -30, 30)
-        return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, 1 / (1 + np.exp(-logit)))  # type: ignore[no-any-return]
+        return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, self.of(features(counts, delta)))
+
+    def of(self, described: Array) -> Array:
+        """(N,) probability of features (N, 7). Where little of the model is supported by depth, nothing is certain."""
+        logit = np.clip(described @ self.coefficients + self.intercept, -30, 30)
+        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) / (1 + np.exp(-logit))
+        return support
 
     def to_json(self) -> dict[str, object]:
         return {

@@ -24,7 +24,6 @@ from .video import SceneVideo, VideoSettings
 Array = NDArray[np.float64]
 RIGHT_ADDS = 0.1
 """A pose is right when its ADD-S is below this share of the diameter."""
-STARTS = 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Samples:
 
 
 def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]:
-    """Poses (4, 4) to track from: near, fair, poor, turned over, turned anyhow, and beside the object."""
+    """Poses (4, 4) to track from: near, fair, poor, turned over, turned anyhow, beside the object, and behind it."""
     d = item.diameter
 
     def moved(degrees: float, share: float) -> Array:
@@ -55,6 +54,8 @@ def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]
     beside = moved(rng.uniform(0, 180), 0.05)
     direction = rng.normal(size=3)
     beside[:3, 3] += direction / np.linalg.norm(direction) * d * rng.uniform(0.4, 1.5)
+    behind = moved(rng.uniform(0, 180), 0.05)
+    behind[:3, 3] *= 1 + d * rng.uniform(0.7, 2.5) / T[2, 3]
     anyhow = moved(0, 0.03)
     anyhow[:3, :3] = Rotation.random(rng=rng).as_matrix()
     return [
@@ -64,13 +65,14 @@ def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]
         over,
         anyhow,
         beside,
+        behind,
     ]
 
 
 def collect(
     config: Config, scenes: int, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Samples:
-    """Track STARTS times three steps in each scene, every scene with an object of its own that no training has seen."""
+    """Track three steps from every start in each scene, every scene with an object of its own that no training has seen."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         specs = [_random_spec(Path(folder), seed * 10_000 + i) for i in range(scenes)]

@@ -1,0 +1,99 @@
+"""Training pairs: the targets lead to the truth, the samples vary, and a training resumes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pose_scenes import object_of, textured_box
+
+from rfdetr_foundationpose.objects import ContinuousSymmetry
+from rfdetr_foundationpose.pose import checkpoints
+from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
+from rfdetr_foundationpose.synth import so3
+from rfdetr_foundationpose.synth.pairs import PairSampler
+from rfdetr_foundationpose.synth.train_pose import TrainSettings, _ranking_loss, train
+
+
+@pytest.fixture(scope="module")
+def objects():
+    import trimesh
+
+    return [
+        object_of(textured_box((0.1, 0.0, 0.0))),
+        object_of(trimesh.creation.cylinder(0.02, 0.1, sections=24), continuous=(ContinuousSymmetry((0, 0, 1)),)),
+    ]
+
+
+def test_targets_lead_to_the_truth(objects, monkeypatch):
+    seen = {}
+    perturb = PairSampler._perturb
+    nearest = PairSampler._nearest_look
+    monkeypatch.setattr(PairSampler, "_perturb", lambda s, T, d: seen.setdefault("guess", perturb(s, T, d)))
+    monkeypatch.setattr(PairSampler, "_nearest_look", lambda s, T, g, i: seen.setdefault("truth", nearest(s, T, g, i)))
+    sampler = PairSampler(objects, "cpu", 3)
+    batch = sampler.refiner_batch(12)
+    guess, truth = seen["guess"], seen["truth"]
+    v = batch.target_rot * ROT_NORMALIZER
+    R = so3.exp(v).mT @ guess[:, :3, :3]
+    small = so3.log(guess[:, :3, :3] @ truth[:, :3, :3].mT).abs().amax(1) < 0.95 * ROT_NORMALIZER
+    assert small.any()
+    left = so3.log(R @ truth[:, :3, :3].mT).norm(dim=1)
+    assert left[small].max() < 1e-3
+    before = so3.log(guess[:, :3, :3] @ truth[:, :3, :3].mT).norm(dim=1)
+    assert (left[~small] < before[~small]).all()
+    assert batch.target_rot.abs().max() < 0.99
+    assert batch.rendered.shape == batch.observed.shape == (12, 6, 160, 160)
+    assert torch.isfinite(batch.rendered).all()
+    assert torch.isfinite(batch.observed).all()
+
+
+def test_pairs_are_deterministic_and_differ(objects):
+    a, b = (PairSampler(objects, "cpu", 5).refiner_batch(4) for _ in range(2))
+    torch.testing.assert_close(a.observed, b.observed)
+    torch.testing.assert_close(a.target_rot, b.target_rot)
+    sampler = PairSampler(objects, "cpu", 5)
+    first, second = sampler.refiner_batch(4), sampler.refiner_batch(4)
+    assert (first.observed - second.observed).abs().mean() > 0.01
+
+
+def test_scorer_errors_are_up_to_symmetry(objects):
+    batch = PairSampler(objects[1:], "cpu", 1).scorer_batch(2, 12)
+    assert batch.error.shape == (2, 12)
+    assert batch.error.min() < 0.05
+    assert batch.error.max() > 0.1
+
+
+def test_ranking_loss_prefers_the_right_order():
+    error = torch.tensor([[0.0, 0.1, 0.5]])
+    weight = torch.ones(1)
+    good, bad = (_ranking_loss(torch.tensor([s]), error, weight) for s in ([3.0, 0.0, -3.0], [-3.0, 0.0, 3.0]))
+    assert good < 0.1 < bad
+    ties = torch.tensor([[0.0, 0.001, 0.002]])
+    assert _ranking_loss(torch.tensor([[0.0, 5.0, 9.0]]), ties, weight) == 0
+
+
+def test_logarithm_inverts_the_exponential():
+    v = torch.randn(50, 3, dtype=torch.float64)
+    v = v / v.norm(dim=1, keepdim=True) * torch.linspace(1e-6, 3.0, 50, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(so3.log(so3.exp(v)), v, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("role", ["refiner", "scorer"])
+def test_training_writes_weights_and_resumes(role, tmp_path, objects, monkeypatch):
+    from rfdetr_foundationpose.synth import train_pose
+
+    monkeypatch.setattr(train_pose, "make_objects", lambda count, seed: objects)
+    settings = TrainSettings(role, tmp_path, 0.04, 1.0, 0.125, batch=4, hypotheses=4, objects=2, device="cpu")
+    said: list[str] = []
+    metrics = train(settings, said.append)
+    assert metrics["step"] > 0
+    assert np.isfinite(metrics["loss"])
+    load = checkpoints.load_refiner if role == "refiner" else checkpoints.load_scorer
+    network, weights = load(tmp_path / f"{role}.safetensors")
+    assert network.width == 0.125
+    assert "generated pairs" in weights.description
+    again = train(TrainSettings(**{**settings.__dict__, "minutes": 0.08}), said.append)
+    assert again["step"] > metrics["step"]
+    assert any("resumed" in line for line in said)
+    assert len((tmp_path / f"{role}.jsonl").read_text().splitlines()) >= 2
