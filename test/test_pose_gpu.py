@@ -1,4 +1,4 @@
-"""The CUDA path of the pose stage, on a GPU: same poses as on the CPU, captured or not, and no waiting inside."""
+"""The CUDA path of the pose stage, on a GPU: the same poses on every rung, captured or not, and no waiting inside."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ def estimator_on(device: str, rung: str, item, width: float = 0.25, schedule: st
 def case():
     item = object_of(textured_box())
     T = random_pose(3)
-    frame, _ = scene_of(item, T)
-    return item, T, frame
+    frame, mask = scene_of(item, T, "cuda:0")
+    return item, T, frame, mask
 
 
-@pytest.mark.parametrize("rung", ["eager", "half", "cuda_graph"])
+@pytest.mark.parametrize("rung", ["half", "cuda_graph"])
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_tracking_equals_the_cpu(case, rung, k):
-    item, T, frame = case
-    results = {}
-    for device, how in (("cpu", "eager"), ("cuda:0", rung)):
-        estimator = estimator_on(device, how, item)
+def test_tracking_equals_eager(case, rung, k):
+    item, T, frame, _ = case
+    results = []
+    for how in ("reference", rung):
+        estimator = estimator_on("cuda:0", how, item)
         requests = [TrackRequest("thing", item.from_centered(T))] * k
         for _ in range(2):
-            results[device] = estimator.track(prepared(estimator, frame), requests)
-    if rung != "eager":
-        assert estimator._tracks[k].graph.captured
-    for a, b in zip(results["cpu"], results["cuda:0"], strict=True):
+            found = estimator.track(prepared(estimator, frame), requests)
+        assert estimator._tracks[k].graph.captured == (how == rung)
+        results.append(found)
+    for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(b.T_cam_obj, a.T_cam_obj, atol=2e-3)
         assert b.confidence == pytest.approx(a.confidence, abs=0.05)
 
 
 def test_the_captured_step_waits_for_nothing(case):
-    item, T, frame = case
+    item, T, frame, _ = case
     estimator = estimator_on("cuda:0", "cuda_graph", item)
     pose_frame = prepared(estimator, frame)
     estimator.track(pose_frame, [TrackRequest("thing", item.from_centered(T))])
@@ -67,22 +67,24 @@ def test_the_captured_step_waits_for_nothing(case):
     assert torch.isfinite(program.result).all()
 
 
-@pytest.mark.parametrize("rung", ["eager", "half", "cuda_graph"])
-def test_registration_runs_on_the_gpu(case, rung):
-    item, T, frame = case
-    mask = scene_of(item, T, "cuda:0")[1]
-    found = {}
-    for device, how in (("cpu", "eager"), ("cuda:0", rung)):
-        estimator = estimator_on(device, how, item)
-        found[device] = estimator.register(prepared(estimator, frame), "thing", mask.to(device))
-    assert np.isfinite(found["cuda:0"].T_cam_obj).all()
-    np.testing.assert_allclose(found["cuda:0"].T_cam_obj[:3, 3], found["cpu"].T_cam_obj[:3, 3], atol=0.02)
+@pytest.mark.parametrize("rung", ["half", "cuda_graph"])
+def test_registration_equals_eager(case, rung):
+    item, _, frame, mask = case
+    found = []
+    for how in ("eager", rung):
+        estimator = estimator_on("cuda:0", how, item)
+        found.append(estimator.register(prepared(estimator, frame), "thing", mask))
+    assert np.isfinite(found[1].T_cam_obj).all()
+    np.testing.assert_allclose(found[1].T_cam_obj[:3, 3], found[0].T_cam_obj[:3, 3], atol=0.02)
 
 
 def test_warp_renders_alike_on_cpu_and_gpu(case):
-    item, T, _ = case
-    frames = [scene_of(item, T, device)[0] for device in ("cpu", "cuda:0")]
-    a, b = (f.depth for f in frames)
+    item, T, on_gpu, _ = case
+    try:
+        on_cpu, _ = scene_of(item, T, "cpu")
+    except AttributeError:
+        pytest.skip("this Warp has no CPU backend (warp-clang)")
+    a, b = on_cpu.depth, on_gpu.depth
     both = (a > 0) & (b > 0)
     assert ((a > 0) != (b > 0)).mean() < 1e-4
     np.testing.assert_allclose(a[both], b[both], atol=1e-5)
@@ -92,7 +94,7 @@ def test_nvdiffrast_renders_what_warp_renders(case):
     pytest.importorskip("nvdiffrast.torch")
     from rfdetr_foundationpose.pose.nvdiffrast_renderer import NvdiffrastRenderer
 
-    item, T, _ = case
+    item, T, _, _ = case
     poses = torch.tensor(np.stack([T, random_pose(5)]), dtype=torch.float32, device="cuda:0")
     window = torch.tensor([[250.0, 130.0, 450.0, 330.0]], device="cuda:0").repeat(2, 1)
     camera = torch.tensor([[615.0, 610.0, 318.5, 241.5]], device="cuda:0")

@@ -22,7 +22,7 @@ from .mesh import ObjectModel
 from .register_program import Ranking, RegisterProgram, parse_schedule
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
-from .track_program import TrackProgram
+from .track_program import START_COLUMNS, TrackProgram
 
 MIN_MASK_DEPTH_PIXELS = 4
 TRACK_BATCHES = (1, 2, 4, 8)
@@ -180,16 +180,12 @@ class PoseEstimator:
         program = self._program(k, frame)
         models = [self._index[r.object] for r in requests]
         padded = [*range(len(requests)), *[0] * (k - len(requests))]
-        starts = np.stack([self.objects[models[i]].to_centered(requests[i].T_cam_obj) for i in padded])
-        with torch.inference_mode():
-            program.rgb.copy_(frame.rgb)
-            program.depth.copy_(frame.depth)
-            program.camera.copy_(frame.camera)
-            program.start.copy_(torch.from_numpy(starts.astype(np.float32)))
-            program.views.model.copy_(torch.tensor([models[i] for i in padded], dtype=torch.int32))
-            program.views.diameters.copy_(torch.tensor([self.objects[models[i]].diameter for i in padded]))
-            result = program.graph()
-            rows = result[: len(requests)].double().cpu().numpy()
+        start = np.zeros((k, START_COLUMNS), np.float32)
+        for row, i in zip(start, padded, strict=True):
+            item = self.objects[models[i]]
+            row[:16] = item.to_centered(requests[i].T_cam_obj).ravel()
+            row[16:] = models[i], item.diameter
+        rows = program(frame.rgb, frame.depth, frame.camera, start)[: len(requests)]
         return self._estimates(rows, [self.objects[m] for m in models], [r.T_cam_obj for r in requests], None)
 
     def _program(self, k: int, frame: PoseFrame) -> TrackProgram:

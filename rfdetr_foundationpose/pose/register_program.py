@@ -136,7 +136,7 @@ class RegisterProgram:
 
     def _views(self, capacity: int) -> ViewSet:
         if self._full is None or self._full.capacity < capacity:
-            self._full = ViewSet(self._renderer, capacity, self.device)
+            self._full = ViewSet(self._renderer, capacity, self.device, dtype=self._refiner.dtype)
         return self._full
 
     def _previews(self, capacity: int) -> ViewSet:

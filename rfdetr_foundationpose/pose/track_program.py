@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
@@ -11,27 +13,32 @@ from .networks import CROP_SIZE
 from .renderer import Renderer
 from .views import AGREEMENT, ViewSet
 
+START_COLUMNS = 16 + 1 + 1
 RESULT_COLUMNS = 16 + 2 + len(AGREEMENT)
 
 
 class TrackProgram:
     """Static buffers and the step over them: (crop, render, refine) x iterations, then agreement at the final pose.
 
-    rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4), start (k, 4, 4) float32, model (k,) int32 and
-    diameters (k,) are inputs; result (k, 24) float32 holds pose, last update and agreement counts, for one read-back.
+    rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
+    its index, its diameter) are inputs; result (k, 24) float32 holds pose, last update and agreement counts.
     """
 
     def __init__(
         self, renderer: Renderer, refiner: Runner, k: int, size: tuple[int, int], iterations: int, device: torch.device
     ) -> None:
-        self.views = ViewSet(renderer, k, device, CROP_SIZE)
+        self.views = ViewSet(renderer, k, device, CROP_SIZE, refiner.dtype)
         self.k = k
         self.iterations = iterations
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
         self.depth = torch.zeros(*size, device=device)
         self.camera = torch.ones(1, 4, device=device)
-        self.start = torch.eye(4, device=device).repeat(k, 1, 1)
-        self.start[:, 2, 3] = 1.0
+        pinned = device.type == "cuda"
+        self._host_start = torch.zeros(k, START_COLUMNS, pin_memory=pinned)
+        self._host_start[:, :16] = torch.eye(4).flatten()
+        self._host_start[:, (11, 17)] = 1.0
+        self.start = self._host_start.to(device)
+        self._host_result = torch.zeros(k, RESULT_COLUMNS, pin_memory=pinned)
         self.result = torch.zeros(k, RESULT_COLUMNS, device=device)
         self._refiner = refiner
         refiner.prepare(k)
@@ -42,10 +49,26 @@ class TrackProgram:
             capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
         )
 
+    def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, start: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Result rows (k, 24) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
+        with torch.inference_mode():
+            self.rgb.copy_(rgb)
+            self.depth.copy_(depth)
+            self.camera.copy_(camera)
+            # The read-back below ends after this copy, so the pinned rows are free again by the next call.
+            self._host_start.copy_(torch.from_numpy(start))
+            self.start.copy_(self._host_start, non_blocking=True)
+            self._host_result.copy_(self.graph(), non_blocking=True)
+            if self._host_result.is_pinned():
+                torch.cuda.current_stream(self.result.device).synchronize()
+            return self._host_result.double().numpy()
+
     def run(self) -> Tensor:
         """Enqueue the step; waits for nothing."""
         views, k = self.views, self.k
-        views.poses.copy_(self.start)
+        views.poses.view(k, 16).copy_(self.start[:, :16])
+        views.model.copy_(self.start[:, 16])
+        views.diameters.copy_(self.start[:, 17])
         for _ in range(self.iterations):
             views.look(k, self.rgb, self.depth, self.camera, "refiner")
             trans, rot = self._refiner(*views.pairs(k, "refiner"))

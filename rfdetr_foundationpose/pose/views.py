@@ -20,10 +20,17 @@ AGREEMENT = ("model", "agree", "occluded", "violated", "residual", "color")
 class ViewSet:
     """Buffers for up to ``capacity`` hypotheses; methods work on the first ``n``, in place, without waiting.
 
-    poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m.
+    poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     """
 
-    def __init__(self, renderer: Renderer, capacity: int, device: torch.device | str, size: int = CROP_SIZE) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        capacity: int,
+        device: torch.device | str,
+        size: int = CROP_SIZE,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.renderer = renderer
         self.capacity = capacity
         self.device = torch.device(device)
@@ -37,7 +44,9 @@ class ViewSet:
         self._window_rendered = torch.zeros(capacity, 4, device=device)
         shape = (capacity, size, size)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(*shape, 3, device=device) for _ in range(4))
-        self._in_r, self._in_o = (torch.zeros(*shape, 6, device=device) for _ in range(2))
+        # Written in the runner's own FP16, its conversion costs nothing.
+        packed = torch.float16 if dtype == torch.float16 else torch.float32
+        self._in_r, self._in_o = (torch.zeros(*shape, 6, dtype=packed, device=device) for _ in range(2))
 
     def look(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False) -> None:
         """Crop and render the first n hypotheses. rgb (H, W, 3) uint8, depth (H, W) filtered, camera (1, 4).
