@@ -29,12 +29,7 @@ def build_pipeline(
     geometry = {
         m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter) for m in estimator.objects
     }
-    degraded = [
-        f"{what} runs {ran} although {asked} was asked for"
-        for what, asked, ran in (
-            ("detector", config.detector.rung, detector.rung),
-            ("pose estimation", config.pose.rung, estimator.rung),
-        )
-        if asked != "auto" and ran and ran != asked
-    ]
+    degraded = list(estimator.degraded)
+    if config.detector.rung not in ("auto", detector.rung):
+        degraded.append(f"detector runs {detector.rung} although {config.detector.rung} was asked for")
     return cls(detector, estimator, specs, geometry, config, device, background=background, degraded=degraded, log=log)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..accel.graph import totals
 from ..config import Config, ConfigError, iter_settings, to_flat
 from ..detect.detector import OverlappingDetector
 from ..device_frame import DeviceFrame, Uploader
@@ -134,11 +135,15 @@ class Pipeline:
             pose_weights=self._estimator.weights,
             device=str(self.device),
             gpu_memory_bytes=memory,
-            counters=dict(self._counters),
+            counters=dict(self._counters) | self._captures(),
             states=self._tracks.states(),
             best_below=dict(self._best_below),
             degraded=list(self._degraded),
         )
+
+    def _captures(self) -> dict[str, int]:
+        """CUDA graphs captured so far; one captured after warm-up was a pause in somebody's frame."""
+        return {"graph_captures": totals().captures} if self.device.type == "cuda" else {}
 
     def _defer(self, action: Callable[[], None]) -> None:
         self._deferred.append(action)

@@ -77,12 +77,18 @@ class Networks:
     register_refiner: Runner
     scorer: Runner
 
+    @property
+    def degraded(self) -> list[str]:
+        """Why runners are not what was asked for; empty when all are."""
+        runners = (self.track_refiner, self.register_refiner, self.scorer)
+        return list(dict.fromkeys(r.degraded for r in runners if r.degraded))
+
 
 class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
-    one thread at a time. rung, weights: what runs and with what, for diagnostics.
+    one thread at a time. rung, weights, degraded: what runs, with what, and why not what was asked for.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class PoseEstimator:
         self.weights = weights
         self._calibration = calibration
         self.rung = networks.track_refiner.name
+        self.degraded = networks.degraded
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
         self._networks = networks
