@@ -47,7 +47,7 @@ def calibrate(
     final = confidence.fit(samples.features, samples.right)
     out.mkdir(parents=True, exist_ok=True)
     quality = {
-        "poses": len(samples.right),
+        "poses": len(right),
         "brier": brier,
         "calibration_error": error,
         "auc": float(order.mean()),
