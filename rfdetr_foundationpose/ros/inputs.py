@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -65,7 +64,7 @@ class Inputs:
 
     def __init__(
         self,
-        node: LifecycleNode,
+        node: Any,
         config: Config,
         objects: Sequence[str],
         slot: Slot,

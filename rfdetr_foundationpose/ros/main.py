@@ -11,15 +11,14 @@ from collections.abc import Sequence
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, ShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from ..config import ConfigError
+from .executor import NodeExecutor
 from .node import PipelineFactory, PoseNode, real_pipeline
 
-# Transitions (slow), image streams and services each need a thread to be independent of one another.
-THREADS = 3
 # Seconds that the threads get to end after SIGINT; what is stuck in native code longer is left behind.
 GRACE = 1.2
 # How long a thread that draws may hold the interpreter while a pose waits for it, in seconds (Python's default: 0.005).
@@ -39,7 +38,7 @@ def main(args: Sequence[str] | None = None, factory: PipelineFactory = real_pipe
         print(f"pose_node: {error} (a float needs its point: 10.0, not 10)", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    executor = MultiThreadedExecutor(THREADS)
+    executor = NodeExecutor(node.transitions)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
     spinner.start()
@@ -53,12 +52,12 @@ def main(args: Sequence[str] | None = None, factory: PipelineFactory = real_pipe
     return 0
 
 
-def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+def _spin(executor: NodeExecutor, stop: threading.Event) -> None:
     try:
         while not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=0.2)
-            except ExternalShutdownException:
+            except (ExternalShutdownException, ShutdownException):
                 return
             except rclpy_implementation.InvalidHandle:
                 # A transition destroyed an entity while the wait set was made; the next turn collects them anew.
@@ -69,14 +68,14 @@ def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
         stop.set()
 
 
-def _end(node: PoseNode, executor: MultiThreadedExecutor, spinner: threading.Thread) -> bool:
+def _end(node: PoseNode, executor: NodeExecutor, spinner: threading.Thread) -> bool:
     """Threads first, then ROS: nothing may publish on a context that is gone."""
     node.get_logger().info("shutting down")
     closed = node.close(GRACE)
     spinner.join(GRACE / 2)
     if not closed or spinner.is_alive():
         return False
-    executor.shutdown(timeout_sec=0.2)
+    executor.close()
     node.destroy_node()
     rclpy.try_shutdown()
     return True

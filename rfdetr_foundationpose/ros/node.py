@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, State, TransitionCallbackReturn
+from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from ..config import Config
@@ -87,14 +88,17 @@ def real_pipeline(config: Config, log: Callable[[str], None]) -> PosePipeline:
     return Pipeline.build(config, log)
 
 
-class PoseNode(LifecycleNode):
+class PoseNode(LifecycleNodeMixin, Node):
     """RGB-D topics in, object poses out. factory: makes the pipeline at configure.
 
     Raises rclpy's parameter exceptions for overrides of wrong type or range.
     """
 
     def __init__(self, factory: PipelineFactory = real_pipeline, **kwargs: Any) -> None:
-        super().__init__(NAME, **kwargs)
+        Node.__init__(self, NAME, **kwargs)
+        # Transitions take their time; an executor may run this group in a thread of its own.
+        self.transitions = MutuallyExclusiveCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=self.transitions)
         self._factory = factory
         self._configuring = False
         self._pipeline: PosePipeline | None = None
@@ -129,14 +133,13 @@ class PoseNode(LifecycleNode):
         self._telemetry.start()
 
     def _create_services(self) -> None:
-        group = ReentrantCallbackGroup()
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
-        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=group)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
         # Steady time: with use_sim_time and no /clock yet a ROS timer would never fire.
         self._autostart = self.create_timer(
             0.01,
             self._start_by_itself,
-            callback_group=MutuallyExclusiveCallbackGroup(),
+            callback_group=self.transitions,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
 

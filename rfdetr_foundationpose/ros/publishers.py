@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped
-from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
 
 from ..config import OutputConfig
@@ -23,7 +22,7 @@ DEPTH = 10
 class Outputs:
     """Publishers of one configured node. ``publish`` is for the worker thread; what nobody reads is not made."""
 
-    def __init__(self, node: LifecycleNode, specs: Sequence[ObjectSpec], shapes: Mapping[str, messages.Shape]) -> None:
+    def __init__(self, node: Any, specs: Sequence[ObjectSpec], shapes: Mapping[str, messages.Shape]) -> None:
         self._node = node
         self._shapes = shapes
         names = [s.name if i == 0 else f"{s.name}_{i}" for s in specs for i in range(s.max_instances)]

