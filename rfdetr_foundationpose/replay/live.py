@@ -38,7 +38,7 @@ class LiveOptions:
     rate: float | None = None
     startup_timeout: float = 240.0
     first_pose_timeout: float = 120.0
-    play_budget: float = 100.0
+    play_budget: float = 75.0
     measured_frames: int = 5
 
 
