@@ -48,18 +48,32 @@ class ObjectSpec:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
-            raise ConfigError(f"object name {self.name!r} must be letters, digits and '_' (it becomes a topic and a tf frame)")
+            raise ConfigError(
+                f"object name {self.name!r} must be letters, digits and '_' (it becomes a topic and a tf frame)"
+            )
         if not self.label:
             object.__setattr__(self, "label", self.name)
         if not self.scale > 0:
-            raise ConfigError(f"object {self.name}: scale={self.scale} must be positive (metres per mesh unit: 0.001 for millimetres)")
+            raise ConfigError(
+                f"object {self.name}: scale={self.scale} must be positive (metres per mesh unit: 0.001 for millimetres)"
+            )
         if self.max_instances < 1:
             raise ConfigError(f"object {self.name}: max_instances={self.max_instances} must be at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"object {self.name}: threshold={self.threshold} must be in [0, 1]")
 
 
-_KEYS = {"name", "mesh", "label", "scale", "color", "symmetries_discrete", "symmetries_continuous", "threshold", "max_instances"}
+_KEYS = {
+    "name",
+    "mesh",
+    "label",
+    "scale",
+    "color",
+    "symmetries_discrete",
+    "symmetries_continuous",
+    "threshold",
+    "max_instances",
+}
 
 
 def load_objects(path: str | Path) -> list[ObjectSpec]:

@@ -79,7 +79,9 @@ class Frame:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
             raise InputError("bad_rgb", f"rgb is {self.rgb.dtype} {self.rgb.shape}, expected uint8 (H, W, 3)")
         if self.depth.ndim != 2 or self.depth.dtype not in (np.dtype(np.uint16), np.dtype(np.float32)):
-            raise InputError("bad_depth", f"depth is {self.depth.dtype} {self.depth.shape}, expected uint16 or float32 (H, W)")
+            raise InputError(
+                "bad_depth", f"depth is {self.depth.dtype} {self.depth.shape}, expected uint16 or float32 (H, W)"
+            )
         if self.depth.shape != self.rgb.shape[:2]:
             raise InputError(
                 "size_mismatch",
