@@ -12,11 +12,6 @@ from rfdetr_foundationpose.cli.replay import read_settings
 from rfdetr_foundationpose.config import ConfigError
 from rfdetr_foundationpose.resources import models_dir
 
-needs_weights = pytest.mark.skipif(
-    not all((models_dir() / "pose" / f"{role}.safetensors").is_file() for role in ("refiner", "scorer")),
-    reason="the default pose weights are not trained yet",
-)
-
 
 def run(*words: str) -> int:
     with pytest.raises(SystemExit) as ended:
@@ -51,7 +46,6 @@ def test_bad_input_is_said_before_anything_runs(tmp_path, capsys):
     assert "warp9" in capsys.readouterr().out
 
 
-@needs_weights
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_generated_recording_is_replayed_and_judged(tmp_path, capsys):

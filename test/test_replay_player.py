@@ -148,7 +148,7 @@ def test_a_whole_session_plays_every_frame_once_in_order(wire):
 
 def test_an_object_that_never_comes_is_named(wire):
     said: list[str] = []
-    part = session(wire, first_pose_timeout=0.5)
+    part = session(wire, first_pose_timeout=5.0, further_pose_timeout=0.5)
     part._say = said.append
     part._hold(frame(0), ["mug", "box"])  # the mug comes: play without the box, and say so
     assert "box" in said[0]

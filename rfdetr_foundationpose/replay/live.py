@@ -38,6 +38,7 @@ class LiveOptions:
     rate: float | None = None
     startup_timeout: float = 240.0
     first_pose_timeout: float = 120.0
+    further_pose_timeout: float = 45.0  # after an object has its pose, for the next one
     play_budget: float = 75.0
     measured_frames: int = 5
 
@@ -168,10 +169,14 @@ class _Session:
     def _hold(self, first: Frame, objects: Sequence[str]) -> None:
         """Repeat the first frame until every object has a pose; at the timeout any object will do."""
         deadline = time.monotonic() + self._options.first_pose_timeout
+        known = 0
         while True:
             seen = self._collector.objects_seen()
             if seen and seen >= set(objects):
                 return
+            if len(seen) > known:
+                known = len(seen)
+                deadline = time.monotonic() + self._options.further_pose_timeout
             self._process.check()
             if time.monotonic() > deadline:
                 missing = sorted(set(objects) - seen) or ["any object"]
