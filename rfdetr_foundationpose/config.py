@@ -106,7 +106,6 @@ class PoseConfig:
     lost_frames: int = setting(
         3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True
     )
-    seed: int = setting(0, "seed of every random choice", minimum=0, maximum=2**31 - 1)
 
 
 @dataclass
@@ -220,10 +219,26 @@ def check_consistency(config: Config) -> None:
         raise ConfigError(
             f"pose.min_depth={config.pose.min_depth} must be below pose.max_depth={config.pose.max_depth}"
         )
+    schedule_counts(config.pose.register_schedule)
     if config.pose.lost_confidence > config.pose.accept_confidence:
         raise ConfigError(
             f"pose.lost_confidence={config.pose.lost_confidence} must not exceed pose.accept_confidence={config.pose.accept_confidence}"
         )
+
+
+def schedule_counts(text: str) -> tuple[int, ...]:
+    """Counts of pose.register_schedule; empty for "auto" and "full". Raises ConfigError."""
+    if text in ("auto", "full"):
+        return ()
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"pose.register_schedule={text!r} must be 'auto', 'full' or counts like '252,64,16,8,8'"
+        ) from error
+    if any(c < 1 for c in counts) or list(counts) != sorted(counts, reverse=True):
+        raise ConfigError(f"pose.register_schedule={text!r} must hold counts of at least 1 that never grow")
+    return counts
 
 
 def load_yaml(path: str | Path, base: Config | None = None) -> Config:

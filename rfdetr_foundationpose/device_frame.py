@@ -11,12 +11,11 @@ from .types import CameraIntrinsics, Frame
 
 @dataclass(frozen=True)
 class DeviceFrame:
-    """rgb: (H, W, 3) uint8. depth: (H, W) float32, metres as measured, 0 where there is none. K: (3, 3) float32."""
+    """rgb: (H, W, 3) uint8. depth: (H, W) float32, metres as measured, 0 where there is none."""
 
     frame: Frame
     rgb: torch.Tensor
     depth: torch.Tensor
-    K: torch.Tensor
 
     @property
     def camera(self) -> CameraIntrinsics:
@@ -29,15 +28,20 @@ class Uploader:
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self._staging: dict[str, torch.Tensor] = {}
+        self._copied: torch.cuda.Event | None = None
 
     def __call__(self, frame: Frame) -> DeviceFrame:
-        """Upload on the current stream; nothing waits. The arrays of ``frame`` may be reused afterwards."""
+        """Upload on the current stream; waits only for the copies of the frame before. The arrays of ``frame`` may be
+        reused afterwards."""
+        if self._copied is not None:
+            self._copied.synchronize()
         rgb = self._copy("rgb", torch.from_numpy(frame.rgb))
         raw = self._copy("depth", torch.from_numpy(frame.depth))
+        if self.device.type == "cuda":
+            self._copied = torch.cuda.current_stream(self.device).record_event()
         depth = raw.to(torch.float32) * frame.depth_scale
         depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0.0)
-        K = torch.from_numpy(frame.camera.K).to(self.device, torch.float32)
-        return DeviceFrame(frame, rgb, depth, K)
+        return DeviceFrame(frame, rgb, depth)
 
     def _copy(self, name: str, host: torch.Tensor) -> torch.Tensor:
         if self.device.type != "cuda":
@@ -45,7 +49,5 @@ class Uploader:
         staging = self._staging.get(name)
         if staging is None or staging.shape != host.shape or staging.dtype != host.dtype:
             staging = self._staging[name] = torch.empty_like(host, pin_memory=True)
-        else:
-            torch.cuda.current_stream(self.device).synchronize()
         staging.copy_(host)
         return staging.to(self.device, non_blocking=True)

@@ -34,7 +34,8 @@ class StageTimer:
     """
 
     def __init__(self, device: torch.device | str = "cpu", window: int = 512) -> None:
-        self._cuda = torch.device(device).type == "cuda"
+        self._device = torch.device(device)
+        self._cuda = self._device.type == "cuda"
         self._window = window
         self._values: dict[str, deque[float]] = {}
         self._counts: dict[str, int] = {}
@@ -46,11 +47,13 @@ class StageTimer:
         """Time the body: device time where it runs on CUDA and ``on_device``, else wall time."""
         if self._cuda and on_device:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
+            stream = torch.cuda.current_stream(self._device)
+            start.record(stream)
             yield
-            end.record()
+            end.record(stream)
             with self._lock:
                 self._pending.append((name, start, end))
+                self._harvest()
         else:
             begin = time.perf_counter()
             yield
@@ -65,12 +68,15 @@ class StageTimer:
         self._values.setdefault(name, deque(maxlen=self._window)).append(milliseconds)
         self._counts[name] = self._counts.get(name, 0) + 1
 
+    def _harvest(self) -> None:
+        while self._pending and self._pending[0][2].query():
+            name, start, end = self._pending.popleft()
+            self._store(name, start.elapsed_time(end))
+
     def stats(self) -> dict[str, StageStats]:
         """Statistics of every stage seen so far. Does not wait for the device."""
         with self._lock:
-            while self._pending and self._pending[0][2].query():
-                name, start, end = self._pending.popleft()
-                self._store(name, start.elapsed_time(end))
+            self._harvest()
             snapshot = {name: (self._counts[name], list(values)) for name, values in self._values.items()}
         return {name: _summarize(count, values) for name, (count, values) in snapshot.items()}
 

@@ -71,7 +71,7 @@ class ScriptedDetector:
 class ScriptedEstimator:
     """Tracks to the nearest thing of that object; registers to where it was in the frame of the mask."""
 
-    rung, weights, objects = "eager", "none", ()
+    rung, weights, objects, degraded = "eager", "none", (), ()
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -27,6 +27,7 @@ class RecordingNode:
         self.watchers = watchers
         self.sent: dict[str, list] = {}
         self.destroyed = 0
+        self.plain_destroyed: list = []
 
     def create_lifecycle_publisher(self, _kind, topic, _qos):
         sent = self.sent.setdefault(topic, [])
@@ -34,6 +35,9 @@ class RecordingNode:
 
     def destroy_lifecycle_publisher(self, _publisher):
         self.destroyed += 1
+
+    def destroy_publisher(self, publisher):
+        self.plain_destroyed.append(publisher)
 
 
 def pose(name: str, instance: int = 0, state: TrackState = TrackState.TRACKING) -> ObjectPose:
@@ -48,7 +52,9 @@ def result(*poses: ObjectPose):
 def installed(monkeypatch):
     """tf2_ros and vision_msgs by what Outputs uses of them; returns what was broadcast."""
     sent: list = []
-    tf = SimpleNamespace(TransformBroadcaster=lambda _node: SimpleNamespace(sendTransform=sent.append))
+    tf = SimpleNamespace(
+        TransformBroadcaster=lambda _node: SimpleNamespace(sendTransform=sent.append, pub_tf="publisher of /tf")
+    )
     vision = SimpleNamespace(Detection3DArray="Detection3DArray")
     monkeypatch.setattr(compat, "tf2_ros", tf)
     monkeypatch.setattr(compat, "vision_msgs", vision)
@@ -100,3 +106,11 @@ def test_without_the_optional_packages_poses_still_come(monkeypatch):
     assert set(node.sent) == {"~/pose/mug", "~/pose/mug_1", "~/pose/box", "~/markers"}
     outputs.destroy()
     assert node.destroyed == 4
+
+
+def test_destroy_takes_every_publisher_also_the_broadcasters(installed):
+    node = RecordingNode()
+    outputs = Outputs(node, SPECS, SHAPES)
+    outputs.destroy()
+    assert node.destroyed == len(node.sent)
+    assert node.plain_destroyed == ["publisher of /tf"]

@@ -106,6 +106,41 @@ def test_stop_says_when_a_frame_does_not_end():
     assert worker.stop(5)
 
 
+def test_a_thread_that_outlived_its_stop_keeps_a_new_one_from_starting_and_takes_nothing_more():
+    """Two at once would own the pipeline together."""
+    release = threading.Event()
+    seen: list[int] = []
+
+    def handle(p: Pair) -> None:
+        seen.append(p.stamp_ns)
+        assert release.wait(20)
+
+    def workers() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "pose_worker"]
+
+    slot = Slot()
+    worker = Worker(slot, handle, lambda *_: None)
+    assert worker.start()
+    slot.put(pair(0))
+    while worker.busy_for() == 0:
+        time.sleep(0.002)
+    assert not worker.stop(0.05)
+    (old,) = workers()
+    assert not worker.start()
+    assert workers() == [old]
+    release.set()
+    old.join(10)
+    assert worker.start()
+    (new,) = workers()
+    assert new is not old
+    slot.put(pair(1))
+    while slot.tally().in_flight:
+        time.sleep(0.005)
+    assert worker.stop(5)
+    assert seen == [0, 1]
+    assert balanced(slot)
+
+
 def test_rate_and_silence():
     slot = Slot()
     assert slot.rate(0.0) == 0.0

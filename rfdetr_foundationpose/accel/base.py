@@ -45,6 +45,11 @@ class Runner(Protocol):
         """
 
 
+def role_of(label: str) -> str:
+    """What the network is, whoever runs it: the last word of a runner's label."""
+    return label.rsplit(" ", 1)[-1]
+
+
 class BaseRunner:
     """Shared bookkeeping: one prepared program per batch key."""
 

@@ -21,9 +21,17 @@ MAGIC = b"rfdetr-foundationpose engine 1\n"
 
 
 def cache_directory() -> Path:
-    """Where exported ONNX files and engines live: under $XDG_CACHE_HOME, by default ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "rfdetr_foundationpose"
+    """Where exported ONNX files and engines live: under $XDG_CACHE_HOME, by default ~/.cache; where that cannot be
+    written (a service without a home), under the temporary directory."""
+    wished = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        directory = wished.expanduser() / "rfdetr_foundationpose"
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK):
+            return directory
+    except (OSError, RuntimeError):
+        pass
+    return Path(tempfile.gettempdir()) / "rfdetr_foundationpose"
 
 
 @dataclass(frozen=True)

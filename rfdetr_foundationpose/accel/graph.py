@@ -44,11 +44,23 @@ def totals() -> GraphCounters:
     return replace(_TOTALS)
 
 
+_CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
+
+
+def _capture_stream(device: torch.device, lane: str) -> torch.cuda.Stream:
+    """One stream a lane, kept: torch hands streams out of a pool of 32 in turn, so a new one each time could be one that
+    another thread works on, and graphs captured on one stream share a cuBLAS workspace."""
+    key = (device, lane)
+    if key not in _CAPTURE_STREAMS:
+        _CAPTURE_STREAMS[key] = torch.cuda.Stream(device)
+    return _CAPTURE_STREAMS[key]
+
+
 class GraphedProgram:
-    """``body`` captured once per key and replayed.
+    """``body`` captured once per key and replayed. Programs that may run at the same time need lanes of their own.
 
     ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
-    (Warp launches included, see ``pose.warp_setup.on_torch_stream``), allocates only through torch, and waits for
+    (Warp launches included, see ``pose.warp_setup.launch``), allocates only through torch, and waits for
     nothing. It runs ``warmup`` times before capture, so it must not depend on how often it ran. What it returns is
     kept: ``outputs`` are static tensors, overwritten by every replay.
 
@@ -64,6 +76,7 @@ class GraphedProgram:
         capture: bool = True,
         warmup: int = 3,
         pool: Any = None,
+        lane: str = "main",
         log: Log | None = None,
     ) -> None:
         self.body = body
@@ -74,6 +87,7 @@ class GraphedProgram:
         self.degraded = ""
         self._warmup = warmup
         self._pool = pool
+        self._lane = lane
         self._log = log or (lambda _: None)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: Hashable = None
@@ -93,7 +107,7 @@ class GraphedProgram:
         """Warm up and capture for ``key`` (camera, mesh set, settings: whatever is baked into the program)."""
         begin = time.perf_counter()
         again = self._prepared
-        self._graph, self._key, self._prepared = None, key, True
+        self._graph, self._key, self._prepared = None, key, False
         outer = getattr(_THREAD, "preparing", False)
         _THREAD.preparing = True
         try:
@@ -105,6 +119,7 @@ class GraphedProgram:
                     self.outputs = self.body()
         finally:
             _THREAD.preparing = outer
+        self._prepared = True
         for counters in (self.counters, _TOTALS):
             counters.captures += 1
             counters.recaptures += again
@@ -131,7 +146,7 @@ class GraphedProgram:
 
     def _warm_up_and_capture(self) -> None:
         before = torch.cuda.current_stream(self.device)
-        side = torch.cuda.Stream(self.device)
+        side = _capture_stream(self.device, self._lane)
         side.wait_stream(before)
         with torch.cuda.device(self.device), torch.inference_mode():
             with torch.cuda.stream(side):

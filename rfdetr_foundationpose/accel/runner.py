@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner
+from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, role_of
 from .engine_cache import cache_directory
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
 from .onnxruntime_runner import OnnxRuntimeRunner
@@ -81,6 +81,7 @@ def make_runner(
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
     batches: sizes to prepare now; others are prepared when first met. outputs: their names in ONNX files.
+    label: for the log; its last word names the network in caches ("register refiner" shares those of "refiner").
     A rung that does not work here (missing library, failed capture, wrong results) is logged with the reason and the
     next one takes its place, with the reason in ``runner.degraded``; with ``fallback=False`` RungUnavailable is
     raised instead. Raises ValueError for an unknown rung.
@@ -102,8 +103,10 @@ def make_runner(
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)
             return runner
-        except RuntimeError as error:  # torch's own too: out of memory, an operator that this GPU lacks, ...
-            reason = str(error).strip().splitlines()[0]
+        except (
+            Exception
+        ) as error:  # out of memory, a read-only cache, a library that does not load: each has its own type
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if not fallback:
                 raise RungUnavailable(reason) from error
             following = NEXT[device.type if device.type == "cuda" else "cpu"].get(current)
@@ -186,7 +189,11 @@ def _exported(
     """The ONNX file of ``module`` in the cache, written when it is not there yet."""
     half = device.type == "cuda"
     digest = state_digest(module)[:16]
-    path = (cache_dir or cache_directory()) / "onnx" / f"{label}-{digest}-{crop[1]}-{'fp16' if half else 'fp32'}.onnx"
+    path = (
+        (cache_dir or cache_directory())
+        / "onnx"
+        / f"{role_of(label)}-{digest}-{crop[1]}-{'fp16' if half else 'fp32'}.onnx"
+    )
     if path.is_file():
         try:
             inspect_onnx(path)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import BaseRunner, Key, Log, Outputs, RungUnavailable
+from .base import BaseRunner, Key, Log, Outputs, RungUnavailable, role_of
 from .engine_cache import EngineCache, EngineKey
 from .onnx_export import file_digest, inspect_onnx
 from .onnx_fp16 import has_float16, to_float16
@@ -123,7 +123,7 @@ class TensorRTRunner(BaseRunner):
         """The serialized engine for a batch size, built and cached when it is not there or no longer fits."""
         shape = input_shape(self.spec.layout, batch, self.spec.size)
         key = EngineKey.make(
-            self.label,
+            role_of(self.label),
             self.device,
             self._trt.__version__,
             self.precision,

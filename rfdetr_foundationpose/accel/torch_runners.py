@@ -43,7 +43,7 @@ class EagerRunner(BaseRunner):
     def _build(self, key: Key) -> Body:
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             with torch.inference_mode():
-                return as_tuple(self.module(rendered, observed))
+                return as_tuple(self.module(rendered.to(self.dtype), observed.to(self.dtype)))
 
         return run
 
@@ -159,6 +159,7 @@ class GraphRunner(HalfRunner):
             self.device,
             name=f"{self.label} batch {key[0]}",
             pool=pool,
+            lane=self.label,
             log=self.log,
         )
         program.prepare()
@@ -189,11 +190,12 @@ class GraphRunner(HalfRunner):
         _, program = self._graphed(body, key, None)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         repeats = 3 if key[0] > 32 else 20
+        stream = torch.cuda.current_stream(self.device)
         program.replay()
-        start.record()
+        start.record(stream)
         for _ in range(repeats):
             program.replay()
-        end.record()
+        end.record(stream)
         end.synchronize()
         return start.elapsed_time(end) / repeats
 
@@ -226,7 +228,11 @@ class CompileRunner(HalfRunner):
             raise RungUnavailable(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
         self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
         program = GraphedProgram(
-            lambda: body(rendered_in, observed_in), self.device, name=f"{self.label} batch {key[0]}", pool=self._pool
+            lambda: body(rendered_in, observed_in),
+            self.device,
+            name=f"{self.label} batch {key[0]}",
+            pool=self._pool,
+            lane=self.label,
         )
         program.prepare()
 

@@ -91,9 +91,7 @@ def bench(
             console.print(table)
         return
 
-    config = from_flat(
-        {"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations, "pose.seed": seed}
-    )
+    config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     result = measure(
         wanted, loaded, config, place, size, objects, detector, (repeat_register, repeat_track), seed, console
     )

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import warp as wp
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..pose.mesh import ObjectModel
-from ..pose.mesh_bank import MeshBank
-from ..pose.warp_kernels import render_views
-from ..pose.warp_setup import on_torch_stream, warp_device
+from ..pose.renderer import WarpRenderer
 from ..types import CameraIntrinsics, Frame
 
 RATE = 30.0
@@ -46,7 +43,7 @@ class BenchScene:
         self.device = torch.device(device)
         height, width = size
         self.camera = CameraIntrinsics(0.95 * width, 0.95 * width, (width - 1) / 2, (height - 1) / 2, width, height)
-        self._bank = MeshBank([m.arrays for m in objects], device)
+        self._renderer = WarpRenderer(objects, device)
         rng = np.random.default_rng(seed)
         self._rng_seed = seed
         self._start = Rotation.random(len(objects), random_state=seed).as_matrix()
@@ -97,30 +94,17 @@ class BenchScene:
 
     def _render(self, T: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Every object alone in the whole image: colour and camera-frame points, (k, H, W, 3)."""
-        k, c = len(T), self.camera
-        place = warp_device(self.device)
-        shape = (k, c.height, c.width, 3)
-        rgb, xyz = (torch.zeros(shape, device=self.device) for _ in range(2))
-        half = 0.5  # the kernel's pixel i is at left + i + 0.5; the observed image has integers at pixel centres
-        window = np.array([[-half, -half, c.width - half, c.height - half]] * k, np.float32)
-        with on_torch_stream(self.device):
-            wp.launch(
-                render_views,
-                dim=shape[:3],
-                inputs=[
-                    self._bank.data,
-                    wp.array(np.arange(k, dtype=np.int32), dtype=wp.int32, device=place),
-                    wp.array(T.astype(np.float32), dtype=wp.mat44f, device=place),
-                    wp.array(window, dtype=wp.vec4f, device=place),
-                    wp.array(np.array([[c.fx, c.fy, c.cx, c.cy]], np.float32), dtype=wp.vec4f, device=place),
-                    0.001,
-                    wp.from_torch(rgb),
-                    wp.from_torch(xyz),
-                    wp.zeros((0, 1, 1, 1), dtype=wp.float32, device=place),
-                ],
-                device=place,
-            )
-        return rgb.cpu().numpy(), xyz.cpu().numpy()
+        c = self.camera
+        half = 0.5  # the renderer's pixel i is at left + i + 0.5; the observed image has integers at pixel centres
+        window = torch.tensor([[-half, -half, c.width - half, c.height - half]], device=self.device)
+        image = self._renderer.render(
+            torch.tensor(T, dtype=torch.float32, device=self.device),
+            torch.arange(len(T), dtype=torch.int32, device=self.device),
+            window.repeat(len(T), 1),
+            torch.tensor([[c.fx, c.fy, c.cx, c.cy]], dtype=torch.float32, device=self.device),
+            (c.height, c.width),
+        )
+        return image.rgb.cpu().numpy(), image.xyz.cpu().numpy()
 
     def _background(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """A wall that leans away upwards, with blocks of colour at two scales."""

@@ -149,7 +149,6 @@ def node_parameters(objects_file: Path, device: str, seed: int, source: str) -> 
         "input.reliability": "reliable",
         "input.use_mask_topics": source == "mask-topic",
         "detector.source": source,
-        "pose.seed": seed,
     }
 
 

@@ -196,7 +196,10 @@ def pose(
     split: Annotated[str, typer.Option(help="Of a BOP folder.")] = "test",
     objects: Annotated[Path | None, typer.Option(help="objects.yaml; default: the demo's objects.")] = None,
     weights: Annotated[str, typer.Option(help="Value of pose.weights.")] = "default",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. pose.seed=1.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. pose.track_iterations=3.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scene of --synth.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     frames: Annotated[int | None, typer.Option(min=1, help="First frames only.")] = None,
     register_every: Annotated[int, typer.Option(min=1, help="Compare registrations every n-th frame.")] = 50,
@@ -220,7 +223,7 @@ def pose(
     try:
         config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], objects))
         place = resolve_device(config.device)
-        specs, views, total = open_source(source, split, synth, resolution, config, place)
+        specs, views, total = open_source(source, split, synth, resolution, config, place, seed)
     except (ConfigError, ValueError, OSError) as error:
         console.print(f"validate: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
@@ -249,7 +252,7 @@ def pose(
 
 
 def open_source(
-    source: Path | None, split: str, synth: int, resolution: str, config: Config, device: torch.device
+    source: Path | None, split: str, synth: int, resolution: str, config: Config, device: torch.device, seed: int = 0
 ) -> tuple[list[ObjectSpec], Iterator[View], int]:
     """Objects, frames and their number."""
     from ..objects import load_objects
@@ -259,7 +262,7 @@ def open_source(
 
     if source is None:
         specs, models = demo_objects(2, load_object)
-        scene = BenchScene(models, parse_resolution(resolution), device, config.pose.seed)
+        scene = BenchScene(models, parse_resolution(resolution), device, seed)
         names = {m.name: m.name for m in models}
         return specs, (View(scene.frame(i).frame, names, i > 0) for i in range(synth)), synth
     if source.is_dir() and any(source.glob(f"{split}/*/scene_gt.json")):

@@ -102,7 +102,11 @@ class HotPath:
             self._choose_algorithms()
         if self._network.graph:
             program = GraphedProgram(
-                lambda: self._body(self._rgb, self._depth), self._device, name="detector", log=self._log
+                lambda: self._body(self._rgb, self._depth),
+                self._device,
+                name="detector",
+                lane="detector",
+                log=self._log,
             )
             program.prepare((height, width))
             self._program = program

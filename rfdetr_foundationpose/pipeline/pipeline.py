@@ -138,7 +138,7 @@ class Pipeline:
             counters=dict(self._counters) | self._captures(),
             states=self._tracks.states(),
             best_below=dict(self._best_below),
-            degraded=list(self._degraded),
+            degraded=[*self._degraded, *self._estimator.degraded],
         )
 
     def _captures(self) -> dict[str, int]:
@@ -330,7 +330,8 @@ class Pipeline:
             slot = choose_slot(detection, free, self._geometry[detection.object], frame.camera)
             job = Job(pose_frame, detection, slot.instance_id, frame.frame.stamp_ns)
             self._counters["registrations"] += 1
-            if self._background and self._tracks.tracking():
+            # A forgotten registration may still be at work; waiting for it here would hold up every frame.
+            if self._background and (self._tracks.tracking() or self._registrar.busy):
                 self._registrar.submit(job)
                 continue
             self._registrar.run(job)

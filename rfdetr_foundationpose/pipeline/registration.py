@@ -87,6 +87,8 @@ class Registrar:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._under_way = 0
+        self._count_lock = threading.Lock()
         self.pending: Job | None = None
 
     def run(self, job: Job) -> Job:
@@ -110,7 +112,17 @@ class Registrar:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="registration", daemon=True)
             self._thread.start()
+        self._count(1)
         self._jobs.put(job)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the background thread has work, wanted or forgotten."""
+        return self._under_way > 0
+
+    def _count(self, change: int) -> None:
+        with self._count_lock:
+            self._under_way += change
 
     def poll(self) -> Job | None:
         """The background job that has finished since the last call, or None. Does not wait."""
@@ -153,6 +165,7 @@ class Registrar:
                     # The job's tensors belong to the other stream's pool; they may go back only when we are done.
                     stream.synchronize()
             self._done.put(job)
+            self._count(-1)
 
 
 @dataclass

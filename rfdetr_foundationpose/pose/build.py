@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from ..accel.runner import make_runner
+from ..accel.base import Runner
+from ..accel.runner import make_runner, runner_from_onnx
 from ..config import Config, ConfigError
 from ..device import resolve_device
 from ..objects import ObjectSpec
 from ..resources import models_dir
-from .checkpoints import find, load_refiner, load_scorer
+from .checkpoints import Weights, find, load_refiner, load_scorer
 from .confidence import load_calibration
-from .estimator import TRACK_BATCHES, Networks, PoseEstimator
+from .estimator import Networks, PoseEstimator, track_batches
 from .mesh import ObjectModel, load_object
 from .renderer import Renderer, WarpRenderer
 
@@ -40,6 +43,35 @@ def make_renderer(name: str, objects: Sequence[ObjectModel], device: torch.devic
     raise ConfigError(f"pose.renderer={name!r} must be warp or nvdiffrast")
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A network and how runners are made of it. network: a torch module, or the path of an ONNX file."""
+
+    network: nn.Module | Path
+    description: str
+
+    def runner(
+        self,
+        label: str,
+        rung: str,
+        device: torch.device,
+        log: Callable[[str], None],
+        batches: Sequence[int],
+        outputs: Sequence[str],
+    ) -> Runner:
+        if isinstance(self.network, Path):
+            usable = rung if rung in ("tensorrt", "onnxruntime") else "auto"
+            return runner_from_onnx(self.network, usable, device, log, label=label, batches=batches)
+        return make_runner(self.network, rung, device, log, label=label, batches=batches, outputs=outputs)
+
+
+def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _Source:
+    if path.suffix == ".onnx":
+        return _Source(path, f"{path.name} (ONNX)")
+    network, weights = load(path)
+    return _Source(network, weights.description)
+
+
 def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None] = print) -> PoseEstimator:
     """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError; ``log`` hears what is chosen."""
     device = resolve_device(config.device)
@@ -48,16 +80,17 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[
         size = " x ".join(f"{100 * v:.1f}" for v in item.extents)
         log(f"object {item.name}: {size} cm, {len(item.arrays.faces)} faces, colour from {item.color_source}")
     directory = weights_directory(config)
-    refiner, refiner_weights = load_refiner(find(directory, "refiner"))
-    scorer, scorer_weights = load_scorer(find(directory, "scorer"))
-    weights = f"{refiner_weights.description}; {scorer_weights.description}"
+    refiner, scorer = (find(directory, role) for role in ("refiner", "scorer"))
+    refining, scoring = _source(refiner, load_refiner), _source(scorer, load_scorer)
+    weights = f"{refining.description}; {scoring.description}"
     log(f"pose weights: {weights}")
-    batches = [b for b in TRACK_BATCHES if b == 1 or b <= sum(s.max_instances for s in specs)]
+    instances = sum(s.max_instances for s in specs)
     rung = config.pose.rung
     networks = Networks(
-        make_runner(refiner, rung, device, log, label="refiner", batches=batches, outputs=("trans", "rot")),
-        make_runner(refiner, rung, device, log, label="register refiner", outputs=("trans", "rot")),
-        make_runner(scorer, rung, device, log, label="scorer", outputs=("scores",)),
+        refining.runner("refiner", rung, device, log, track_batches(instances), ("trans", "rot")),
+        refining.runner("register refiner", rung, device, log, (), ("trans", "rot")),
+        scoring.runner("scorer", rung, device, log, (), ("scores",)),
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
-    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, load_calibration(directory))
+    calibration = load_calibration(directory)
+    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, instances, calibration, log)

@@ -19,6 +19,9 @@ OFFICIAL = {"refiner": "2023-10-28-18-33-37", "scorer": "2024-01-11-20-02-45"}
 FIRST_CONVOLUTION = {"refiner": "encodeA.0.net.0.weight", "scorer": "encoderA.0.net.0.weight"}
 
 
+NGC = {"refiner": "refine_model.onnx", "scorer": "score_model.onnx"}
+
+
 class CheckpointError(ValueError):
     """Weights that are missing, broken or of another architecture; the message says what to put where."""
 
@@ -35,13 +38,18 @@ class Weights:
 def find(directory: str | Path, role: str) -> Path:
     """The file of ``role`` ("refiner" or "scorer") in a weights directory. Raises CheckpointError."""
     directory = Path(directory)
-    candidates = [directory / f"{role}.safetensors", directory / OFFICIAL[role] / "model_best.pth"]
+    candidates = [
+        directory / f"{role}.safetensors",
+        directory / OFFICIAL[role] / "model_best.pth",
+        directory / NGC[role],
+    ]
     for path in candidates:
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no {role} weights in {directory}: expected {candidates[0].name} (ours) or {OFFICIAL[role]}/model_best.pth "
-        "(the official FoundationPose release, to be downloaded from its project page); set pose.weights to their directory"
+        f"no {role} weights in {directory}: expected {candidates[0].name} (ours), {OFFICIAL[role]}/model_best.pth "
+        f"(the official FoundationPose release, to be downloaded from its project page) or {NGC[role]} (NVIDIA NGC); "
+        "set pose.weights to their directory"
     )
 
 

@@ -100,7 +100,10 @@ def load_calibration(directory: str | Path) -> Calibration:
 
 
 def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:
-    """Logistic regression of ``right`` (N,) on features (N, 7), with an L2 penalty on standardized coefficients."""
+    """Logistic regression of ``right`` (N,) on features (N, 7), with an L2 penalty on standardized coefficients.
+
+    Signs are held to what the features mean, so that agreement never counts against a pose, nor disagreement for it.
+    """
     from scipy.optimize import minimize
 
     mean, scale = described.mean(0), described.std(0) + 1e-6
@@ -113,6 +116,7 @@ def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Ca
         gradient = np.append(x.T @ slope + 2 * penalty * w[:-1], slope.sum())
         return float(np.logaddexp(0, -margin).mean() + penalty * np.square(w[:-1]).sum()), gradient
 
-    w = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    bounds = [(0, None) if name == "visible" else (None, 0) for name in FEATURES]
+    w = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=[*bounds, (None, None)]).x
     coefficients = w[:-1] / scale
     return Calibration(coefficients, float(w[-1] - coefficients @ mean))

@@ -7,7 +7,7 @@ import warp as wp
 from torch import Tensor
 
 from . import warp_kernels as kernels
-from .warp_setup import on_torch_stream, warp_device
+from .warp_setup import launch
 
 
 class DepthFilter:
@@ -21,14 +21,12 @@ class DepthFilter:
     def __call__(self, depth: Tensor) -> Tensor:
         """A new tensor; enqueued on torch's current stream."""
         eroded, filtered = torch.empty_like(depth), torch.empty_like(depth)
-        device = warp_device(self.device)
         source, middle, target = (wp.from_torch(t) for t in (depth, eroded, filtered))
-        with on_torch_stream(self.device):
-            wp.launch(
-                kernels.erode_depth,
-                tuple(depth.shape),
-                [source, self.min_depth, self.max_depth, middle],
-                device=device,
-            )
-            wp.launch(kernels.bilateral_depth, tuple(depth.shape), [middle, target], device=device)
+        launch(
+            kernels.erode_depth,
+            tuple(depth.shape),
+            [source, self.min_depth, self.max_depth, middle],
+            device=self.device,
+        )
+        launch(kernels.bilateral_depth, tuple(depth.shape), [middle, target], device=self.device)
         return filtered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -88,7 +88,8 @@ class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
-    one thread at a time. rung, weights, degraded: what runs, with what, and why not what was asked for.
+    one thread at a time. rung, weights: what runs and with what. instances: how many objects may be tracked together,
+    which is what warm-up prepares.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class PoseEstimator:
         config: PoseConfig,
         device: torch.device | str,
         weights: str = "",
+        instances: int = 1,
         calibration: agreement.Calibration = agreement.DEFAULT,
+        log: Callable[[str], None] = print,
     ) -> None:
         self.objects = list(objects)
         self.device = torch.device(device)
@@ -107,7 +110,8 @@ class PoseEstimator:
         self.weights = weights
         self._calibration = calibration
         self.rung = networks.track_refiner.name
-        self.degraded = networks.degraded
+        self._batches = track_batches(instances)
+        self._log = log
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
         self._networks = networks
@@ -117,6 +121,12 @@ class PoseEstimator:
         self._camera: tuple[CameraIntrinsics, Tensor] | None = None
         self._register_lock = Lock()
 
+    @property
+    def degraded(self) -> list[str]:
+        """Why something runs otherwise than asked for: a runner that fell back, a step that could not be captured."""
+        steps = [p.graph.degraded for p in self._tracks.values() if self.device.type == "cuda" and p.graph.degraded]
+        return list(dict.fromkeys([*self._networks.degraded, *steps]))
+
     def apply(self, config: PoseConfig) -> None:
         """Take new values of live settings."""
         self.config = config
@@ -125,13 +135,13 @@ class PoseEstimator:
         """Compile, capture and run every real path once at the camera's image size."""
         h, w = camera.height, camera.width
         rgb = torch.zeros(h, w, 3, dtype=torch.uint8, device=self.device)
-        depth = torch.full((h, w), 1.0, device=self.device)
+        middle = (self.config.min_depth + self.config.max_depth) / 2
+        depth = torch.full((h, w), middle, device=self.device)
         frame = PoseFrame(None, rgb, self._filter(depth), self._camera_tensor(camera))  # type: ignore[arg-type]
         T = np.eye(4)
-        T[2, 3] = 1.0
-        for k in TRACK_BATCHES:
-            if k == 1 or k <= len(self.objects):
-                self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
+        T[2, 3] = middle
+        for k in self._batches:
+            self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
         mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
         mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
         for item in {len(self._register.rotations[i]): o for i, o in enumerate(self.objects)}.values():
@@ -200,7 +210,13 @@ class PoseEstimator:
         program = self._tracks.get(k)
         if program is None or program.rgb.shape[:2] != size or program.iterations != self.config.track_iterations:
             program = TrackProgram(
-                self._renderer, self._networks.track_refiner, k, size, self.config.track_iterations, self.device
+                self._renderer,
+                self._networks.track_refiner,
+                k,
+                size,
+                self.config.track_iterations,
+                self.device,
+                self._log,
             )
             self._tracks[k] = program
         return program
@@ -240,6 +256,11 @@ class PoseEstimator:
             values = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
             self._camera = (camera, values.to(self.device))
         return self._camera[1]
+
+
+def track_batches(instances: int) -> list[int]:
+    """The batches that tracking up to ``instances`` objects together can need on CUDA."""
+    return [b for b in TRACK_BATCHES if b <= padded_batch(min(instances, TRACK_BATCHES[-1]), torch.device("cuda"))]
 
 
 def padded_batch(count: int, device: torch.device) -> int:

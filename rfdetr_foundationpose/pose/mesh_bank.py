@@ -75,3 +75,5 @@ class MeshBank:
         data.center = put(self.centers, wp.vec3f)
         data.radius = put(self.radii, wp.float32)
         self.data = data
+        # Uploaded on Warp's own stream; torch's streams may use it from here on.
+        wp.synchronize_device(self.device)

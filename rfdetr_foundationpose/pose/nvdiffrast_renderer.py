@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class NvdiffrastRenderer:
 
         self.device = torch.device(device)
         self._dr: Any = dr
-        self._context = dr.RasterizeCudaContext(device=self.device)
+        self._thread = threading.local()  # a context has buffers of its own; tracking and registration are two threads
         self._meshes = [self._upload(o) for o in objects]
 
     def render_into(
@@ -56,7 +57,7 @@ class NvdiffrastRenderer:
         points = torch.einsum("nij,vj->nvi", R, mesh["vertices"]) + t[:, None]
         normals = torch.einsum("nij,vj->nvi", R, mesh["normals"])
         clip = self._clip(points, windows, cameras)
-        raster, _ = self._dr.rasterize(self._context, clip.contiguous(), mesh["faces"], resolution=list(size))
+        raster, _ = self._dr.rasterize(self._context(), clip.contiguous(), mesh["faces"], resolution=list(size))
         xyz, _ = self._dr.interpolate(points.contiguous(), raster, mesh["faces"])
         normal, _ = self._dr.interpolate(normals.contiguous(), raster, mesh["faces"])
         diffuse, _ = self._dr.interpolate((-normals[..., 2:]).clamp(0, 1).contiguous(), raster, mesh["faces"])
@@ -69,6 +70,11 @@ class NvdiffrastRenderer:
         rgb = (color * (0.8 + 0.5 * diffuse)).clamp(0, 1) * hit
         unit = torch.nn.functional.normalize(normal, dim=-1) * hit
         return rgb, xyz * hit, unit, hit[..., 0]
+
+    def _context(self) -> Any:
+        if not hasattr(self._thread, "context"):
+            self._thread.context = self._dr.RasterizeCudaContext(device=self.device)
+        return self._thread.context
 
     @staticmethod
     def _clip(points: Tensor, windows: Tensor, cameras: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..config import ConfigError
+from ..config import schedule_counts
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
 from .renderer import Renderer
@@ -47,14 +46,7 @@ def parse_schedule(text: str, hypotheses: int, iterations: int, device: torch.de
         shares = AUTO_SCHEDULE["cuda" if device.type == "cuda" else "cpu"]
         counts = [max(4, round(share * hypotheses)) for share in shares]
     else:
-        try:
-            counts = [int(part) for part in text.split(",")]
-        except ValueError as error:
-            raise ConfigError(
-                f"pose.register_schedule={text!r} must be 'auto', 'full' or counts like '252,64,16,8,8'"
-            ) from error
-        if any(c < 1 for c in counts) or any(b > a for a, b in itertools.pairwise(counts)):
-            raise ConfigError(f"pose.register_schedule={text!r} must hold counts of at least 1 that never grow")
+        counts = list(schedule_counts(text))
     counts += counts[-1:] * (iterations - len(counts))
     return tuple(min(c, hypotheses) for c in counts[:iterations])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import warp_kernels as kernels
 from .mesh import ObjectModel
 from .mesh_bank import MeshBank
-from .warp_setup import on_torch_stream
+from .warp_setup import launch
 
 NEAR = 0.001
 
@@ -77,20 +77,19 @@ class WarpRenderer:
     def _launch(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor, normal: Tensor
     ) -> None:
-        with on_torch_stream(self.device):
-            wp.launch(
-                kernels.render_views,
-                tuple(rgb.shape[:3]),
-                [
-                    self.bank.data,
-                    wp.from_torch(model),
-                    wp.from_torch(poses, dtype=wp.mat44f),
-                    wp.from_torch(windows, dtype=wp.vec4f),
-                    wp.from_torch(cameras, dtype=wp.vec4f),
-                    NEAR,
-                    wp.from_torch(rgb),
-                    wp.from_torch(xyz),
-                    wp.from_torch(normal),
-                ],
-                device=self.bank.device,
-            )
+        launch(
+            kernels.render_views,
+            tuple(rgb.shape[:3]),
+            [
+                self.bank.data,
+                wp.from_torch(model),
+                wp.from_torch(poses, dtype=wp.mat44f),
+                wp.from_torch(windows, dtype=wp.vec4f),
+                wp.from_torch(cameras, dtype=wp.vec4f),
+                NEAR,
+                wp.from_torch(rgb),
+                wp.from_torch(xyz),
+                wp.from_torch(normal),
+            ],
+            device=self.device,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +27,14 @@ class TrackProgram:
     """
 
     def __init__(
-        self, renderer: Renderer, refiner: Runner, k: int, size: tuple[int, int], iterations: int, device: torch.device
+        self,
+        renderer: Renderer,
+        refiner: Runner,
+        k: int,
+        size: tuple[int, int],
+        iterations: int,
+        device: torch.device,
+        log: Callable[[str], None] = print,
     ) -> None:
         self.views = ViewSet(renderer, k, device, CROP_SIZE, refiner.dtype)
         self.k = k
@@ -46,6 +55,8 @@ class TrackProgram:
             self.run,
             device,
             name=f"track {k}",
+            lane="track",
+            log=log,
             capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
         )
 

@@ -10,7 +10,7 @@ from . import warp_kernels as kernels
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
 from .renderer import Renderer
-from .warp_setup import on_torch_stream, warp_device
+from .warp_setup import launch
 
 MIN_TOLERANCE = 0.004
 AGREEMENT = ("model", "agree", "occluded", "violated", "residual", "color")
@@ -35,18 +35,20 @@ class ViewSet:
         self.capacity = capacity
         self.device = torch.device(device)
         self.size = size
-        self.poses = torch.eye(4, device=device).repeat(capacity, 1, 1)
-        self.model = torch.zeros(capacity, dtype=torch.int32, device=device)
-        self.diameters = torch.ones(capacity, device=device)
-        self.delta = torch.zeros(capacity, 2, device=device)
-        self.counts = torch.zeros(capacity, len(AGREEMENT), device=device)
-        self._window_observed = torch.zeros(capacity, 4, device=device)
-        self._window_rendered = torch.zeros(capacity, 4, device=device)
+        self.poses = torch.eye(4, device=self.device).repeat(capacity, 1, 1)
+        self.model = torch.zeros(capacity, dtype=torch.int32, device=self.device)
+        self.diameters = torch.ones(capacity, device=self.device)
+        self.delta = torch.zeros(capacity, 2, device=self.device)
+        self.counts = torch.zeros(capacity, len(AGREEMENT), device=self.device)
+        self._window_observed = torch.zeros(capacity, 4, device=self.device)
+        self._window_rendered = torch.zeros(capacity, 4, device=self.device)
         shape = (capacity, size, size)
-        self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(*shape, 3, device=device) for _ in range(4))
+        self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (
+            torch.zeros(*shape, 3, device=self.device) for _ in range(4)
+        )
         # Written in the runner's own FP16, its conversion costs nothing.
         packed = torch.float16 if dtype == torch.float16 else torch.float32
-        self._in_r, self._in_o = (torch.zeros(*shape, 6, dtype=packed, device=device) for _ in range(2))
+        self._in_r, self._in_o = (torch.zeros(*shape, 6, dtype=packed, device=self.device) for _ in range(2))
 
     def look(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False) -> None:
         """Crop and render the first n hypotheses. rgb (H, W, 3) uint8, depth (H, W) filtered, camera (1, 4).
@@ -55,28 +57,27 @@ class ViewSet:
         """
         observed = 1 if shared else n
         crop = (self.size, self.size)
-        with on_torch_stream(self.device):
-            self._launch(
-                kernels.crop_windows,
-                n,
-                wp.from_torch(self.poses[:n], dtype=wp.mat44f),
-                wp.from_torch(self.diameters[:n]),
-                wp.from_torch(camera, dtype=wp.vec4f),
-                CROP_RATIO[role],
-                float(self.size),
-                wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
-                wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
-            )
-            self._launch(
-                kernels.crop_observed,
-                (observed, *crop),
-                wp.from_torch(rgb),
-                wp.from_torch(depth),
-                wp.from_torch(camera, dtype=wp.vec4f),
-                wp.from_torch(self._window_observed[:observed], dtype=wp.vec4f),
-                wp.from_torch(self._rgb_o[:observed]),
-                wp.from_torch(self._xyz_o[:observed]),
-            )
+        self._launch(
+            kernels.crop_windows,
+            n,
+            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
+            wp.from_torch(self.diameters[:n]),
+            wp.from_torch(camera, dtype=wp.vec4f),
+            CROP_RATIO[role],
+            float(self.size),
+            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
+            wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
+        )
+        self._launch(
+            kernels.crop_observed,
+            (observed, *crop),
+            wp.from_torch(rgb),
+            wp.from_torch(depth),
+            wp.from_torch(camera, dtype=wp.vec4f),
+            wp.from_torch(self._window_observed[:observed], dtype=wp.vec4f),
+            wp.from_torch(self._rgb_o[:observed]),
+            wp.from_torch(self._xyz_o[:observed]),
+        )
         self.renderer.render_into(
             self.poses[:n], self.model[:n], self._window_rendered[:n], camera, self._rgb_r[:n], self._xyz_r[:n]
         )
@@ -84,52 +85,49 @@ class ViewSet:
     def pairs(self, n: int, role: str, *, shared: bool = False) -> tuple[Tensor, Tensor]:
         """Network inputs (n, 6, R, R) and (n or 1, 6, R, R) of what ``look`` saw; channels-last views of the buffers."""
         observed = 1 if shared else n
-        with on_torch_stream(self.device):
-            for count, rgb, xyz, out in (
-                (n, self._rgb_r, self._xyz_r, self._in_r),
-                (observed, self._rgb_o, self._xyz_o, self._in_o),
-            ):
-                self._launch(
-                    kernels.pack_input,
-                    (count, self.size, self.size),
-                    wp.from_torch(rgb[:count]),
-                    wp.from_torch(xyz[:count]),
-                    wp.from_torch(self.poses[:count], dtype=wp.mat44f),
-                    wp.from_torch(self.diameters[:count]),
-                    MIN_Z[role],
-                    wp.from_torch(out[:count]),
-                )
+        for count, rgb, xyz, out in (
+            (n, self._rgb_r, self._xyz_r, self._in_r),
+            (observed, self._rgb_o, self._xyz_o, self._in_o),
+        ):
+            self._launch(
+                kernels.pack_input,
+                (count, self.size, self.size),
+                wp.from_torch(rgb[:count]),
+                wp.from_torch(xyz[:count]),
+                wp.from_torch(self.poses[:count], dtype=wp.mat44f),
+                wp.from_torch(self.diameters[:count]),
+                MIN_Z[role],
+                wp.from_torch(out[:count]),
+            )
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
     def update(self, n: int, trans: Tensor, rot: Tensor) -> None:
         """Apply the refiner's outputs (n, 3) float32 to the first n poses; ``delta`` keeps the sizes of the steps."""
-        with on_torch_stream(self.device):
-            self._launch(
-                kernels.update_poses,
-                n,
-                wp.from_torch(trans.contiguous()),
-                wp.from_torch(rot.contiguous()),
-                wp.from_torch(self.diameters[:n]),
-                ROT_NORMALIZER,
-                wp.from_torch(self.poses[:n], dtype=wp.mat44f),
-                wp.from_torch(self.delta[:n], dtype=wp.vec2f),
-            )
+        self._launch(
+            kernels.update_poses,
+            n,
+            wp.from_torch(trans.contiguous()),
+            wp.from_torch(rot.contiguous()),
+            wp.from_torch(self.diameters[:n]),
+            ROT_NORMALIZER,
+            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
+            wp.from_torch(self.delta[:n], dtype=wp.vec2f),
+        )
 
     def agree(self, n: int) -> Tensor:
         """Counts (n, 6) of how the rendered model agrees with what was observed, over what ``look`` saw (not shared)."""
         self.counts[:n].zero_()
-        with on_torch_stream(self.device):
-            self._launch(
-                kernels.agreement,
-                (n, self.size, self.size),
-                wp.from_torch(self._rgb_r[:n]),
-                wp.from_torch(self._xyz_r[:n]),
-                wp.from_torch(self._rgb_o[:n]),
-                wp.from_torch(self._xyz_o[:n]),
-                wp.from_torch(self.diameters[:n]),
-                MIN_TOLERANCE,
-                wp.from_torch(self.counts[:n]),
-            )
+        self._launch(
+            kernels.agreement,
+            (n, self.size, self.size),
+            wp.from_torch(self._rgb_r[:n]),
+            wp.from_torch(self._xyz_r[:n]),
+            wp.from_torch(self._rgb_o[:n]),
+            wp.from_torch(self._xyz_o[:n]),
+            wp.from_torch(self.diameters[:n]),
+            MIN_TOLERANCE,
+            wp.from_torch(self.counts[:n]),
+        )
         return self.counts[:n]
 
     def keep(self, order: Tensor) -> None:
@@ -138,4 +136,4 @@ class ViewSet:
         self.delta[: len(order)] = self.delta[order]
 
     def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, ...], *inputs: object) -> None:
-        wp.launch(kernel, dim, list(inputs), device=warp_device(self.device))
+        launch(kernel, dim, list(inputs), device=self.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
 
 import torch
 import warp as wp
@@ -13,6 +14,9 @@ if hasattr(wp, "LOG_WARNING"):  # what replaced quiet in newer Warp
     wp.config.log_level = wp.LOG_WARNING
 wp.init()
 
+_streams: dict[tuple[str, int], wp.Stream] = {}
+_streams_lock = Lock()
+
 
 def warp_device(device: torch.device | str) -> str:
     """Warp's name of a torch device."""
@@ -20,11 +24,22 @@ def warp_device(device: torch.device | str) -> str:
     return "cpu" if device.type == "cpu" else f"cuda:{device.index or 0}"
 
 
-@contextmanager
-def on_torch_stream(device: torch.device | str) -> Iterator[None]:
-    """Warp launches in the body go to torch's current stream, so CUDA graph capture sees them."""
-    if torch.device(device).type == "cpu":
-        yield
-        return
-    with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)), sync_enter=False, sync_exit=False):
-        yield
+def launch(kernel: wp.Kernel, dim: int | Sequence[int], inputs: Sequence[Any], device: torch.device | str) -> None:
+    """Launch on torch's current stream of this thread, so that order with torch and graph capture hold.
+
+    The stream is named in every launch: Warp's own current stream belongs to the device, not to the thread, and
+    tracking and registration launch from two.
+    """
+    wp.launch(kernel, dim, list(inputs), device=warp_device(device), stream=_current_stream(device))
+
+
+def _current_stream(device: torch.device | str) -> wp.Stream | None:
+    device = torch.device(device)
+    if device.type == "cpu":
+        return None
+    current = torch.cuda.current_stream(device)
+    key = (warp_device(device), current.cuda_stream)
+    with _streams_lock:
+        if key not in _streams:
+            _streams[key] = wp.stream_from_torch(current)
+        return _streams[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def collect(
             str(estimator.device),
         )
         frame, truth = video.frame(int(rng.integers(60)))
+        frame = dataclasses.replace(frame, depth=_with_holes(frame.depth, rng))
         pose_frame = estimator.prepare(upload(frame))
         true = truth.instances[0].T_cam_obj
         requests = [TrackRequest(item.name, item.from_centered(T)) for T in starts(item.to_centered(true), item, rng)]
@@ -98,6 +100,16 @@ def collect(
                 rows.append((estimate.features, adds < RIGHT_ADDS, adds, estimate.confidence, i))
         progress(i + 1, scenes)
     return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _with_holes(depth: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
+    """In half of the scenes, a random share of the image, in blocks, has no depth."""
+    if rng.random() < 0.5:
+        return depth
+    block = int(rng.integers(4, 40))
+    coarse = rng.random((depth.shape[0] // block + 1, depth.shape[1] // block + 1)) < rng.uniform(0, 1)
+    missing = np.kron(coarse, np.ones((block, block), bool))[: depth.shape[0], : depth.shape[1]]
+    return np.where(missing, depth.dtype.type(0), depth)
 
 
 def reliability(confidence: Array, right: NDArray[np.bool_], bins: int = 10) -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.mesh_bank import MeshBank
 from ..pose.networks import CROP_SIZE
-from ..pose.warp_setup import on_torch_stream
+from ..pose.warp_setup import launch
 from . import so3
 from .pair_kernels import SceneData, render_observed
 
@@ -240,7 +240,6 @@ class PairSampler:
 
     def _inputs(self, scenes: _Scenes, guess: Tensor, owner: Tensor, role: str) -> tuple[Tensor, Tensor, Tensor]:
         n, r = len(guess), CROP_SIZE
-        device = self.bank.device
         diameter = self.diameter[scenes.target][owner].contiguous()
         camera = scenes.camera[owner].contiguous()
         mesh_index = scenes.target[owner].int().contiguous()
@@ -259,57 +258,56 @@ class PairSampler:
         cameras = wp.from_torch(camera, dtype=wp.vec4f)
         observed_window = wp.from_torch(window_b, dtype=wp.vec4f)
         rendered_window = wp.from_torch(window_a, dtype=wp.vec4f)
-        with on_torch_stream(self.device):
-            wp.launch(
-                kernels.crop_windows,
-                n,
-                [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
-                device=device,
-            )
-            wp.launch(
-                kernels.render_views,
+        launch(
+            kernels.crop_windows,
+            n,
+            [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
+            device=self.device,
+        )
+        launch(
+            kernels.render_views,
+            (n, r, r),
+            [
+                self.bank.data,
+                wp.from_torch(mesh_index),
+                poses,
+                rendered_window,
+                cameras,
+                0.001,
+                wp.from_torch(rgb_a),
+                wp.from_torch(xyz_a),
+                wp.from_torch(new(0, r, r, 3)),
+            ],
+            device=self.device,
+        )
+        launch(
+            render_observed,
+            (n, r, r),
+            [
+                self.bank.data,
+                scenes.data,
+                wp.from_torch(view_scene),
+                observed_window,
+                *(wp.from_torch(x) for x in (rgb_b, z, cosine, seen, ray)),
+            ],
+            device=self.device,
+        )
+        rgb_b = self._camera_effects(rgb_b, owner, len(scenes.target))
+        xyz_b = (self._sensed(z, cosine, owner, len(scenes.target))[..., None] * ray).contiguous()
+        for rgb, xyz, packed in ((rgb_a, xyz_a, packed_a), (rgb_b, xyz_b, packed_b)):
+            launch(
+                kernels.pack_input,
                 (n, r, r),
                 [
-                    self.bank.data,
-                    wp.from_torch(mesh_index),
+                    wp.from_torch(rgb.contiguous()),
+                    wp.from_torch(xyz),
                     poses,
-                    rendered_window,
-                    cameras,
-                    0.001,
-                    wp.from_torch(rgb_a),
-                    wp.from_torch(xyz_a),
-                    wp.from_torch(new(0, r, r, 3)),
+                    diameters,
+                    MIN_Z[role],
+                    wp.from_torch(packed),
                 ],
-                device=device,
+                device=self.device,
             )
-            wp.launch(
-                render_observed,
-                (n, r, r),
-                [
-                    self.bank.data,
-                    scenes.data,
-                    wp.from_torch(view_scene),
-                    observed_window,
-                    *(wp.from_torch(x) for x in (rgb_b, z, cosine, seen, ray)),
-                ],
-                device=device,
-            )
-            rgb_b = self._camera_effects(rgb_b, owner, len(scenes.target))
-            xyz_b = (self._sensed(z, cosine, owner, len(scenes.target))[..., None] * ray).contiguous()
-            for rgb, xyz, packed in ((rgb_a, xyz_a, packed_a), (rgb_b, xyz_b, packed_b)):
-                wp.launch(
-                    kernels.pack_input,
-                    (n, r, r),
-                    [
-                        wp.from_torch(rgb.contiguous()),
-                        wp.from_torch(xyz),
-                        poses,
-                        diameters,
-                        MIN_Z[role],
-                        wp.from_torch(packed),
-                    ],
-                    device=device,
-                )
         model = (xyz_a[..., 2] > 0).float().mean((1, 2))
         visible = seen.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pose.mesh_bank import MeshArrays, MeshBank
-from ..pose.warp_setup import on_torch_stream
+from ..pose.warp_setup import launch
 from .scene_kernels import SceneData, render_scenes, silhouette_areas
 from .textures import Picture
 
@@ -80,8 +80,6 @@ class SceneRenderer:
         self.model_count = len(models)
         self.surface_count = len(surfaces)
         self.bank = MeshBank([*models, *(_quad(picture) for picture in surfaces)], self.device)
-        # The bank is uploaded on Warp's own stream; rendering runs on torch's.
-        wp.synchronize_device(self.bank.device)
 
     def render(self, scenes: SceneSet, size: tuple[int, int], samples: int = 1) -> RenderedScenes:
         """Render all scenes at (height, width). samples: rays per pixel side for the colour (antialiasing)."""
@@ -96,20 +94,19 @@ class SceneRenderer:
         whole = torch.zeros((count, instances), dtype=torch.float32, device=self.device)
         box = torch.zeros((count, instances, 4), dtype=torch.int32, device=self.device)
         box[..., :2] = 2**30
-        with on_torch_stream(self.device):
-            outputs = [wp.from_torch(t) for t in (rgb, depth, instance, cosine, visible, box)]
-            wp.launch(
-                render_scenes,
-                dim=(count, height, width),
-                inputs=[self.bank.data, data, samples, *outputs],
-                device=self.bank.device,
-            )
-            wp.launch(
-                silhouette_areas,
-                dim=(count, instances, SILHOUETTE_GRID**2),
-                inputs=[self.bank.data, data, SILHOUETTE_GRID, wp.from_torch(whole)],
-                device=self.bank.device,
-            )
+        outputs = [wp.from_torch(t) for t in (rgb, depth, instance, cosine, visible, box)]
+        launch(
+            render_scenes,
+            dim=(count, height, width),
+            inputs=[self.bank.data, data, samples, *outputs],
+            device=self.device,
+        )
+        launch(
+            silhouette_areas,
+            dim=(count, instances, SILHOUETTE_GRID**2),
+            inputs=[self.bank.data, data, SILHOUETTE_GRID, wp.from_torch(whole)],
+            device=self.device,
+        )
         box[visible == 0] = 0
         return RenderedScenes(rgb, depth, instance, cosine, visible, whole, box)
 
