@@ -38,7 +38,7 @@ class LiveOptions:
     rate: float | None = None
     startup_timeout: float = 240.0
     first_pose_timeout: float = 120.0
-    further_pose_timeout: float = 45.0  # after an object has its pose, for the next one
+    further_pose_timeout: float = 90.0  # after an object has its pose, for the next one
     play_budget: float = 75.0
     measured_frames: int = 5
 
