@@ -37,11 +37,14 @@ HOT_PATH = {
     "accel/graph.py": ["GraphedProgram.__call__", "GraphedProgram.replay"],
     "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
     "accel/tensorrt.py": ["TensorRTRunner._build.run"],
+    "pose/depth.py": ["DepthFilter.__call__"],
+    "pose/estimator.py": ["PoseEstimator.prepare"],
     "pose/networks.py": ["*"],
     "pose/renderer.py": ["WarpRenderer.render_into", "WarpRenderer._launch"],
     "pose/track_program.py": ["TrackProgram.run"],
     "pose/views.py": ["*"],
     "pose/warp_kernels.py": ["*"],
+    "pose/warp_setup.py": ["launch", "_current_stream"],
 }
 
 
