@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 DEPTH = 10
 
 
+def instance_names(specs: Sequence[ObjectSpec]) -> list[str]:
+    """Names of poses and masks: ``mug`` for the first instance, ``mug_1`` for the second, up to max_instances."""
+    return [s.name if i == 0 else f"{s.name}_{i}" for s in specs for i in range(s.max_instances)]
+
+
 class Outputs:
     """Publishers of one configured node. ``publish`` is for the worker thread; what nobody reads is not made."""
 
     def __init__(self, node: Any, specs: Sequence[ObjectSpec], shapes: Mapping[str, messages.Shape]) -> None:
         self._node = node
         self._shapes = shapes
-        names = [s.name if i == 0 else f"{s.name}_{i}" for s in specs for i in range(s.max_instances)]
-        self._poses = {n: node.create_lifecycle_publisher(PoseStamped, f"~/pose/{n}", DEPTH) for n in names}
+        self._poses = {
+            n: node.create_lifecycle_publisher(PoseStamped, f"~/pose/{n}", DEPTH) for n in instance_names(specs)
+        }
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", DEPTH)
         self._detections: Any = None
         if compat.vision_msgs is not None:
@@ -53,5 +59,7 @@ class Outputs:
         for publisher in [*self._poses.values(), self._markers, self._detections]:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
+        if self._tf is not None:
+            self._node.destroy_publisher(self._tf.pub_tf)  # the broadcaster has no destroy of its own
         self._poses = {}
-        self._detections = None
+        self._detections = self._tf = None
