@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.executors import SingleThreadedExecutor, TimeoutException
+from rclpy.logging import get_logger
+from rclpy.task import Task
 
 
 class NodeExecutor(SingleThreadedExecutor):
@@ -22,18 +25,28 @@ class NodeExecutor(SingleThreadedExecutor):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="transition")
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Execute one callback that is ready, waiting for it up to ``timeout_sec``. Raises what it raises."""
+        """Execute one callback that is ready, waiting for it up to ``timeout_sec``.
+
+        Raises what it raises; what one of the slow group raises is logged.
+        """
         try:
             handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except TimeoutException:
             return
         if getattr(entity, "callback_group", None) is self._slow:
-            self._pool.submit(handler)
+            self._pool.submit(self._run_slow, handler)
             return
         handler()
         error = handler.exception()
         if error is not None:
             raise error
+
+    @staticmethod
+    def _run_slow(handler: Task[Any]) -> None:
+        handler()
+        error = handler.exception() if handler.done() else None
+        if error is not None:  # nobody asks this thread for its errors
+            get_logger("transitions").error("".join(traceback.format_exception(error)))
 
     def close(self) -> None:
         """Shut down, after the transition under way."""
