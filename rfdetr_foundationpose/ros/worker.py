@@ -129,11 +129,16 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._started: float | None = None
 
-    def start(self) -> None:
-        self._stop.clear()
+    def start(self) -> bool:
+        """Begin to take pairs. False while the thread of an earlier start, which ``stop`` left behind, still runs."""
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        # Its own: a thread that was told to stop must never hear otherwise.
+        self._stop = threading.Event()
         self._slot.open()
-        self._thread = threading.Thread(target=self._run, name="pose_worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._stop,), name="pose_worker", daemon=True)
         self._thread.start()
+        return True
 
     def stop(self, timeout: float) -> bool:
         """Finish the pair in work and end. False when that takes longer than ``timeout`` seconds."""
@@ -152,8 +157,8 @@ class Worker:
         started = self._started
         return 0.0 if started is None else time.monotonic() - started
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             pair = self._slot.take(0.5)
             if pair is None:
                 continue
