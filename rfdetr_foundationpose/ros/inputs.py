@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, conversions
+from .reporting import REPEAT
 from .sync import PairSynchronizer, subscriber_class
 from .worker import Pair, Slot
 
@@ -59,6 +60,7 @@ class StampGuard:
 class Inputs:
     """Subscriptions of one configured node; callbacks store and return.
 
+    instances: names whose mask topics are read, where the settings ask for masks.
     on_jump: called when stamps jump back. on_error: told of exceptions, which never leave a callback.
     """
 
@@ -66,14 +68,16 @@ class Inputs:
         self,
         node: Any,
         config: Config,
-        objects: Sequence[str],
+        instances: Sequence[str],
         slot: Slot,
         on_jump: Callable[[str], None],
         on_error: Callable[[str, Exception], None],
     ) -> None:
         self._node = node
         self._config = config
-        self._objects = list(objects) if config.input.use_mask_topics else []
+        wanted = config.input.use_mask_topics or config.detector.source == "mask-topic"
+        # Resolved: counting publishers knows no remappings.
+        self._mask_topics = {n: node.resolve_topic_name(f"mask/{n}") for n in instances} if wanted else {}
         self._slot = slot
         self._on_jump = on_jump
         self._on_error = on_error
@@ -84,7 +88,7 @@ class Inputs:
         self._lock = threading.Lock()
         self._intrinsics: CameraIntrinsics | None = None
         self._bad_info: InputError | None = None
-        self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._objects}
+        self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
         # Frame of the newest depth image, where it is not the colour image's.
@@ -128,7 +132,7 @@ class Inputs:
             rgb_filter, depth_filter, self._guarded(self._on_pair), slop, compat.message_filters
         )
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
-        for name in self._objects:
+        for name in self._mask_topics:
             self._subscriptions.append(
                 self._node.create_subscription(
                     Image,
@@ -188,12 +192,18 @@ class Inputs:
             depth, scale = conversions.image_to_depth(pair.depth, unit)
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
-        masks = self._take_masks(pair.stamp_ns) if self._objects else {}
+        masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
         return Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
 
     def _take_masks(self, stamp: int) -> dict[str, NDArray[np.bool_]]:
+        coming = [self._masks[n] for n, topic in self._mask_topics.items() if self._node.count_publishers(topic) > 0]
+        if not coming:
+            self._node.get_logger().warning(
+                f"masks are awaited, but nobody publishes {', '.join(self._mask_topics.values())}",
+                throttle_duration_sec=REPEAT,
+            )
         with self._mask_arrived:
-            self._mask_arrived.wait_for(lambda: all(stamp in m for m in self._masks.values()), MASK_WAIT)
+            self._mask_arrived.wait_for(lambda: all(stamp in masks for masks in coming), MASK_WAIT)
             found = {name: masks[stamp] for name, masks in self._masks.items() if stamp in masks}
         return {name: conversions.image_to_mask(message) for name, message in found.items()}
 

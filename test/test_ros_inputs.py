@@ -1,0 +1,86 @@
+"""Masks of a recording: which topics are read, and which a frame waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from ros_support import Camera, Graph, wait_for
+from sensor_msgs.msg import Image
+
+from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
+from rfdetr_foundationpose.ros import inputs
+from rfdetr_foundationpose.ros.worker import Pair, Slot
+
+INSTANCES = ["mug", "mug_1", "box"]
+MASKED = {
+    "use_mask_topics": Config(input=InputConfig(use_mask_topics=True)),
+    "mask-topic": Config(detector=DetectorConfig(source="mask-topic")),
+}
+
+
+@pytest.fixture()
+def graph():
+    graph = Graph("/masks")
+    yield graph
+    graph.close()
+
+
+def opened(graph: Graph, config: Config) -> inputs.Inputs:
+    errors: list = []
+    made = inputs.Inputs(graph.node, config, INSTANCES, Slot(), errors.append, lambda *error: errors.append(error))
+    made.open()
+    return made
+
+
+def subscribed(graph: Graph) -> list[str]:
+    return [n for n in INSTANCES if graph.node.count_subscribers(f"/masks/mask/{n}")]
+
+
+@pytest.mark.parametrize("setting", MASKED)
+def test_either_setting_subscribes_to_the_masks_of_every_instance(graph, setting):
+    made = opened(graph, MASKED[setting])
+    wait_for(lambda: subscribed(graph) == INSTANCES, "mask subscriptions")
+    made.close()
+
+
+def test_without_either_setting_there_are_no_mask_topics(graph):
+    made = opened(graph, Config())
+    wait_for(lambda: graph.node.count_subscribers("/masks/rgb/image"), "the image subscription")
+    assert subscribed(graph) == []
+    made.close()
+
+
+def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch, capfd):
+    monkeypatch.setattr(inputs, "MASK_WAIT", 600.0)
+    camera = Camera(graph)
+    made = opened(graph, MASKED["mask-topic"])
+    stamp = time.time_ns()
+    camera.publish(stamp)
+    wait_for(lambda: made.camera is not None, "camera_info")
+    pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
+    frames = []
+
+    def assemble() -> threading.Thread:
+        thread = threading.Thread(target=lambda: frames.append(made.assemble(pair)), daemon=True)
+        thread.start()
+        return thread
+
+    thread = assemble()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert frames[-1].masks == {}
+    assert "nobody publishes /masks/mask/mug, /masks/mask/mug_1, /masks/mask/box" in capfd.readouterr().err
+
+    second = graph.node.create_publisher(Image, "mask/mug_1", 10)
+    wait_for(lambda: second.get_subscription_count() > 0 and graph.node.count_publishers("/masks/mask/mug_1"), "match")
+    thread = assemble()
+    thread.join(0.3)
+    assert thread.is_alive()
+    second.publish(camera.message(np.full((camera.height, camera.width), 255, np.uint8), "mono8", stamp))
+    thread.join(20)
+    assert list(frames[-1].masks) == ["mug_1"]
+    assert frames[-1].masks["mug_1"].all()
+    made.close()
