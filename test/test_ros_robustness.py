@@ -322,6 +322,18 @@ def test_masks_of_a_recording_join_their_frame_also_when_they_come_late_or_not_a
         assert set(covered(None)) == {0.0}
 
 
+def test_mask_topic_as_detector_reads_the_masks_of_every_instance_of_the_objects_file(tmp_path):
+    two = tmp_path / "two.yaml"
+    two.write_text("objects:\n  - {name: box, mesh: box.ply, max_instances: 2}\n")
+    with running_node(tmp_path, "detector.source:=mask-topic", f"objects_file:={two}") as (node, graph):
+        for name in ("box", "box_1"):
+            topic = f"{graph.namespace}/mask/{name}"
+            wait_for(lambda topic=topic: graph.node.count_subscribers(topic) == 1, f"subscription of {topic}")
+        camera = Camera(graph)
+        camera.stream_until_pose()
+        assert f"nobody publishes {graph.namespace}/mask/box, {graph.namespace}/mask/box_1" in node.log
+
+
 def test_jump_of_the_ros_clock_resets_sync_and_tracks(tmp_path):
     from rosgraph_msgs.msg import Clock
 

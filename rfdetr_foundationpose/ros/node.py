@@ -26,7 +26,7 @@ from . import compat, parameters
 from .diagnostics import Health
 from .inputs import Inputs
 from .messages import Shape
-from .publishers import Outputs
+from .publishers import Outputs, instance_names
 from .reporting import Reporter
 from .telemetry import Telemetry
 from .worker import Pair, Slot, Worker
@@ -162,10 +162,9 @@ class PoseNode(LifecycleNodeMixin, Node):
         try:
             config = self._config = parameters.read(self)
             self._specs = load_objects(config.objects_file or default_objects_file())
-            names = [s.name for s in self._specs]
-            self._inputs = Inputs(self, config, names, self._slot, self._on_jump, self._report)
+            self._inputs = Inputs(self, config, instance_names(self._specs), self._slot, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}
-            log.info(f"configuring: objects {', '.join(names)}; loading weights")
+            log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
             self._pipeline = self._factory(config, self._say)
             # Live settings may have changed while that took its time.
             self._config = parameters.read(self)
@@ -174,11 +173,13 @@ class PoseNode(LifecycleNodeMixin, Node):
             shapes = {s.name: Shape(s.mesh, s.scale, models[s.name].low, models[s.name].high) for s in self._specs}
             self._outputs = Outputs(self, self._specs, shapes)
             self._telemetry.use_models(models)
-        except (ValueError, ImportError, OSError) as error:
-            # ConfigError and the rooms' load errors: the message says what to do.
+        except Exception as error:
+            self.fail(f"{type(error).__name__}: {error}")
+            log.error(f"cannot configure: {self._failure}")
+            if not isinstance(error, (ValueError, ImportError, OSError)):
+                # ConfigError and the rooms' load errors say what to do; others, as torch's, need the place too.
+                log.error(traceback.format_exc())
             self._release()
-            self._failure = f"{type(error).__name__}: {error}"
-            log.error(f"cannot configure: {error}")
             return FAILURE
         self._state = "inactive"
         log.info(f"configured in {time.monotonic() - begin:.1f} s")
@@ -201,22 +202,25 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _warm_up(self, camera: CameraIntrinsics) -> None:
         assert self._pipeline is not None
-        self._warmed = (camera.width, camera.height)
         self.get_logger().info(f"warming up for {camera.width}x{camera.height}")
         begin = time.monotonic()
         self._pipeline.warm_up(camera)
+        self._warmed = (camera.width, camera.height)
         self.get_logger().info(f"warmed up in {time.monotonic() - begin:.1f} s")
 
     @said
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         assert self._inputs is not None and self._pipeline is not None
+        if not self._worker.start():
+            self.fail("the frame in work when the node was stopped has not ended yet: activate again later")
+            self.get_logger().error(f"cannot activate: {self._failure}")
+            return FAILURE
         result = super().on_activate(state)
         self._pipeline.reset()  # what was tracked before a pause is elsewhere now
         self._since = time.monotonic()
         self._seen = None
-        self._worker.start()
         self._inputs.open()
-        self._state = "active"
+        self._state, self._failure = "active", ""
         self.get_logger().info("active: taking frames")
         return result
 

@@ -1,0 +1,170 @@
+"""Transitions that fail in this process: the reason is said, and they can be repeated."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+import ros_support
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from ros_double_node import DoublePipeline
+from ros_support import Camera, Graph, rclpy, wait_for
+
+from rfdetr_foundationpose.ros import node as node_module
+from rfdetr_foundationpose.ros.executor import NodeExecutor
+
+pytestmark = pytest.mark.timeout(120)
+_numbers = count()
+
+
+class Spinning(threading.Thread):
+    """Spins an executor with one node until ``end``."""
+
+    def __init__(self, executor: NodeExecutor, node) -> None:
+        super().__init__(daemon=True)
+        self._executor = executor
+        self._stop_event = threading.Event()
+        executor.add_node(node)
+        self.start()
+
+    def run(self) -> None:
+        while not self._stop_event.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.05)
+            except rclpy_implementation.InvalidHandle:  # a transition destroyed an entity meanwhile
+                continue
+
+    def end(self) -> None:
+        self._stop_event.set()
+        self.join()
+        self._executor.close()
+
+
+@contextmanager
+def node_of(pipeline, folder):
+    """An unconfigured node that uses the pipeline, and a graph around it."""
+    namespace = f"/transitions{next(_numbers)}"
+    graph = Graph(namespace)
+    arguments = ["--ros-args", "-r", f"/diagnostics:={namespace}/diagnostics", "-p", "autostart:=false"]
+    arguments += ["-p", f"objects_file:={ros_support.objects_yaml(folder)}", "-p", "debug.diagnostics_rate:=10.0"]
+    node = node_module.PoseNode(
+        lambda _config, _log: pipeline, context=graph.context, namespace=namespace, cli_args=arguments
+    )
+    spinning = Spinning(NodeExecutor(node.transitions, context=graph.context), node)
+    try:
+        yield node, graph
+    finally:
+        assert node.close(10)
+        spinning.end()
+        node.destroy_node()
+        graph.close()
+
+
+class Pipeline(DoublePipeline):
+    """Fails to warm up so many times; blocks in a frame until ``release`` is set."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__(None, lambda _said: None)
+        self.failures = failures
+        self.warm_ups = 0
+        self.busy = threading.Event()
+        self.release = threading.Event()
+        self.release.set()
+
+    def warm_up(self, camera):
+        self.warm_ups += 1
+        if self.warm_ups <= self.failures:
+            raise RuntimeError("no kernel image is available")
+
+    def process(self, frame):
+        self.busy.set()
+        assert self.release.wait(30)
+        return super().process(frame)
+
+
+def test_a_warm_up_that_fails_at_configure_is_said_and_configure_can_be_repeated(tmp_path, capfd):
+    pipeline = Pipeline(failures=1)
+    with node_of(pipeline, tmp_path) as (_, graph):
+        camera = Camera(graph)
+        stop = threading.Event()
+        stream = threading.Thread(target=lambda: [camera.publish() for _ in iter(lambda: stop.wait(0.05), True)])
+        stream.start()
+        try:
+            assert not graph.transition("configure")
+            assert graph.state() == "unconfigured"
+            assert "RuntimeError: no kernel image is available" in graph.fresh_report("backend").message
+            said = capfd.readouterr().err
+            assert "cannot configure: RuntimeError: no kernel image is available" in said
+            assert "Traceback" in said
+            assert "error in state" not in said
+            assert graph.transition("configure")
+        finally:
+            stop.set()
+            stream.join()
+        assert pipeline.warm_ups == 2
+        assert graph.transition("activate")
+        camera.stream_until_pose()
+        assert graph.fresh_report("backend").level == b"\x00"
+
+
+def test_a_warm_up_that_fails_at_the_first_frame_is_repeated_at_the_next(tmp_path):
+    pipeline = Pipeline(failures=3)
+    with node_of(pipeline, tmp_path) as (_, graph):
+        assert graph.transition("configure")
+        assert pipeline.warm_ups == 0
+        assert graph.transition("activate")
+        Camera(graph).stream_until_pose()
+        assert pipeline.warm_ups == 4
+        assert graph.fresh_values()["dropped_pipeline_error"] == "3"
+
+
+def test_activate_is_refused_with_a_reason_while_an_old_frame_is_still_in_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(node_module, "FRAME_WAIT", 0.1)
+    pipeline = Pipeline()
+    with node_of(pipeline, tmp_path) as (_, graph):
+        camera = Camera(graph)
+        assert graph.transition("configure")
+        assert graph.transition("activate")
+        pipeline.release.clear()
+        pipeline.busy.clear()
+        camera.stream_until(pipeline.busy.is_set, "a frame in work")
+        assert not graph.transition("deactivate")
+        assert graph.state() == "unconfigured"
+        assert graph.transition("configure")
+        assert not graph.transition("activate")
+        assert graph.state() == "inactive"
+        assert "has not ended yet" in graph.fresh_report("backend").message
+        pipeline.release.set()
+        wait_for(lambda: graph.transition("activate"), "activate")
+        camera.stream_until_pose()
+        assert graph.fresh_report("backend").level == b"\x00"
+
+
+def test_what_a_callback_of_the_slow_group_raises_is_logged_and_the_next_one_runs(capfd):
+    graph = Graph("/slow")
+    node = rclpy.create_node("slow", context=graph.context)
+    group = MutuallyExclusiveCallbackGroup()
+    calls: list[str] = []
+
+    def tick() -> None:
+        calls.append(threading.current_thread().name)
+        raise ValueError("weights on fire")
+
+    node.create_timer(0.02, tick, callback_group=group)
+    spinning = Spinning(NodeExecutor(group, context=graph.context), node)
+    wait_for(lambda: len(calls) > 1, "two calls")
+    time.sleep(0.1)
+    spinning.end()
+    assert all(name.startswith("transition") for name in calls)
+    said = capfd.readouterr().err
+    assert "ValueError: weights on fire" in said
+    assert "in tick" in said
+    node.destroy_node()
+    graph.close()
