@@ -51,7 +51,8 @@ class InputConfig:
         0.5, "older frames are dropped and counted; 0 accepts any age", unit="s", minimum=0.0, maximum=3600.0, live=True
     )
     use_mask_topics: bool = setting(
-        False, "subscribe to mask/<object> (mono8) as detections, for recordings with ground-truth masks"
+        False,
+        "subscribe to mask/<instance> (mono8), for recordings with ground-truth masks; detector.source=mask-topic does so by itself",
     )
 
 
