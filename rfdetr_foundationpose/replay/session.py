@@ -100,8 +100,8 @@ def run_session(
     names = instance_names(specs)
     tape = _Tape(recording)
     expected = tape.expect(names)
-    # One for every object that the node listens for, empty where there is none: it waits for all of them.
-    masks = [s.name for s in specs] if publish_masks else []
+    # One for every instance that the node listens for, empty where there is none: it waits for all of them.
+    masks = list(names) if publish_masks else []
     total = len(recording) if count is None else min(count, len(recording))
     run = run_live(
         tape.frames(),
