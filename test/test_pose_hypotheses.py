@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.config import ConfigError
 from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
 from rfdetr_foundationpose.pose.hypotheses import guess_translation, hypothesis_rotations, view_rotations
 from rfdetr_foundationpose.pose.symmetry import nearest_equivalent, rotation_angle, symmetry_transforms
@@ -60,6 +61,12 @@ def test_symmetry_group_is_closed_and_about_the_centre():
     assert len(off) == 3
     for T in off:
         np.testing.assert_allclose(T @ [0, 0, 0.5, 1], [0, 0, 0.5, 1], atol=1e-9)
+
+
+def test_symmetries_that_contradict_each_other_are_refused():
+    skew = (DiscreteSymmetry((0, 0, 1), 5), DiscreteSymmetry((0, 0.6, 0.8), 7))
+    with pytest.raises(ConfigError, match="more than 120 looks"):
+        symmetry_transforms(skew, (), np.zeros(3))
 
 
 def test_nearest_equivalent_follows_the_reference():

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ..config import ConfigError
 from ..objects import ContinuousSymmetry, DiscreteSymmetry
 
 CONTINUOUS_STEP_DEG = 5
+LARGEST_GROUP = 120
+"""Elements of the largest rotation group of a solid (icosahedron: 60), with room for prisms of many sides."""
 
 
 def symmetry_transforms(
@@ -19,18 +22,24 @@ def symmetry_transforms(
     """(K, 4, 4) transforms that leave the object's look unchanged, identity first.
 
     Points of the symmetries are in the mesh as loaded; the transforms are about the mesh moved by -center.
-    The discrete ones are closed under composition; continuous axes are sampled every 5 degrees.
+    The discrete ones are closed under composition; continuous axes are sampled every 5 degrees. Raises ConfigError for
+    discrete ones that contradict each other.
     """
     group = [np.eye(4)]
     generators = [_turn(s.axis, 2 * np.pi / s.fold, s.point, center) for s in discrete if s.fold > 1]
     frontier = list(group)
-    while frontier and len(group) < 1000:
+    while frontier:
         products = [g @ f for f in frontier for g in generators]
         frontier = []
         for T in products:
             if not any(np.allclose(T, known, atol=1e-6) for known in group):
                 group.append(T)
                 frontier.append(T)
+        if len(group) > LARGEST_GROUP:
+            raise ConfigError(
+                f"symmetries_discrete {[(s.axis, s.fold, s.point) for s in discrete]} generate more than {LARGEST_GROUP} "
+                "looks; their axes must meet in one point at angles that close (as those of a prism or a cube do)"
+            )
     transforms = list(group)
     for s in continuous:
         turns = [_turn(s.axis, np.deg2rad(a), s.point, center) for a in range(0, 360, CONTINUOUS_STEP_DEG)]
