@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small random refiner and scorer weights, for commands whose answers need not be right."""
+    import torch
+
+    from rfdetr_foundationpose.pose import checkpoints
+    from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
+    checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
+    return folder

@@ -5,29 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
+from cli_runs import run_cli
 
 from rfdetr_foundationpose.cli.bench import parse_resolution
 from rfdetr_foundationpose.cli.bench_timing import Stats, interleave
-from rfdetr_foundationpose.cli.main import main
-from rfdetr_foundationpose.pose import checkpoints
-from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 
 def run(capsys, *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", "--device", "cpu", *arguments])
-    out = capsys.readouterr()
-    return int(ended.value.code or 0), " ".join((out.out + out.err).split())
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
-    checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
-    return folder
+    return run_cli(capsys, "bench", "--device", "cpu", *arguments)
 
 
 @pytest.mark.slow

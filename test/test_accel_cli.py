@@ -5,33 +5,16 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
+from cli_runs import run_cli
 
 from rfdetr_foundationpose.accel.onnx_export import compare_with_torch, inspect_onnx
-from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.pose import checkpoints
-from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 pytest.importorskip("onnxruntime")
 
 
-def run(capsys, *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    out = capsys.readouterr()
-    return int(ended.value.code or 0), " ".join((out.out + out.err).split())
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
-    checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
-    return folder
-
-
 def test_export_writes_four_checked_files(weights, tmp_path, capsys):
-    code, text = run(capsys, "export", "--weights", str(weights), "--out", str(tmp_path))
+    code, text = run_cli(capsys, "export", "--weights", str(weights), "--out", str(tmp_path))
     assert code == 0, text
     names = {"refiner_fp32.onnx", "refiner_fp16.onnx", "scorer_fp32.onnx", "scorer_fp16.onnx"}
     assert {p.name for p in tmp_path.iterdir()} == names
@@ -54,7 +37,7 @@ def test_export_at_a_fixed_batch(weights, tmp_path, capsys):
         "--opset",
         "18",
     ]
-    code, text = run(capsys, "export", *arguments)
+    code, text = run_cli(capsys, "export", *arguments)
     assert code == 0, text
     assert {p.name for p in tmp_path.iterdir()} == {"refiner_fp32_b3.onnx", "scorer_fp32_b3.onnx"}
     path = tmp_path / "refiner_fp32_b3.onnx"
@@ -66,28 +49,28 @@ def test_export_fails_when_a_file_differs(weights, tmp_path, capsys, monkeypatch
     from rfdetr_foundationpose.cli import export
 
     monkeypatch.setitem(export.TOLERANCE, "fp16", 1e-9)
-    code, text = run(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp16")
+    code, text = run_cli(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp16")
     assert code == 1 and "above 1e-09" in text
 
 
 def test_missing_weights_and_bad_arguments_are_said(tmp_path, capsys):
-    code, text = run(capsys, "export", "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
+    code, text = run_cli(capsys, "export", "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
     assert code == 2 and "no refiner weights" in text
-    code, text = run(capsys, "export", "--weights", str(tmp_path), "--precision", "int8")
+    code, text = run_cli(capsys, "export", "--weights", str(tmp_path), "--precision", "int8")
     assert code == 2 and "must be fp32, fp16 or both" in text
-    code, text = run(capsys, "build-engines", "--batches", "1,two")
+    code, text = run_cli(capsys, "build-engines", "--batches", "1,two")
     assert code == 2 and "must be numbers" in text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_build_engines_says_why_it_cannot(weights, capsys):
-    code, text = run(capsys, "build-engines", "--weights", str(weights), "--batches", "1,2")
+    code, text = run_cli(capsys, "build-engines", "--weights", str(weights), "--batches", "1,2")
     assert code == 1
     assert "build-engines: no CUDA device is visible to torch" in text
 
 
 def test_build_engines_checks_the_files_first(weights, tmp_path, capsys, monkeypatch):
-    run(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp32")
+    run_cli(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp32")
     files = ["--refiner", str(tmp_path / "scorer_fp32.onnx"), "--scorer", str(tmp_path / "scorer_fp32.onnx")]
-    code, text = run(capsys, "build-engines", *files, "--batches", "2", "--device", "cpu")
+    code, text = run_cli(capsys, "build-engines", *files, "--batches", "2", "--device", "cpu")
     assert code == 1 and "is a scorer, given as --refiner" in text

@@ -6,33 +6,18 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from cli_runs import run_cli
 from pose_scenes import object_of, textured_box
 
 from rfdetr_foundationpose.accel.compare import pose_difference
-from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.cli.validate import symmetries_as_loaded
 from rfdetr_foundationpose.objects import DiscreteSymmetry
-from rfdetr_foundationpose.pose import checkpoints
-from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 FEW = ["--set", "pose.register_schedule=6,4", "--set", "pose.register_iterations=2", "--register-every", "2"]
 
 
 def run(capsys, *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["validate", "pose", "--device", "cpu", *arguments])
-    out = capsys.readouterr()
-    return int(ended.value.code or 0), " ".join((out.out + out.err).split())
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
-    checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
-    return folder
+    return run_cli(capsys, "validate", "pose", "--device", "cpu", *arguments)
 
 
 @pytest.mark.slow
