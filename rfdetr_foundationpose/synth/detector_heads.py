@@ -27,7 +27,7 @@ class TokenHeads(nn.Module):
         step = batch.kind.shape[1] // fine.shape[2]
         seen = batch.kind[:, step // 2 :: step, step // 2 :: step] + 1
         weight = torch.ones(fine.shape[1], device=fine.device)
-        weight[0] = 0.3
+        weight[:1].fill_(0.3)  # assigning a Python number would wait for the device
         kind = F.cross_entropy(fine, seen, weight=weight)
 
         stride = batch.kind.shape[1] // height
