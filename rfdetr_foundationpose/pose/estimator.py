@@ -41,7 +41,6 @@ class RegistrationError(RuntimeError):
 class PoseFrame:
     """A frame ready for the pose stage. rgb: (H, W, 3) uint8; depth: (H, W) float32 filtered m; camera: (1, 4) float32."""
 
-    source: DeviceFrame
     rgb: Tensor
     depth: Tensor
     camera: Tensor
@@ -123,8 +122,13 @@ class PoseEstimator:
 
     @property
     def degraded(self) -> list[str]:
-        """Why something runs otherwise than asked for: a runner that fell back, a step that could not be captured."""
-        steps = [p.graph.degraded for p in self._tracks.values() if self.device.type == "cuda" and p.graph.degraded]
+        """Why something runs otherwise than asked for: a runner that fell back, a step that could not be captured.
+
+        Safe to read from any thread.
+        """
+        steps = [
+            p.graph.degraded for p in list(self._tracks.values()) if self.device.type == "cuda" and p.graph.degraded
+        ]
         return list(dict.fromkeys([*self._networks.degraded, *steps]))
 
     def apply(self, config: PoseConfig) -> None:
@@ -137,7 +141,7 @@ class PoseEstimator:
         rgb = torch.zeros(h, w, 3, dtype=torch.uint8, device=self.device)
         middle = (self.config.min_depth + self.config.max_depth) / 2
         depth = torch.full((h, w), middle, device=self.device)
-        frame = PoseFrame(None, rgb, self._filter(depth), self._camera_tensor(camera))  # type: ignore[arg-type]
+        frame = PoseFrame(rgb, self._filter(depth), self._camera_tensor(camera))
         T = np.eye(4)
         T[2, 3] = middle
         for k in self._batches:
@@ -149,7 +153,7 @@ class PoseEstimator:
 
     def prepare(self, frame: DeviceFrame) -> PoseFrame:
         """Filter the depth of a frame, once; enqueued on the current stream."""
-        return PoseFrame(frame, frame.rgb, self._filter(frame.depth), self._camera_tensor(frame.camera))
+        return PoseFrame(frame.rgb, self._filter(frame.depth), self._camera_tensor(frame.camera))
 
     def register(self, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
