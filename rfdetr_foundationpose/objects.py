@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from .config import ConfigError
+from .types import instance_name
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class ObjectSpec:
             raise ConfigError(f"object {self.name}: max_instances={self.max_instances} must be at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"object {self.name}: threshold={self.threshold} must be in [0, 1]")
+
+    @property
+    def instance_names(self) -> list[str]:
+        """Names of all instances that may be tracked, in the order of their ids."""
+        return [instance_name(self.name, i) for i in range(self.max_instances)]
 
 
 _KEYS = {

@@ -113,6 +113,11 @@ class Detection:
     depth: float | None = None
 
 
+def instance_name(object: str, instance_id: int) -> str:
+    """Topic- and TF-safe: ``mug`` for the first instance, ``mug_1`` for the second."""
+    return object if instance_id == 0 else f"{object}_{instance_id}"
+
+
 class TrackState(str, Enum):
     SEARCHING = "searching"
     TRACKING = "tracking"
@@ -140,4 +145,4 @@ class ObjectPose:
     @property
     def name(self) -> str:
         """Topic- and TF-safe name: ``mug`` for the first instance, ``mug_1`` for the second."""
-        return self.object if self.instance_id == 0 else f"{self.object}_{self.instance_id}"
+        return instance_name(self.object, self.instance_id)

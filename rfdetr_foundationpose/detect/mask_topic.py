@@ -29,7 +29,7 @@ class MaskTopicDetector:
     weights = "none (masks of the recording)"
 
     def __init__(self, specs: Sequence[ObjectSpec], device: torch.device) -> None:
-        self._names = {s.name if i == 0 else f"{s.name}_{i}": s.name for s in specs for i in range(s.max_instances)}
+        self._names = {name: s.name for s in specs for name in s.instance_names}
         self._device = device
 
     def warm_up(self, camera: CameraIntrinsics) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import PoseConfig
-from ..types import Frame, ObjectPose, TrackState
+from ..types import Frame, ObjectPose, TrackState, instance_name
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Track:
     @property
     def name(self) -> str:
         """As ObjectPose.name."""
-        return self.object if self.instance_id == 0 else f"{self.object}_{self.instance_id}"
+        return instance_name(self.object, self.instance_id)
 
     @property
     def tracking(self) -> bool:

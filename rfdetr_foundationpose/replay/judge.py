@@ -75,7 +75,7 @@ class Judge:
 
 def instance_names(specs: Sequence[ObjectSpec]) -> dict[str, str]:
     """Topic name -> object name: ``mug`` and ``mug_1`` are both of ``mug``."""
-    return {s.name if i == 0 else f"{s.name}_{i}": s.name for s in specs for i in range(s.max_instances)}
+    return {name: s.name for s in specs for name in s.instance_names}
 
 
 def _visible(instance: InstanceTruth) -> bool:

@@ -21,7 +21,7 @@ DEPTH = 10
 
 def instance_names(specs: Sequence[ObjectSpec]) -> list[str]:
     """Names of poses and masks: ``mug`` for the first instance, ``mug_1`` for the second, up to max_instances."""
-    return [s.name if i == 0 else f"{s.name}_{i}" for s in specs for i in range(s.max_instances)]
+    return [name for s in specs for name in s.instance_names]
 
 
 class Outputs:
