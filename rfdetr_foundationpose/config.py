@@ -69,9 +69,18 @@ class DetectorConfig:
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
     period_frames: int = setting(
         15,
-        "run every n-th frame while everything is tracked; 1 is every frame, 0 never",
+        "run every n-th frame while everything is tracked; 1 is every frame, 0 leaves it to period_seconds",
         minimum=0,
         maximum=10000,
+        live=True,
+    )
+    period_seconds: float = setting(
+        0.0,
+        "run so long after the last run, by the frames' stamps, while everything is tracked; 0 is off; with period_frames "
+        "too, whichever comes first",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
         live=True,
     )
     association_iou: float = setting(

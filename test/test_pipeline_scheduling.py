@@ -137,9 +137,10 @@ def spec(name: str, **more) -> ObjectSpec:
 _stamp = 0
 
 
-def step(pipeline: Pipeline):
+def step(pipeline: Pipeline, seconds: float = 0.033):
+    """The next frame, so many seconds after the last one."""
     global _stamp
-    _stamp += 33_000_000
+    _stamp += round(seconds * 1e9)
     rgb, depth = np.zeros((120, 160, 3), np.uint8), np.ones((120, 160), np.float32)
     return pipeline.process(Frame(_stamp, "camera", rgb, depth, 1.0, CAMERA))
 
@@ -171,6 +172,55 @@ def test_detector_period_never_and_always(world, period, runs):
     for _ in range(11):
         step(pipeline)
     assert world.detector_runs == runs
+
+
+def runs(pipeline: Pipeline, steps: list[float]) -> list[bool]:
+    """On which of the frames, each so many seconds after the last one, the detector ran."""
+    return [step(pipeline, seconds).detections is not None for seconds in steps]
+
+
+def test_detector_runs_after_so_many_seconds_by_the_stamps(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 0, "detector.period_seconds": 0.5})
+    assert runs(pipeline, [0.1] * 11) == [True, *([False] * 4 + [True]) * 2]
+    # A slow camera: later than asked for, but on the first frame that is due.
+    assert runs(pipeline, [0.3, 0.3, 2.0, 0.0, 0.3]) == [False, True, True, False, False]
+
+
+def test_steady_camera_does_not_slip_by_a_frame_through_rounded_stamps(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 0, "detector.period_seconds": 0.1})
+    ran = runs(pipeline, [1 / 30 - 1e-9] * 31)
+    assert np.flatnonzero(ran).tolist() == list(range(0, 31, 3))
+
+
+def test_of_two_periods_the_first_to_come_counts_and_never_twice_for_one_frame(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 4, "detector.period_seconds": 0.2})
+    assert runs(pipeline, [0.01] * 9) == [True, False, False, False, True, False, False, False, True]
+    assert runs(pipeline, [0.1] * 4) == [False, True, False, True]
+    before = world.detector_runs
+    assert runs(pipeline, [0.01, 0.01, 0.01, 0.2, 0.01]) == [False, False, False, True, False]
+    assert world.detector_runs == before + 1
+
+
+def test_time_that_jumps_back_does_not_stop_the_detector(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 0, "detector.period_seconds": 0.3})
+    assert runs(pipeline, [0.1, 0.1]) == [True, False]
+    assert runs(pipeline, [-0.15, 0.1, 0.1, 0.1]) == [True, False, False, True]
+
+
+def test_seconds_are_a_live_setting_and_reset_makes_the_next_frame_due(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"detector.period_frames": 0})
+    assert runs(pipeline, [1.0] * 4) == [True, False, False, False]
+    pipeline.apply(from_flat({"detector.period_seconds": 2.0}, pipeline.config))
+    assert runs(pipeline, [0.1, 0.1, 1.9, 0.1]) == [True, False, True, False]
+    pipeline.reset()
+    assert runs(pipeline, [0.01, 0.01]) == [True, False]
+    with pytest.raises(ConfigError, match="period_seconds"):
+        from_flat({"detector.period_seconds": -1.0}, pipeline.config)
 
 
 def test_detector_runs_on_every_frame_while_something_is_searched(world):

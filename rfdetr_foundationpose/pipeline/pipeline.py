@@ -23,6 +23,7 @@ from .association import DUPLICATE_IOU, NEAR_DIAMETERS, ObjectGeometry, associat
 from .association import without_duplicates as suppress
 from .registration import Backoff, Job, Registrar
 from .results import FrameResult, PipelineStatus
+from .schedule import DetectorSchedule
 from .tracks import Track, TrackTable
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Pipeline:
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
-        self._detected_index: int | None = None
+        self._schedule = DetectorSchedule()
         self._explained = -EXPLAIN_PERIOD
         self._lock = threading.Lock()
         self._deferred: list[Callable[[], None]] = []
@@ -162,7 +163,7 @@ class Pipeline:
         self._backoff.clear()
         if self._registrar.forget():
             self._counters["registrations_dropped"] += 1
-        self._detected_index = None
+        self._schedule.reset()
         self._best_below = {}
         self._counters["resets"] += 1
 
@@ -196,13 +197,11 @@ class Pipeline:
         return FrameResult(frame, poses, None if report is None else report.detections, events)
 
     def _start_detection(self, frame: DeviceFrame) -> Callable[[], DetectionReport] | None:
-        """Run the detector where it is due: on every frame while something is searched, else every n-th."""
+        """Run the detector where it is due; None where it is not."""
         searching = bool(self._tracks.searching())
-        period = self.config.detector.period_frames
-        due = self._detected_index is None or (period > 0 and self._frame_index - self._detected_index >= period)
-        if not (searching or due):
+        settings = self.config.detector
+        if not self._schedule.due(self._frame_index, frame.frame.stamp_ns, searching=searching, config=settings):
             return None
-        self._detected_index = self._frame_index
         self._counters["detector_runs"] += 1
         detector = self._detector
         if self._stream is None or not isinstance(detector, OverlappingDetector):
