@@ -253,6 +253,24 @@ def test_trainer_overfits_a_handful_of_images(tmp_path):
     assert float(last["iou"]) > 0.4 > 0.2 > first["iou"]
 
 
+def read_backs(run) -> set[str]:
+    """The operators of a run, its backward pass included, that would wait for a CUDA device."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    names = {event.key for event in profile.key_averages()}
+    assert len(names) > 10
+    return names & {f"aten::{n}" for n in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal")}
+
+
+def test_losses_and_their_gradients_read_nothing_back(tmp_path):
+    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()], lambda s: None)
+    batch = pool(4).draw(4, 96, torch.tensor(MEAN), torch.tensor(STD))
+    assert not read_backs(lambda: trainer.losses(batch)[0].backward())
+    # What once made every step wait.
+    values = torch.rand(3, 2, requires_grad=True)
+    assert "aten::item" in read_backs(lambda: values.prod(-1).sum().backward())
+
+
 def test_state_and_export_come_back(tmp_path):
     trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()], lambda s: None)
     batch = pool(2).draw(2, 96, torch.tensor(MEAN), torch.tensor(STD))

@@ -48,7 +48,7 @@ def _token_boxes(targets: Targets, center: Tensor, kind: Tensor) -> tuple[Tensor
     edges = corners(targets.boxes)[:, None, None]
     inside = ((center[None, :, :, None] > edges[..., :2]) & (center[None, :, :, None] < edges[..., 2:])).all(-1)
     inside &= targets.valid[:, None, None] & (targets.labels[:, None, None] == kind[..., None])
-    area = targets.boxes[..., 2:].prod(-1)[:, None, None].expand(inside.shape)
+    area = (targets.boxes[..., 2] * targets.boxes[..., 3])[:, None, None].expand(inside.shape)
     chosen = torch.where(inside, area, torch.full_like(area, 9.0)).argmin(-1)
     boxes = targets.boxes.gather(1, chosen.flatten(1)[..., None].expand(-1, -1, 4))
     return boxes.view(*chosen.shape, 4), inside.any(-1)

@@ -38,15 +38,18 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
+def area(low: Tensor, high: Tensor) -> Tensor:
+    """Area between corners (..., 2), 0 where they are crossed; not prod, whose gradient waits for the device."""
+    side = (high - low).clamp(min=0)
+    return side[..., 0] * side[..., 1]
+
+
 def ious(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and generalized IoU of broadcasting corner boxes (..., 4)."""
-    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
-    union = area_a + area_b - inter
+    inter = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - inter
     iou = inter / union.clamp(min=1e-9)
-    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    hull = area(torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:]))
     return iou, iou - (hull - union) / hull.clamp(min=1e-9)
 
 
@@ -174,8 +177,6 @@ def _class_loss(logits: Tensor, boxes: Tensor, targets: Targets, index: Tensor, 
 def _ignored(boxes: Tensor, targets: Targets) -> Tensor:
     """(L, B, G, Q) bool: boxes that lie mostly on something that may be found or not."""
     a, b = corners(boxes)[..., None, :], corners(targets.boxes)[None, :, None, None]
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
-    area = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
-    on = (inter > 0.5 * area) & targets.ignore[None, :, None, None, :]
+    inter = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    on = (inter > 0.5 * area(a[..., :2], a[..., 2:])) & targets.ignore[None, :, None, None, :]
     return on.any(-1)

@@ -141,19 +141,23 @@ class Trainer:
         """One update; returns the losses as device scalars."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._features.clear()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            outputs = self.network(_nested(batch.image))
-            tokens = self.heads(self._features[0], batch)
-        losses = detection_loss(outputs, batch.targets, self.settings.groups)
-        total = losses["class"] + losses["l1"] + losses["giou"] + tokens
+        total, losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_([*self.network.parameters(), *self.heads.parameters()], 1.0)
         self.optimizer.step()
         self.step += 1
         _average(self.average, self.network, min(0.999, self.step / (self.step + 30)))
-        return {k: v.detach() for k, v in losses.items()} | {"tokens": tokens.detach(), "norm": norm}
+        return {k: v.detach() for k, v in losses.items()} | {"norm": norm}
+
+    def losses(self, batch: DetectorBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimized, and its parts."""
+        self._features.clear()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs = self.network(_nested(batch.image))
+            tokens = self.heads(self._features[0], batch)
+        losses = detection_loss(outputs, batch.targets, self.settings.groups) | {"tokens": tokens}
+        return losses["class"] + losses["l1"] + losses["giou"] + tokens, losses
 
     def draw(self, pool: ScenePool) -> DetectorBatch:
         return pool.draw(self.settings.batch, self.size, self._mean, self._std)
