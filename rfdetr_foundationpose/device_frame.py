@@ -39,8 +39,9 @@ class Uploader:
         raw = self._copy("depth", torch.from_numpy(frame.depth))
         if self.device.type == "cuda":
             self._copied = torch.cuda.current_stream(self.device).record_event()
-        depth = raw.to(torch.float32) * frame.depth_scale
-        depth = torch.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0.0)
+        depth = raw.to(torch.float32, copy=True).mul_(frame.depth_scale)
+        if raw.is_floating_point():
+            torch.nan_to_num_(depth, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0.0)
         return DeviceFrame(frame, rgb, depth)
 
     def _copy(self, name: str, host: torch.Tensor) -> torch.Tensor:

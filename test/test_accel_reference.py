@@ -73,10 +73,10 @@ def test_network_inputs_are_equal(case, role):
     views.poses.copy_(poses)
     views.diameters.fill_(item.diameter)
     intrinsics = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
-    views.look(3, torch.from_numpy(frame.rgb), filtered, intrinsics, role)
+    pairs = views.pairs(3, torch.from_numpy(frame.rgb), filtered, intrinsics, role)
     image = torch.from_numpy(frame.rgb).float().permute(2, 0, 1)
     xyz = torch.from_numpy(back_project(filtered.numpy(), camera.K)).permute(2, 0, 1)
-    for ours, theirs in zip(views.pairs(3, role), reference._crops(role, image, xyz, camera.K, poses), strict=True):
+    for ours, theirs in zip(pairs, reference._crops(role, image, xyz, camera.K, poses), strict=True):
         assert theirs.abs().amax(dim=(0, 2, 3)).min() > 0.05
         different = (ours - theirs).abs() > 2e-3
         assert different[:, :3].float().mean() < 1e-4

@@ -40,7 +40,8 @@ HOT_PATH = {
     "pose/depth.py": ["DepthFilter.__call__"],
     "pose/estimator.py": ["PoseEstimator.prepare"],
     "pose/networks.py": ["*"],
-    "pose/renderer.py": ["WarpRenderer.render_into", "WarpRenderer._launch"],
+    "pose/render_kernels.py": ["*"],
+    "pose/renderer.py": ["WarpRenderer.render_into", "WarpRenderer.render_inputs", "WarpRenderer._launch"],
     "pose/track_program.py": ["TrackProgram.run"],
     "pose/views.py": ["*"],
     "pose/warp_kernels.py": ["*"],
@@ -110,10 +111,13 @@ def test_the_guard_lets_device_work_pass():
     assert waits(ast.parse("def run():\n    a.copy_(b)\n    c = x.to(torch.float16)\n    graph.replay()\n")) == []
 
 
-def test_empty_cache_is_only_in_the_reference():
+def test_empty_cache_is_only_in_the_reference_and_in_preparation():
     users = [
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
         if any("empty_cache" in w for w in waits(ast.parse(path.read_text())))
     ]
-    assert set(users) <= {"accel/reference.py", "cli/bench_timing.py"}
+    assert set(users) <= {"accel/reference.py", "accel/torch_runners.py", "cli/bench_timing.py"}
+    runners = functions(ast.parse((PACKAGE / "accel/torch_runners.py").read_text()))
+    emptying = {name for name, node in runners.items() if any("empty_cache" in w for w in waits(node))}
+    assert emptying == {"GraphRunner._build"}

@@ -41,7 +41,7 @@ def test_crop_windows(role):
     poses = np.stack([random_pose(i, 0.5 + 0.1 * i) for i in range(6)])
     views = views_of(item, poses)
     rgb, depth = torch.zeros(480, 640, 3, dtype=torch.uint8), torch.zeros(480, 640)
-    views.look(6, rgb, depth, K, role)
+    views.pairs(6, rgb, depth, K, role)
     for T, observed, rendered in zip(poses, views._window_observed, views._window_rendered, strict=True):
         window = expected_window(T, item.diameter, CROP_RATIO[role])
         np.testing.assert_allclose(observed, window, atol=1e-3)
@@ -61,7 +61,7 @@ def test_observed_crops_equal_kornia():
     rgb = torch.randint(256, (480, 640, 3), generator=generator, dtype=torch.uint8)
     depth = torch.rand(480, 640, generator=generator) + 0.5
     depth[torch.rand(480, 640, generator=generator) < 0.1] = 0
-    views.look(3, rgb, depth, K, "refiner")
+    views.agree(3, rgb, depth, K)
 
     v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
     xyz = torch.stack([(u - K[0, 2]) * depth / K[0, 0], (v - K[0, 3]) * depth / K[0, 1], depth])
@@ -86,11 +86,15 @@ def test_network_input(role):
     views = views_of(item, T[None])
     depth = torch.from_numpy(frame.depth).clone()
     depth[:, :330] = 0.05  # valid for the refiner only, and far from the object
-    views.look(1, torch.from_numpy(frame.rgb), depth, K, role)
-    rendered, observed = views.pairs(1, role)
+    image = torch.from_numpy(frame.rgb), depth, K
+    rendered, observed = views.pairs(1, *image, role)
+    crops = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
+    views._launch(kernels.crop_observed, (1, 160, 160), *views._observed(1, *image), *map(wp.from_torch, crops))
+    renderings = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
+    views.renderer.render_into(views.poses, views.model, views._window_rendered, K, *renderings)
     assert rendered.shape == observed.shape == (1, 6, 160, 160)
     assert rendered.is_contiguous(memory_format=torch.channels_last)
-    for pair, rgb, xyz in ((rendered, views._rgb_r, views._xyz_r), (observed, views._rgb_o, views._xyz_o)):
+    for pair, (rgb, xyz) in ((rendered, renderings), (observed, crops)):
         relative = (xyz[0] - torch.tensor(T[:3, 3], dtype=torch.float32)) / (item.diameter / 2)
         expected = torch.where((xyz[0, ..., 2:] >= MIN_Z[role]) & (relative.abs() < 2), relative, 0)
         torch.testing.assert_close(pair[0, 3:].permute(1, 2, 0), expected, atol=1e-5, rtol=0)

@@ -45,6 +45,12 @@ class Runner(Protocol):
         """
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an exception says, in one line: the first line alone is often only a heading."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def role_of(label: str) -> str:
     """What the network is, whoever runs it: the last word of a runner's label."""
     return label.rsplit(" ", 1)[-1]

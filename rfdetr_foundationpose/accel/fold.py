@@ -141,9 +141,10 @@ class StemReLU(ConvReLU):
 def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls.
 
-    stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs even image sizes.
+    It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs even image sizes.
     """
-    fused = copy.deepcopy(module)
+    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    fused = copy.deepcopy(module, shared)
     for name, traced in _traced_parts(fused).items():
         _fuse_part(traced, stem)
         if not name:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .base import one_line
+
 Log = Callable[[str], None]
 _ONE_CAPTURE = RLock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
 
@@ -42,6 +44,15 @@ def inlining(device: torch.device) -> bool:
 def totals() -> GraphCounters:
     """Captures of all programs of this process so far: what grows after warm-up was a pause in somebody's frame."""
     return replace(_TOTALS)
+
+
+class Lane:
+    """Programs that never run at the same time: captured on one stream, they share workspaces and the memory of
+    intermediate results. So one program's outputs hold until the next program of its lane runs."""
+
+    def __init__(self, name: str, device: torch.device | str) -> None:
+        self.name = name
+        self.pool = torch.cuda.graph_pool_handle() if torch.device(device).type == "cuda" else None
 
 
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
@@ -161,7 +172,7 @@ class GraphedProgram:
                 self._graph = graph
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
-                reason = str(error).strip().splitlines()[0]
+                reason = one_line(error)
                 self.degraded = f"{self.name}: CUDA graph capture failed, runs eagerly: {reason}"
                 self._capture = False
                 self._log(self.degraded)

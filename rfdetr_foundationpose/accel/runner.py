@@ -10,13 +10,13 @@ import copy
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, role_of
+from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, one_line, role_of
 from .engine_cache import cache_directory
+from .graph import Lane
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
 from .onnxruntime_runner import OnnxRuntimeRunner
 from .tensorrt import TensorRTRunner
@@ -76,12 +76,12 @@ def make_runner(
     crop: tuple[int, int] = (6, 160),
     fallback: bool = True,
     cache_dir: Path | None = None,
-    pool: Any = None,
+    lane: Lane | None = None,
 ) -> Runner:
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
     batches: sizes to prepare now; others are prepared when first met. outputs: their names in ONNX files.
-    label: for the log; its last word names the network in caches ("register refiner" shares those of "refiner").
+    lane: shared by runners that never run at the same time, which saves memory on a GPU. label: for the log; its last word names the network in caches ("register refiner" shares those of "refiner").
     A rung that does not work here (missing library, failed capture, wrong results) is logged with the reason and the
     next one takes its place, with the reason in ``runner.degraded``; with ``fallback=False`` RungUnavailable is
     raised instead. Raises ValueError for an unknown rung.
@@ -97,7 +97,7 @@ def make_runner(
     current: str | None = wished
     while current is not None:
         try:
-            runner = _build(current, module, device, log, label, outputs, crop, cache_dir, pool)
+            runner = _build(current, module, device, log, label, outputs, crop, cache_dir, lane)
             _check(runner, module, device, crop)
             for batch in batches:
                 runner.prepare(batch)
@@ -106,7 +106,7 @@ def make_runner(
         except (
             Exception
         ) as error:  # out of memory, a read-only cache, a library that does not load: each has its own type
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = one_line(error)
             if not fallback:
                 raise RungUnavailable(reason) from error
             following = NEXT[device.type if device.type == "cuda" else "cpu"].get(current)
@@ -163,7 +163,7 @@ def _build(
     outputs: Sequence[str] | None,
     crop: tuple[int, int],
     cache_dir: Path | None,
-    pool: Any,
+    lane: Lane | None,
 ) -> BaseRunner:
     if rung in ("tensorrt", "onnxruntime"):
         (TensorRTRunner if rung == "tensorrt" else OnnxRuntimeRunner).check_available(device)
@@ -172,7 +172,7 @@ def _build(
             return TensorRTRunner(path, device, label, log, cache_dir=cache_dir)
         return OnnxRuntimeRunner(path, device, label, log)
     if rung in ("cuda_graph", "compile"):
-        return (GraphRunner if rung == "cuda_graph" else CompileRunner)(module, device, crop, label, log, pool)
+        return (GraphRunner if rung == "cuda_graph" else CompileRunner)(module, device, crop, label, log, lane)
     simple = {"reference": ReferenceRunner, "eager": EagerRunner, "half": HalfRunner, "traced": TracedRunner}
     return simple[rung](module, device, crop, label, log)
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .attention import plain_attention
-from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple
+from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple, one_line
 from .fold import fold_batch_norm, fuse_conv_relu
-from .graph import GraphedProgram, inlining
+from .graph import GraphedProgram, Lane, inlining
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
-CHUNK = 128
+CHUNK = 64
 """Pairs that go through a network at once; see FloatOutputs."""
 
 
@@ -126,12 +126,18 @@ class GraphRunner(HalfRunner):
     name = "cuda_graph"
 
     def __init__(
-        self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, pool: Any = None
+        self,
+        module: nn.Module,
+        device: torch.device,
+        crop: tuple[int, int],
+        label: str,
+        log: Log,
+        lane: Lane | None = None,
     ) -> None:
         if device.type != "cuda":
             raise RungUnavailable("CUDA graphs need a CUDA device")
         super().__init__(module, device, crop, label, log)
-        self._pool = pool or torch.cuda.graph_pool_handle()
+        self._lane = lane or Lane(label, device)
         self._inputs: list[tuple[Tensor, Tensor]] = []
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         for name, stem in (("fused", False), ("fused with blocked stem", True)):
@@ -150,7 +156,9 @@ class GraphRunner(HalfRunner):
         if times:
             shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
             self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
-        return self._graphed(self._bodies[name], key, self._pool)[0]
+        program = self._graphed(self._bodies[name], key, self._lane.pool)[0]
+        torch.cuda.empty_cache()  # the pools of the timings are done with; torch would keep them for ever
+        return program
 
     def _graphed(self, body: Callable[..., Outputs], key: Key, pool: Any) -> tuple[Body, GraphedProgram]:
         rendered_in, observed_in = self._inputs_of(key)
@@ -159,7 +167,7 @@ class GraphRunner(HalfRunner):
             self.device,
             name=f"{self.label} batch {key[0]}",
             pool=pool,
-            lane=self.label,
+            lane=self._lane.name,
             log=self.log,
         )
         program.prepare()
@@ -171,8 +179,7 @@ class GraphRunner(HalfRunner):
                 return body(rendered, observed)
             rendered_in.copy_(rendered)
             observed_in.copy_(observed)
-            outputs: Outputs = program.replay()
-            return outputs
+            return tuple(o.clone() for o in program.replay())
 
         return run, program
 
@@ -206,11 +213,16 @@ class CompileRunner(HalfRunner):
     name = "compile"
 
     def __init__(
-        self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, pool: Any = None
+        self,
+        module: nn.Module,
+        device: torch.device,
+        crop: tuple[int, int],
+        label: str,
+        log: Log,
+        lane: Lane | None = None,
     ) -> None:
-        cuda = device.type == "cuda"
-        super().__init__(module, device, crop, label, log, None if cuda else torch.float32)
-        self._pool = pool or (torch.cuda.graph_pool_handle() if cuda else None)
+        super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
+        self._lane = lane or Lane(label, device)
 
     def _build(self, key: Key) -> Body:
         begin = time.perf_counter()
@@ -225,14 +237,14 @@ class CompileRunner(HalfRunner):
             with dynamo.patch({limit: 64}):  # type: ignore[attr-defined]  # one compilation per batch size, none later
                 body(rendered_in, observed_in)
         except Exception as error:  # inductor raises whatever its compiler raised
-            raise RungUnavailable(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
+            raise RungUnavailable(f"torch.compile failed: {one_line(error)}") from error
         self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
         program = GraphedProgram(
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
-            pool=self._pool,
-            lane=self.label,
+            pool=self._lane.pool,
+            lane=self._lane.name,
         )
         program.prepare()
 
@@ -241,8 +253,7 @@ class CompileRunner(HalfRunner):
             observed_in.copy_(observed)
             if inlining(self.device):
                 return body(rendered_in, observed_in)
-            outputs: Outputs = program.replay()
-            return outputs
+            return tuple(o.clone() for o in program.replay())
 
         return run
 
@@ -261,7 +272,7 @@ def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Ten
         try:
             found = candidate(*example)
         except RuntimeError as error:
-            return str(error).strip().splitlines()[0]
+            return one_line(error)
     for a, b in zip(expected, found, strict=True):
         scale = a.abs().max().item() + 1e-3
         worst = (a - b).abs().max().item() / scale

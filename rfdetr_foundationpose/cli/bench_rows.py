@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..accel.base import Runner
+from ..accel.graph import Lane
 from ..accel.reference import ReferenceEstimator, ReferenceObject
 from ..accel.runner import make_runner
 from ..config import Config
@@ -57,13 +58,14 @@ class EstimatorRow:
         from ..pose.build import make_renderer
         from ..pose.estimator import Networks, PoseEstimator
 
-        def runner(role: str, label: str) -> Runner:
-            return make_runner(networks[role], rung, device, log, label=label, fallback=False)
+        def runner(role: str, label: str, lane: Lane | None = None) -> Runner:
+            return make_runner(networks[role], rung, device, log, label=label, fallback=False, lane=lane)
 
-        scorer = runner("scorer", "scorer")
+        register = Lane("register", device)  # as build_estimator does
+        scorer = runner("scorer", "scorer", register)
         runners = Networks(
             runner("refiner", "refiner"),
-            runner("refiner", "register refiner"),
+            runner("refiner", "register refiner", register),
             scorer if wrap_scorer is None else wrap_scorer(scorer),
         )
         self.name = rung

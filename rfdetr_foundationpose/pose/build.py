@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..accel.base import Runner
+from ..accel.graph import Lane
 from ..accel.runner import make_runner, runner_from_onnx
 from ..config import Config, ConfigError
 from ..device import resolve_device
@@ -58,11 +59,12 @@ class _Source:
         log: Callable[[str], None],
         batches: Sequence[int],
         outputs: Sequence[str],
+        lane: Lane | None = None,
     ) -> Runner:
         if isinstance(self.network, Path):
             usable = rung if rung in ("tensorrt", "onnxruntime") else "auto"
             return runner_from_onnx(self.network, usable, device, log, label=label, batches=batches)
-        return make_runner(self.network, rung, device, log, label=label, batches=batches, outputs=outputs)
+        return make_runner(self.network, rung, device, log, label=label, batches=batches, outputs=outputs, lane=lane)
 
 
 def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _Source:
@@ -86,10 +88,11 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[
     log(f"pose weights: {weights}")
     instances = sum(s.max_instances for s in specs)
     rung = config.pose.rung
+    register = Lane("register", device)
     networks = Networks(
         refining.runner("refiner", rung, device, log, track_batches(instances), ("trans", "rot")),
-        refining.runner("register refiner", rung, device, log, (), ("trans", "rot")),
-        scoring.runner("scorer", rung, device, log, (), ("scores",)),
+        refining.runner("register refiner", rung, device, log, (), ("trans", "rot"), register),
+        scoring.runner("scorer", rung, device, log, (), ("scores",), register),
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)

@@ -6,27 +6,37 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from ..accel.graph import GraphedProgram
 from . import warp_kernels as kernels
 from .warp_setup import launch
 
 
 class DepthFilter:
-    """Filters (H, W) float32 depth in metres; measures outside [min_depth, max_depth] count as missing (0)."""
+    """Filters (H, W) float32 depth in metres; measures outside [min_depth, max_depth] count as missing (0).
+
+    One CUDA graph launch on a GPU, captured anew when the image size changes. For one thread at a time.
+    """
 
     def __init__(self, device: torch.device | str, min_depth: float = 0.001, max_depth: float = 100.0) -> None:
         self.device = torch.device(device)
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
+        self._source, self._eroded, self._filtered = self._buffers((0, 0))
+        self._program = GraphedProgram(self._run, self.device, name="depth filter", lane="depth filter")
 
     def __call__(self, depth: Tensor) -> Tensor:
         """A new tensor; enqueued on torch's current stream."""
-        eroded, filtered = torch.empty_like(depth), torch.empty_like(depth)
-        source, middle, target = (wp.from_torch(t) for t in (depth, eroded, filtered))
-        launch(
-            kernels.erode_depth,
-            tuple(depth.shape),
-            [source, self.min_depth, self.max_depth, middle],
-            device=self.device,
-        )
-        launch(kernels.bilateral_depth, tuple(depth.shape), [middle, target], device=self.device)
-        return filtered
+        if depth.shape != self._source.shape:
+            self._source, self._eroded, self._filtered = self._buffers((depth.shape[0], depth.shape[1]))
+        self._source.copy_(depth)
+        self._program(depth.shape)
+        return self._filtered.clone()
+
+    def _buffers(self, size: tuple[int, int]) -> list[Tensor]:
+        return [torch.zeros(size, device=self.device) for _ in range(3)]
+
+    def _run(self) -> None:
+        size = tuple(self._source.shape)
+        source, eroded, filtered = (wp.from_torch(t) for t in (self._source, self._eroded, self._filtered))
+        launch(kernels.erode_depth, size, [source, self.min_depth, self.max_depth, eroded], device=self.device)
+        launch(kernels.bilateral_depth, size, [eroded, filtered], device=self.device)

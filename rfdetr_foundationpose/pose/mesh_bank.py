@@ -11,7 +11,7 @@ import warp as wp
 from numpy.typing import NDArray
 
 from . import warp_setup
-from .warp_kernels import BankData
+from .render_kernels import BankData
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class MeshBank:
 
         self._points = [put(m.vertices.astype(np.float32), wp.vec3f) for m in meshes]
         self._indices = [put(m.faces.astype(np.int32).reshape(-1), wp.int32) for m in meshes]
-        self._meshes = [wp.Mesh(points=p, indices=i) for p, i in zip(self._points, self._indices, strict=True)]
+        # Built once, asked millions of times: the slow constructor's trees are the quick ones to walk.
+        self._meshes = [
+            wp.Mesh(points=p, indices=i, bvh_constructor="sah")
+            for p, i in zip(self._points, self._indices, strict=True)
+        ]
         self.centers = np.stack([(m.vertices.min(0) + m.vertices.max(0)) / 2 for m in meshes]).astype(np.float32)
         self.radii = np.array(
             [np.linalg.norm(m.vertices - c, axis=1).max() for m, c in zip(meshes, self.centers, strict=True)],

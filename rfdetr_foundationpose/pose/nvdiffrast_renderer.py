@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import warp as wp
 from torch import Tensor
 
 from .mesh import ObjectModel
 from .renderer import NEAR, Rendering
+from .warp_kernels import pack_input
+from .warp_setup import launch
 
 FAR = 100.0
 
@@ -35,6 +38,32 @@ class NvdiffrastRenderer:
         rendering = self.render(poses, model, windows, cameras, (rgb.shape[1], rgb.shape[2]))
         rgb.copy_(rendering.rgb)
         xyz.copy_(rendering.xyz)
+
+    def render_inputs(
+        self,
+        poses: Tensor,
+        model: Tensor,
+        windows: Tensor,
+        cameras: Tensor,
+        diameters: Tensor,
+        min_z: float,
+        out: Tensor,
+    ) -> None:
+        size = (out.shape[1], out.shape[2])
+        rendering = self.render(poses, model, windows, cameras, size)
+        launch(
+            pack_input,
+            (len(out), *size),
+            [
+                wp.from_torch(rendering.rgb),
+                wp.from_torch(rendering.xyz),
+                wp.from_torch(poses, dtype=wp.mat44f),
+                wp.from_torch(diameters),
+                min_z,
+                wp.from_torch(out),
+            ],
+            device=self.device,
+        )
 
     def render(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]

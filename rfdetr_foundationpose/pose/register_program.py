@@ -78,6 +78,7 @@ class RegisterProgram:
     def run(self, frame: PoseFrame, index: int, translation: Tensor, kept: Sequence[int]) -> tuple[Tensor, Ranking]:
         """Row (24,) as of TrackProgram.result for object ``index``, and the ranking. translation: (3,) first guess, m."""
         rotations = self.rotations[index]
+        image = (frame.rgb, frame.depth, frame.camera)
         total = len(rotations)
         full, preview = self._views(kept[0]), self._previews(total)
         preview.poses[:total, :3, :3] = rotations
@@ -93,8 +94,7 @@ class RegisterProgram:
             if i > 0 and n < kept[i - 1]:
                 full.keep(self._best(full, kept[i - 1], n, frame))
             first = i == 0
-            full.look(n, frame.rgb, frame.depth, frame.camera, "refiner", shared=first)
-            trans, rot = self._refiner(*full.pairs(n, "refiner", shared=first))
+            trans, rot = self._refiner(*full.pairs(n, *image, "refiner", shared=first))
             full.update(n, trans, rot)
 
         n = kept[-1]
@@ -102,8 +102,7 @@ class RegisterProgram:
         order = scores.argsort(descending=True)
         full.keep(order)
         ranking = Ranking(scores[order], full.poses[:n].clone())
-        full.look(1, frame.rgb, frame.depth, frame.camera, "refiner")
-        row = torch.cat([full.poses[0].flatten(), full.delta[0], full.agree(1)[0]])
+        row = torch.cat([full.poses[0].flatten(), full.delta[0], full.agree(1, *image)[0]])
         return row, ranking
 
     def _best(self, views: ViewSet, count: int, wanted: int, frame: PoseFrame) -> Tensor:
@@ -115,23 +114,22 @@ class RegisterProgram:
         return self._agreement(preview, count, frame).topk(wanted).indices
 
     def _score(self, views: ViewSet, n: int, frame: PoseFrame) -> Tensor:
-        views.look(n, frame.rgb, frame.depth, frame.camera, "scorer")
-        (scores,) = self._scorer(*views.pairs(n, "scorer"))
+        (scores,) = self._scorer(*views.pairs(n, frame.rgb, frame.depth, frame.camera, "scorer"))
         return scores.reshape(n).clone()
 
     @staticmethod
     def _agreement(views: ViewSet, n: int, frame: PoseFrame) -> Tensor:
         """(n,) share of the model's pixels that agree in depth and colour, less those seen through."""
-        views.look(n, frame.rgb, frame.depth, frame.camera, "refiner")
-        model, agree, _, violated, residual, color = views.agree(n).unbind(1)
+        counts = views.agree(n, frame.rgb, frame.depth, frame.camera)
+        model, agree, _, violated, residual, color = counts.unbind(1)
         return (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
 
     def _views(self, capacity: int) -> ViewSet:
         if self._full is None or self._full.capacity < capacity:
-            self._full = ViewSet(self._renderer, capacity, self.device, dtype=self._refiner.dtype)
+            self._full = ViewSet(self._renderer, capacity, self.device, dtype=self._refiner.dtype, compared=1)
         return self._full
 
     def _previews(self, capacity: int) -> ViewSet:
         if self._preview is None or self._preview.capacity < capacity:
-            self._preview = ViewSet(self._renderer, capacity, self.device, PREVIEW_SIZE)
+            self._preview = ViewSet(self._renderer, capacity, self.device, PREVIEW_SIZE, paired=False)
         return self._preview

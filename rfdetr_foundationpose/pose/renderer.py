@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from . import warp_kernels as kernels
+from . import render_kernels as kernels
 from .mesh import ObjectModel
 from .mesh_bank import MeshBank
 from .warp_setup import launch
@@ -45,6 +45,21 @@ class Renderer(Protocol):
     ) -> None:
         """Colour and xyz into (N, R, C, 3) float32 buffers."""
 
+    def render_inputs(
+        self,
+        poses: Tensor,
+        model: Tensor,
+        windows: Tensor,
+        cameras: Tensor,
+        diameters: Tensor,
+        min_z: float,
+        out: Tensor,
+    ) -> None:
+        """Network inputs into out (N, R, C, 6) float32 or float16: colour, then xyz relative to the pose in mesh radii.
+
+        diameters: (N,) m. min_z: points nearer than this count as none.
+        """
+
     def render(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
     ) -> Rendering:
@@ -66,6 +81,23 @@ class WarpRenderer:
     ) -> None:
         self._launch(poses, model, windows, cameras, rgb, xyz, rgb[:0])
 
+    def render_inputs(
+        self,
+        poses: Tensor,
+        model: Tensor,
+        windows: Tensor,
+        cameras: Tensor,
+        diameters: Tensor,
+        min_z: float,
+        out: Tensor,
+    ) -> None:
+        launch(
+            kernels.render_inputs,
+            kernels.tiles(*out.shape[:3]),
+            [*self._scene(poses, model, windows, cameras), wp.from_torch(diameters), min_z, wp.from_torch(out)],
+            device=self.device,
+        )
+
     def render(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
     ) -> Rendering:
@@ -79,17 +111,17 @@ class WarpRenderer:
     ) -> None:
         launch(
             kernels.render_views,
-            tuple(rgb.shape[:3]),
-            [
-                self.bank.data,
-                wp.from_torch(model),
-                wp.from_torch(poses, dtype=wp.mat44f),
-                wp.from_torch(windows, dtype=wp.vec4f),
-                wp.from_torch(cameras, dtype=wp.vec4f),
-                NEAR,
-                wp.from_torch(rgb),
-                wp.from_torch(xyz),
-                wp.from_torch(normal),
-            ],
+            kernels.tiles(*rgb.shape[:3]),
+            [*self._scene(poses, model, windows, cameras), *(wp.from_torch(image) for image in (rgb, xyz, normal))],
             device=self.device,
         )
+
+    def _scene(self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor) -> list[object]:
+        return [
+            self.bank.data,
+            wp.from_torch(model),
+            wp.from_torch(poses, dtype=wp.mat44f),
+            wp.from_torch(windows, dtype=wp.vec4f),
+            wp.from_torch(cameras, dtype=wp.vec4f),
+            NEAR,
+        ]

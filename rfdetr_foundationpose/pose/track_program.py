@@ -42,6 +42,7 @@ class TrackProgram:
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
         self.depth = torch.zeros(*size, device=device)
         self.camera = torch.ones(1, 4, device=device)
+        self._camera = self.camera
         pinned = device.type == "cuda"
         self._host_start = torch.zeros(k, START_COLUMNS, pin_memory=pinned)
         self._host_start[:, :16] = torch.eye(4).flatten()
@@ -65,9 +66,11 @@ class TrackProgram:
         with torch.inference_mode():
             self.rgb.copy_(rgb)
             self.depth.copy_(depth)
-            self.camera.copy_(camera)
+            if camera is not self._camera:
+                self.camera.copy_(camera)
+                self._camera = camera
             # The read-back below ends after this copy, so the pinned rows are free again by the next call.
-            self._host_start.copy_(torch.from_numpy(start))
+            self._host_start.numpy()[:] = start
             self.start.copy_(self._host_start, non_blocking=True)
             self._host_result.copy_(self.graph(), non_blocking=True)
             if self._host_result.is_pinned():
@@ -81,11 +84,9 @@ class TrackProgram:
         views.model.copy_(self.start[:, 16])
         views.diameters.copy_(self.start[:, 17])
         for _ in range(self.iterations):
-            views.look(k, self.rgb, self.depth, self.camera, "refiner")
-            trans, rot = self._refiner(*views.pairs(k, "refiner"))
+            trans, rot = self._refiner(*views.pairs(k, self.rgb, self.depth, self.camera, "refiner"))
             views.update(k, trans, rot)
-        views.look(k, self.rgb, self.depth, self.camera, "refiner")
         self.result[:, :16] = views.poses.view(k, 16)
         self.result[:, 16:18] = views.delta
-        self.result[:, 18:] = views.agree(k)
+        self.result[:, 18:] = views.agree(k, self.rgb, self.depth, self.camera)
         return self.result

@@ -21,6 +21,7 @@ class ViewSet:
     """Buffers for up to ``capacity`` hypotheses; methods work on the first ``n``, in place, without waiting.
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
+    compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
     """
 
     def __init__(
@@ -30,6 +31,9 @@ class ViewSet:
         device: torch.device | str,
         size: int = CROP_SIZE,
         dtype: torch.dtype = torch.float32,
+        *,
+        compared: int | None = None,
+        paired: bool = True,
     ) -> None:
         self.renderer = renderer
         self.capacity = capacity
@@ -42,64 +46,69 @@ class ViewSet:
         self.counts = torch.zeros(capacity, len(AGREEMENT), device=self.device)
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
-        shape = (capacity, size, size)
-        self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (
-            torch.zeros(*shape, 3, device=self.device) for _ in range(4)
-        )
+        shape = (capacity if compared is None else compared, size, size, 3)
+        self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
         # Written in the runner's own FP16, its conversion costs nothing.
         packed = torch.float16 if dtype == torch.float16 else torch.float32
-        self._in_r, self._in_o = (torch.zeros(*shape, 6, dtype=packed, device=self.device) for _ in range(2))
+        shape = (capacity if paired else 0, size, size, 6)
+        self._in_r, self._in_o = (torch.zeros(shape, dtype=packed, device=self.device) for _ in range(2))
 
-    def look(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False) -> None:
-        """Crop and render the first n hypotheses. rgb (H, W, 3) uint8, depth (H, W) filtered, camera (1, 4).
+    def pairs(
+        self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Network inputs (n, 6, R, R) rendered and (n or 1, 6, R, R) observed of the first n hypotheses.
 
+        rgb (H, W, 3) uint8, depth (H, W) filtered, camera (1, 4). Channels-last views of buffers that the next call fills.
         shared: all hypotheses have one translation and one object, so that one observed crop serves them all.
         """
         observed = 1 if shared else n
-        crop = (self.size, self.size)
+        self._windows(n, camera, role)
         self._launch(
-            kernels.crop_windows,
-            n,
-            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
-            wp.from_torch(self.diameters[:n]),
-            wp.from_torch(camera, dtype=wp.vec4f),
-            CROP_RATIO[role],
-            float(self.size),
-            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
-            wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
+            kernels.crop_inputs,
+            (observed, self.size, self.size),
+            *self._observed(observed, rgb, depth, camera),
+            wp.from_torch(self.poses[:observed], dtype=wp.mat44f),
+            wp.from_torch(self.diameters[:observed]),
+            MIN_Z[role],
+            wp.from_torch(self._in_o[:observed]),
         )
+        self.renderer.render_inputs(
+            self.poses[:n],
+            self.model[:n],
+            self._window_rendered[:n],
+            camera,
+            self.diameters[:n],
+            MIN_Z[role],
+            self._in_r[:n],
+        )
+        return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
+
+    def agree(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
+        """Counts (n, 6) of how the rendered first n hypotheses agree with what was observed; images as for ``pairs``."""
+        self._windows(n, camera, "refiner")
         self._launch(
             kernels.crop_observed,
-            (observed, *crop),
-            wp.from_torch(rgb),
-            wp.from_torch(depth),
-            wp.from_torch(camera, dtype=wp.vec4f),
-            wp.from_torch(self._window_observed[:observed], dtype=wp.vec4f),
-            wp.from_torch(self._rgb_o[:observed]),
-            wp.from_torch(self._xyz_o[:observed]),
+            (n, self.size, self.size),
+            *self._observed(n, rgb, depth, camera),
+            wp.from_torch(self._rgb_o[:n]),
+            wp.from_torch(self._xyz_o[:n]),
         )
         self.renderer.render_into(
             self.poses[:n], self.model[:n], self._window_rendered[:n], camera, self._rgb_r[:n], self._xyz_r[:n]
         )
-
-    def pairs(self, n: int, role: str, *, shared: bool = False) -> tuple[Tensor, Tensor]:
-        """Network inputs (n, 6, R, R) and (n or 1, 6, R, R) of what ``look`` saw; channels-last views of the buffers."""
-        observed = 1 if shared else n
-        for count, rgb, xyz, out in (
-            (n, self._rgb_r, self._xyz_r, self._in_r),
-            (observed, self._rgb_o, self._xyz_o, self._in_o),
-        ):
-            self._launch(
-                kernels.pack_input,
-                (count, self.size, self.size),
-                wp.from_torch(rgb[:count]),
-                wp.from_torch(xyz[:count]),
-                wp.from_torch(self.poses[:count], dtype=wp.mat44f),
-                wp.from_torch(self.diameters[:count]),
-                MIN_Z[role],
-                wp.from_torch(out[:count]),
-            )
-        return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
+        self.counts[:n].zero_()
+        self._launch(
+            kernels.agreement,
+            (n, self.size, kernels.AGREEMENT_LANES),
+            wp.from_torch(self._rgb_r[:n]),
+            wp.from_torch(self._xyz_r[:n]),
+            wp.from_torch(self._rgb_o[:n]),
+            wp.from_torch(self._xyz_o[:n]),
+            wp.from_torch(self.diameters[:n]),
+            MIN_TOLERANCE,
+            wp.from_torch(self.counts[:n]),
+        )
+        return self.counts[:n]
 
     def update(self, n: int, trans: Tensor, rot: Tensor) -> None:
         """Apply the refiner's outputs (n, 3) float32 to the first n poses; ``delta`` keeps the sizes of the steps."""
@@ -114,26 +123,31 @@ class ViewSet:
             wp.from_torch(self.delta[:n], dtype=wp.vec2f),
         )
 
-    def agree(self, n: int) -> Tensor:
-        """Counts (n, 6) of how the rendered model agrees with what was observed, over what ``look`` saw (not shared)."""
-        self.counts[:n].zero_()
-        self._launch(
-            kernels.agreement,
-            (n, self.size, self.size),
-            wp.from_torch(self._rgb_r[:n]),
-            wp.from_torch(self._xyz_r[:n]),
-            wp.from_torch(self._rgb_o[:n]),
-            wp.from_torch(self._xyz_o[:n]),
-            wp.from_torch(self.diameters[:n]),
-            MIN_TOLERANCE,
-            wp.from_torch(self.counts[:n]),
-        )
-        return self.counts[:n]
-
     def keep(self, order: Tensor) -> None:
         """Move the hypotheses at ``order`` (m,) to the front."""
         self.poses[: len(order)] = self.poses[order]
         self.delta[: len(order)] = self.delta[order]
+
+    def _windows(self, n: int, camera: Tensor, role: str) -> None:
+        self._launch(
+            kernels.crop_windows,
+            n,
+            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
+            wp.from_torch(self.diameters[:n]),
+            wp.from_torch(camera, dtype=wp.vec4f),
+            CROP_RATIO[role],
+            float(self.size),
+            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
+            wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
+        )
+
+    def _observed(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> list[wp.array]:
+        return [
+            wp.from_torch(rgb),
+            wp.from_torch(depth),
+            wp.from_torch(camera, dtype=wp.vec4f),
+            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
+        ]
 
     def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, ...], *inputs: object) -> None:
         launch(kernel, dim, list(inputs), device=self.device)

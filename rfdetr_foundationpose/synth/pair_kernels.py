@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warp as wp
 
-from ..pose.warp_kernels import (
+from ..pose.render_kernels import (
     BankData,
     back_project,
     bank_color,
     bank_normal,
-    observed_coordinate,
     rotation_of,
     translation_of,
 )
+from ..pose.warp_kernels import observed_coordinate
 
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import warp as wp
 from torch import Tensor
 
+from ..pose import render_kernels
 from ..pose import warp_kernels as kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
@@ -265,8 +266,8 @@ class PairSampler:
             device=self.device,
         )
         launch(
-            kernels.render_views,
-            (n, r, r),
+            render_kernels.render_views,
+            render_kernels.tiles(n, r, r),
             [
                 self.bank.data,
                 wp.from_torch(mesh_index),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from ..pose.warp_kernels import (
+from ..pose.render_kernels import (
     BankData,
     back_project,
     bank_color,
