@@ -25,6 +25,7 @@ from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
 from .coco_source import CocoSource, DatasetError
+from .detector_backbone import NarrowBackbone
 from .detector_data import DetectorBatch, ScenePool, Source
 from .detector_eval import evaluate
 from .detector_heads import TokenHeads
@@ -90,13 +91,12 @@ class Trainer:
         self.network.transformer.enable_cuda_graph_capture()  # type: ignore[union-attr,operator]
         self.average = self._make(settings.groups).to(self.device).eval().requires_grad_(False)
         self.heads = TokenHeads(int(self.network.transformer.d_model), len(self.names)).to(self.device)  # type: ignore[union-attr,arg-type]
-        self._features: list[Tensor] = []
-        self.network.backbone[0].projector.register_forward_hook(  # type: ignore[union-attr,index]
-            lambda module, inputs, output: self._features.append(output[0])
-        )
         if settings.start is not None:
             self._start_from(settings.start)
         self.average.load_state_dict(self.network.state_dict())
+        first: nn.Module = self.network.backbone[0]  # type: ignore[union-attr,index,assignment]
+        self.backbone = NarrowBackbone(first, torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        first.forward = self.backbone  # type: ignore[method-assign]
         self.optimizer = torch.optim.AdamW(
             _parameter_groups([self.network, self.heads]),
             lr=settings.learning_rate,
@@ -152,12 +152,23 @@ class Trainer:
 
     def losses(self, batch: DetectorBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimized, and its parts."""
-        self._features.clear()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.dtype == torch.bfloat16):
             outputs = self.network(_nested(batch.image))
-            tokens = self.heads(self._features[0], batch)
+            tokens = self.heads(self.backbone.narrow, batch)
         losses = detection_loss(outputs, batch.targets, self.settings.groups) | {"tokens": tokens}
         return losses["class"] + losses["l1"] + losses["giou"] + tokens, losses
+
+    def compile(self, batch: DetectorBatch) -> None:
+        """Compile the backbone, trying it on a batch; where that fails, say why and go on without."""
+        self.backbone.compile()
+        try:
+            self.losses(batch)[0].backward()
+        except Exception as error:
+            reason = "\n".join(str(error).strip().splitlines()[:5])
+            self.progress(f"training without --compile: {type(error).__name__}: {reason}")
+            self.backbone.run_eagerly()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def draw(self, pool: ScenePool) -> DetectorBatch:
         return pool.draw(self.settings.batch, self.size, self._mean, self._std)
@@ -218,6 +229,7 @@ def train(
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     device = torch.device(settings.device)
     if settings.dataset is not None:
         source: Source = CocoSource(settings.dataset / "train", device, settings.scene_size, settings.seed)
@@ -233,10 +245,10 @@ def train(
         # A resumed run sees new scenes.
         source = SceneSampler(objects, device, settings.scene_size, settings.seed * 1000 + trainer.step)
     pool = ScenePool(source, settings.pool, seed=settings.seed + trainer.step)
-    if settings.compile:
-        trainer.network.compile()
     first = min(settings.pool, max(settings.batch * 4, 512))
     seconds = _fill(pool, first, trainer.device)
+    if settings.compile:
+        trainer.compile(trainer.draw(pool))
     progress(f"ready after {time.monotonic() - begin:.0f} s; {first / seconds:.0f} scenes/s rendered")
 
     started, before = time.monotonic(), trainer.spent
