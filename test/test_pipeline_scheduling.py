@@ -47,7 +47,7 @@ class World:
 
 
 class ScriptedDetector:
-    source, rung, weights = "mask-topic", "", "none"
+    source, rung, weights, degraded = "mask-topic", "", "none", ()
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +28,8 @@ class DetectionReport:
 
 
 class Detector(Protocol):
-    """source: "rf-detr" or "mask-topic". rung: how the network really runs. weights: what is loaded, for people."""
+    """source: "rf-detr" or "mask-topic". rung: how the network really runs. weights: what is loaded, for people.
+    degraded: why it does not run as it was asked to; empty when it does."""
 
     @property
     def source(self) -> str: ...
@@ -38,6 +39,9 @@ class Detector(Protocol):
 
     @property
     def weights(self) -> str: ...
+
+    @property
+    def degraded(self) -> Sequence[str]: ...
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         """Run the real path at this image size."""

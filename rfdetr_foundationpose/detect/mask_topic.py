@@ -27,6 +27,7 @@ class MaskTopicDetector:
     source = "mask-topic"
     rung = ""
     weights = "none (masks of the recording)"
+    degraded: Sequence[str] = ()
 
     def __init__(self, specs: Sequence[ObjectSpec], device: torch.device) -> None:
         self._names = {name: s.name for s in specs for name in s.instance_names}

@@ -22,7 +22,7 @@ from .masks import box_depths, box_mask, depth_mask, instance_masks
 
 
 class RfDetrDetector:
-    """Runs a loaded RF-DETR at a rung of the ladder; see rungs.RUNGS.
+    """Runs a loaded RF-DETR at a rung of the ladder; see rungs.build.
 
     half_on_cpu: see rungs.build. Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
     """
@@ -62,9 +62,14 @@ class RfDetrDetector:
     @property
     def rung(self) -> str:
         """The rung that runs; "traced" instead of "cuda_graph" when the capture failed."""
-        if self._network.graph and self._hot_path.degraded:
+        if self._network.rung == "cuda_graph" and self._hot_path.degraded:
             return "traced"
         return self._network.rung
+
+    @property
+    def degraded(self) -> list[str]:
+        """Why it does not run as it was asked to; a failed capture is known after ``warm_up``."""
+        return [reason for reason in (self._network.degraded, self._hot_path.degraded) if reason]
 
     @property
     def dtype(self) -> torch.dtype:

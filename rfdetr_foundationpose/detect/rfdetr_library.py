@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,25 +96,17 @@ def truncate_encoder(net: nn.Module) -> int:
     return last
 
 
-def optimize(
-    model: Any, *, compile: bool, dtype: torch.dtype, backend: str = "torchscript", log: Callable[[str], None] = print
-) -> None:
+def optimize(model: Any, *, compile: bool, dtype: torch.dtype) -> None:
     """Put a model into its fast inference form, by whichever name the installed rfdetr has for it.
 
     rfdetr up to 1.10 calls it ``optimize_for_inference``, from 1.9 on ``inference``; both set export mode, cast, and
-    with ``compile`` trace ("torchscript") or torch.compile ("inductor", from 1.11) at batch 1 and the model's size.
-    Raises DetectorError when neither exists or the version lacks the backend.
+    with ``compile`` trace at batch 1 and the model's size. Raises DetectorError when neither exists.
     """
     call = getattr(model, "inference", None) or getattr(model, "optimize_for_inference", None)
     if call is None:
         raise DetectorError("this rfdetr has neither inference() nor optimize_for_inference(); use rfdetr >= 1.2")
-    arguments: dict[str, Any] = {"compile": compile, "batch_size": 1, "dtype": dtype}
-    if "compile_backend" in inspect.signature(call).parameters:
-        arguments["compile_backend"] = backend
-    elif compile and backend != "torchscript":
-        raise DetectorError(f"compile backend {backend!r} needs rfdetr >= 1.11; this one only traces")
     with quiet():
-        call(**arguments)
+        call(compile=compile, batch_size=1, dtype=dtype)
 
 
 def published_file(variant: str) -> tuple[Path, str]:

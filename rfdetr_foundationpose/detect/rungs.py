@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import rfdetr_library as library
+from .precision import keep_float32
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
@@ -17,63 +18,127 @@ if TYPE_CHECKING:
 # reference: rfdetr's own predict(). The others run our hot path around the network.
 RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph")
 
+# What is tried when a rung does not work, per device type.
+NEXT = {
+    "cuda": {
+        "tensorrt": "cuda_graph",
+        "onnxruntime": "cuda_graph",
+        "compile": "cuda_graph",
+        "cuda_graph": "half",
+        "traced": "half",
+    },
+    "cpu": {
+        "tensorrt": "eager",
+        "onnxruntime": "eager",
+        "cuda_graph": "traced",
+        "compile": "eager",
+        "traced": "eager",
+        "half": "eager",
+    },
+}
+_LONGEST_REASON = 400
+
 
 @dataclass(frozen=True)
 class Network:
     """forward: (1, 3, R, R) normalized image in ``dtype`` -> (boxes (1, Q, 4) cxcywh in [0, 1], logits (1, Q, C + 1)),
     for segmentation variants also mask logits (1, Q, R/4, R/4).
 
-    rung: what really runs. graph: the whole hot path around it is captured in a CUDA graph.
+    rung: what really runs. graph: the whole hot path around it is captured in a CUDA graph. degraded: why it is not the
+    rung that was asked for; empty when it is.
     """
 
     forward: Callable[[Tensor], tuple[Tensor, ...]]
     dtype: torch.dtype
     rung: str
     graph: bool
-
-
-def choose(rung: str, device: torch.device, log: Callable[[str], None]) -> str:
-    """The rung that can run for the one that was asked for; a change is said."""
-    if rung == "auto":
-        # On a CPU tracing takes seconds and gains nothing, FP16 is slower, and BF16, where it is faster, rounds
-        # normalized boxes to steps of several pixels.
-        return "cuda_graph" if device.type == "cuda" else "eager"
-    if rung in ("tensorrt", "onnxruntime"):
-        instead = "cuda_graph" if device.type == "cuda" else "eager"
-        log(f"detector: rung {rung} is not offered for RF-DETR, running {instead}")
-        return instead
-    if device.type != "cuda" and rung in ("half", "cuda_graph"):
-        instead = {"half": "eager", "cuda_graph": "traced"}[rung]
-        log(f"detector: rung {rung} needs a CUDA device, running {instead} in FP32 on the {device.type}")
-        return instead
-    return rung
+    degraded: str = ""
 
 
 def build(
     model: RFDETR, rung: str, device: torch.device, log: Callable[[str], None], *, half_on_cpu: bool = False
 ) -> Network:
-    """The network of a model at a rung of RUNGS, or one below it when building fails, which is said.
+    """The network of a model at a rung of config.RUNGS, or at the next one of NEXT that works here, which is said.
 
-    Half precision is used from "half" upward on CUDA; everything is FP32 on the CPU, unless ``half_on_cpu`` asks for
-    FP16 there too: slow, but it shows what FP16 does to the numbers.
+    From "half" upward the image encoder is FP16 on CUDA, and what follows it FP32 (see keep_float32); everything is
+    FP32 on the CPU, unless ``half_on_cpu`` asks for FP16 there too: slow, but it shows what FP16 does to the numbers.
+    Raises what building the last rung raised.
     """
-    rung = rung if half_on_cpu and rung == "half" else choose(rung, device, log)
-    half = rung not in ("reference", "eager") and (device.type == "cuda" or half_on_cpu)
-    dtype = torch.float16 if half else torch.float32
-    compiled = rung in ("traced", "compile", "cuda_graph")
-    if device.type == "cuda":
+    cuda = device.type == "cuda"
+    if rung == "auto":
+        # On a CPU tracing takes seconds and gains nothing, FP16 is slower, and BF16, where it is faster, rounds
+        # features so coarsely that other proposals are looked at.
+        rung = "cuda_graph" if cuda else "eager"
+    if cuda:
         _keep_constants_on_device(model, device)
-    if rung != "reference":
-        backend = "inductor" if rung == "compile" else "torchscript"
-        try:
-            library.optimize(model, compile=compiled, dtype=dtype, backend=backend)
-        except Exception as error:
-            if not compiled:
-                raise
-            log(f"detector: rung {rung} failed ({str(error).splitlines()[0]}), running half or eager instead")
-            return build(model, "half" if device.type == "cuda" else "eager", device, log)
-    forward: Any = model.model.inference_model if rung != "reference" else _reference_forward(model)
-    return Network(forward, dtype, rung, rung == "cuda_graph")
+    reasons: list[str] = []
+    while True:
+        following = NEXT["cuda" if cuda else "cpu"].get(rung)
+        reason = _unfit(rung, device, half_on_cpu)
+        if not reason:
+            half = rung not in ("reference", "eager") and (cuda or half_on_cpu)
+            dtype = torch.float16 if half else torch.float32
+            try:
+                forward = _forward(model, rung, dtype, device)
+            except Exception as error:  # tracers and compilers raise whatever their parts raised
+                if following is None:
+                    raise
+                reason = explain(error)
+            else:
+                graph = cuda and rung in ("cuda_graph", "compile")
+                return Network(forward, dtype, rung, graph, "; ".join(reasons))
+        reasons.append(f"detector: rung {rung} {reason}")
+        log(f"{reasons[-1]}; running {following} instead")
+        assert following is not None
+        rung = following
+
+
+def explain(error: BaseException) -> str:
+    """The reason in an error's text, on one line: torch.compile names its backend first, what that raised next, and
+    ends with advice for developers."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    advice = ("Set TORCHDYNAMO_VERBOSE", "Set TORCH_LOGS", "You can suppress", "The above exception", "from user code")
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(advice):
+            break
+        if line:
+            kept.append(line)
+            if not line.endswith(":") and len(kept) > 1:
+                break
+        elif kept and not kept[-1].endswith(":"):
+            break
+    text = " ".join(kept) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def _unfit(rung: str, device: torch.device, half_on_cpu: bool) -> str:
+    """Why a rung cannot run on a device, before it is tried."""
+    if rung in ("tensorrt", "onnxruntime"):
+        return "is not offered for RF-DETR"
+    if device.type != "cuda" and (rung == "cuda_graph" or (rung == "half" and not half_on_cpu)):
+        return f"needs a CUDA device, this is {device.type}"
+    return ""
+
+
+def _forward(
+    model: RFDETR, rung: str, dtype: torch.dtype, device: torch.device
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    if rung == "reference":
+        return _reference_forward(model)
+    if dtype != torch.float32:
+        keep_float32(library.network(model))
+    library.optimize(model, compile=rung in ("traced", "cuda_graph"), dtype=dtype)
+    forward: Any = model.model.inference_model
+    if rung != "compile":
+        return forward  # type: ignore[no-any-return]
+    # Our own call instead of rfdetr's: that one records CUDA graphs of its own, which belong to the thread that made
+    # them, while the node warms up in one thread and works in another; our graph holds the whole hot path.
+    compiled = torch.compile(forward, dynamic=False)
+    size = model.model.resolution
+    with torch.inference_mode():  # as later: otherwise the first frame would compile once more
+        compiled(torch.zeros((1, 3, size, size), dtype=dtype, device=device))
+    return compiled  # type: ignore[no-any-return]
 
 
 def _reference_forward(model: RFDETR) -> Callable[[Tensor], tuple[Tensor, ...]]:

@@ -29,7 +29,4 @@ def build_pipeline(
     geometry = {
         m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter) for m in estimator.objects
     }
-    degraded = []
-    if config.detector.rung not in ("auto", detector.rung):
-        degraded.append(f"detector runs {detector.rung} although {config.detector.rung} was asked for")
-    return cls(detector, estimator, specs, geometry, config, device, background=background, degraded=degraded, log=log)
+    return cls(detector, estimator, specs, geometry, config, device, background=background, log=log)

@@ -54,7 +54,6 @@ class Pipeline:
         *,
         background: bool = True,
         overlap: bool = True,
-        degraded: Sequence[str] = (),
         log: Callable[[str], None] = print,
     ) -> None:
         missing = [s.name for s in specs if s.name not in geometry]
@@ -68,7 +67,6 @@ class Pipeline:
         self._specs = list(specs)
         self._geometry = dict(geometry)
         self._background = background
-        self._degraded = list(degraded)
         self._log = log
         self._upload = Uploader(self.device)
         beside = overlap and self.device.type == "cuda"
@@ -139,7 +137,7 @@ class Pipeline:
             counters=dict(self._counters) | self._captures(),
             states=self._tracks.states(),
             best_below=dict(self._best_below),
-            degraded=[*self._degraded, *self._estimator.degraded],
+            degraded=[*self._detector.degraded, *self._estimator.degraded],
         )
 
     def _captures(self) -> dict[str, int]:
