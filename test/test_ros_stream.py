@@ -8,11 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ros_support import PATIENCE, ROOT, Camera, running_node, stamp_of, wait_for
 from sensor_msgs.msg import Image
+
+if TYPE_CHECKING:
+    from geometry_msgs.msg import PoseStamped
 
 # Minutes for a release, seconds for every day: SOAK_SECONDS=1800 is the full length.
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))
@@ -37,15 +44,23 @@ def process_facts(pid: int) -> dict[str, int]:
     return {"rss_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]), "files": files}
 
 
-class Metronome:
-    """How late a thread that sleeps wakes up: what a machine that is busy with other things adds to any age."""
+class Stalls:
+    """Time for which the machine kept this process and another one waiting, and when.
 
-    def __init__(self) -> None:
-        self.worst = 0.0
+    The kernel's clock of the run queue: how long a thread was ready and no core took it (zero where it keeps none).
+    And how late a thread that sleeps wakes up, which also shows a machine that stands still as a whole.
+    """
+
+    NOTABLE = 0.002
+
+    def __init__(self, pid: int) -> None:
+        self.worst_wake = 0.0
+        self._pids = (os.getpid(), pid)
+        self._seen: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Metronome:
+    def __enter__(self) -> Stalls:
         self._thread.start()
         return self
 
@@ -54,10 +69,28 @@ class Metronome:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            begin = time.monotonic()
-            time.sleep(0.005)
-            self.worst = max(self.worst, time.monotonic() - begin - 0.005)
+        own = str(threading.get_native_id())
+        clocks = [t / "schedstat" for pid in self._pids for t in Path(f"/proc/{pid}/task").iterdir() if t.name != own]
+        with ExitStack() as stack:
+            files = [stack.enter_context(c.open("rb", buffering=0)) for c in clocks if c.is_file()]
+            waited = self._waited(files)
+            while not self._stop.is_set():
+                begin = time.monotonic()
+                time.sleep(0.005)
+                late = time.monotonic() - begin - 0.005
+                self.worst_wake = max(self.worst_wake, late)
+                before, waited = waited, self._waited(files)
+                stalls = [s for s in (late, (waited - before) / 1e9) if s > self.NOTABLE]
+                if stalls:
+                    self._seen.append((time.time(), sum(stalls)))
+
+    @staticmethod
+    def _waited(files: Sequence[FileIO]) -> int:
+        return sum(int(os.pread(f.fileno(), 80, 0).split()[1]) for f in files)
+
+    def within(self, begin: float, end: float) -> float:
+        """Seconds of stalls that ended between two times of ``time.time``."""
+        return sum(s for at, s in self._seen if begin <= at <= end)
 
 
 def settled(graph) -> dict[str, str]:
@@ -66,42 +99,84 @@ def settled(graph) -> dict[str, str]:
     return graph.fresh_values()
 
 
+PERIOD, PROCESSING = 1 / 30, 0.1
+# The contract: the newest frame is at most a period old when its turn comes.
+AGE_LIMIT = PERIOD + PROCESSING + 0.02
+
+
+def play(camera: Camera, frames: int) -> list[int]:
+    """Frames at the full rate; returns their stamps."""
+    begin, stamps = time.monotonic(), []
+    for i in range(frames):
+        stamps.append(camera.publish())
+        time.sleep(max(begin + (i + 1) * PERIOD - time.monotonic(), 0))
+    return stamps
+
+
+def check_ages(poses: list[tuple[PoseStamped, float]], stalls: Stalls) -> None:
+    """No pose is older than the limit, but for what the machine held its own frame up."""
+    told, failed = [], []
+    for pose, received in poses:
+        born = stamp_of(pose) / 1e9
+        held = min(stalls.within(born, received), 3 * stalls.worst_wake + 0.05)
+        told.append((received - born, held))
+        if received - born > AGE_LIMIT + held:
+            failed.append(told[-1])
+    ages, excused = sorted(a for a, _ in told), sum(a > AGE_LIMIT for a, _ in told) - len(failed)
+    print(
+        f"{len(ages)} poses: age p50 {statistics.median(ages) * 1e3:.1f} ms, p95 {ages[int(0.95 * len(ages))] * 1e3:.1f} ms, "
+        f"max {ages[-1] * 1e3:.1f} ms, limit {AGE_LIMIT * 1e3:.0f} ms; {excused} later by no more than the machine held them up; "
+        f"held up p50 {statistics.median(h for _, h in told) * 1e3:.1f} ms, max {max(h for _, h in told) * 1e3:.1f} ms"
+    )
+    assert statistics.median(ages) <= AGE_LIMIT
+    assert not failed, "too old (age, held up): " + ", ".join(f"{a * 1e3:.1f} {h * 1e3:.1f} ms" for a, h in failed)
+
+
 def test_the_age_of_every_pose_is_bounded_and_drops_are_counted_exactly(tmp_path):
-    period, processing = 1 / 30, 0.1
-    with running_node(tmp_path, environment={"DOUBLE_SECONDS": str(processing)}) as (node, graph):
+    with running_node(tmp_path, environment={"DOUBLE_SECONDS": str(PROCESSING)}) as (node, graph):
         camera = Camera(graph, 320, 240)
         camera.stream_until_pose()
         settled(graph)
         before = process_facts(node.pid)
         graph.poses.clear()
         first = {k: int(v) for k, v in graph.values().items() if v.isdigit()}
-        begin = time.monotonic()
-        with Metronome() as metronome:
-            for i in range(300):
-                camera.publish()
-                time.sleep(max(begin + (i + 1) * period - time.monotonic(), 0))
-        last = {k: int(v) for k, v in settled(graph).items() if v.isdigit()}
+        with Stalls(node.pid) as stalls:
+            judged = set(play(camera, 300))
+            # The camera goes on: the bound rests on a next frame that takes the place of one that waits too long.
+            play(camera, 5)
+            last = {k: int(v) for k, v in settled(graph).items() if v.isdigit()}
         after = process_facts(node.pid)
 
         processed = last["processed"] - first["processed"]
         wait_for(lambda: len(graph.poses) == processed, "all poses")
-        ages = sorted(received - stamp_of(p) / 1e9 for p, received in graph.poses)
-        limit = period + processing + 0.02
-        print(
-            f"{len(ages)} poses of {last['received'] - first['received']} pairs: age p50 {statistics.median(ages) * 1e3:.1f} ms, "
-            f"p95 {ages[int(0.95 * len(ages))] * 1e3:.1f} ms, max {ages[-1] * 1e3:.1f} ms, limit {limit * 1e3:.0f} ms, "
-            f"the machine's own delays up to {metronome.worst * 1e3:.1f} ms; {before} -> {after}"
-        )
+        stamps = [stamp_of(p) for p, _ in graph.poses]
+        print(f"{last['received'] - first['received']} pairs; {before} -> {after}")
+        check_ages([p for p in graph.poses if stamp_of(p[0]) in judged], stalls)
         assert last["received"] == last["processed"] + sum(v for k, v in last.items() if k.startswith("dropped_"))
         assert last["received"] - first["received"] > 200
         assert last["dropped_replaced"] > first.get("dropped_replaced", 0)
         assert processed > 60
-        assert statistics.median(ages) <= limit
-        # A pose passes through three processes, each of which the machine may hold up.
-        assert ages[-1] <= limit + 3 * metronome.worst + 0.05
-        assert [stamp_of(p) for p, _ in graph.poses] == sorted(stamp_of(p) for p, _ in graph.poses)
+        assert stamps == sorted(stamps)
         assert after["rss_kib"] - before["rss_kib"] < 30_000
         assert after["threads"] == before["threads"]
+
+
+def test_input_max_age_bounds_the_age_also_when_the_camera_stops(tmp_path):
+    """The last frame has no next one: it waits for the frame in work, and is dropped if that makes it too old."""
+    with running_node(tmp_path, environment={"DOUBLE_SECONDS": str(PROCESSING)}) as (node, graph):
+        camera = Camera(graph, 320, 240)
+        camera.stream_until_pose()
+        assert graph.set_parameter("input.max_age", PERIOD + 0.01).successful
+        settled(graph)
+        graph.poses.clear()
+        with Stalls(node.pid) as stalls:
+            for frames in range(5, 13):
+                play(camera, frames)
+                time.sleep(2 * PROCESSING)
+            values = settled(graph)
+        check_ages(graph.poses, stalls)
+        assert int(values["dropped_stale"]) >= 2
+        assert len(graph.poses) >= 8
 
 
 def test_a_slow_watcher_of_the_debug_image_does_not_slow_poses(tmp_path):
