@@ -34,6 +34,7 @@ HOT_PATH = {
     ],
     "accel/fold.py": ["ConvReLU.forward", "StemReLU.forward"],
     "accel/attention.py": ["PlainAttention.forward"],
+    "accel/heads.py": ["*"],
     "accel/graph.py": ["GraphedProgram.__call__", "GraphedProgram.replay"],
     "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
     "accel/tensorrt.py": ["TensorRTRunner._build.run"],

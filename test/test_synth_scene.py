@@ -206,7 +206,11 @@ def test_a_sampler_without_objects_is_refused() -> None:
 @pytest.mark.gpu
 def test_cuda_and_cpu_render_the_same_scene() -> None:
     first, second = (SceneSampler(demo_objects(), d, SIZE, 5, distractors=4, surfaces=4) for d in ("cpu", "cuda"))
-    a, b = first.sample(4), second.sample(4)
+    try:
+        a = first.sample(4)
+    except AttributeError:
+        pytest.skip("this Warp has no CPU backend (warp-clang)")
+    b = second.sample(4)
     same = a.instance == b.instance.cpu()
     assert same.float().mean() > 0.999
     assert ((a.clean_depth - b.clean_depth.cpu()).abs()[same] < 1e-3).float().mean() > 0.999

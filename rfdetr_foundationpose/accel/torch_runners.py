@@ -14,6 +14,7 @@ from .attention import plain_attention
 from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple, one_line
 from .fold import fold_batch_norm, fuse_conv_relu
 from .graph import GraphedProgram, Lane, inlining
+from .heads import SideBySideHeads
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
@@ -120,7 +121,7 @@ class GraphRunner(HalfRunner):
     """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
 
     Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel or in separate
-    ones, the stem over pixels or over blocks of pixels) the one that is fastest here is kept for each batch size.
+    ones, the stem over pixels or over blocks of pixels, heads one after the other or side by side) the one that is fastest here is kept for each batch size.
     """
 
     name = "cuda_graph"
@@ -140,13 +141,17 @@ class GraphRunner(HalfRunner):
         self._lane = lane or Lane(label, device)
         self._inputs: list[tuple[Tensor, Tensor]] = []
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
-        for name, stem in (("fused", False), ("fused with blocked stem", True)):
-            fused = FloatOutputs(fuse_conv_relu(self.body.network, stem=stem), self.dtype, CHUNK)
-            reason = _disagreement(self.body, fused, self._example((2, 2), self.dtype))
+        fused = fuse_conv_relu(self.body.network)
+        variants = {"fused": fused, "fused with blocked stem": fuse_conv_relu(self.body.network, stem=True)}
+        if hasattr(fused, "heads"):
+            variants["fused with parallel heads"] = SideBySideHeads(fused, device)
+        for name, network in variants.items():
+            body = FloatOutputs(network, self.dtype, CHUNK)
+            reason = _disagreement(self.body, body, self._example((2, 2), self.dtype))
             if reason:
-                log(f"{label}: {name} convolutions are left out: {reason}")
+                log(f"{label}: {name} is left out: {reason}")
             else:
-                self._bodies[name] = fused
+                self._bodies[name] = body
         self.chosen: dict[Key, str] = {}
 
     def _build(self, key: Key) -> Body:

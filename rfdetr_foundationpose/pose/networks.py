@@ -94,8 +94,17 @@ class RefineNet(nn.Module):
         self.trans_head = update_head(channels)
         self.rot_head = update_head(channels)
 
+    @property
+    def heads(self) -> tuple[nn.Module, nn.Module]:
+        """What turns tokens into outputs, before their mean."""
+        return self.trans_head, self.rot_head
+
+    def tokens(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        """(N, tokens, channels)."""
+        return self.pos_embed(encode_pair(self.encodeA, self.encodeAB, rendered, observed))  # type: ignore[no-any-return]
+
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.pos_embed(encode_pair(self.encodeA, self.encodeAB, rendered, observed))
+        tokens = self.tokens(rendered, observed)
         return self.trans_head(tokens).mean(dim=1), self.rot_head(tokens).mean(dim=1)
 
 

@@ -1,0 +1,33 @@
+"""Heads of a network at the same time: for few pairs, the small kernels of one head leave most of a GPU idle."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import Outputs
+
+
+class SideBySideHeads(nn.Module):
+    """A network that offers ``tokens`` and ``heads``, on CUDA: heads after the first run on a stream each, which is a
+    branch each in a captured graph."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.network = network
+        self._sides = [torch.cuda.Stream(device) for _ in range(len(network.heads) - 1)]  # type: ignore[arg-type]
+
+    def forward(self, rendered: Tensor, observed: Tensor) -> Outputs:
+        tokens = self.network.tokens(rendered, observed)  # type: ignore[operator]
+        main = torch.cuda.current_stream(tokens.device)
+        first, *others = self.network.heads  # type: ignore[misc]
+        # A side stream reuses only memory of its own, and only after it has waited for the reader of the last results.
+        found = []
+        for stream, head in zip(self._sides, others, strict=True):
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                found.append(head(tokens).mean(dim=1))
+        found.insert(0, first(tokens).mean(dim=1))
+        for stream in self._sides:
+            main.wait_stream(stream)
+        return tuple(found)
