@@ -11,6 +11,7 @@ from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.synth import train_detector
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.detector_backbone import NarrowBackbone
+from rfdetr_foundationpose.synth.detector_selection import quicken
 from rfdetr_foundationpose.synth.train_detector import MEAN, STD, Trainer
 
 NAMES = [o.name for o in demo_objects()]
@@ -88,6 +89,31 @@ def test_pass_is_one_graph():
     run = NarrowBackbone(backbone(WINDOWED), torch.bfloat16)
     found = torch._dynamo.explain(run._call)(torch.randn(2, 3, 128, 128), run._folded())
     assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
+@pytest.mark.parametrize("reparam", [True, False])
+def test_choice_of_proposals_is_that_of_rfdetr(reparam):
+    torch.manual_seed(0)
+    config = {**TINY, "group_detr": 3, "bbox_reparam": reparam}
+    transformer = library.network(library.construct("nano", "cpu", num_classes=3, **config)).transformer.train()
+    parameters = list(transformer.enc_out_bbox_embed.parameters()) + list(transformer.enc_output.parameters())
+    parameters += list(transformer.enc_output_norm.parameters()) + list(transformer.enc_out_class_embed.parameters())
+    for parameter in parameters:  # the last box layer is 0 at first, norms are the same in all groups
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    memory = torch.randn(4, 36, 64, requires_grad=True)
+    proposals = torch.rand(4, 36, 4)
+
+    def run(choose):
+        out = choose(memory, proposals, 3)
+        total = sum((o * torch.linspace(0, 1, o.numel()).view_as(o)).sum() for o in out[1:])
+        return out, torch.autograd.grad(total, [memory, *parameters])
+
+    expected, gradients = run(transformer._two_stage_group_selection)
+    quicken(transformer)
+    found, ours = run(transformer._two_stage_group_selection)
+    assert not found[0].requires_grad
+    for a, b in zip([*found, *ours], [*expected, *gradients], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_training_in_bf16_lowers_the_loss(tmp_path):

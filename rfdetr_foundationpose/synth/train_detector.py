@@ -30,6 +30,7 @@ from .detector_data import DetectorBatch, ScenePool, Source
 from .detector_eval import evaluate
 from .detector_heads import TokenHeads
 from .detector_loss import detection_loss
+from .detector_selection import quicken
 from .objects import SynthObject
 from .scene import SceneSampler
 
@@ -97,6 +98,7 @@ class Trainer:
         first: nn.Module = self.network.backbone[0]  # type: ignore[union-attr,index,assignment]
         self.backbone = NarrowBackbone(first, torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         first.forward = self.backbone  # type: ignore[method-assign]
+        quicken(self.network.transformer)
         self.optimizer = torch.optim.AdamW(
             _parameter_groups([self.network, self.heads]),
             lr=settings.learning_rate,
