@@ -9,6 +9,7 @@ from ..pose.render_kernels import (
     back_project,
     bank_color,
     bank_normal,
+    pixel_of,
     rotation_of,
     translation_of,
 )
@@ -55,9 +56,14 @@ def render_observed(
 ):
     """Per crop pixel: colour, depth, cosine of incidence, 1 where the target is seen, and the ray at depth 1.
 
-    Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
+    Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
     """
-    n, y, x = wp.tid()
+    n, tile_y, tile_x, lane = wp.tid()
+    at = pixel_of(tile_y, tile_x, lane)
+    y = at[0]
+    x = at[1]
+    if y >= out_z.shape[1] or x >= out_z.shape[2]:
+        return
     s = view_scene[n]
     w = windows[n]
     crop = float(out_z.shape[1])

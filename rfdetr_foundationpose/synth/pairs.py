@@ -283,7 +283,7 @@ class PairSampler:
         )
         launch(
             render_observed,
-            (n, r, r),
+            render_kernels.tiles(n, r, r),
             [
                 self.bank.data,
                 scenes.data,

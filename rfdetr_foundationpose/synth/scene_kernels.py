@@ -13,6 +13,7 @@ from ..pose.render_kernels import (
     back_project,
     bank_color,
     bank_normal,
+    pixel_of,
     rotation_of,
     translation_of,
 )
@@ -233,8 +234,16 @@ def render_scenes(
     visible: wp.array2d(dtype=wp.int32),
     box: wp.array3d(dtype=wp.int32),
 ):
-    """Depth, instance and incidence cosine at integer pixel centres; colour averaged over samples x samples rays."""
-    s, y, x = wp.tid()
+    """Depth, instance and incidence cosine at integer pixel centres; colour averaged over samples x samples rays.
+
+    Launched over ``tiles``.
+    """
+    s, tile_y, tile_x, lane = wp.tid()
+    at = pixel_of(tile_y, tile_x, lane)
+    y = at[0]
+    x = at[1]
+    if y >= out_depth.shape[1] or x >= out_depth.shape[2]:
+        return
     R = rotation_of(scene.view[s])
     origin = translation_of(scene.view[s])
     ray = back_project(scene.camera[s], float(x), float(y))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pose.mesh_bank import MeshArrays, MeshBank
+from ..pose.render_kernels import tiles
 from ..pose.warp_setup import launch
 from .scene_kernels import SceneData, render_scenes, silhouette_areas
 from .textures import Picture
@@ -97,7 +98,7 @@ class SceneRenderer:
         outputs = [wp.from_torch(t) for t in (rgb, depth, instance, cosine, visible, box)]
         launch(
             render_scenes,
-            dim=(count, height, width),
+            dim=tiles(count, height, width),
             inputs=[self.bank.data, data, samples, *outputs],
             device=self.device,
         )
