@@ -39,7 +39,7 @@ def pool(count: int, seed: int = 0) -> ScenePool:
     return made
 
 
-@pytest.mark.parametrize("rows, columns", [(1, 1), (3, 3), (6, 20), (5, 64)])
+@pytest.mark.parametrize("rows, columns", [(1, 1), (3, 3), (6, 20), (5, 64), (40, 64)])
 def test_assignment_is_optimal(rows, columns):
     torch.manual_seed(rows)
     cost = torch.randn(200, rows, columns)
@@ -49,6 +49,11 @@ def test_assignment_is_optimal(rows, columns):
         assert len(set(f)) == rows
         r, k = linear_sum_assignment(c)
         assert c[np.arange(rows), f].sum() == pytest.approx(c[r, k].sum(), abs=1e-5)
+
+
+def test_assignment_ends_on_costs_that_are_no_numbers():
+    found = assign(torch.full((2, 3, 5), torch.nan))
+    assert found.shape == (2, 3) and ((found >= 0) & (found < 5)).all()
 
 
 def test_assignment_refuses_more_rows_than_columns():

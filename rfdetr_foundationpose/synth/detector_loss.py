@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import warp as wp
 from torch import Tensor
+
+from ..pose.warp_setup import launch
+from .detector_kernels import assign_rows
 
 # rfdetr's ModelDefaults and TrainConfig.
 _COST_CLASS, _COST_L1, _COST_GIOU = 2.0, 5.0, 2.0
@@ -57,52 +61,21 @@ def ious(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def assign(cost: Tensor) -> Tensor:
     """Optimal one-to-one assignment of T rows to Q >= T columns, for N problems at once.
 
-    cost: (N, T, Q) float. Returns (N, T) int64, the column of each row. Shortest augmenting paths; the steps are
-    bounded by T (T + 1) / 2, so nothing is read back.
+    cost: (N, T, Q) float. Returns (N, T) int64, the column of each row. One thread a problem; nothing is read back.
     """
     count, rows, columns = cost.shape
     if columns < rows:
         raise ValueError(f"{rows} rows cannot be assigned to {columns} columns one to one")
-    device = cost.device
-    n = torch.arange(count, device=device)
-    # Column 0 is the virtual one where each path starts; row_of holds row + 1, 0 for a free column.
-    padded = F.pad(cost.double(), (1, 0))
-    u = torch.zeros((count, rows + 1), dtype=torch.float64, device=device)
-    v = torch.zeros((count, columns + 1), dtype=torch.float64, device=device)
-    row_of = torch.zeros((count, columns + 1), dtype=torch.int64, device=device)
-    infinite = torch.full((count, columns + 1), torch.inf, dtype=torch.float64, device=device)
-    for row in range(rows):
-        row_of[:, 0] = row + 1
-        current = torch.zeros(count, dtype=torch.int64, device=device)
-        shortest, used = infinite.clone(), torch.zeros((count, columns + 1), dtype=torch.bool, device=device)
-        way = torch.zeros((count, columns + 1), dtype=torch.int64, device=device)
-        for _ in range(row + 1):
-            active = row_of[n, current] != 0
-            used[n, current] |= active
-            here = row_of[n, current]
-            reduced = padded[n, (here - 1).clamp(min=0)] - u.gather(1, here[:, None]) - v
-            better = active[:, None] & ~used & (reduced < shortest)
-            shortest = torch.where(better, reduced, shortest)
-            way = torch.where(better, current[:, None], way)
-            delta, following = torch.where(used, infinite, shortest).min(dim=1)
-            delta = torch.where(active, delta, torch.zeros_like(delta))
-            step = torch.where(used & active[:, None], delta[:, None], torch.zeros_like(v))
-            # Rows that own a used column move up, the virtual column's row included; unused rows add to slot 0.
-            u.scatter_add_(1, torch.where(used, row_of, torch.zeros_like(row_of)), step)
-            u[:, 0] = 0
-            v -= step
-            shortest = torch.where(used | ~active[:, None], shortest, shortest - delta[:, None])
-            current = torch.where(active, following, current)
-        for _ in range(row + 1):
-            before = way[n, current]
-            moving = current != 0
-            row_of[n, current] = torch.where(moving, row_of[n, before], row_of[n, current])
-            current = torch.where(moving, before, current)
-    # Column of each row: scatter the column number to the row that owns it.
-    result = torch.zeros((count, rows + 1), dtype=torch.int64, device=device)
-    numbers = torch.arange(columns + 1, device=device).expand(count, -1)
-    result.scatter_(1, torch.where(numbers > 0, row_of, torch.zeros_like(row_of)), numbers)
-    return result[:, 1:] - 1
+
+    def work(size: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros((size, count), dtype=dtype, device=cost.device)
+
+    space = [work(rows + 1, torch.float64), *(work(columns + 1, torch.float64) for _ in range(2))]
+    space += [work(columns + 1, torch.int32) for _ in range(3)]
+    result = torch.zeros((count, rows), dtype=torch.int64, device=cost.device)
+    arrays = [wp.from_torch(t) for t in (cost.permute(1, 2, 0).float().contiguous(), *space, result)]
+    launch(assign_rows, count, arrays, cost.device)
+    return result
 
 
 def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> dict[str, Tensor]:
