@@ -14,12 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from ..config import Config
 from ..device_frame import Uploader
-from ..objects import ObjectSpec
 from ..pose.build import build_estimator
 from ..pose.estimator import TrackRequest
 from ..pose.mesh import ObjectModel
 from ..replay.metrics import ObjectGeometry, pose_error
-from .objects import random_object
+from .specs import random_specs
 from .video import SceneVideo, VideoSettings
 
 Array = NDArray[np.float64]
@@ -76,7 +75,7 @@ def collect(
     """Track three steps from every start in each scene, every scene with an object of its own that no training has seen."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
-        specs = [_random_spec(Path(folder), seed * 10_000 + i) for i in range(scenes)]
+        specs = random_specs(Path(folder), range(seed * 10_000, seed * 10_000 + scenes))
         estimator = build_estimator(config, specs, lambda _: None)
     upload = Uploader(estimator.device)
     rows: list[tuple[Array, bool, float, float, int]] = []
@@ -124,10 +123,3 @@ def reliability(confidence: Array, right: NDArray[np.bool_], bins: int = 10) -> 
         for b in range(bins)
         if (index == b).any()
     ]
-
-
-def _random_spec(folder: Path, seed: int) -> ObjectSpec:
-    item = random_object(np.random.default_rng(seed))
-    path = folder / f"object_{seed}.glb"
-    item.mesh.export(path)
-    return ObjectSpec(name=f"object_{seed}", mesh=path, discrete=item.discrete, continuous=item.continuous)

@@ -1,0 +1,71 @@
+"""Random objects as mesh files, and what calibration makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rfdetr_foundationpose.config import from_flat
+from rfdetr_foundationpose.pose.mesh import load_object
+from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
+from rfdetr_foundationpose.synth.calibrate import collect, reliability, starts
+from rfdetr_foundationpose.synth.objects import random_object
+from rfdetr_foundationpose.synth.scene import as_model
+from rfdetr_foundationpose.synth.specs import random_specs
+
+
+def test_files_hold_the_objects_of_their_seeds(tmp_path):
+    seeds = range(30, 40)
+    specs = random_specs(tmp_path, seeds)
+    assert [s.name for s in specs] == [f"object_{seed}" for seed in seeds]
+    for seed, spec in zip(seeds, specs, strict=True):
+        item = random_object(np.random.default_rng(seed))
+        assert (spec.discrete, spec.continuous) == (item.discrete, item.continuous)
+        expected, loaded = as_model(item), load_object(spec)
+        assert loaded.diameter == pytest.approx(expected.diameter, rel=1e-5)
+        np.testing.assert_allclose(loaded.center, expected.center, atol=1e-6)
+        assert loaded.color_source == expected.color_source
+    (alone,) = random_specs(tmp_path, [30])
+    assert alone == specs[0]
+
+
+def test_starts_go_from_near_to_hopeless(tmp_path):
+    (spec,) = random_specs(tmp_path, [4])
+    item = load_object(spec)
+    geometry = ObjectGeometry.from_model(item, spec)
+    T = np.eye(4)
+    T[:3, 3] = (0.05, -0.02, 0.8)
+    true = item.from_centered(T)
+    rng = np.random.default_rng(0)
+    rows = np.array(
+        [
+            [pose_error(item.from_centered(s), true, geometry).translation_mm / 1e3 / item.diameter for s in moved]
+            for moved in (starts(T, item, rng) for _ in range(40))
+        ]
+    )
+    near, fair, poor, over, _, beside, behind = np.median(rows, axis=0)
+    assert near < fair < poor < beside < 1.6
+    assert near < 0.05
+    assert over == pytest.approx(0, abs=1e-6)
+    assert behind > 0.6
+
+
+def test_reliability_leaves_out_empty_bins_and_counts_all():
+    confidence = np.array([0.02, 0.04, 0.55, 0.59, 1.0])
+    right = np.array([False, True, True, True, False])
+    rows = reliability(confidence, right)
+    assert [r["count"] for r in rows] == [2, 2, 1]
+    assert [r["right"] for r in rows] == [0.5, 1.0, 0.0]
+    assert rows[1]["confidence"] == pytest.approx(0.57)
+
+
+def test_samples_of_calibration_are_of_held_out_scenes(weights):
+    config = from_flat({"device": "cpu", "pose.weights": str(weights), "pose.track_iterations": 1})
+    done = []
+    samples = collect(config, 2, 5, lambda i, total: done.append((i, total)))
+    assert done == [(1, 2), (2, 2)]
+    # Seven starts of three steps in each scene.
+    assert samples.features.shape == (2 * 7 * 3, 7)
+    assert np.bincount(samples.scene).tolist() == [21, 21]
+    assert (samples.right == (samples.adds < 0.1)).all()
+    assert ((samples.confidence >= 0) & (samples.confidence <= 1)).all()
