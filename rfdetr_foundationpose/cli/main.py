@@ -37,7 +37,8 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": Command("cli.demo:demo", "Generate a recording, play it into the node, show how right the poses are."),
     "doctor": Command("cli.doctor:doctor", "Say what is installed, which weights are in use and what is missing."),
     "replay": Command("cli.replay:replay", "Run a recording through pipeline or node; compare with a baseline."),
-    "evaluate": Command("cli.evaluate:app", "Measure accuracy on generated scenes, a BOP folder or real frames."),
+    # cli.schedules adds its command to the app of cli.evaluate.
+    "evaluate": Command("cli.schedules:app", "Measure accuracy on generated scenes, a BOP folder or real frames."),
     "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),
     "bench": Command("cli.bench:app", "Measure the speed of each stage and of each way to run the networks."),
     "validate": {

@@ -1,0 +1,127 @@
+"""``evaluate schedules``: what pruning costs in accuracy and buys in time, on hundreds of generated scenes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .evaluate import Device, Settings, Weights, app
+
+# ``app`` is what the command line mounts: the commands of ``evaluate`` and this one.
+__all__ = ["app", "schedules"]
+
+
+@app.command("schedules")
+def schedules(
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes; one object is registered in each.")] = 500,
+    schedules: Annotated[
+        str, typer.Option(help="Values of pose.register_schedule: commas between them, '-' between their counts.")
+    ] = "full,auto",
+    objects: Annotated[int, typer.Option(min=1, max=1000, help="Random objects that no training used.")] = 48,
+    size: Annotated[str, typer.Option(help="Image size, WIDTHxHEIGHT in pixels.")] = "640x480",
+    max_loss: Annotated[
+        float | None, typer.Option(min=0, help="Exit 1 if ADD-S recall falls more points below the first schedule's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of objects, scenes and the masks' faults.")] = 0,
+    device: Device = "auto",
+    weights: Weights = "default",
+    setting: Settings = None,
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/schedules.json"),
+) -> None:
+    """Schedules of registration against each other, on the same masks of the same generated scenes."""
+    from ..config import ConfigError, from_flat
+    from ..pose.checkpoints import CheckpointError
+    from ..replay.evaluation import attempt_row
+    from ..replay.result import write_json
+    from ..synth.schedule_compare import CompareSettings, compare_schedules, too_lossy
+    from .replay import read_settings
+
+    console = Console()
+
+    def log(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        asked = CompareSettings(parse_schedules(schedules), scenes, objects, _parse_size(size), seed)
+        config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], None))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("scenes", total=scenes)
+        try:
+            result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), log)
+        except (CheckpointError, ConfigError) as error:
+            log(f"evaluate schedules: {error}")
+            raise typer.Exit(2) from error
+    console.print(_table(result))
+    attempts = {name: [attempt_row(a) for a in of] for name, of in result["attempts"].items()}
+    write_json(json_file, {**result, "attempts": attempts})
+    log(f"written: {json_file}")
+    if max_loss is not None and (lossy := too_lossy(result, max_loss)):
+        log(f"ADD-S recall more than {max_loss:g} points below that of {result['against']}: {' '.join(lossy)}")
+        raise typer.Exit(1)
+
+
+def parse_schedules(text: str) -> tuple[str, ...]:
+    """ "full,auto,252-64-16" -> ("full", "auto", "252,64,16"), as pose.register_schedule takes them."""
+    return tuple(part.strip().replace("-", ",") for part in text.split(","))
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise typer.BadParameter(f"size {text!r} must be WIDTHxHEIGHT, e.g. 640x480")
+    return int(match.group(2)), int(match.group(1))
+
+
+def _table(result: Mapping[str, Any]) -> Table:
+    """A column for each schedule: there are few of them and many figures."""
+    first = result["against"]
+    table = Table(
+        title=f"{result['scenes']} scenes, {result['device']}, {result['pose_backend']}", title_justify="left"
+    )
+    table.add_column("")
+    for name in result["schedules"]:
+        table.add_column(name, justify="right", overflow="fold")
+
+    def row(label: str, digits: int, *path: str) -> None:
+        table.add_row(label, *(_number(_at(f, path), digits) for f in result["schedules"].values()))
+
+    def against(label: str, criterion: str, key: str, form: str) -> None:
+        rows = result["differences"]
+        table.add_row(label, *("" if n == first else f"{rows[n][criterion][key]:{form}}" for n in result["schedules"]))
+
+    for percentile in ("p50", "p95"):
+        row(f"ms {percentile}, {result['hypotheses_timed']} hypotheses", 1, "milliseconds", percentile)
+    table.add_section()
+    for criterion, title in (("adds", "ADD-S"), ("add", "ADD")):
+        row(f"{title} recall at 0.1 d", 3, f"{criterion}_recall_0.1d")
+        if len(result["schedules"]) > 1:
+            against("  points", criterion, "points", "+.1f")
+            against("  right only here", criterion, "only_other", "d")
+            against(f"  right only in {first}", criterion, "only_first", "d")
+            against("  p of the difference", criterion, "p", ".3f")
+    table.add_section()
+    for key, title in (("adds_mm", "ADD-S mm"), ("translation_error_mm", "mm"), ("rotation_error_deg", "deg")):
+        for part in ("mean", "p50"):
+            row(f"{title} {part}", 1, key, part)
+    row("refused", 0, "refused")
+    return table
+
+
+def _at(tree: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        tree = tree[key]
+    return None if tree is None else float(tree)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

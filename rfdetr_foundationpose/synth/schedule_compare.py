@@ -1,0 +1,250 @@
+"""Schedules of registration held against each other: the same masks of the same generated frames, each by every one."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from ..accel.graph import totals
+from ..config import Config, ConfigError, schedule_counts
+from ..pose.build import build_estimator
+from ..pose.hypotheses import hypothesis_rotations
+from ..replay.evaluation import MIN_MASK, Attempt, Evaluator, detector_like_mask
+from ..replay.judge import MIN_VISIBILITY
+from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, percentiles
+from ..types import CameraIntrinsics, Frame
+from .scene import SceneBatch, SceneSampler
+from .specs import random_specs
+from .train_pose import EVALUATION_SEED
+
+CHUNK = 8
+"""Scenes rendered together."""
+_FRUITLESS = 50
+"""Batches in a row without a usable instance after which the settings, not luck, are to blame."""
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """schedules: values of pose.register_schedule; the first is the one that the others are held against. objects: how
+    many random ones the scenes are made of. size: (height, width)."""
+
+    schedules: tuple[str, ...]
+    scenes: int = 500
+    objects: int = 48
+    size: tuple[int, int] = (480, 640)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.schedules or len(set(self.schedules)) != len(self.schedules):
+            raise ConfigError(f"schedules {' '.join(self.schedules)!r}: at least one, and none twice")
+        for schedule in self.schedules:
+            schedule_counts(schedule)
+
+    @property
+    def object_seeds(self) -> range:
+        """Seeds that no training draws objects from, nor chooses its weights by."""
+        first = EVALUATION_SEED * 1_000_000 + 1_000 * (self.seed + 1)
+        return range(first, first + self.objects)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance to register. mask: (H, W) bool, as wrong as a detector's. T_cam_obj: (4, 4) float64, the truth."""
+
+    frame: Frame
+    object: str
+    mask: NDArray[np.bool_]
+    T_cam_obj: NDArray[np.float64]
+
+
+def cases(sampler: SceneSampler, count: int, seed: int) -> Iterator[Case]:
+    """``count`` scenes with one random instance each that is visible by 0.3 or more; scenes without one are passed over.
+
+    Raises ConfigError when scene after scene has none.
+    """
+    rng = np.random.default_rng(seed)
+    made = fruitless = 0
+    while made < count:
+        batch = sampler.sample(CHUNK)
+        found = False
+        for case in _of_batch(batch, made, rng):
+            found = True
+            if made < count:
+                made += 1
+                yield case
+        fruitless = 0 if found else fruitless + 1
+        if fruitless >= _FRUITLESS:
+            height, width = sampler.size
+            raise ConfigError(
+                f"{fruitless * CHUNK} scenes of {width}x{height} in a row show no object by {MIN_MASK} pixels or more; "
+                "ask for larger images"
+            )
+
+
+def _of_batch(batch: SceneBatch, stamp: int, rng: np.random.Generator) -> Iterator[Case]:
+    rgb, depth, instance, label, visibility = (
+        t.cpu().numpy() for t in (batch.rgb, batch.depth, batch.instance, batch.label, batch.visibility)
+    )
+    slots = label.shape[1]
+    for i in range(len(rgb)):
+        pixels = np.bincount(instance[i].ravel() + 1, minlength=slots + 1)[1 : slots + 1]
+        wanted = np.flatnonzero((label[i] >= 0) & (visibility[i] >= MIN_VISIBILITY) & (pixels >= MIN_MASK))
+        if not len(wanted):
+            continue
+        m = int(rng.choice(wanted))
+        height, width = depth[i].shape
+        fx, fy, cx, cy = (float(v) for v in batch.camera[i])
+        camera = CameraIntrinsics(fx, fy, cx, cy, width, height)
+        frame = Frame(stamp + i, "camera", rgb[i], depth[i].astype(np.float32, copy=False), 1.0, camera)
+        mask = detector_like_mask(instance[i] == m, rng)
+        yield Case(frame, batch.names[label[i, m]], mask, batch.T_cam_obj[i, m])
+
+
+def compare_schedules(
+    config: Config,
+    settings: CompareSettings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Register one instance of every scene by each schedule and report as :func:`report` does, with the attempts.
+
+    Every frame is prepared once. ``progress`` gets scenes done and their number. Raises CheckpointError
+    and ConfigError.
+    """
+    log(f"generating {settings.objects} objects")
+    with tempfile.TemporaryDirectory() as folder:
+        specs = random_specs(Path(folder), settings.object_seeds)
+        estimator = build_estimator(config, specs, lambda text: None if text.startswith("object ") else log(text))
+    items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
+    geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
+    hypotheses = {name: len(hypothesis_rotations(item.symmetries)) for name, item in items.items()}
+    evaluator = Evaluator(estimator, geometries, estimator.device)
+    sampler = SceneSampler(estimator.objects, estimator.device, settings.size, settings.seed)
+
+    def switch(schedule: str) -> None:
+        estimator.apply(dataclasses.replace(estimator.config, register_schedule=schedule))
+
+    attempts: dict[str, list[Attempt]] = {s: [] for s in settings.schedules}
+    captures = totals().captures
+    for index, case in enumerate(cases(sampler, settings.scenes, settings.seed)):
+        if index == 0:
+            log("warming up")
+            switch(settings.schedules[0])
+            evaluator.prepare(case.frame)
+            for schedule in settings.schedules[1:]:
+                switch(schedule)
+                estimator.warm_up(case.frame.camera)
+            captures = totals().captures
+        frame = evaluator.prepare(case.frame)
+        # Each schedule goes first as often as the others: what comes first finds the caches cold.
+        shift = index % len(settings.schedules)
+        for schedule in (*settings.schedules[shift:], *settings.schedules[:shift]):
+            switch(schedule)
+            attempts[schedule].append(
+                evaluator.register(frame, case.mask, case.T_cam_obj, object=case.object, scene=str(index), index=index)
+            )
+        progress(index + 1, settings.scenes)
+    diameters = {name: g.diameter for name, g in geometries.items()}
+    timed = {name for name, count in hypotheses.items() if count == max(hypotheses.values())}
+    return {
+        "device": torch.cuda.get_device_name(estimator.device) if estimator.device.type == "cuda" else "cpu",
+        "weights": estimator.weights,
+        "pose_backend": estimator.rung,
+        "degraded": estimator.degraded,
+        "objects": settings.objects,
+        "size": list(settings.size),
+        "seed": settings.seed,
+        "hypotheses_timed": max(hypotheses.values()),
+        "captures_while_measuring": totals().captures - captures,
+        **report(attempts, diameters, timed),
+        "attempts": attempts,
+    }
+
+
+def report(
+    attempts: Mapping[str, Sequence[Attempt]], diameters: Mapping[str, float], timed: set[str]
+) -> dict[str, Any]:
+    """Figures of each schedule, and the differences of all to the first one.
+
+    attempts: schedule -> one attempt a scene, the same scenes in the same order. diameters: of the objects, m. timed:
+    objects whose registrations count for the milliseconds; those with symmetries have fewer hypotheses. ADD is taken up
+    to the declared symmetries; a refused attempt is wrong, and is left out of the errors' means.
+    Raises ValueError for attempts that are not of the same scenes.
+    """
+    first, *others = attempts
+    scenes = [(a.scene, a.object) for a in attempts[first]]
+    for name in others:
+        if [(a.scene, a.object) for a in attempts[name]] != scenes:
+            raise ValueError(f"schedules {first} and {name} were not run on the same scenes")
+    right = {
+        name: {"adds": _right(of, diameters, "adds_mm"), "add": _right(of, diameters, "add_mm")}
+        for name, of in attempts.items()
+    }
+    return {
+        "scenes": len(scenes),
+        "schedules": {name: _figures(of, right[name], timed) for name, of in attempts.items()},
+        "against": first,
+        "differences": {
+            name: {key: difference(right[first][key], right[name][key]) for key in ("adds", "add")} for name in others
+        },
+    }
+
+
+def difference(first: NDArray[np.bool_], other: NDArray[np.bool_]) -> dict[str, float]:
+    """How ``other`` (N,) does against ``first`` (N,) on the same scenes.
+
+    points: recall of ``other`` less that of ``first``, per cent of the scenes. only_first, only_other: scenes that one
+    alone got right. p: chance of so uneven a split or a worse one if both were equally good (exact McNemar test).
+    """
+    only_first, only_other = int((first & ~other).sum()), int((other & ~first).sum())
+    disagreeing = only_first + only_other
+    return {
+        "points": 100.0 * (only_other - only_first) / max(len(first), 1),
+        "only_first": only_first,
+        "only_other": only_other,
+        "p": float(binomtest(only_first, disagreeing).pvalue) if disagreeing else 1.0,
+    }
+
+
+def too_lossy(result: Mapping[str, Any], max_loss: float) -> list[str]:
+    """Schedules whose ADD-S recall is more than ``max_loss`` points below that of the first."""
+    return [name for name, d in result["differences"].items() if -d["adds"]["points"] > max_loss + 1e-9]
+
+
+def _right(attempts: Sequence[Attempt], diameters: Mapping[str, float], error: str) -> NDArray[np.bool_]:
+    return np.array(
+        [
+            a.error is not None and getattr(a.error, error) < ADDS_THRESHOLD * 1e3 * diameters[a.object]
+            for a in attempts
+        ],
+        dtype=bool,
+    )
+
+
+def _figures(attempts: Sequence[Attempt], right: Mapping[str, NDArray[np.bool_]], timed: set[str]) -> dict[str, Any]:
+    errors = [a.error for a in attempts if a.error is not None]
+
+    def middle(values: list[float]) -> dict[str, float | None]:
+        mean = float(np.mean(values)) if values else None
+        return {"mean": mean, **percentiles(values)}
+
+    return {
+        "refused": len(attempts) - len(errors),
+        "adds_recall_0.1d": float(right["adds"].mean()) if attempts else None,
+        "add_recall_0.1d": float(right["add"].mean()) if attempts else None,
+        "adds_mm": middle([e.adds_mm for e in errors]),
+        "add_mm": middle([e.add_mm for e in errors]),
+        "translation_error_mm": middle([e.translation_mm for e in errors]),
+        "rotation_error_deg": middle([e.rotation_deg for e in errors]),
+        "timed": sum(a.object in timed for a in attempts),
+        "milliseconds": percentiles((a.milliseconds for a in attempts if a.object in timed), ("p50", "p95", "max")),
+    }
