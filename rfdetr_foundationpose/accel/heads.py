@@ -26,8 +26,8 @@ class SideBySideHeads(nn.Module):
         for stream, head in zip(self._sides, others, strict=True):
             stream.wait_stream(main)
             with torch.cuda.stream(stream):
-                found.append(head(tokens).mean(dim=1))
-        found.insert(0, first(tokens).mean(dim=1))
+                found.append(head(tokens))
+        found.insert(0, first(tokens))
         for stream in self._sides:
             main.wait_stream(stream)
         return tuple(found)

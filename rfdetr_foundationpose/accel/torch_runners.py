@@ -121,7 +121,8 @@ class GraphRunner(HalfRunner):
     """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
 
     Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel or in separate
-    ones, the stem over pixels or over blocks of pixels, heads one after the other or side by side) the one that is fastest here is kept for each batch size.
+    ones, the stem over pixels or over blocks of pixels, heads one after the other or side by side) the one
+    that is fastest here is kept for each batch size.
     """
 
     name = "cuda_graph"

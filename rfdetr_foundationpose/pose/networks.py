@@ -78,9 +78,16 @@ def encode_pair(single: nn.Module, pair: nn.Module, rendered: Tensor, observed: 
     return pair(features).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def update_head(channels: int) -> nn.Sequential:
-    layer = nn.TransformerEncoderLayer(channels, nhead=4, dim_feedforward=channels, dropout=0.1, batch_first=True)
-    return nn.Sequential(layer, nn.Linear(channels, 3))
+class UpdateHead(nn.Sequential):
+    """(N, tokens, channels) -> (N, 3). The official code averages after the linear layer, which gives the same for more work."""
+
+    def __init__(self, channels: int) -> None:
+        layer = nn.TransformerEncoderLayer(channels, nhead=4, dim_feedforward=channels, dropout=0.1, batch_first=True)
+        super().__init__(layer, nn.Linear(channels, 3))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        layer, linear = self
+        return linear(layer(tokens).mean(dim=1))  # type: ignore[no-any-return]
 
 
 class RefineNet(nn.Module):
@@ -91,12 +98,12 @@ class RefineNet(nn.Module):
         self.width = width
         self.encodeA, self.encodeAB, channels = make_encoders(width)
         self.pos_embed = PositionEmbedding(channels, (crop_size // 8) ** 2)
-        self.trans_head = update_head(channels)
-        self.rot_head = update_head(channels)
+        self.trans_head = UpdateHead(channels)
+        self.rot_head = UpdateHead(channels)
 
     @property
     def heads(self) -> tuple[nn.Module, nn.Module]:
-        """What turns tokens into outputs, before their mean."""
+        """What turns tokens into outputs."""
         return self.trans_head, self.rot_head
 
     def tokens(self, rendered: Tensor, observed: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ class RefineNet(nn.Module):
 
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.tokens(rendered, observed)
-        return self.trans_head(tokens).mean(dim=1), self.rot_head(tokens).mean(dim=1)
+        return self.trans_head(tokens), self.rot_head(tokens)
 
 
 class ScoreNet(nn.Module):
