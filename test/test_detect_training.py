@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from rfdetr_foundationpose.detect.checkpoint import load_file
 from rfdetr_foundationpose.detect.hot_path import RawDetections
 from rfdetr_foundationpose.synth.coco_source import CocoSource, DatasetError
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.detector_data import ScenePool, boxes_of
+from rfdetr_foundationpose.synth.detector_data import ScenePool, _windows, boxes_of
 from rfdetr_foundationpose.synth.detector_eval import Truth, match, scenes
 from rfdetr_foundationpose.synth.detector_loss import Targets, assign, corners, detection_loss
 from rfdetr_foundationpose.synth.detector_validate import compare
@@ -157,6 +158,40 @@ def test_augmented_batches_differ_and_stay_consistent():
     for batch in (a, b):
         edges = corners(batch.targets.boxes)[batch.targets.valid]
         assert edges.min() >= 0 and edges.max() <= 1 and (edges[:, 2:] > edges[:, :2]).all()
+
+
+def test_augmented_batch_is_what_torch_makes_of_the_same_random_numbers():
+    made, count, size = pool(6), 8, 96
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    g = torch.Generator()
+    g.set_state(made._generator.get_state())
+    drawn = made.draw(count, size, mean.flatten(), std.flatten())
+
+    rows = torch.randint(6, (count,), generator=g)
+    window = _windows(count, made._rgb.shape[1:3], torch.device("cpu"), g)
+    steps = (torch.arange(size) + 0.5) / size - 0.5
+    x = (window[:, 0:1] + window[:, 2:3] * steps) * 2 - 1
+    y = (window[:, 1:2] + window[:, 3:4] * steps) * 2 - 1
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
+    image = F.grid_sample(made._rgb[rows].permute(0, 3, 1, 2).float() - 110, grid, align_corners=False) + 110
+    instance = made._instance[rows][:, None].float() + 1
+    ids = F.grid_sample(instance, grid, mode="nearest", align_corners=False)[:, 0].long()
+    label = F.pad(made._label[rows], (1, 5), value=-1)  # in front what is no instance, behind distractors
+    assert torch.equal(drawn.kind.long(), label.gather(1, ids.flatten(1)).view_as(ids))
+
+    u, balance = torch.rand((4, count, 1, 1, 1), generator=g), torch.rand((count, 3, 1, 1), generator=g)
+    grey, middle = image.mean(1, keepdim=True), image.mean((1, 2, 3), keepdim=True)
+    image = grey + (image - grey) * (0.7 + 0.6 * u[0])
+    image = middle + (image - middle) * (0.75 + 0.5 * u[1])
+    image = image * (0.9 + 0.2 * balance) * (0.6 + 0.8 * u[2])
+    image = (image + torch.randn(image.shape, generator=g) * 6 * u[3]).clamp(0, 255)
+    torch.testing.assert_close(drawn.image, (image / 255 - mean) / std, rtol=0, atol=1e-4)
+
+
+def test_visible_share_is_of_the_whole_image():
+    made = pool(6)
+    for t in range(3):
+        assert torch.equal(made._pixels[:, t], (made._instance == t).sum((1, 2)))
 
 
 def test_ring_keeps_the_newest_scenes():

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
+import warp as wp
 from torch import Tensor
 
+from ..pose.warp_setup import launch
 from .coco_source import CocoBatch
+from .detector_kernels import color_crops, crop_scenes
 from .detector_loss import Targets
 from .scene import SceneBatch
 
 # An instance with less than this share of its pixels in sight, or this few pixels in the network's image, is ignored.
 MIN_VISIBILITY = 0.3
 MIN_PIXELS = 40
+# Grey level of what lies outside the image that a crop is taken from.
+OUTSIDE = 110.0
 
 
 class Source(Protocol):
@@ -31,7 +35,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DetectorBatch:
-    """image: (B, 3, R, R) float32, normalized. kind: (B, R, R) int64, class of each pixel, -1 background."""
+    """image: (B, 3, R, R) float32, normalized. kind: (B, R, R) int16, class of each pixel, -1 background."""
 
     image: Tensor
     kind: Tensor
@@ -52,6 +56,7 @@ class ScenePool:
         self._instance = torch.full((size, height, width), -1, dtype=torch.int8, device=device)
         self._label = torch.full((size, self._slots), -1, dtype=torch.int64, device=device)
         self._visibility = torch.zeros((size, self._slots), device=device)
+        self._pixels = torch.zeros((size, self._slots), dtype=torch.int64, device=device)
         self._generator = torch.Generator(device=device)
         self._generator.manual_seed(seed)
         self._next = 0
@@ -63,7 +68,9 @@ class ScenePool:
         batch = self._source.sample(count)
         rows = (torch.arange(count, device=self._rgb.device) + self._next) % len(self._rgb)
         self._rgb[rows] = batch.rgb
-        self._instance[rows] = batch.instance.to(torch.int8)
+        instance = batch.instance.to(torch.int8)
+        self._instance[rows] = instance
+        self._pixels[rows] = torch.stack([(instance == t).sum((1, 2)) for t in range(self._slots)], 1)
         self._label[rows] = batch.label[:, : self._slots]
         self._visibility[rows] = batch.visibility[:, : self._slots]
         self._next = (self._next + count) % len(self._rgb)
@@ -78,24 +85,27 @@ class ScenePool:
         else:
             rows = torch.arange(count, device=device) % self.filled
         window = _windows(count, self._rgb.shape[1:3], device, g) if augment else _whole(count, device)
-        grid = _grid(window, size)
-        # Nearest in position, bilinear in colour: what lies outside is grey and belongs to nothing.
-        image = F.grid_sample(self._rgb[rows].permute(0, 3, 1, 2).float() - 110, grid, align_corners=False) + 110
-        shifted = self._instance[rows][:, None].float() + 1
-        ids = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0].round().long() - 1
-        image = _colors(image, g) if augment else image
-        image = (image / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-        label = self._label[rows]
-        return DetectorBatch(image, _kinds(ids, label), self._targets(ids, label, self._visibility[rows], rows, window))
+        image = torch.empty((count, 3, size, size), device=device)
+        ids = torch.empty((count, size, size), dtype=torch.int8, device=device)
+        kind = torch.empty((count, size, size), dtype=torch.int16, device=device)
+        sources = [wp.from_torch(t) for t in (self._rgb, self._instance, self._label, rows)]
+        crops = wp.from_torch(window, dtype=wp.vec4f)
+        outputs = [wp.from_torch(t) for t in (image, ids, kind)]
+        launch(crop_scenes, ids.shape, [*sources, crops, OUTSIDE, *outputs], device)
+        if augment:
+            _color(image, mean, std, g)
+        else:
+            image = (image / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        return DetectorBatch(image, kind, self._targets(ids, rows, window))
 
-    def _targets(self, ids: Tensor, label: Tensor, visibility: Tensor, rows: Tensor, window: Tensor) -> Targets:
+    def _targets(self, ids: Tensor, rows: Tensor, window: Tensor) -> Targets:
         size = ids.shape[-1]
+        label, visibility = self._label[rows], self._visibility[rows]
         boxes, pixels = boxes_of(ids, self._slots)
         # How much of the visible part the crop kept: its pixels here over those it had, at the crop's scale.
-        whole = torch.stack([(self._instance[rows] == t).sum((1, 2)) for t in range(self._slots)], 1)
         height, width = self._rgb.shape[1:3]
         scale = (size / (window[:, 2] * width)) * (size / (window[:, 3] * height))
-        kept = pixels / (whole * scale[:, None]).clamp(min=1e-6)
+        kept = pixels / (self._pixels[rows] * scale[:, None]).clamp(min=1e-6)
         present = (pixels > 0) & (label >= 0)
         good = (pixels >= MIN_PIXELS) & (visibility * kept.clamp(max=1) >= MIN_VISIBILITY)
         return Targets(label, boxes / size, present & good, present & ~good)
@@ -103,31 +113,25 @@ class ScenePool:
 
 def boxes_of(ids: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """Boxes (B, T, 4) cx, cy, w, h in pixels and pixel counts (B, T) of the instances 0 .. T - 1 of ids (B, R, R)."""
-    boxes, counts = [], []
+    columns, rows = [], []
     for t in range(slots):
         mask = ids == t
-        columns, rows = mask.any(1), mask.any(2)
-        counts.append(mask.sum((1, 2)))
-        x0, x1 = _extent(columns)
-        y0, y1 = _extent(rows)
-        boxes.append(torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1))
-    return torch.stack(boxes, 1), torch.stack(counts, 1)
+        columns.append(mask.any(1))
+        rows.append(mask.sum(2))
+    counts = torch.stack(rows, 1)
+    x0, x1 = _extent(torch.stack(columns, 1))
+    y0, y1 = _extent(counts > 0)
+    return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], -1), counts.sum(-1)
 
 
 def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last true index of each row (B, R), as float; 0, 1 where there is none."""
-    numbers = torch.arange(present.shape[1], device=present.device)
-    low = torch.where(present, numbers, present.shape[1]).amin(1)
-    high = torch.where(present, numbers + 1, 0).amax(1)
-    none = ~present.any(1)
+    """First and one past the last true index of each row (..., R), as float; 0, 1 where there is none."""
+    size = present.shape[-1]
+    numbers = torch.arange(size, device=present.device)
+    low = torch.where(present, numbers, size).amin(-1)
+    high = torch.where(present, numbers + 1, 0).amax(-1)
+    none = high == 0
     return low.masked_fill(none, 0).float(), high.masked_fill(none, 1).float()
-
-
-def _kinds(ids: Tensor, label: Tensor) -> Tensor:
-    """(B, R, R) class of each pixel from instance ids; distractors are background."""
-    padded = torch.cat([torch.full_like(label[:, :1], -1), label], 1)
-    inside = torch.where(ids < label.shape[1], ids + 1, torch.zeros_like(ids))
-    return padded.gather(1, inside.flatten(1)).view_as(ids)
 
 
 def _whole(count: int, device: torch.device) -> Tensor:
@@ -153,23 +157,13 @@ def _windows(count: int, shape: torch.Size, device: torch.device, g: torch.Gener
     return torch.stack([x, y, width, height], 1)
 
 
-def _grid(window: Tensor, size: int) -> Tensor:
-    """Sampling grid (B, R, R, 2) of torch's grid_sample for crops (B, 4) in shares of the image."""
-    steps = (torch.arange(size, device=window.device, dtype=torch.float32) + 0.5) / size - 0.5
-    x = (window[:, 0:1] + window[:, 2:3] * steps) * 2 - 1
-    y = (window[:, 1:2] + window[:, 3:4] * steps) * 2 - 1
-    return torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
-
-
-def _colors(image: Tensor, g: torch.Generator) -> Tensor:
-    """Random gain, contrast, white balance, saturation and noise; image (B, 3, R, R) in [0, 255]."""
+def _color(image: Tensor, mean: Tensor, std: Tensor, g: torch.Generator) -> None:
+    """Random gain, contrast, white balance, saturation and noise, and normalization: image (B, 3, R, R), in place."""
     count, device = len(image), image.device
-    u = torch.rand((4, count, 1, 1, 1), device=device, generator=g)
-    balance = 0.9 + 0.2 * torch.rand((count, 3, 1, 1), device=device, generator=g)
-    grey = image.mean(1, keepdim=True)
-    image = grey + (image - grey) * (0.7 + 0.6 * u[0])
-    middle = image.mean((1, 2, 3), keepdim=True)
-    image = middle + (image - middle) * (0.75 + 0.5 * u[1])
-    image = image * balance * (0.6 + 0.8 * u[2])
+    u = torch.rand((4, count, 1), device=device, generator=g)
+    balance = 0.9 + 0.2 * torch.rand((count, 3), device=device, generator=g)
+    middle = image.mean((1, 2, 3))[:, None]
+    look = torch.cat([0.7 + 0.6 * u[0], 0.75 + 0.5 * u[1], middle, 6 * u[3], balance * (0.6 + 0.8 * u[2])], 1)
     noise = torch.randn(image.shape, device=device, generator=g)
-    return (image + noise * 6 * u[3]).clamp(0, 255)
+    arrays = [wp.from_torch(t) for t in (image, noise, look, mean, std)]
+    launch(color_crops, (count, *image.shape[2:]), arrays, device)

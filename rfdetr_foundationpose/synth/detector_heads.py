@@ -25,7 +25,7 @@ class TokenHeads(nn.Module):
         height, width = features.shape[2:]
         fine = F.pixel_shuffle(self.kind(features).float(), self.RASTER)
         step = batch.kind.shape[1] // fine.shape[2]
-        seen = batch.kind[:, step // 2 :: step, step // 2 :: step] + 1
+        seen = batch.kind[:, step // 2 :: step, step // 2 :: step].long() + 1
         weight = torch.ones(fine.shape[1], device=fine.device)
         weight[:1].fill_(0.3)  # assigning a Python number would wait for the device
         kind = F.cross_entropy(fine, seen, weight=weight)
