@@ -1,4 +1,5 @@
-"""``evaluate``: accuracy of register and track on generated scenes, a BOP folder, or real YCB-Video frames."""
+"""``evaluate``: accuracy of register and track on generated scenes, a BOP folder, or real YCB-Video frames; of RF-DETR
+on generated recordings."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .evaluate_detector import detector
+
 if TYPE_CHECKING:
     from ..objects import ObjectSpec
     from ..replay.evaluation import Attempt, Evaluator
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(detector)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")]
 Weights = Annotated[str, typer.Option("--weights", help="Value of pose.weights.")]

@@ -1,0 +1,340 @@
+"""How well the detector does on generated recordings, the worlds of ``demo``: recall, false detections, false tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..detect.masks import mask_box
+from ..detect.rfdetr_detector import RfDetrDetector
+from ..pipeline.association import DUPLICATE_IOU
+from ..pose.mesh import ObjectModel
+from ..replay.recording import GroundTruth
+from ..types import Frame
+from .detector_data import MIN_PIXELS, MIN_VISIBILITY
+from .detector_eval import MATCH_IOU, pair_ious
+from .video import SceneVideo, VideoSettings
+
+FLOOR = 0.05
+"""Rows of a lower score are not looked at."""
+TRACK_FRAMES = 3
+"""So many consecutive frames make a false detection a false track."""
+WRONG_IOU = 0.3
+"""A detection that overlaps an instance of its object more is loose, not on a wrong thing; also links frames."""
+GOAL_RECALL, GOAL_FALSE = 0.95, 0.01
+"""What a threshold should give: recall, and at most so many false detections a frame."""
+SIZES = (0, 16, 32, 64, 128)
+"""Lower bounds of the classes of visible size: square root of the visible pixels."""
+WHERE = {"": "", "loose": ", loose box"}
+
+Box = NDArray[np.floating]
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class RecordingSettings:
+    """targets: names of the objects on the table, repeated for several instances; empty shows all once. stride: every
+    so manieth frame is looked at; where a false detection is, the next ones too. pictures: most of each kind.
+    """
+
+    seeds: tuple[int, ...] = tuple(range(100, 110))
+    targets: tuple[str, ...] = ()
+    frames: int = 150
+    rate: float = 15.0
+    stride: int = 15
+    size: tuple[int, int] = (480, 640)
+    pictures: int = 12
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An instance that is to be found. score: of the row that found it, 0.0 for none. iou: of that row."""
+
+    seed: int
+    frame: int
+    object: str
+    box: Box
+    pixels: int
+    visibility: float
+    score: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class FalseDetection:
+    """A row that found nothing. on: what it lies on: "loose" (an instance of its object, or one found already), the
+    name of another target, or "" for anything else."""
+
+    seed: int
+    frame: int
+    object: str
+    box: Box
+    score: float
+    on: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen. frames: images looked at (those that only follow a false detection are not counted). false_tracks:
+    chains of false detections on wrong things, at the thresholds. pictures: (picture, caption) of misses and false
+    detections."""
+
+    thresholds: dict[str, float]
+    frames: int
+    wanted: list[Wanted]
+    false: list[FalseDetection]
+    false_tracks: list[list[FalseDetection]]
+    pictures: list[tuple[Picture, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures for people and programs."""
+        names = sorted({w.object for w in self.wanted} | {f.object for f in self.false})
+        steps = [round(0.01 * i, 2) for i in range(round(100 * FLOOR), 96)]
+        sweep = [{"threshold": t, **self._at(threshold=t)} for t in steps]
+        best = max(sweep, key=lambda s: s["f1"])
+        return {
+            "threshold": self.thresholds,
+            "frames": self.frames,
+            "all": self._at(),
+            "by_object": {name: self._at(name) for name in names},
+            "by_size": self._by_size(),
+            "best_threshold": best["threshold"],
+            "best_f1": best["f1"],
+            "good_thresholds": _first_range([s["threshold"] for s in sweep if _good(s)]),
+            "false_tracks": [
+                {"seed": c[0].seed, "frame": c[0].frame, "frames": len(c), "object": c[0].object, "on": c[0].on}
+                | {"score": max(f.score for f in c)}
+                for c in self.false_tracks
+            ],
+            "misses": [_row(w) for w in self.wanted if w.score < self.thresholds[w.object]],
+            "false_detections": [_row(f) for f in self.false if f.score >= self.thresholds[f.object]],
+            "sweep": sweep,
+        }
+
+    def _at(self, name: str | None = None, threshold: float | None = None) -> dict[str, Any]:
+        """Figures of one object, or all, at one threshold, or their own."""
+        at = self.thresholds if threshold is None else dict.fromkeys(self.thresholds, threshold)
+        wanted = [w for w in self.wanted if name in (None, w.object)]
+        hits = [w for w in wanted if w.score >= at[w.object]]
+        false = [f for f in self.false if name in (None, f.object) and f.score >= at[f.object]]
+        return {
+            "instances": len(wanted),
+            "recall": len(hits) / len(wanted) if wanted else None,
+            "precision": len(hits) / (len(hits) + len(false)) if hits or false else None,
+            "false_detections": len(false),
+            "false_per_frame": len(false) / max(self.frames, 1),
+            "mean_iou": float(np.mean([w.iou for w in hits])) if hits else None,
+            "f1": 2 * len(hits) / max(len(hits) + len(false) + len(wanted), 1),
+        }
+
+    def _by_size(self) -> list[dict[str, Any]]:
+        rows = []
+        for low, high in zip(SIZES, (*SIZES[1:], np.inf), strict=True):
+            inside = [w for w in self.wanted if low <= np.sqrt(w.pixels) < high]
+            found = sum(w.score >= self.thresholds[w.object] for w in inside)
+            rows.append({"from": low, "instances": len(inside), "recall": found / len(inside) if inside else None})
+        return rows
+
+
+def evaluate_recordings(
+    detector: RfDetrDetector,
+    models: Sequence[ObjectModel],
+    settings: RecordingSettings,
+    thresholds: Mapping[str, float],
+    device: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Run the detector over generated recordings of ``models``. thresholds: object -> score from which it counts.
+
+    Objects that ``models`` or the targets have, but not the detector, are scenery. ``progress`` gets frames done and
+    their number. Raises ValueError for targets that are no models.
+    """
+    outcome = Outcome(dict(thresholds), 0, [], [], [])
+    sampled = range(0, settings.frames, settings.stride)
+    count = 0
+    per_seed = -(-settings.pictures // max(len(settings.seeds), 1))
+    for seed in settings.seeds:
+        recording = _Recording(detector, models, settings, thresholds, seed, device)
+        for index in sampled:
+            wanted, false = recording.look(index)
+            outcome.wanted.extend(wanted)
+            outcome.false.extend(false)
+            count += 1
+            progress(count, len(sampled) * len(settings.seeds))
+        outcome.false_tracks.extend(_chains(recording, sampled))
+        outcome.pictures.extend(recording.pictures(sampled, per_seed))
+    return Outcome(outcome.thresholds, count, outcome.wanted, outcome.false, outcome.false_tracks, outcome.pictures)
+
+
+class _Recording:
+    """One generated recording; frames are rendered, and looked at, when they are asked for, and once."""
+
+    def __init__(
+        self,
+        detector: RfDetrDetector,
+        models: Sequence[ObjectModel],
+        settings: RecordingSettings,
+        thresholds: Mapping[str, float],
+        seed: int,
+        device: str,
+    ) -> None:
+        self._detector = detector
+        self._thresholds = thresholds
+        self._seed = seed
+        self.frames = settings.frames
+        video = VideoSettings(
+            frames=settings.frames, size=settings.size, rate=settings.rate, seed=seed, targets=settings.targets
+        )
+        self._video = SceneVideo(models, video, device)
+        self._seen: dict[int, tuple[list[Wanted], list[FalseDetection]]] = {}
+
+    def look(self, index: int) -> tuple[list[Wanted], list[FalseDetection]]:
+        """Wanted instances and false rows of a frame."""
+        if index not in self._seen:
+            self._seen[index] = self._judge(index, *self._video.frame(index))
+        return self._seen[index]
+
+    def wrong(self, index: int) -> list[FalseDetection]:
+        """Detections of a frame that lie on a wrong thing."""
+        return [f for f in self.look(index)[1] if f.on != "loose" and f.score >= self._thresholds[f.object]]
+
+    def _judge(self, index: int, frame: Frame, truth: GroundTruth) -> tuple[list[Wanted], list[FalseDetection]]:
+        known = set(self._detector.class_objects.values())
+        instances, boxes, pixels = [], [], []
+        for t in truth.instances:
+            mask = np.asarray(frame.masks[t.name], dtype=bool)
+            box = mask_box(mask)
+            if box is not None:
+                instances.append(t)
+                boxes.append(box)
+                pixels.append(int(mask.sum()))
+        # Pixels of the network's 384 x 384 image, as training counts them.
+        scale = 384 * 384 / (frame.rgb.shape[0] * frame.rgb.shape[1])
+        counted = [
+            t.object in known and (t.visibility or 0.0) >= MIN_VISIBILITY and n * scale >= MIN_PIXELS
+            for t, n in zip(instances, pixels, strict=True)
+        ]
+        names = [t.object for t in instances]
+        found, false = match(self._rows(frame), names, np.reshape(boxes, (-1, 4)), counted)
+        wanted = [
+            Wanted(
+                self._seed, index, names[i], boxes[i], pixels[i], float(t.visibility or 0.0), *found.get(i, (0.0, 0.0))
+            )
+            for i, t in enumerate(instances)
+            if counted[i]
+        ]
+        return wanted, [FalseDetection(self._seed, index, name, box, score, on) for name, box, score, on in false]
+
+    def _rows(self, frame: Frame) -> list[tuple[str, Box, float]]:
+        """(object, box, score), best first, without boxes that show a thing again, as the pipeline leaves them out."""
+        raw = self._detector.raw(frame)
+        kept: list[tuple[str, Box, float]] = []
+        for i in np.flatnonzero(raw.scores >= FLOOR):
+            name, box = self._detector.class_objects[int(raw.classes[i])], raw.boxes[i]
+            same = [b for n, b, _ in kept if n == name]
+            if not same or pair_ious(box[None], np.stack(same)).max() <= DUPLICATE_IOU:
+                kept.append((name, box, float(raw.scores[i])))
+        return kept
+
+    def pictures(self, sampled: Sequence[int], limit: int) -> list[tuple[Picture, str]]:
+        """The clearest false detections and the largest misses, at most ``limit`` of each."""
+        wanted = [w for i in sampled for w in self.look(i)[0] if w.score < self._thresholds[w.object]]
+        false = [f for i in sampled for f in self.look(i)[1] if f.score >= self._thresholds[f.object]]
+        chosen: list[Wanted | FalseDetection] = sorted(wanted, key=lambda w: -w.pixels)[:limit]  # type: ignore[assignment]
+        chosen += sorted(false, key=lambda f: -f.score)[:limit]
+        return [self._draw(item) for item in chosen]
+
+    def _draw(self, item: Wanted | FalseDetection) -> tuple[Picture, str]:
+        picture = self._video.frame(item.frame)[0].rgb.copy()
+        for other in self.look(item.frame)[0]:
+            _rectangle(picture, other.box, (0, 200, 0), 1)
+        where = f"seed {item.seed} frame {item.frame}: {item.object}"
+        if isinstance(item, Wanted):
+            _rectangle(picture, item.box, (255, 200, 0), 2)
+            size = f"{item.visibility:.0%} in sight, {item.pixels} px"
+            return picture, f"{where} missed, {size}, best score {item.score:.2f}"
+        _rectangle(picture, item.box, (255, 0, 0), 2)
+        return picture, f"{where} is false, score {item.score:.2f}{WHERE.get(item.on, f', on {item.on}')}"
+
+
+def match(
+    rows: Sequence[tuple[str, Box, float]], names: Sequence[str], boxes: Box, counted: Sequence[bool]
+) -> tuple[dict[int, tuple[float, float]], list[tuple[str, Box, float, str]]]:
+    """Greedy matching, best score first, which is the same at every threshold.
+
+    rows: (object, box (4,), score). names, boxes (M, 4), counted: the true instances. Returns instance -> (score, IoU) of
+    those that count and were found, and (object, box, score, on) of the false rows. Rows on instances that do not count
+    are neither.
+    """
+    found: dict[int, tuple[float, float]] = {}
+    false = []
+    for name, box, score in rows:
+        overlap = pair_ious(box[None], boxes)[0] if len(boxes) else np.zeros(0)
+        own = np.array([o if n == name else 0.0 for o, n in zip(overlap, names, strict=True)])
+        free = np.array([0.0 if i in found else o for i, o in enumerate(own)])
+        best = int(free.argmax()) if len(free) else -1
+        if best >= 0 and free[best] >= MATCH_IOU:
+            if counted[best]:
+                found[best] = score, float(free[best])
+            continue
+        on = ""
+        if own.max(initial=0.0) >= WRONG_IOU:
+            on = "loose"
+        elif overlap.max(initial=0.0) >= WRONG_IOU:
+            on = names[int(overlap.argmax())]
+        false.append((name, box, score, on))
+    return found, false
+
+
+def _chains(recording: _Recording, sampled: Sequence[int]) -> list[list[FalseDetection]]:
+    """False detections that stay for TRACK_FRAMES consecutive frames or more."""
+    chains = []
+    visited: set[int] = set()
+    for index in sampled:
+        for first in recording.wrong(index):
+            if id(first) in visited:
+                continue
+            chain = [first]
+            for following in range(index + 1, recording.frames):
+                if len(chain) >= TRACK_FRAMES and following not in sampled:
+                    break
+                near = [f for f in recording.wrong(following) if f.object == first.object]
+                overlap = [float(pair_ious(chain[-1].box[None], f.box[None])[0, 0]) for f in near]
+                if not near or max(overlap) < WRONG_IOU:
+                    break
+                chain.append(near[int(np.argmax(overlap))])
+            visited |= {id(f) for f in chain}
+            if len(chain) >= TRACK_FRAMES:
+                chains.append(chain)
+    return chains
+
+
+def _good(figures: Mapping[str, Any]) -> bool:
+    return (figures["recall"] or 0.0) >= GOAL_RECALL and figures["false_per_frame"] <= GOAL_FALSE
+
+
+def _first_range(thresholds: Sequence[float]) -> list[float] | None:
+    """First and last of the lowest run of thresholds 0.01 apart; None when there are none."""
+    if not thresholds:
+        return None
+    last = thresholds[0]
+    for t in thresholds[1:]:
+        if t - last > 0.015:
+            break
+        last = t
+    return [thresholds[0], last]
+
+
+def _row(item: Wanted | FalseDetection) -> dict[str, Any]:
+    words = {k: v for k, v in vars(item).items() if k not in ("box", "iou")}
+    return words | {"box": [round(float(v), 1) for v in item.box]}
+
+
+def _rectangle(picture: Picture, box: Box, color: tuple[int, int, int], width: int) -> None:
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    cv2.rectangle(picture, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
