@@ -25,10 +25,10 @@ def detector(rung: str) -> RfDetrDetector:
     return made
 
 
-@pytest.mark.parametrize("rung", ["eager", "half", "traced", "cuda_graph"])
+@pytest.mark.parametrize("rung", ["eager", "half", "traced", "compile", "cuda_graph"])
 def test_rung_runs_and_agrees_with_predict(rung):
     reference, fast = detector("reference"), detector(rung)
-    assert fast.rung == rung
+    assert (fast.rung, fast.degraded) == (rung, [])
     assert fast.dtype == (torch.float32 if rung == "eager" else torch.float16)
     pairs = [(reference.raw(frame(i)), fast.raw(frame(i))) for i in range(8)]
     words = {"reference": "predict", "candidate": rung, "device": "cuda", "weights": "random"}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import RUNGS
+from ..config import RUNGS, DetectorConfig
 
 Objects = Annotated[str, typer.Option(help="objects.yaml of what is to be found; empty takes the demo's objects.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
@@ -78,7 +78,9 @@ def validate(
     weights: Annotated[str, typer.Option(help="'default', 'published', or a checkpoint path.")] = "default",
     variant: Annotated[str, typer.Option(help="RF-DETR variant where the weights do not name one.")] = "nano",
     objects_file: Objects = "",
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Score above which a detection counts.")] = 0.5,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Score above which a detection counts.")
+    ] = DetectorConfig.threshold,
     device: Device = "auto",
     seed: Seed = 2_000_003,
     json_file: Annotated[str, typer.Option("--json", help="Also write the result there.")] = "",

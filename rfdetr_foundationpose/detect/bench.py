@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from ..types import CameraIntrinsics, Frame
 from . import rfdetr_library as library
 from .checkpoint import LoadedModel, load_model
 from .rfdetr_detector import RfDetrDetector
+from .rungs import explain
 
 Run = Callable[[Frame], Any]
 
@@ -43,18 +45,11 @@ def bench_detector(
     rows = []
     for name, precision, make in _ways(specs, device, weights, variant, images[0].camera, log):
         try:
-            run = make()
-            seen = [run(images[i % len(images)]) for i in range(warm_up)]
+            with _tensor_cores(precision != "FP32"):
+                times, seen = _time(make(), images, repeats, warm_up, device)
         except (RuntimeError, TypeError) as error:
-            log(f"{name} ({precision}) does not run here: {str(error).splitlines()[0]}")
+            log(f"{name} ({precision}) does not run here: {explain(error)}")
             continue
-        times = []
-        for i in range(repeats):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            begin = time.perf_counter()
-            run(images[i % len(images)])
-            times.append((time.perf_counter() - begin) * 1e3)
         ordered = sorted(times)
         rows.append(
             {
@@ -73,6 +68,33 @@ def bench_detector(
             f"{name} ({precision}): avg {rows[-1]['avg_ms']:.2f}, p50 {rows[-1]['p50_ms']:.2f}, max {ordered[-1]:.2f} ms"
         )
     return rows
+
+
+def _time(
+    run: Run, images: Sequence[Frame], repeats: int, warm_up: int, device: torch.device
+) -> tuple[list[float], list[int]]:
+    """Milliseconds of each repeat, and what each warm-up run found."""
+    seen = [run(images[i % len(images)]) for i in range(warm_up)]
+    times = []
+    for i in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        run(images[i % len(images)])
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times, seen
+
+
+@contextlib.contextmanager
+def _tensor_cores(allowed: bool) -> Iterator[None]:
+    """Whether FP32 convolutions may round their inputs to TF32: torch's default, in which the node runs; not in a row
+    that says FP32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _noise(height: int, width: int, count: int) -> Iterator[Frame]:
@@ -119,7 +141,7 @@ def _ways(
             detector = RfDetrDetector(load(), specs, settings, device, log)
             detector.warm_up(camera)
             if detector.rung != rung:
-                raise RuntimeError(f"{detector.rung} runs instead of {rung}")
+                raise RuntimeError(f"{detector.rung} runs instead of {rung}: {'; '.join(detector.degraded)}")
             upload = Uploader(device)
             return lambda frame: len(detector.detect(upload(frame)).detections)
 

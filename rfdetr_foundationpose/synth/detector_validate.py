@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +95,8 @@ def validate_detector(
     log: Callable[[str], None] = print,
 ) -> Comparison:
     """Compare ``rung`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
-    as a graph; on the CPU FP16 is slow and only shows the numbers. Raises DetectorError when weights do not fit."""
+    as a graph; on the CPU FP16 is slow and only shows the numbers. The reference has no TF32 in it, the candidate what
+    torch allows. Raises DetectorError when weights do not fit."""
     on_cpu = device.type == "cpu"
     asked = "traced" if rung == "auto" and on_cpu else rung
     settings = DetectorConfig(rung="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
@@ -111,7 +113,11 @@ def validate_detector(
     ]
     reference, candidate = make
     sampler = SceneSampler([load_object(s) for s in specs], device, IMAGE_SIZE, seed)
-    pairs = [(reference.raw(frame), candidate.raw(frame)) for frame, _ in scenes(sampler, images, chunk=4)]
+    pairs = []
+    for frame, _ in scenes(sampler, images, chunk=4):
+        with _exact_float32():
+            expected = reference.raw(frame)
+        pairs.append((expected, candidate.raw(frame)))
     precision = "FP16" if candidate.dtype == torch.float16 else "FP32"
     return compare(
         pairs,
@@ -121,6 +127,19 @@ def validate_detector(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         weights=reference.weights,
     )
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """FP32 on CUDA as it is on paper: torch lets convolutions round their inputs to TF32 by default."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def compare(pairs: Sequence[tuple[RawDetections, RawDetections]], threshold: float, **words: Any) -> Comparison:
