@@ -57,6 +57,34 @@ def test_pairs_are_deterministic_and_differ(objects):
     assert (first.observed - second.observed).abs().mean() > 0.01
 
 
+def test_refined_hypotheses_are_nearer(objects):
+    """An oracle for a refiner: hypotheses that can be mended are, those that it leaves alone stay."""
+    drawn: dict[str, torch.Tensor] = {}
+    for name, updates in (("as drawn", 0), ("refined", 3)):
+        sampler = PairSampler(objects[:1], "cpu", 1)
+        scenes: list = []
+        compose, inputs = sampler._scenes, sampler._inputs
+        sampler._scenes = lambda n, f=compose, s=scenes: s.append(f(n)) or s[0]
+        guesses: list[torch.Tensor] = []
+        sampler._inputs = lambda scene, guess, owner, role, f=inputs, g=guesses: (
+            g.append(guess) or f(scene, guess, owner, role)
+        )
+
+        def oracle(rendered, observed, scenes=scenes, guesses=guesses, sampler=sampler):
+            guess = guesses[-1]
+            truth = scenes[0].T_cam_obj.repeat_interleave(12, 0)
+            v = so3.log(guess[:, :3, :3] @ truth[:, :3, :3].mT) / ROT_NORMALIZER
+            mendable = (v.abs().amax(1, keepdim=True) < 0.9).float()
+            trans = (truth[:, :3, 3] - guess[:, :3, 3]) / (sampler.diameter[0] / 2)
+            return trans * mendable, torch.atanh(v.clamp(-0.9, 0.9)) * mendable
+
+        drawn[name] = sampler.scorer_batch(2, 12, oracle if updates else None).error
+    before, after = drawn["as drawn"], drawn["refined"]
+    mended = (after < 1e-3) & (before > 1e-3)
+    assert mended.float().mean() > 0.2
+    assert (after[~mended] - before[~mended]).abs().max() < 1e-4
+
+
 def test_scorer_errors_are_up_to_symmetry(objects):
     batch = PairSampler(objects[1:], "cpu", 1).scorer_batch(2, 12)
     assert batch.error.shape == (2, 12)

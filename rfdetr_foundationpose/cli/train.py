@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..pose.checkpoints import find
+from ..resources import models_dir
 from ..synth.train_pose import TrainSettings, train
 
 Out = Annotated[
@@ -64,9 +66,24 @@ def scorer(
     device: Device = "cuda",
     seed: Seed = 0,
     compile: Compile = False,
+    refine: Annotated[bool, typer.Option(help="Rank hypotheses after refinement, as registration does.")] = True,
+    refiner: Annotated[str, typer.Option(help="Weights that refine: 'default' or a file.")] = "default",
 ) -> None:
     """Train the pose scorer on generated hypotheses."""
+    weights = find(models_dir() / "pose", "refiner") if refiner == "default" else Path(refiner)
     settings = TrainSettings(
-        "scorer", out, minutes, stop_after, width, batch, hypotheses, objects, learning_rate, device, seed, compile
+        "scorer",
+        out,
+        minutes,
+        stop_after,
+        width,
+        batch,
+        hypotheses,
+        objects,
+        learning_rate,
+        device,
+        seed,
+        compile,
+        weights if refine else None,
     )
     train(settings, typer.echo)

@@ -6,7 +6,7 @@ random scene (occluders, background, light), seen through the same crop window, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,11 @@ from .pair_kernels import SceneData, render_observed
 
 INSTANCES = 5
 SURFACE_POINTS = 96
+REFINEMENTS, REFINED_SHARE = 3, 0.75
+MIN_DISTANCE = 0.05
+
+Refine = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(rendered, observed) -> the refiner's (trans, rot)."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,15 @@ class PairSampler:
         target_rot = target_rot * (0.98 / largest.clamp(min=0.98))
         return RefinerBatch(rendered, observed, target_trans, target_rot, (seen > 0.25).float())
 
-    def scorer_batch(self, groups: int, hypotheses: int) -> ScorerBatch:
+    def scorer_batch(self, groups: int, hypotheses: int, refine: Refine | None = None) -> ScorerBatch:
+        """``refine`` moves the hypotheses as registration does: those that are wrong then look as right as they can."""
         scenes = self._scenes(groups)
         owner = torch.arange(groups, device=self.device).repeat_interleave(hypotheses)
         diameter = self.diameter[scenes.target][owner]
         guess = self._hypotheses(scenes.T_cam_obj[owner], diameter, groups, hypotheses)
+        if refine is not None:
+            for _ in range(REFINEMENTS):
+                guess = self._refined(scenes, guess, owner, diameter, refine)
         rendered, observed, seen = self._inputs(scenes, guess, owner, "scorer")
         points = self.points[scenes.target]
         looks = scenes.T_cam_obj[:, None] @ self.symmetries[scenes.target]
@@ -226,6 +235,16 @@ class PairSampler:
         turned = torch.where((self._uniform(n) < 0.5)[:, None, None], random, flipped)
         guess[:, :3, :3] = torch.where(wrong[:, None, None], turned, guess[:, :3, :3])
         return guess
+
+    def _refined(self, scenes: _Scenes, guess: Tensor, owner: Tensor, diameter: Tensor, refine: Refine) -> Tensor:
+        """Most of the hypotheses after one update; not all, so that groups hold every degree of refinement."""
+        rendered, observed, _ = self._inputs(scenes, guess, owner, "refiner")
+        trans, rot = refine(rendered, observed)
+        moved = guess.clone()
+        moved[:, :3, 3] += trans.float() * (diameter[:, None] / 2)
+        moved[:, :3, :3] = so3.exp(torch.tanh(rot.float()) * ROT_NORMALIZER).mT @ guess[:, :3, :3]
+        taken = (self._uniform(len(guess)) < REFINED_SHARE) & (moved[:, 2, 3] > MIN_DISTANCE)
+        return torch.where(taken[:, None, None], moved, guess)
 
     @staticmethod
     def _moved(T: Tensor, rotation: Tensor, offset: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ..pose.constants import ROT_NORMALIZER
 from ..pose.mesh import ObjectModel, make_object
 from ..pose.networks import RefineNet, ScoreNet
 from .objects import random_object
-from .pairs import PairSampler, RefinerBatch, ScorerBatch
+from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
 
 EVALUATION_SEED = 1_000_003
 QUALITY = {"refiner": "trans_mean", "scorer": "chosen_error"}
@@ -38,7 +38,10 @@ LEARNING_RATE = {"refiner": 6e-4, "scorer": 2e-4}
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: pairs a step. learning_rate: 0 takes the role's own."""
+    """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: pairs a step. learning_rate: 0 takes the role's own.
+
+    refiner: weights by which the scorer's hypotheses are refined before they are ranked; None ranks them as drawn.
+    """
 
     role: str
     out: Path
@@ -52,6 +55,7 @@ class TrainSettings:
     device: str = "cuda"
     seed: int = 0
     compile: bool = False
+    refiner: Path | None = None
 
 
 def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> dict[str, float]:
@@ -88,7 +92,8 @@ def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> d
     objects = make_objects(settings.objects, settings.seed + step)
     sampler = PairSampler(objects, device, settings.seed + step)
     evaluation = PairSampler(make_objects(64, EVALUATION_SEED), device, EVALUATION_SEED)
-    held_out = [_draw(evaluation, settings) for _ in range(4)]
+    refine = None if settings.refiner is None else _refine(settings.refiner, device)
+    held_out = [_draw(evaluation, settings, refine) for _ in range(4)]
     run: Callable[[Tensor, Tensor], Tensor] = network if isinstance(network, RefineNet) else network.encode
     if settings.compile:
         run = torch.compile(run)
@@ -128,7 +133,7 @@ def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> d
         for group in optimizer.param_groups:
             group["lr"] = max(rate, 1e-6)
         network.train()
-        batch = _draw(sampler, settings)
+        batch = _draw(sampler, settings, refine)
         with torch.autocast(device.type, torch.bfloat16):
             loss = _loss(run, batch, network)
         optimizer.zero_grad(set_to_none=True)
@@ -181,10 +186,20 @@ def _make(role: str, width: float) -> RefineNet | ScoreNet:
     return RefineNet(width) if role == "refiner" else ScoreNet(width)
 
 
-def _draw(sampler: PairSampler, settings: TrainSettings) -> RefinerBatch | ScorerBatch:
+def _refine(path: Path, device: torch.device) -> Refine:
+    network = checkpoints.load_refiner(path)[0].to(device).to(memory_format=torch.channels_last)
+
+    def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            return network(rendered, observed)  # type: ignore[no-any-return]
+
+    return run
+
+
+def _draw(sampler: PairSampler, settings: TrainSettings, refine: Refine | None) -> RefinerBatch | ScorerBatch:
     if settings.role == "refiner":
         return sampler.refiner_batch(settings.batch)
-    return sampler.scorer_batch(settings.batch // settings.hypotheses, settings.hypotheses)
+    return sampler.scorer_batch(settings.batch // settings.hypotheses, settings.hypotheses, refine)
 
 
 def _loss(
