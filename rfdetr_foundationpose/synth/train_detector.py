@@ -56,6 +56,7 @@ class TrainSettings:
     config: fields of the variant's ModelConfig that differ from its defaults. scene_size: rendered height, width.
     render_share: share of the time that may go into new scenes. start: weights to fine-tune, or None for random ones.
     dataset: folder in COCO layout (train/, valid/) to learn from instead of rendered scenes.
+    compile: run the backbone through torch.compile where that works.
     """
 
     out: Path
