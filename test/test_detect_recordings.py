@@ -103,9 +103,11 @@ def test_rows_are_matched_best_first_and_false_ones_say_what_they_lie_on():
     assert match(rows[:1], [], np.zeros((0, 4)), []) == ({}, [("mug", rows[0][1], 0.9, "")])
 
 
-def outcome(found: list[float], false: list[float], threshold: float = 0.5) -> Outcome:
+def outcome(found: list[float], false: list[float], loose: tuple[float, ...] = ()) -> Outcome:
+    threshold = 0.5
     wanted = [Wanted(1, i, "mug", A, 400, 1.0, score, 0.8) for i, score in enumerate(found)]
     rows = [FalseDetection(1, i, "mug", B, score, "") for i, score in enumerate(false)]
+    rows += [FalseDetection(1, i, "mug", B, score, "loose") for i, score in enumerate(loose)]
     return Outcome({"mug": threshold}, 100, wanted, rows, [])
 
 
@@ -116,6 +118,9 @@ def test_thresholds_that_reach_both_goals_are_one_range():
     assert figures["good_thresholds"] == [0.31, 0.6]
     assert 0.31 <= figures["best_threshold"] <= 0.6
     assert outcome([0.6], [0.8] * 3).as_dict()["good_thresholds"] is None
+    loose = outcome([0.6], [], loose=(0.8, 0.8, 0.8)).as_dict()
+    assert loose["good_thresholds"] == [0.05, 0.6]
+    assert (loose["all"]["false_per_frame"], loose["all"]["wrong_per_frame"]) == (0.03, 0.0)
 
 
 def test_sizes_are_classed_by_the_root_of_the_pixels():

@@ -151,10 +151,10 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     shown = sorted(set(figures["threshold"].values()))
     title = f"{figures['frames']} frames, thresholds {', '.join(f'{t:g}' for t in shown)}"
     table = Table(title=title, title_justify="left")
-    for column in ("object", "instances", "recall", "precision", "false / frame", "mean IoU"):
+    for column in ("object", "instances", "recall", "precision", "false / frame", "on wrong things", "mean IoU"):
         table.add_column(column, justify="left" if column == "object" else "right")
     for name, f in {**figures["by_object"], "all": figures["all"]}.items():
-        cells = [_number(f[key]) for key in ("recall", "precision", "false_per_frame", "mean_iou")]
+        cells = [_number(f[key]) for key in ("recall", "precision", "false_per_frame", "wrong_per_frame", "mean_iou")]
         table.add_row(name, str(f["instances"]), *cells)
     console.print(table)
     sizes = Table(title="recall by visible size (square root of the pixels)", title_justify="left")
@@ -167,11 +167,11 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
         f"false tracks: {len(figures['false_tracks'])}"
         + "".join(
             f"\n  seed {t['seed']} frame {t['frame']}: {t['object']}{' on ' + t['on'] if t['on'] else ''}, "
-            f"{t['frames']} frames or more, score {t['score']:.2f}"
+            f"{t['frames']} frames or more, scores {t['weakest']:.2f} to {t['score']:.2f}"
             for t in figures["false_tracks"]
         ),
         f"best threshold by F1: {figures['best_threshold']:.2f} (F1 {figures['best_f1']:.3f})",
-        "recall >= 0.95 with at most 0.01 false detections a frame: "
+        "recall >= 0.95 with at most 0.01 detections on wrong things a frame: "
         + (f"thresholds {good[0]:.2f} to {good[1]:.2f}" if good else "at no threshold"),
     ]
     for line in lines:
