@@ -347,5 +347,5 @@ def running_node(
         took = node.stop()
         graph.close()
     assert node.returncode == 0, node.log
-    assert took < on_idle(2.5), f"ending took {took:.1f} s:\n{node.log}"
+    assert took < on_idle(2.0), f"ending took {took:.1f} s:\n{node.log}"
     assert "terminate called" not in node.log, node.log

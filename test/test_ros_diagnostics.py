@@ -25,6 +25,7 @@ WELL = Health(
     tally=Tally(300, 300, 0, {}),
     images={"rgb": 300, "depth": 300, "pairs": 300, "unmatched_rgb": 0, "unmatched_depth": 0},
     rate=30.0,
+    processed_rate=25.0,
     silence=0.01,
     age=0.02,
     min_rate=10.0,
@@ -53,7 +54,9 @@ def test_all_is_well():
     assert statuses["backend"].message == "rf-detr eager + pose cuda_graph on cuda:0"
     values = {v.key: v.value for v in statuses["backend"].values}
     assert values["gpu_memory_mib"] == "1024.0"
-    assert {v.key: v.value for v in statuses["processing"].values}["end_to_end_ms_p50_p95_max"] == "8.50 11.00 15.00"
+    values = {v.key: v.value for v in statuses["processing"].values}
+    assert values["end_to_end_ms_p50_p95_max"] == "8.50 11.00 15.00"
+    assert values["rate_hz"] == "25.00"
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,6 @@ def test_ends_in_time_when_a_frame_or_the_configuration_or_the_end_takes_long(tm
         else:
             graph.wait_active()
             Camera(graph).stream(0.3)
-        assert node.stop() < on_idle(2.5)
+        assert node.stop() < on_idle(2.0)
         assert node.returncode == 0
         assert "terminate called" not in node.log

@@ -52,9 +52,11 @@ def unknown_encoding(message: Image) -> None:
 
 
 def camera_stops(camera: Camera, graph: Graph, node: Node) -> None:
+    """For five seconds."""
+    begin = time.monotonic()
     wait_for(lambda: (s := graph.report("input")) is not None and "stalled" in s.message, "stalled to be said")
     assert graph.report("input").level == b"\x02"
-    time.sleep(2.0)
+    time.sleep(max(begin + 5.0 - time.monotonic(), 0.0))
 
 
 def depth_stops(camera: Camera, graph: Graph, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from ros_double_node import DoublePipeline
 from ros_support import Camera, Graph, rclpy, wait_for
+from std_srvs.srv import Trigger
 
 from rfdetr_foundationpose.ros import node as node_module
 from rfdetr_foundationpose.ros.executor import NodeExecutor
@@ -123,6 +125,40 @@ def test_a_warm_up_that_fails_at_the_first_frame_is_repeated_at_the_next(tmp_pat
         Camera(graph).stream_until_pose()
         assert pipeline.warm_ups == 4
         assert graph.fresh_values()["dropped_pipeline_error"] == "3"
+
+
+def test_garbage_collection_passes_over_what_is_loaded_while_configured(tmp_path):
+    with node_of(Pipeline(), tmp_path) as (_, graph):
+        assert gc.get_freeze_count() == 0
+        assert graph.transition("configure")
+        assert gc.get_freeze_count() > 100_000
+        assert graph.transition("cleanup")
+        assert gc.get_freeze_count() == 0
+
+
+def test_what_a_pipeline_raises_in_a_service_or_a_parameter_change_is_the_answer(tmp_path):
+    class Raising(Pipeline):
+        armed = False
+
+        def reset(self):
+            if self.armed:
+                raise RuntimeError("tracks are stuck")
+
+        def apply(self, config):
+            if self.armed:
+                raise RuntimeError("device lost")
+
+    pipeline = Raising()
+    with node_of(pipeline, tmp_path) as (_, graph):
+        assert graph.transition("configure")
+        pipeline.armed = True
+        answer = graph.call(Trigger, "reset", Trigger.Request())
+        assert (answer.success, answer.message) == (False, "RuntimeError: tracks are stuck")
+        wait_for(lambda: any("tracks are stuck" in s.message for a in graph.diagnostics for s in a.status), "the error")
+        refused = graph.set_parameter("detector.threshold", 0.7)
+        assert (refused.successful, refused.reason) == (False, "RuntimeError: device lost")
+        pipeline.armed = False
+        assert graph.set_parameter("detector.threshold", 0.7).successful
 
 
 def test_activate_is_refused_with_a_reason_while_an_old_frame_is_still_in_work(tmp_path, monkeypatch):

@@ -152,6 +152,20 @@ def test_rate_and_silence():
     assert slot.rate(200.0) == 0.0
 
 
+def test_processed_rate_counts_what_was_processed_and_not_what_was_dropped():
+    slot = Slot()
+    for i in range(20):
+        slot.put(pair(i))
+        assert slot.take(1.0) is not None
+        slot.done("bad_depth" if i % 2 else None)
+        time.sleep(0.01)
+    now = time.monotonic()
+    assert 0 < slot.processed_rate(now) <= 50.0
+    assert slot.processed_rate(now + 10.0) == 0.0
+    slot.open()
+    assert slot.processed_rate(now) == 0.0
+
+
 def test_refused_pairs_are_counted():
     slot = Slot()
     slot.refuse("out_of_order")

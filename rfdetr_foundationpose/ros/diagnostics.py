@@ -31,7 +31,7 @@ OWN_ERRORS = ("callback_error", "telemetry_image", "telemetry_latency", "telemet
 
 @dataclass(frozen=True)
 class Health:
-    """What is known of the node at one moment. rates in Hz, times in seconds; ``since`` is the time since activation.
+    """What is known of the node at one moment. rates in Hz (rate: pairs that come, processed_rate: those processed), times in seconds; ``since`` is the time since activation.
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
     depth_frame: frame of the depth image where it differs from the colour image's.
@@ -47,6 +47,7 @@ class Health:
     tally: Tally = field(default_factory=lambda: Tally(0, 0, 0, {}))
     images: Mapping[str, int] = field(default_factory=dict)
     rate: float = 0.0
+    processed_rate: float = 0.0
     silence: float | None = None
     age: float | None = None
     depth_frame: str = ""
@@ -152,7 +153,8 @@ class Diagnostics:
         elif received and drops.get("replaced", 0) / received > BEHIND_SHARE:
             said.append((WARN, f"falling behind: {processed} of {received} new frames processed, the newest first"))
         t = h.tally
-        values = {"received": str(t.received), "processed": str(t.processed), "in_flight": str(t.in_flight)}
+        values = {"rate_hz": f"{h.processed_rate:.2f}"}
+        values |= {"received": str(t.received), "processed": str(t.processed), "in_flight": str(t.in_flight)}
         values |= {f"dropped_{k}": str(v) for k, v in sorted(t.dropped.items())}
         values["debug_frames_dropped"] = str(h.debug_dropped)
         for stage, s in h.latency.items():

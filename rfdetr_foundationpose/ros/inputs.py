@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, conversions
+from .guards import guarded
 from .reporting import REPEAT
 from .sync import PairSynchronizer, subscriber_class
 from .worker import Pair, Slot
@@ -98,7 +99,7 @@ class Inputs:
         # Steady: ROS time may stand still until a clock comes.
         self._seeker = node.create_timer(
             0.2,
-            self._guarded(self._seek_latched),
+            guarded(self._seek_latched, self._on_error),
             callback_group=self._group,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
@@ -129,7 +130,7 @@ class Inputs:
         rgb_filter, depth_filter = make(rgb), make(depth)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = PairSynchronizer(
-            rgb_filter, depth_filter, self._guarded(self._on_pair), slop, compat.message_filters
+            rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop, compat.message_filters
         )
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
         for name in self._mask_topics:
@@ -137,7 +138,7 @@ class Inputs:
                 self._node.create_subscription(
                     Image,
                     f"mask/{name}",
-                    self._guarded(partial(self._on_mask, name)),
+                    guarded(partial(self._on_mask, name), self._on_error),
                     self._qos(MASKS_KEPT),
                     callback_group=self._group,
                 )
@@ -218,7 +219,7 @@ class Inputs:
 
     def _subscribe_camera_info(self, qos: QoSProfile) -> Any:
         return self._node.create_subscription(
-            CameraInfo, CAMERA_INFO, self._guarded(self._on_camera_info), qos, callback_group=self._group
+            CameraInfo, CAMERA_INFO, guarded(self._on_camera_info, self._on_error), qos, callback_group=self._group
         )
 
     def _seek_latched(self) -> None:
@@ -235,18 +236,6 @@ class Inputs:
                 depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
             )
             self._info_subscriptions.append(self._subscribe_camera_info(latched))
-
-    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """No exception leaves a callback: it would end the executor."""
-
-        @wraps(callback)
-        def call(*args: Any) -> None:
-            try:
-                callback(*args)
-            except Exception as error:  # whatever it is, the next message deserves its chance
-                self._on_error("callback_error", error)
-
-        return call
 
     def _on_camera_info(self, message: Any) -> None:
         try:

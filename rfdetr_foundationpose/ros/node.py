@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -24,6 +24,7 @@ from ..resources import default_objects_file
 from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, parameters
 from .diagnostics import Health
+from .guards import answered, guarded, said
 from .inputs import Inputs
 from .messages import Shape
 from .publishers import Outputs, instance_names
@@ -45,24 +46,6 @@ SUCCESS, FAILURE, FAILED = (
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
-
-
-Transition = Callable[["PoseNode", State], TransitionCallbackReturn]
-
-
-def said(transition: Transition) -> Transition:
-    """rclpy swallows what a transition raises; here it is logged and published before error processing begins."""
-
-    @wraps(transition)
-    def run(node: PoseNode, state: State) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except Exception as error:
-            node.fail(f"{transition.__name__.removeprefix('on_')}: {type(error).__name__}: {error}")
-            node.get_logger().error(traceback.format_exc())
-            return FAILED
-
-    return run
 
 
 class PosePipeline(Protocol):
@@ -127,14 +110,14 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._create_services()
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
-            post_callback=lambda _jump: self._on_jump("ROS time jumped"),
+            post_callback=guarded(lambda _jump: self._on_jump("ROS time jumped"), self._report),
         )
         self._telemetry = Telemetry(self, self._timer, lambda: self._config, self._latency, self._health, self._report)
         self._telemetry.start()
 
     def _create_services(self) -> None:
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
+        self.create_service(Trigger, "~/reset", answered(self._on_reset, self._report))
+        self.create_service(SetBool, "~/set_enabled", answered(self._on_set_enabled, self._report))
         # Steady time: with use_sim_time and no /clock yet a ROS timer would never fire.
         self._autostart = self.create_timer(
             0.01,
@@ -181,6 +164,9 @@ class PoseNode(LifecycleNodeMixin, Node):
                 log.error(traceback.format_exc())
             self._release()
             return FAILURE
+        # A full collection over the libraries' objects would hold all threads up for 0.3 s; what is loaded stays anyway.
+        gc.collect()
+        gc.freeze()
         self._state = "inactive"
         log.info(f"configured in {time.monotonic() - begin:.1f} s")
         return SUCCESS
@@ -269,6 +255,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._pipeline.close()
         self._inputs = self._outputs = self._pipeline = None
         self._warmed = None
+        gc.unfreeze()
         self._telemetry.use_models({})
         self._state = "unconfigured"
 
@@ -378,6 +365,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             tally=self._slot.tally(),
             images=inputs.counts() if inputs is not None else {},
             rate=self._slot.rate(now),
+            processed_rate=self._slot.processed_rate(now),
             silence=self._slot.silence(now),
             age=self._age,
             depth_frame=inputs.depth_frame if inputs is not None else "",

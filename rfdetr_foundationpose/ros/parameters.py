@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -95,4 +96,7 @@ class LiveParameters:
             self._apply(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:  # raised here, it would leave the caller without an answer
+            self._node.get_logger().error(traceback.format_exc())
+            return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {error}")
         return SetParametersResult(successful=True)

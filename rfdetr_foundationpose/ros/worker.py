@@ -46,6 +46,7 @@ class Slot:
         self._processed = 0
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=1000)
+        self._ends: deque[float] = deque(maxlen=1000)
 
     def put(self, pair: Pair) -> None:
         """Store the newest pair; one that nobody took is dropped as "replaced"."""
@@ -79,6 +80,7 @@ class Slot:
             self._busy = False
             if dropped is None:
                 self._processed += 1
+                self._ends.append(time.monotonic())
             else:
                 self._dropped[dropped] += 1
 
@@ -100,6 +102,7 @@ class Slot:
         with self._condition:
             self._closed = False
             self._arrivals.clear()
+            self._ends.clear()
 
     def tally(self) -> Tally:
         with self._condition:
@@ -107,9 +110,16 @@ class Slot:
             return Tally(self._received, self._processed, in_flight, dict(self._dropped))
 
     def rate(self, now: float) -> float:
-        """Pairs per second over the last seconds (monotonic clock)."""
+        """Pairs per second that came over the last seconds (monotonic clock)."""
+        return self._per_second(self._arrivals, now)
+
+    def processed_rate(self, now: float) -> float:
+        """Pairs per second that were processed over the last seconds."""
+        return self._per_second(self._ends, now)
+
+    def _per_second(self, times: deque[float], now: float) -> float:
         with self._condition:
-            recent = [t for t in self._arrivals if now - t <= self.RATE_WINDOW]
+            recent = [t for t in times if now - t <= self.RATE_WINDOW]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
 
     def silence(self, now: float) -> float | None:
