@@ -53,6 +53,25 @@ def test_without_either_setting_there_are_no_mask_topics(graph):
     made.close()
 
 
+def test_frames_follow_a_camera_info_that_changes(graph):
+    camera = Camera(graph)
+    made = opened(graph, Config())
+    stamp = time.time_ns()
+    pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
+    wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
+    for focal in (140.0, 150.0):
+        info = camera.camera_info(stamp)
+        info.k[0] = info.k[4] = focal
+
+        def arrived(info=info, focal=focal) -> bool:
+            graph.info.publish(info)
+            return made.camera is not None and made.camera.fx == focal
+
+        wait_for(arrived, "camera_info")
+        assert made.assemble(pair).camera.fy == focal
+    made.close()
+
+
 def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch, capfd):
     monkeypatch.setattr(inputs, "MASK_WAIT", 600.0)
     camera = Camera(graph)
