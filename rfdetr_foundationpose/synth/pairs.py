@@ -27,7 +27,7 @@ from .pair_kernels import SceneData, render_observed
 
 INSTANCES = 5
 SURFACE_POINTS = 96
-REFINEMENTS, REFINED_SHARE = 3, 0.75
+REFINEMENTS, REFINED_SHARE = 2, 0.8
 MIN_DISTANCE = 0.05
 
 Refine = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

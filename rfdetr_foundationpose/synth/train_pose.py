@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..accel.runner import make_runner
 from ..objects import ObjectSpec
 from ..pose import checkpoints
 from ..pose.constants import ROT_NORMALIZER
@@ -92,7 +93,7 @@ def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> d
     objects = make_objects(settings.objects, settings.seed + step)
     sampler = PairSampler(objects, device, settings.seed + step)
     evaluation = PairSampler(make_objects(64, EVALUATION_SEED), device, EVALUATION_SEED)
-    refine = None if settings.refiner is None else _refine(settings.refiner, device)
+    refine = None if settings.refiner is None else _refine(settings.refiner, device, progress)
     held_out = [_draw(evaluation, settings, refine) for _ in range(4)]
     run: Callable[[Tensor, Tensor], Tensor] = network if isinstance(network, RefineNet) else network.encode
     if settings.compile:
@@ -186,12 +187,15 @@ def _make(role: str, width: float) -> RefineNet | ScoreNet:
     return RefineNet(width) if role == "refiner" else ScoreNet(width)
 
 
-def _refine(path: Path, device: torch.device) -> Refine:
-    network = checkpoints.load_refiner(path)[0].to(device).to(memory_format=torch.channels_last)
+def _refine(path: Path, device: torch.device, log: Callable[[str], None]) -> Refine:
+    """The refiner as registration runs it."""
+    network, _ = checkpoints.load_refiner(path)
+    runner = make_runner(network, "auto" if device.type == "cuda" else "eager", device, log, label="refiner")
 
     def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            return network(rendered, observed)  # type: ignore[no-any-return]
+        with torch.inference_mode():
+            trans, rot = runner(rendered, observed)
+        return trans.clone(), rot.clone()
 
     return run
 
