@@ -116,12 +116,17 @@ class FloatOutputs(nn.Module):
     """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program.
 
     chunk: larger batches go through the network in equal parts of at most this many pairs, so that activations need less
-    memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all).
+    memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all), with the
+    modules of the latter in ``ranking``: these stay in FP32, since what they tell apart is small beside what all share.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, chunk: int | None = None) -> None:
         super().__init__()
+        ranking = [p for module in getattr(network, "ranking", ()) for p in module.parameters()]
+        exact = [p.data for p in ranking]
         self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for parameter, values in zip(ranking, exact, strict=True):
+            parameter.data = values
         self.dtype = dtype
         self.chunk = chunk
 
@@ -132,13 +137,13 @@ class FloatOutputs(nn.Module):
 
     def _run(self, a: Tensor, b: Tensor) -> Tensor | Outputs:
         n = a.shape[0]
-        if self.chunk is None or n <= self.chunk:
+        rank = getattr(self.network, "rank", None)
+        if rank is None and (self.chunk is None or n <= self.chunk):
             return self.network(a, b)  # type: ignore[no-any-return]
-        parts = -(-n // self.chunk)
+        parts = 1 if self.chunk is None else -(-n // self.chunk)
         bounds = [n * i // parts for i in range(parts + 1)]
         slices = [slice(low, high) for low, high in pairwise(bounds)]
         each = getattr(self.network, "encode", self.network)
         found = [as_tuple(each(a[s], b if b.shape[0] == 1 else b[s])) for s in slices]
         joined = tuple(torch.cat(part) for part in zip(*found, strict=True))
-        rank = getattr(self.network, "rank", None)
-        return rank(joined[0]) if rank is not None else joined  # type: ignore[no-any-return]
+        return rank(joined[0].float()) if rank is not None else joined  # type: ignore[no-any-return]

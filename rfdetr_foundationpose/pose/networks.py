@@ -127,6 +127,11 @@ class ScoreNet(nn.Module):
         self.att_cross = nn.MultiheadAttention(channels, 4, batch_first=True)
         self.linear = nn.Linear(channels, 1)
 
+    @property
+    def ranking(self) -> tuple[nn.Module, nn.Module]:
+        """What ``rank`` is made of."""
+        return self.att_cross, self.linear
+
     def encode(self, rendered: Tensor, observed: Tensor) -> Tensor:
         """One vector a hypothesis, (N, channels)."""
         tokens = self.pos_embed(encode_pair(self.encoderA, self.encoderAB, rendered, observed))
