@@ -183,3 +183,24 @@ def test_gpu_rungs_agree_and_do_not_synchronize(rung, role):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [256, 512, 1024])
+def test_one_pass_norm_is_the_norm_of_the_sum(channels):
+    from rfdetr_foundationpose.accel.norm_kernels import add_norm
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    x, y = (torch.randn(7, 33, channels, generator=generator, device="cuda").half() * 3 + 1 for _ in range(2))
+    weight, bias = (torch.randn(channels, generator=generator, device="cuda").half() for _ in range(2))
+    expected = torch.nn.functional.layer_norm(x.float() + y.float(), (channels,), weight.float(), bias.float(), 1e-5)
+    torch.testing.assert_close(add_norm(x, y, weight, bias, 1e-5).float(), expected, atol=1e-2, rtol=2e-3)
+
+
+@pytest.mark.gpu
+def test_every_body_of_the_graph_rung_is_offered():
+    """One that is left out would not fail: another one would be taken, and nobody would know."""
+    said: list[str] = []
+    torch.manual_seed(0)
+    runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", "cuda", said.append, fallback=False)
+    assert set(runner._bodies) == {"plain", "fused", "blocked stem", "one-pass norms", "parallel heads"}, said

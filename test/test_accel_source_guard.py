@@ -35,6 +35,8 @@ HOT_PATH = {
     "accel/fold.py": ["ConvReLU.forward", "StemReLU.forward"],
     "accel/attention.py": ["PlainAttention.forward"],
     "accel/heads.py": ["*"],
+    "accel/encoder_layer.py": ["PostNormLayer.forward"],
+    "accel/norm_kernels.py": ["*"],
     "accel/graph.py": ["GraphedProgram.__call__", "GraphedProgram.replay"],
     "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
     "accel/tensorrt.py": ["TensorRTRunner._build.run"],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .attention import plain_attention
 from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple, one_line
+from .encoder_layer import one_pass_norms
 from .fold import fold_batch_norm, fuse_conv_relu
 from .graph import GraphedProgram, Lane, inlining
 from .heads import SideBySideHeads
@@ -120,9 +121,9 @@ class TracedRunner(HalfRunner):
 class GraphRunner(HalfRunner):
     """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
 
-    Of the bodies that compute the same (convolutions with bias, residual and ReLU in one cuDNN kernel or in separate
-    ones, the stem over pixels or over blocks of pixels, heads one after the other or side by side) the one
-    that is fastest here is kept for each batch size.
+    Of the bodies that compute the same the one that is fastest here is kept for each batch size. Fused: convolutions with
+    bias, residual and ReLU in one cuDNN kernel; then also: the stem over blocks of pixels, or residual and layer norm in
+    one pass, or with that the heads side by side.
     """
 
     name = "cuda_graph"
@@ -143,17 +144,23 @@ class GraphRunner(HalfRunner):
         self._inputs: list[tuple[Tensor, Tensor]] = []
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         fused = fuse_conv_relu(self.body.network)
-        variants = {"fused": fused, "fused with blocked stem": fuse_conv_relu(self.body.network, stem=True)}
-        if hasattr(fused, "heads"):
-            variants["fused with parallel heads"] = SideBySideHeads(fused, device)
-        for name, network in variants.items():
-            body = FloatOutputs(network, self.dtype, CHUNK)
-            reason = _disagreement(self.body, body, self._example((2, 2), self.dtype))
-            if reason:
-                log(f"{label}: {name} is left out: {reason}")
-            else:
-                self._bodies[name] = body
+        if self._offer("fused", fused):
+            self._offer("blocked stem", fuse_conv_relu(self.body.network, stem=True))
+            lean = one_pass_norms(fused) if self.dtype is torch.float16 else None
+            best = lean if lean is not None and self._offer("one-pass norms", lean) else fused
+            if hasattr(fused, "heads"):
+                self._offer("parallel heads", SideBySideHeads(best, device))
         self.chosen: dict[Key, str] = {}
+
+    def _offer(self, name: str, network: nn.Module) -> bool:
+        """Take a network among the bodies if it computes what the plain one does."""
+        body = FloatOutputs(network, self.dtype, CHUNK)
+        reason = _disagreement(self.body, body, self._example((2, 2), self.dtype))
+        if reason:
+            self.log(f"{self.label}: {name} is left out: {reason}")
+        else:
+            self._bodies[name] = body
+        return not reason
 
     def _build(self, key: Key) -> Body:
         times = {name: self._time(body, key) for name, body in self._bodies.items()} if len(self._bodies) > 1 else {}
@@ -277,7 +284,7 @@ def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Ten
             del poison
         try:
             found = candidate(*example)
-        except RuntimeError as error:
+        except Exception as error:  # Warp's compiler, cuDNN and cuBLAS each raise their own
             return one_line(error)
     for a, b in zip(expected, found, strict=True):
         scale = a.abs().max().item() + 1e-3

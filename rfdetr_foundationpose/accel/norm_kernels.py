@@ -1,0 +1,118 @@
+"""Residual sum and layer norm in one pass over memory, FP16 on CUDA: one GPU warp a row.
+
+torch has two kernels for it, of which the norm alone takes four times what its memory traffic would.
+"""
+
+from __future__ import annotations
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from ..pose.warp_setup import launch
+
+wp.set_module_options({"enable_backward": False})
+
+STEP, MAX_CHANNELS = 256, 1024
+"""Channels come in multiples of STEP: 32 lanes read 8 values at a time."""
+
+_ROW = """
+#if defined(__CUDA_ARCH__)
+    auto widen = [](unsigned int bits) { wp::half h; h.u = (unsigned short)bits; return wp::half_to_float(h); };
+    auto narrow = [](float f) { return (unsigned int)wp::float_to_half(f).u; };
+    const int chunks = channels >> 8;
+    const size_t start = (size_t)row * (channels >> 3);
+    const uint4* px = reinterpret_cast<const uint4*>(x.data) + start;
+    const uint4* py = reinterpret_cast<const uint4*>(y.data) + start;
+    const uint4* pw = reinterpret_cast<const uint4*>(weight.data);
+    const uint4* pb = reinterpret_cast<const uint4*>(bias.data);
+    uint4* po = reinterpret_cast<uint4*>(out.data) + start;
+    float v[4][8];
+    float sum = 0.0f;
+    #pragma unroll
+    for (int c = 0; c < 4; ++c) if (c < chunks) {
+        const uint4 a4 = px[c * 32 + lane], b4 = py[c * 32 + lane];
+        const unsigned int a[4] = {a4.x, a4.y, a4.z, a4.w}, b[4] = {b4.x, b4.y, b4.z, b4.w};
+        #pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            v[c][2 * k] = widen(a[k] & 0xffffu) + widen(b[k] & 0xffffu);
+            v[c][2 * k + 1] = widen(a[k] >> 16) + widen(b[k] >> 16);
+            sum += v[c][2 * k] + v[c][2 * k + 1];
+        }
+    }
+    #pragma unroll
+    for (int o = 16; o > 0; o >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, o);
+    const float mean = sum / channels;
+    float squares = 0.0f;
+    #pragma unroll
+    for (int c = 0; c < 4; ++c) if (c < chunks) {
+        #pragma unroll
+        for (int k = 0; k < 8; ++k) { const float d = v[c][k] - mean; squares += d * d; }
+    }
+    #pragma unroll
+    for (int o = 16; o > 0; o >>= 1) squares += __shfl_xor_sync(0xffffffffu, squares, o);
+    const float scale = rsqrtf(squares / channels + eps);
+    #pragma unroll
+    for (int c = 0; c < 4; ++c) if (c < chunks) {
+        const uint4 w4 = pw[c * 32 + lane], b4 = pb[c * 32 + lane];
+        const unsigned int w[4] = {w4.x, w4.y, w4.z, w4.w}, b[4] = {b4.x, b4.y, b4.z, b4.w};
+        unsigned int r[4];
+        #pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const float low = (v[c][2 * k] - mean) * scale * widen(w[k] & 0xffffu) + widen(b[k] & 0xffffu);
+            const float high = (v[c][2 * k + 1] - mean) * scale * widen(w[k] >> 16) + widen(b[k] >> 16);
+            r[k] = narrow(low) | (narrow(high) << 16);
+        }
+        po[c * 32 + lane] = make_uint4(r[0], r[1], r[2], r[3]);
+    }
+#endif
+"""
+
+
+@wp.func_native(_ROW)
+def normalize_row(
+    x: wp.array(dtype=wp.float16),
+    y: wp.array(dtype=wp.float16),
+    weight: wp.array(dtype=wp.float16),
+    bias: wp.array(dtype=wp.float16),
+    eps: float,
+    channels: int,
+    row: int,
+    lane: int,
+    out: wp.array(dtype=wp.float16),
+): ...
+
+
+@wp.kernel
+def add_norm_rows(
+    x: wp.array(dtype=wp.float16),
+    y: wp.array(dtype=wp.float16),
+    weight: wp.array(dtype=wp.float16),
+    bias: wp.array(dtype=wp.float16),
+    eps: float,
+    channels: int,
+    out: wp.array(dtype=wp.float16),
+):
+    """Launched over 32 lanes a row."""
+    i = wp.tid()
+    normalize_row(x, y, weight, bias, eps, channels, i // 32, i % 32, out)
+
+
+def fits(channels: int) -> bool:
+    """Whether rows of this length can be normalized here."""
+    return channels % STEP == 0 and channels <= MAX_CHANNELS
+
+
+def add_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """layer_norm(x + y) over the last dimension of float16 CUDA tensors (..., C), summed in float32; a new tensor."""
+    x, y = x.contiguous(), y.contiguous()
+    out = torch.empty_like(x)
+    channels = x.shape[-1]
+    flat = [wp.from_torch(t.view(-1)) for t in (x, y, weight, bias)]
+    launch(
+        add_norm_rows,
+        x.numel() // channels * 32,
+        [*flat, eps, channels, wp.from_torch(out.view(-1))],
+        device=x.device,
+    )
+    return out
