@@ -115,8 +115,8 @@ def as_tuple(outputs: Tensor | Outputs) -> Outputs:
 class FloatOutputs(nn.Module):
     """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program.
 
-    chunk: larger batches go through the network in equal parts of at most this many pairs, so that activations need less
-    memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all), with the
+    chunk: batches much larger go through the network in equal parts of at most this many pairs, so that activations need
+    less memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all), with the
     modules of the latter in ``ranking``: these stay in FP32, since what they tell apart is small beside what all share.
     """
 
@@ -138,9 +138,10 @@ class FloatOutputs(nn.Module):
     def _run(self, a: Tensor, b: Tensor) -> Tensor | Outputs:
         n = a.shape[0]
         rank = getattr(self.network, "rank", None)
-        if rank is None and (self.chunk is None or n <= self.chunk):
+        few = self.chunk is None or n <= 1.5 * self.chunk
+        if few and rank is None:
             return self.network(a, b)  # type: ignore[no-any-return]
-        parts = 1 if self.chunk is None else -(-n // self.chunk)
+        parts = 1 if few else -(-n // self.chunk)  # type: ignore[operator]
         bounds = [n * i // parts for i in range(parts + 1)]
         slices = [slice(low, high) for low, high in pairwise(bounds)]
         each = getattr(self.network, "encode", self.network)

@@ -47,11 +47,12 @@ def totals() -> GraphCounters:
 
 
 class Lane:
-    """Programs that never run at the same time: captured on one stream, they share workspaces and the memory of
-    intermediate results. So one program's outputs hold until the next program of its lane runs."""
+    """Programs that never run at the same time: captured on one stream, they share workspaces, the memory of
+    intermediate results and input buffers. So one program's outputs hold until the next program of its lane runs."""
 
     def __init__(self, name: str, device: torch.device | str) -> None:
         self.name = name
+        self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.pool = torch.cuda.graph_pool_handle() if torch.device(device).type == "cuda" else None
 
 

@@ -126,7 +126,16 @@ class RegisterProgram:
 
     def _views(self, capacity: int) -> ViewSet:
         if self._full is None or self._full.capacity < capacity:
-            self._full = ViewSet(self._renderer, capacity, self.device, dtype=self._refiner.dtype, compared=1)
+            # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
+            lend = getattr(self._refiner, "inputs", None)
+            self._full = ViewSet(
+                self._renderer,
+                capacity,
+                self.device,
+                dtype=self._refiner.dtype,
+                compared=1,
+                inputs=None if lend is None else lend(capacity),
+            )
         return self._full
 
     def _previews(self, capacity: int) -> ViewSet:

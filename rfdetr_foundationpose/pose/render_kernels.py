@@ -138,19 +138,29 @@ def cast_view(
     skip = near * length
     rgb = wp.vec3f(0.0, 0.0, 0.0)
     xyz = wp.vec3f(0.0, 0.0, 0.0)
-    hit = wp.mesh_query_ray(bank.mesh[mesh], origin + direction * skip, direction, 1.0e6)
-    if hit.result:
-        xyz = ray * ((hit.t + skip) / length)
-        corner = (bank.first_face[mesh] + hit.face) * 3
-        bw = 1.0 - hit.u - hit.v
-        diffuse = (
-            facing(bank, bank.corner_vertex[corner], R) * hit.u
-            + facing(bank, bank.corner_vertex[corner + 1], R) * hit.v
-            + facing(bank, bank.corner_vertex[corner + 2], R) * bw
-        )
-        color = bank_color(bank, mesh, hit.face, hit.u, hit.v) * (0.8 + 0.5 * diffuse)
-        rgb = wp.vec3f(wp.min(color[0], 1.0), wp.min(color[1], 1.0), wp.min(color[2], 1.0))
-    return rgb, xyz, hit.face, hit.u, hit.v
+    face = int(-1)
+    bu = float(0.0)
+    bv = float(0.0)
+    # Most rays of a crop miss the object, and a sphere says so sooner than the tree.
+    to = bank.center[mesh] - origin
+    along = wp.dot(to, direction)
+    reach = bank.radius[mesh] * 1.001
+    if wp.length_sq(to) - along * along <= reach * reach:
+        hit = wp.mesh_query_ray(bank.mesh[mesh], origin + direction * skip, direction, 1.0e6)
+        if hit.result:
+            face = hit.face
+            bu = hit.u
+            bv = hit.v
+            xyz = ray * ((hit.t + skip) / length)
+            corner = (bank.first_face[mesh] + face) * 3
+            diffuse = (
+                facing(bank, bank.corner_vertex[corner], R) * bu
+                + facing(bank, bank.corner_vertex[corner + 1], R) * bv
+                + facing(bank, bank.corner_vertex[corner + 2], R) * (1.0 - bu - bv)
+            )
+            color = bank_color(bank, mesh, face, bu, bv) * (0.8 + 0.5 * diffuse)
+            rgb = wp.vec3f(wp.min(color[0], 1.0), wp.min(color[1], 1.0), wp.min(color[2], 1.0))
+    return rgb, xyz, face, bu, bv
 
 
 @wp.func

@@ -22,6 +22,7 @@ class ViewSet:
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
+    inputs: buffers (capacity, 6, R, R), channels-last, for ``pairs`` to write to instead of its own.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ViewSet:
         *,
         compared: int | None = None,
         paired: bool = True,
+        inputs: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.renderer = renderer
         self.capacity = capacity
@@ -48,10 +50,13 @@ class ViewSet:
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
         shape = (capacity if compared is None else compared, size, size, 3)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
-        # Written in the runner's own FP16, its conversion costs nothing.
-        packed = torch.float16 if dtype == torch.float16 else torch.float32
-        shape = (capacity if paired else 0, size, size, 6)
-        self._in_r, self._in_o = (torch.zeros(shape, dtype=packed, device=self.device) for _ in range(2))
+        if inputs is None:
+            # Written in the runner's own FP16, its conversion costs nothing.
+            packed = torch.float16 if dtype == torch.float16 else torch.float32
+            shape = (capacity if paired else 0, size, size, 6)
+            self._in_r, self._in_o = (torch.zeros(shape, dtype=packed, device=self.device) for _ in range(2))
+        else:
+            self._in_r, self._in_o = (buffer.permute(0, 2, 3, 1) for buffer in inputs)
 
     def pairs(
         self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False

@@ -1,7 +1,6 @@
 """Warp kernels of the detector's training."""
 
 # Warp compiles this source: float(...) declares a mutable, and its types are not Python's.
-# ruff: noqa: RUF046
 # mypy: ignore-errors
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Warp kernels of whole scenes: instances on a table in a room, one light with hard shadows. World frame, z up, metres."""
 
 # Warp compiles this source: float(...) declares a mutable, and its types are not Python's.
-# ruff: noqa: SIM102, RUF046, RUF059
+# ruff: noqa: SIM102, RUF059
 # mypy: ignore-errors
 
 from __future__ import annotations
