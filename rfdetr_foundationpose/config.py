@@ -65,7 +65,7 @@ class DetectorConfig:
     )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
     rung: str = setting("auto", "how the network is run", choices=RUNGS)
-    threshold: float = setting(0.35, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
+    threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
     period_frames: int = setting(
         15,

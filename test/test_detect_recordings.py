@@ -27,13 +27,13 @@ def test_shipped_detector_on_a_recording(capsys, tmp_path):
     code, said, figures = run(capsys, tmp_path, "--frames", "31", "--stride", "15", "--max-false-tracks", "3")
     assert code == 0, said
     assert figures["frames"] == 3 and figures["targets"] == ["mug", "drill"]
-    assert figures["threshold"] == {"mug": 0.35, "drill": 0.35}
+    assert figures["threshold"] == {"mug": 0.5, "drill": 0.5}
     total = figures["all"]
     assert 4 <= total["instances"] <= 6 and total["recall"] >= 0.5
     assert sum(o["instances"] for o in figures["by_object"].values()) == total["instances"]
     assert sum(s["instances"] for s in figures["by_size"]) == total["instances"]
     assert len(figures["misses"]) == round(total["instances"] * (1 - total["recall"]))
-    own = next(s for s in figures["sweep"] if s["threshold"] == 0.35)
+    own = next(s for s in figures["sweep"] if s["threshold"] == 0.5)
     assert own["recall"] == total["recall"] and own["false_detections"] == total["false_detections"]
 
 
