@@ -116,7 +116,7 @@ def oracle_estimator(item: ObjectModel, T_cam_center: NDArray[np.float64], confi
     renderer = WarpRenderer([item], "cpu")
 
     def registering() -> Tensor:
-        return estimator._register._full.poses  # type: ignore[union-attr]
+        return next(iter(estimator._registers.values())).views.poses
 
     def tracking() -> Tensor:
         return estimator._tracks[1].views.poses

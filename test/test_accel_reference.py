@@ -53,8 +53,8 @@ def case():
     row.warm_up(shown.frame.camera)
     runners = [make_runner(networks[role], "eager", CPU) for role in ("refiner", "refiner", "scorer")]
     ours = PoseEstimator([item], WarpRenderer([item], CPU), Networks(*runners), CONFIG.pose, CPU)
-    few = ours._register.rotations[0][::12].contiguous()
-    ours._register.rotations[0] = few
+    few = ours.rotations[0][::12].contiguous()
+    ours.rotations[0] = few
     reference = row._estimators[item.name]
     reference.item = dataclasses.replace(reference.item, rotations=few.numpy())
     return item, shown, row, ours

@@ -46,6 +46,13 @@ HOT_PATH = {
     "pose/render_kernels.py": ["*"],
     "pose/renderer.py": ["WarpRenderer.render_into", "WarpRenderer.render_inputs", "WarpRenderer._launch"],
     "pose/track_program.py": ["TrackProgram.run"],
+    "pose/register_program.py": [
+        "RegisterProgram.run",
+        "RegisterProgram._best",
+        "RegisterProgram._score",
+        "RegisterProgram._agreement",
+    ],
+    "pose/hypotheses.py": ["guess_translation"],
     "pose/views.py": ["*"],
     "pose/warp_kernels.py": ["*"],
     "pose/warp_setup.py": ["launch", "_current_stream"],
@@ -120,7 +127,7 @@ def test_empty_cache_is_only_in_the_reference_and_in_preparation():
         for path in PACKAGE.rglob("*.py")
         if any("empty_cache" in w for w in waits(ast.parse(path.read_text())))
     ]
-    assert set(users) <= {"accel/reference.py", "accel/torch_runners.py", "cli/bench_timing.py"}
-    runners = functions(ast.parse((PACKAGE / "accel/torch_runners.py").read_text()))
-    emptying = {name for name, node in runners.items() if any("empty_cache" in w for w in waits(node))}
-    assert emptying == {"GraphRunner._build"}
+    assert set(users) <= {"accel/reference.py", "accel/graph.py", "cli/bench_timing.py"}
+    parts = functions(ast.parse((PACKAGE / "accel/graph.py").read_text()))
+    emptying = {name for name, node in parts.items() if any("empty_cache" in w for w in waits(node))}
+    assert emptying == {"GraphedProgram._warm_up_and_capture"}

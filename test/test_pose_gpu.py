@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -12,7 +13,7 @@ from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
@@ -93,11 +94,45 @@ def difference(a, b) -> tuple[float, float]:
 def test_registration_equals_eager(case, rung):
     item, _, frame, mask = case
     found = [shipped(how, item) for how in ("eager", rung)]
+    for estimator in found:
+        estimator.register(prepared(estimator, frame), "thing", ~mask)  # replays must forget what they saw before
     estimates = [e.register(prepared(e, frame), "thing", mask) for e in found]
+    assert found[1].degraded == []
+    (program,) = found[1]._registers.values()
+    assert program.graph.captured and program.graph.counters.replays == 2
     millimetres, degrees = difference(*(e.T_cam_obj for e in estimates))
     assert millimetres < 0.5
     assert degrees < 0.5
     assert estimates[0].confidence == pytest.approx(estimates[1].confidence, abs=0.05)
+
+
+@pytest.mark.parametrize("schedule", ["full", "auto", "100,40,8"])
+def test_the_captured_registration_waits_for_nothing(case, schedule):
+    item, _, frame, mask = case
+    estimator = estimator_on("cuda:0", "cuda_graph", item, schedule=schedule)
+    estimator.register(prepared(estimator, frame), "thing", mask)
+    (program,) = estimator._registers.values()
+    assert program.graph.captured, estimator.degraded
+    expected = [t.clone() for t in program.graph()]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = program.graph()
+        program.run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_mask_without_depth_is_refused(case):
+    item, _, frame, mask = case
+    estimator = estimator_on("cuda:0", "cuda_graph", item)
+    empty = prepared(estimator, dataclasses.replace(frame, depth=np.zeros_like(frame.depth)))
+    with pytest.raises(RegistrationError, match="have depth in"):
+        estimator.register(empty, "thing", mask)
+    with pytest.raises(RegistrationError, match="mask is empty"):
+        estimator.register(prepared(estimator, frame), "thing", torch.zeros_like(mask))
 
 
 def test_registration_in_a_thread_disturbs_neither_itself_nor_tracking(case):

@@ -115,6 +115,11 @@ class GraphedProgram:
         """Whether calls replay a graph."""
         return self._graph is not None
 
+    @property
+    def capturing(self) -> bool:
+        """Whether calls replay a graph, or will when prepared."""
+        return self._capture
+
     def prepare(self, key: Hashable = None) -> None:
         """Warm up and capture for ``key`` (camera, mesh set, settings: whatever is baked into the program)."""
         begin = time.perf_counter()
@@ -171,6 +176,7 @@ class GraphedProgram:
                 with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                     self.outputs = self.body()
                 self._graph = graph
+                torch.cuda.empty_cache()  # what the warm-up used is not needed again; torch would keep it for ever
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
                 reason = one_line(error)

@@ -141,7 +141,7 @@ class GraphRunner(HalfRunner):
         if device.type != "cuda":
             raise RungUnavailable("CUDA graphs need a CUDA device")
         super().__init__(module, device, crop, label, log)
-        self._lane = lane or Lane(label, device)
+        self.lane = lane or Lane(label, device)
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         fused = fuse_conv_relu(self.body.network)
         if self._offer("fused", fused):
@@ -169,9 +169,7 @@ class GraphRunner(HalfRunner):
         if times:
             shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
             self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
-        program = self._graphed(self._bodies[name], key, self._lane.pool)[0]
-        torch.cuda.empty_cache()  # the pools of the timings are done with; torch would keep them for ever
-        return program
+        return self._graphed(self._bodies[name], key, self.lane.pool)[0]
 
     def _graphed(self, body: Callable[..., Outputs], key: Key, pool: Any) -> tuple[Body, GraphedProgram]:
         rendered_in, observed_in = (buffer[:n] for buffer, n in zip(self.inputs(max(key)), key, strict=True))
@@ -180,7 +178,7 @@ class GraphRunner(HalfRunner):
             self.device,
             name=f"{self.label} batch {key[0]}",
             pool=pool,
-            lane=self._lane.name,
+            lane=self.lane.name,
             log=self.log,
         )
         program.prepare()
@@ -207,10 +205,11 @@ class GraphRunner(HalfRunner):
             size = (self.crop[1], self.crop[1])
             return pair[0].shape[0] >= batch and pair[0].dtype == self.dtype and pair[0].shape[2:] == size
 
-        fitting = next((pair for pair in self._lane.inputs if fits(pair)), None)
+        fitting = next((pair for pair in self.lane.inputs if fits(pair)), None)
         if fitting is None:
-            fitting = self._example((batch, batch), self.dtype)
-            self._lane.inputs.append(fitting)
+            with torch.inference_mode(False):  # they are written to inside and outside of it
+                fitting = self._example((batch, batch), self.dtype)
+            self.lane.inputs.append(fitting)
         return fitting[0][:batch], fitting[1][:batch]
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
@@ -243,7 +242,7 @@ class CompileRunner(HalfRunner):
         lane: Lane | None = None,
     ) -> None:
         super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
-        self._lane = lane or Lane(label, device)
+        self.lane = lane or Lane(label, device)
 
     def _build(self, key: Key) -> Body:
         begin = time.perf_counter()
@@ -264,8 +263,8 @@ class CompileRunner(HalfRunner):
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
-            pool=self._lane.pool,
-            lane=self._lane.name,
+            pool=self.lane.pool,
+            lane=self.lane.name,
         )
         program.prepare()
 

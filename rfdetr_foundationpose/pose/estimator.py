@@ -17,7 +17,7 @@ from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics
 from . import confidence as agreement
 from .depth import DepthFilter
-from .hypotheses import guess_translation
+from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
 from .register_program import Ranking, RegisterProgram, parse_schedule
 from .renderer import Renderer
@@ -115,7 +115,9 @@ class PoseEstimator:
         self._renderer = renderer
         self._networks = networks
         self._filter = DepthFilter(device, config.min_depth, config.max_depth)
-        self._register = RegisterProgram(objects, renderer, networks.register_refiner, networks.scorer, self.device)
+        by_look: dict[bytes, Tensor] = {}
+        self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
+        self._registers: dict[tuple[int, tuple[int, ...]], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
         self._camera: tuple[CameraIntrinsics, Tensor] | None = None
         self._register_lock = Lock()
@@ -126,9 +128,8 @@ class PoseEstimator:
 
         Safe to read from any thread.
         """
-        steps = [
-            p.graph.degraded for p in list(self._tracks.values()) if self.device.type == "cuda" and p.graph.degraded
-        ]
+        programs: list[TrackProgram | RegisterProgram] = [*list(self._tracks.values()), *list(self._registers.values())]
+        steps = [p.graph.degraded for p in programs if self.device.type == "cuda" and p.graph.degraded]
         return list(dict.fromkeys([*self._networks.degraded, *steps]))
 
     def apply(self, config: PoseConfig) -> None:
@@ -148,7 +149,7 @@ class PoseEstimator:
             self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
         mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
         mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
-        for item in {len(self._register.rotations[i]): o for i, o in enumerate(self.objects)}.values():
+        for item in {len(self.rotations[i]): o for i, o in enumerate(self.objects)}.values():
             self.register(frame, item.name, mask)
 
     def prepare(self, frame: DeviceFrame) -> PoseFrame:
@@ -158,7 +159,7 @@ class PoseEstimator:
     def register(self, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
 
-        Waits for the device twice: for the mask's pixel counts, and for the result.
+        Waits for the device once, for the result.
         """
         index = self._index[object]
         item = self.objects[index]
@@ -166,28 +167,21 @@ class PoseEstimator:
             raise RegistrationError(
                 "bad_mask", f"mask is {tuple(mask.shape)} but the image is {tuple(frame.depth.shape)}"
             )
-        with self._register_lock, torch.inference_mode():
-            K = camera_matrix(frame.camera)
-            translation, pixels, valid = guess_translation(frame.depth, mask.bool(), K)
-            found, with_depth = (int(v) for v in torch.stack([pixels, valid]).tolist())
-            if found == 0:
-                raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
-            if with_depth < MIN_MASK_DEPTH_PIXELS:
-                raise RegistrationError(
-                    "no_depth",
-                    f"{object}: {with_depth} of the mask's {found} pixels have depth in "
-                    f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_MASK_DEPTH_PIXELS} are needed; "
-                    "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
-                )
-            kept = parse_schedule(
-                self.config.register_schedule,
-                len(self._register.rotations[index]),
-                self.config.register_iterations,
-                self.device,
+        with self._register_lock:
+            program = self._register_program(index, frame)
+            program.choose(index, item.diameter, self.rotations[index])
+            row, ranking = program(frame.rgb, frame.depth, frame.camera, mask)
+        found, with_depth = (int(v) for v in row[-2:])
+        if found == 0:
+            raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
+        if with_depth < MIN_MASK_DEPTH_PIXELS:
+            raise RegistrationError(
+                "no_depth",
+                f"{object}: {with_depth} of the mask's {found} pixels have depth in "
+                f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_MASK_DEPTH_PIXELS} are needed; "
+                "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-            result, ranking = self._register.run(frame, index, translation, kept)
-            row = result.double().cpu().numpy()[None]
-        return self._estimates(row, [item], [None], ranking)[0]
+        return self._estimates(row[None, :-2], [item], [None], ranking)[0]
 
     def track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
         """New poses of objects from their last ones, together. Waits for the device once, for the result."""
@@ -208,6 +202,28 @@ class PoseEstimator:
             row[16:] = models[i], item.diameter
         rows = program(frame.rgb, frame.depth, frame.camera, start)[: len(requests)]
         return self._estimates(rows, [self.objects[m] for m in models], [r.T_cam_obj for r in requests], None)
+
+    def _hypotheses(self, item: ObjectModel) -> Tensor:
+        return torch.tensor(hypothesis_rotations(item.symmetries), dtype=torch.float32, device=self.device)
+
+    def _register_program(self, index: int, frame: PoseFrame) -> RegisterProgram:
+        """The program for the object's number of hypotheses, the schedule and the image size."""
+        total, size = len(self.rotations[index]), (frame.depth.shape[0], frame.depth.shape[1])
+        kept = parse_schedule(self.config.register_schedule, total, self.config.register_iterations, self.device)
+        program = self._registers.get((total, kept))
+        if program is None or program.size != size:
+            program = RegisterProgram(
+                self._renderer,
+                self._networks.register_refiner,
+                self._networks.scorer,
+                total,
+                kept,
+                size,
+                self.device,
+                self._log,
+            )
+            self._registers[total, kept] = program
+        return program
 
     def _program(self, k: int, frame: PoseFrame) -> TrackProgram:
         size = (frame.depth.shape[0], frame.depth.shape[1])
@@ -270,10 +286,3 @@ def track_batches(instances: int) -> list[int]:
 def padded_batch(count: int, device: torch.device) -> int:
     """Programs are captured for a few sizes on CUDA; on the CPU padding would cost time and buy nothing."""
     return next(b for b in TRACK_BATCHES if b >= count) if device.type == "cuda" else count
-
-
-def camera_matrix(camera: Tensor) -> Tensor:
-    """(1, 4) fx, fy, cx, cy -> (3, 3) camera matrix on the same device."""
-    fx, fy, cx, cy = camera[0]
-    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
-    return torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one]).reshape(3, 3)

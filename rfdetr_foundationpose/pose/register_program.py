@@ -1,26 +1,27 @@
-"""Registration: hypotheses refined together, the hopeless ones dropped between iterations, the rest scored."""
+"""Registration as one fixed-shape device program: hypotheses refined together, the hopeless ones dropped between
+iterations, the rest scored."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
+from ..accel.graph import GraphedProgram
 from ..config import schedule_counts
-from .hypotheses import hypothesis_rotations
-from .mesh import ObjectModel
+from .hypotheses import guess_translation
+from .networks import CROP_SIZE
 from .renderer import Renderer
-from .views import ViewSet
-
-if TYPE_CHECKING:
-    from .estimator import PoseFrame
+from .views import AGREEMENT, ViewSet
 
 PREVIEW_SIZE = 48
 """Rows and columns of the small renderings by which many hypotheses are compared cheaply."""
+RESULT_COLUMNS = 16 + 2 + len(AGREEMENT) + 2
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 AUTO_SCHEDULE = {"cuda": (1.0, 0.5, 0.25, 0.1, 0.06), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
@@ -52,93 +53,124 @@ def parse_schedule(text: str, hypotheses: int, iterations: int, device: torch.de
 
 
 class RegisterProgram:
-    """Buffers and runners of registration, shared by all objects of one estimator."""
+    """Static buffers and the registration of one object over them; one CUDA graph launch where everything in it can be
+    captured.
+
+    rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4), mask (H, W) bool, rotations (total, 3, 3) of the
+    first hypotheses and the object, by ``choose``, are inputs. kept: hypotheses of each iteration, see parse_schedule.
+    """
 
     def __init__(
         self,
-        objects: Sequence[ObjectModel],
         renderer: Renderer,
         refiner: Runner,
         scorer: Runner,
+        total: int,
+        kept: Sequence[int],
+        size: tuple[int, int],
         device: torch.device,
+        log: Callable[[str], None] = print,
     ) -> None:
-        self.objects = list(objects)
-        self.device = device
-        by_look: dict[bytes, Tensor] = {}
-        self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._rotations(o)) for o in objects]
-        self._renderer = renderer
-        self._refiner = refiner
-        self._scorer = scorer
-        self._full: ViewSet | None = None
-        self._preview: ViewSet | None = None
+        self.kept = tuple(kept)
+        self.total = total
+        self.size = size
+        self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
+        self.depth = torch.zeros(*size, device=device)
+        self.camera = torch.ones(1, 4, device=device)
+        self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
+        self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
+        self._refiner, self._scorer = refiner, scorer
+        self._prepare_runners()
+        # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
+        lend = getattr(refiner, "inputs", None)
+        inputs = None if lend is None else lend(self.kept[0])
+        self.views = ViewSet(renderer, self.kept[0], device, CROP_SIZE, refiner.dtype, compared=1, inputs=inputs)
+        self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
+        lane = getattr(refiner, "lane", None)
+        self.graph = GraphedProgram(
+            self.run,
+            device,
+            name=f"register {total} x {','.join(map(str, self.kept))}",
+            pool=None if lane is None else lane.pool,
+            lane="register" if lane is None else lane.name,
+            log=log,
+            capture=renderer.capturable and refiner.capturable and scorer.capturable and refiner.name != "reference",
+        )
 
-    def _rotations(self, item: ObjectModel) -> Tensor:
-        return torch.tensor(hypothesis_rotations(item.symmetries), dtype=torch.float32, device=self.device)
-
-    def run(self, frame: PoseFrame, index: int, translation: Tensor, kept: Sequence[int]) -> tuple[Tensor, Ranking]:
-        """Row (24,) as of TrackProgram.result for object ``index``, and the ranking. translation: (3,) first guess, m."""
-        rotations = self.rotations[index]
-        image = (frame.rgb, frame.depth, frame.camera)
-        total = len(rotations)
-        full, preview = self._views(kept[0]), self._previews(total)
-        preview.poses[:total, :3, :3] = rotations
-        preview.poses[:total, :3, 3] = translation
-        for views in (full, preview):
+    def choose(self, index: int, diameter: float, rotations: Tensor) -> None:
+        """Make object ``index`` of the renderer the one that is registered. rotations: (total, 3, 3)."""
+        self.rotations.copy_(rotations)
+        for views in (self.views, self.preview):
             views.model.fill_(index)
-            views.diameters.fill_(self.objects[index].diameter)
-        if kept[0] < total:
-            preview.keep(self._agreement(preview, total, frame).topk(kept[0]).indices)
-        full.poses[: kept[0]] = preview.poses[: kept[0]]
+            views.diameters.fill_(diameter)
+
+    def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, mask: Tensor) -> tuple[NDArray[np.float64], Ranking]:
+        """Row (26,) on the host: pose, last update, agreement counts, pixels of the mask and those of them with depth; and
+        the ranking, on the device. Waits once. Without such pixels the rest means nothing."""
+        with torch.inference_mode():
+            for buffer, values in ((self.rgb, rgb), (self.depth, depth), (self.camera, camera), (self.mask, mask)):
+                buffer.copy_(values)
+            # Where nothing is captured, preparing would be a registration for nothing.
+            row, scores, poses = self.graph() if self.graph.capturing else self.run()
+            return row.double().cpu().numpy(), Ranking(scores.clone(), poses.clone())
+
+    def run(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Enqueue the registration; waits for nothing. Row (26,), scores (M,) best first, their poses (M, 4, 4)."""
+        views, preview, kept, image = self.views, self.preview, self.kept, self._image
+        translation, pixels, valid = guess_translation(self.depth, self.mask, camera_matrix(self.camera))
+        preview.poses[:, :3, :3] = self.rotations
+        preview.poses[:, :3, 3] = translation
+        if kept[0] < self.total:
+            preview.keep(self._agreement(self.total).topk(kept[0]).indices)
+        views.poses.copy_(preview.poses[: kept[0]])
 
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
-                full.keep(self._best(full, kept[i - 1], n, frame))
+                views.keep(self._best(kept[i - 1], n))
             first = i == 0
-            trans, rot = self._refiner(*full.pairs(n, *image, "refiner", shared=first))
-            full.update(n, trans, rot)
+            trans, rot = self._refiner(*views.pairs(n, *image, "refiner", shared=first))
+            views.update(n, trans, rot)
 
         n = kept[-1]
-        scores = self._score(full, n, frame)
+        scores = self._score(n)
         order = scores.argsort(descending=True)
-        full.keep(order)
-        ranking = Ranking(scores[order], full.poses[:n].clone())
-        row = torch.cat([full.poses[0].flatten(), full.delta[0], full.agree(1, *image)[0]])
-        return row, ranking
+        views.keep(order)
+        counts = torch.stack([pixels, valid]).float()
+        row = torch.cat([views.poses[0].flatten(), views.delta[0], views.agree(1, *image)[0], counts])
+        return row, scores[order], views.poses[:n]
 
-    def _best(self, views: ViewSet, count: int, wanted: int, frame: PoseFrame) -> Tensor:
+    @property
+    def _image(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.rgb, self.depth, self.camera
+
+    def _prepare_runners(self) -> None:
+        """Every batch that ``run`` asks for; nothing may be built during a capture."""
+        for i, n in enumerate(self.kept):
+            self._refiner.prepare(n, 1 if i == 0 else None)
+            if i > 0 and n < self.kept[i - 1] <= SCORED_WHEN_PRUNING:
+                self._scorer.prepare(self.kept[i - 1])
+        self._scorer.prepare(self.kept[-1])
+
+    def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses."""
         if count <= SCORED_WHEN_PRUNING:
-            return self._score(views, count, frame).topk(wanted).indices
-        preview = self._previews(count)
-        preview.poses[:count] = views.poses[:count]
-        return self._agreement(preview, count, frame).topk(wanted).indices
+            return self._score(count).topk(wanted).indices
+        self.preview.poses[:count] = self.views.poses[:count]
+        return self._agreement(count).topk(wanted).indices
 
-    def _score(self, views: ViewSet, n: int, frame: PoseFrame) -> Tensor:
-        (scores,) = self._scorer(*views.pairs(n, frame.rgb, frame.depth, frame.camera, "scorer"))
+    def _score(self, n: int) -> Tensor:
+        (scores,) = self._scorer(*self.views.pairs(n, *self._image, "scorer"))
         return scores.reshape(n).clone()
 
-    @staticmethod
-    def _agreement(views: ViewSet, n: int, frame: PoseFrame) -> Tensor:
-        """(n,) share of the model's pixels that agree in depth and colour, less those seen through."""
-        counts = views.agree(n, frame.rgb, frame.depth, frame.camera)
+    def _agreement(self, n: int) -> Tensor:
+        """(n,) share of the preview's model pixels that agree in depth and colour, less those seen through."""
+        counts = self.preview.agree(n, *self._image)
         model, agree, _, violated, residual, color = counts.unbind(1)
         return (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
 
-    def _views(self, capacity: int) -> ViewSet:
-        if self._full is None or self._full.capacity < capacity:
-            # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
-            lend = getattr(self._refiner, "inputs", None)
-            self._full = ViewSet(
-                self._renderer,
-                capacity,
-                self.device,
-                dtype=self._refiner.dtype,
-                compared=1,
-                inputs=None if lend is None else lend(capacity),
-            )
-        return self._full
 
-    def _previews(self, capacity: int) -> ViewSet:
-        if self._preview is None or self._preview.capacity < capacity:
-            self._preview = ViewSet(self._renderer, capacity, self.device, PREVIEW_SIZE, paired=False)
-        return self._preview
+def camera_matrix(camera: Tensor) -> Tensor:
+    """(1, 4) fx, fy, cx, cy -> (3, 3) camera matrix on the same device."""
+    fx, fy, cx, cy = camera[0]
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    return torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one]).reshape(3, 3)
