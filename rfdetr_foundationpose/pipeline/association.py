@@ -104,16 +104,24 @@ def associate(
     geometry: ObjectGeometry,
     camera: CameraIntrinsics,
     iou_threshold: float,
+    pending: Detection | None = None,
+    reach: float = NEAR_DIAMETERS,
 ) -> dict[int, int]:
     """Detection index -> track index for the instances of ONE object; both sides may stay unassigned.
 
     The cost of a pair is ``1 - IoU`` of detected and projected box, plus half the distance in diameters between
     detected surface and object centre where depth was measured. A pair is possible with IoU >= ``iou_threshold``
     or a distance below NEAR_DIAMETERS.
+
+    pending: how an instance that is being registered was seen last. It competes for the detections as track number
+    ``len(tracks)``, so that it cannot go over to one that is a track's; it may have moved by ``reach`` diameters.
     """
-    if not detections or not tracks:
+    if not detections or not (tracks or pending):
         return {}
     cost = np.array([[_cost(d, t, geometry, camera, iou_threshold) for t in tracks] for d in detections])
+    if pending is not None:
+        moved = [_moved_cost(d, pending, geometry, camera, iou_threshold, reach) for d in detections]
+        cost = np.column_stack([cost, moved])
     rows, columns = linear_sum_assignment(cost)
     return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if cost[r, c] < _INFEASIBLE}
 
@@ -126,12 +134,29 @@ def _cost(
     box = geometry.project(track.T_cam_obj, camera)
     iou = 0.0 if box is None else box_iou(box, detection.box)
     point = detection_point(detection, camera)
-    if point is None:
-        return 1.0 - iou if iou >= iou_threshold else _INFEASIBLE
-    distance = float(np.linalg.norm(point - geometry.center_in_camera(track.T_cam_obj))) / geometry.diameter
-    if iou < iou_threshold and distance > NEAR_DIAMETERS:
+    distance = None if point is None else np.linalg.norm(point - geometry.center_in_camera(track.T_cam_obj))
+    return _pair_cost(iou, None if distance is None else float(distance) / geometry.diameter, iou_threshold)
+
+
+def _moved_cost(
+    detection: Detection,
+    before: Detection,
+    geometry: ObjectGeometry,
+    camera: CameraIntrinsics,
+    iou_threshold: float,
+    reach: float,
+) -> float:
+    there, here = detection_point(before, camera), detection_point(detection, camera)
+    distance = None if there is None or here is None else float(np.linalg.norm(here - there)) / geometry.diameter
+    return _pair_cost(box_iou(before.box, detection.box), distance, iou_threshold, reach)
+
+
+def _pair_cost(iou: float, distance: float | None, iou_threshold: float, reach: float = NEAR_DIAMETERS) -> float:
+    """distance: in diameters, None where depth was not measured."""
+    if iou < iou_threshold and (distance is None or distance > reach):
         return _INFEASIBLE
-    return 1.0 - iou + 0.5 * min(distance, 2.0)
+    # Up to two diameters for the slope that ranks pairs, beyond that only a trace of it: far is far.
+    return 1.0 - iou + (0.0 if distance is None else 0.5 * min(distance, 2.0) + 1e-3 * distance)
 
 
 def choose_slot(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 
 from ..accel.graph import totals
 from ..config import Config, ConfigError, iter_settings, to_flat
-from ..detect.detector import OverlappingDetector
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
@@ -24,6 +24,7 @@ from .association import without_duplicates as suppress
 from .registration import Backoff, Job, Registrar
 from .results import FrameResult, PipelineStatus
 from .schedule import DetectorSchedule
+from .side_stream import SideStream
 from .tracks import Track, TrackTable
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ class Pipeline:
         self._background = background
         self._log = log
         self._upload = Uploader(self.device)
-        beside = overlap and self.device.type == "cuda"
-        self._stream = torch.cuda.Stream(self.device) if beside else None
+        self._side = SideStream(self.device, self.timer, overlap=overlap)
         self._registrar = Registrar(estimator, self.device, self.timer)
         self._backoff = Backoff()
         self._tracks = TrackTable({s.name: s.max_instances for s in specs})
@@ -201,20 +201,7 @@ class Pipeline:
         if not self._schedule.due(self._frame_index, frame.frame.stamp_ns, searching=searching, config=settings):
             return None
         self._counters["detector_runs"] += 1
-        detector = self._detector
-        if self._stream is None or not isinstance(detector, OverlappingDetector):
-            with self.timer.stage("detector"):
-                report = detector.detect(frame)
-            return lambda: report
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream), self.timer.stage("detector"):
-            finish = detector.start(frame)
-
-        def collect() -> DetectionReport:
-            torch.cuda.current_stream(self.device).wait_stream(self._stream)  # type: ignore[arg-type]
-            return finish()
-
-        return collect
+        return self._side.start(self._detector, frame)
 
     def _report(self, finish: Callable[[], DetectionReport] | None, events: list[str]) -> DetectionReport | None:
         if finish is None:
@@ -238,9 +225,20 @@ class Pipeline:
             events.append(f"no detection of {name}{above}: {known}")
 
     def _follow(self, report: DetectionReport | None, job: Job | None, camera: CameraIntrinsics) -> Detection | None:
-        """Let the registration under way, or just finished, see where its object is now."""
+        """Let the registration under way, or just finished, see where its object is now; the detection of it, if any."""
         current = job or self._registrar.pending
-        return current.follow(report.detections, camera) if current is not None and report is not None else None
+        if current is None or report is None:
+            return None
+        name = current.detection.object
+        detections = [d for d in report.detections if d.object == name]
+        tracked = [t for t in self._tracks.tracking() if t.object == name]
+        # The only one of its kind is found however far it moved; of several, one that far away is another one.
+        reach = np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS
+        iou = self.config.detector.association_iou
+        pairs = associate(detections, tracked, self._geometry[name], camera, iou, current.seen, reach)
+        followed = next((detections[i] for i, owner in pairs.items() if owner == len(tracked)), None)
+        current.seen = followed or current.seen
+        return followed
 
     def _track(self, frame: DeviceFrame, job: Job | None, events: list[str]) -> PoseFrame | None:
         tracked = self._tracks.tracking()
@@ -257,7 +255,7 @@ class Pipeline:
             reason = track.update(estimate.T_cam_obj, estimate.confidence, estimate.visibility, self.config.pose)
             self._lost(track, reason, events)
         if job is not None and len(estimates) > len(tracked):
-            self._accept(job, estimates[-1], events, late=True)
+            self._accept(job, estimates[-1], frame.camera, events, late=True)
         return pose_frame
 
     def _lost(self, track: Track, reason: str | None, events: list[str]) -> None:
@@ -334,7 +332,7 @@ class Pipeline:
             self._registrar.run(job)
             if self._outcome(job, events):
                 assert job.estimate is not None
-                self._accept(job, job.estimate, events, late=False)
+                self._accept(job, job.estimate, frame.camera, events, late=False)
             if not (self._background and self._tracks.tracking()):
                 # One slow attempt a frame: the next candidate deserves a newer image.
                 return
@@ -366,14 +364,21 @@ class Pipeline:
         wait = self._backoff.refuse(job.seen, self._frame_index)
         events.append(f"{job.detection.object} refused: {reason}; searched again after {wait} frames")
 
-    def _accept(self, job: Job, estimate: Estimate, events: list[str], *, late: bool) -> None:
-        """Start the track; a late one was tracked into the newest frame, and must hold there."""
+    def _accept(self, job: Job, estimate: Estimate, camera: CameraIntrinsics, events: list[str], *, late: bool) -> None:
+        """Start the track, unless it is a thing that has one; a late one was tracked into the newest frame, and must
+        hold there."""
         accept = self.config.pose.accept_confidence
         if late and not estimate.confidence >= accept:
             reason = f"caught up with confidence {estimate.confidence:.2f}, below pose.accept_confidence={accept}"
             self._refuse(job, "registration_stale", reason, events)
             return
         track = next(t for t in self._tracks if (t.object, t.instance_id) == (job.detection.object, job.instance_id))
+        # Refused here, not dropped later as the less certain of two: the thing keeps the id that it has.
+        started = replace(track, T_cam_obj=estimate.T_cam_obj)
+        twin = next((t for t in self._tracks.tracking() if self._same_place(t, started, camera)), None)
+        if twin is not None:
+            self._refuse(job, "registration_double", f"it is the same thing as {twin.name}", events)
+            return
         again = track.losses > 0
         track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility)
         self._backoff.accept(track.object)

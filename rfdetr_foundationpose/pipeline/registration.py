@@ -43,22 +43,6 @@ class Job:
     def __post_init__(self) -> None:
         self.seen = self.detection
 
-    def follow(self, detections: Sequence[Detection], camera: CameraIntrinsics) -> Detection | None:
-        """Take the detection of a newer frame that continues this one, if any: best overlap, else nearest in space."""
-        same = [d for d in detections if d.object == self.detection.object]
-        if not same:
-            return None
-        best = max(same, key=lambda d: box_iou(d.box, self.seen.box))
-        if box_iou(best.box, self.seen.box) <= 0:
-            here = detection_point(self.seen, camera)
-            points = [(d, detection_point(d, camera)) for d in same]
-            placed = [(float(np.linalg.norm(p - here)), d) for d, p in points if p is not None and here is not None]
-            if not placed:
-                return None
-            best = min(placed, key=lambda item: item[0])[1]
-        self.seen = best
-        return best
-
     def caught_up(self, camera: CameraIntrinsics) -> NDArray[np.float64]:
         """The registered pose (4, 4), moved as the detection moved since the frame it was registered on.
 

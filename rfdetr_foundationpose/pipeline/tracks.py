@@ -117,6 +117,10 @@ class TrackTable:
     def __iter__(self) -> Iterator[Track]:
         return iter(self._tracks)
 
+    def count(self, object: str) -> int:
+        """How many instances of an object there may be."""
+        return self._max_instances[object]
+
     def tracking(self) -> list[Track]:
         return [t for t in self._tracks if t.tracking]
 

@@ -1,0 +1,92 @@
+"""Several instances of one object: which detection, registration and track is whose. Doubles as in the scheduling test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from test_pipeline_scheduling import World, make, spec, step, wait_registered
+
+from rfdetr_foundationpose.types import TrackState
+
+LEFT, RIGHT = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    if world.hold is not None:
+        world.hold.set()
+
+
+def test_registration_under_way_does_not_go_over_to_the_tracked_instance(world):
+    """The detector misses the one that is being registered; the other, tracked, is not it."""
+    world.things = [LEFT]
+    pipeline = make(world, [spec("mug", max_instances=2)])
+    step(pipeline)
+    world.hold = threading.Event()
+    world.things = [LEFT, RIGHT]
+    step(pipeline)
+    world.seen = [LEFT]
+    for _ in range(3):
+        step(pipeline)
+    for i in range(6):
+        world.seen = world.things = [LEFT, ("mug", (0.2 + 0.02 * i, 0.0, 1.0))]
+        step(pipeline)
+    world.hold.set()
+    wait_registered(pipeline)
+    poses = {p.name: (p.state, round(p.T_cam_obj[0, 3], 3)) for p in step(pipeline).poses}
+    assert poses == {"mug": (TrackState.TRACKING, -0.2), "mug_1": (TrackState.TRACKING, 0.3)}
+    pipeline.close()
+
+
+def test_registration_under_way_does_not_go_over_to_another_new_instance(world):
+    world.things = [LEFT]
+    pipeline = make(world, [spec("mug", max_instances=3)])
+    step(pipeline)
+    world.hold = threading.Event()
+    world.things = [LEFT, RIGHT]
+    step(pipeline)
+    third = ("mug", (0.2, 0.2, 1.0))
+    world.things, world.seen = [LEFT, RIGHT, third], [LEFT, third]
+    step(pipeline)
+    world.seen = None
+    step(pipeline)
+    world.hold.set()
+    wait_registered(pipeline)
+    places = {p.name: tuple(p.T_cam_obj[:2, 3]) for p in step(pipeline).poses}
+    assert places == {"mug": (-0.2, 0.0), "mug_1": (0.2, 0.0)}
+    pipeline.close()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_thing_keeps_its_id_when_a_second_box_of_it_registers_better(world, background):
+    """Two boxes of one mug that overlap too little to be known as such; the second registration is the surer one."""
+    world.things = [LEFT]
+    pipeline = make(world, [spec("mug", max_instances=2)], background=background)
+    step(pipeline)
+    world.register_confidence = 0.99
+    world.seen = [LEFT, ("mug", (-0.16, 0.0, 1.0))]
+    states = set()
+    for _ in range(6):
+        result = step(pipeline)
+        if background and pipeline._registrar.busy:
+            wait_registered(pipeline)
+        states |= {(p.name, p.state) for p in result.poses}
+    assert states == {("mug", TrackState.TRACKING)}
+    counters = pipeline.status().counters
+    assert counters["registration_double"] >= 1 and "duplicate_tracks" not in counters
+    # A true second instance is still found: what was refused is tried after everything else.
+    world.things = [LEFT, RIGHT]
+    world.seen = [LEFT, ("mug", (-0.16, 0.0, 1.0)), RIGHT]
+    for _ in range(20):
+        result = step(pipeline)
+        if background and pipeline._registrar.busy:
+            wait_registered(pipeline)
+    places = {p.name: round(float(p.T_cam_obj[0, 3]), 3) for p in result.poses}
+    assert places == {"mug": -0.2, "mug_1": 0.2}
+    np.testing.assert_equal(pipeline.status().states, {"mug": "tracking", "mug_1": "tracking"})
+    pipeline.close()
