@@ -104,6 +104,12 @@ class PoseConfig:
         "auto",
         "hypotheses kept before each iteration, e.g. '252,64,16,8,8'; 'full' keeps all; 'auto' prunes",
     )
+    register_likeness: float = setting(
+        1.0,
+        "what the likeness in colour weighs beside the score when the best hypotheses are compared; 0 leaves it to the scorer",
+        minimum=0.0,
+        maximum=100.0,
+    )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
     max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)

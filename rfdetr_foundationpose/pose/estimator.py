@@ -219,6 +219,7 @@ class PoseEstimator:
                 total,
                 kept,
                 size,
+                self.config.register_likeness,
                 self.device,
                 self._log,
             )

@@ -17,11 +17,12 @@ from ..config import schedule_counts
 from .hypotheses import guess_translation
 from .networks import CROP_SIZE
 from .renderer import Renderer
-from .views import AGREEMENT, ViewSet
+from .views import ViewSet
 
 PREVIEW_SIZE = 48
 """Rows and columns of the small renderings by which many hypotheses are compared cheaply."""
-RESULT_COLUMNS = 16 + 2 + len(AGREEMENT) + 2
+FINALISTS = 8
+"""Hypotheses, best by score, among which the likeness in colour has a say."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 AUTO_SCHEDULE = {"cuda": (1.0, 0.5, 0.25, 0.1, 0.06), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
@@ -29,7 +30,8 @@ AUTO_SCHEDULE = {"cuda": (1.0, 0.5, 0.25, 0.1, 0.06), "cpu": (0.25, 0.13, 0.06, 
 
 @dataclass(frozen=True)
 class Ranking:
-    """scores: (M,) logits of the scored hypotheses, best first; poses: (M, 4, 4) T_cam_center of theirs."""
+    """scores: (M,) logits of the scored hypotheses, best first, the finalists' with their likeness; poses: (M, 4, 4)
+    T_cam_center of theirs."""
 
     scores: Tensor
     poses: Tensor
@@ -58,6 +60,7 @@ class RegisterProgram:
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4), mask (H, W) bool, rotations (total, 3, 3) of the
     first hypotheses and the object, by ``choose``, are inputs. kept: hypotheses of each iteration, see parse_schedule.
+    likeness: logits that a likeness in colour of 1 is worth when the best are compared.
     """
 
     def __init__(
@@ -68,10 +71,13 @@ class RegisterProgram:
         total: int,
         kept: Sequence[int],
         size: tuple[int, int],
+        likeness: float,
         device: torch.device,
         log: Callable[[str], None] = print,
     ) -> None:
         self.kept = tuple(kept)
+        self.likeness = likeness
+        self.finalists = min(FINALISTS, self.kept[-1])
         self.total = total
         self.size = size
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
@@ -84,7 +90,9 @@ class RegisterProgram:
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
         inputs = None if lend is None else lend(self.kept[0])
-        self.views = ViewSet(renderer, self.kept[0], device, CROP_SIZE, refiner.dtype, compared=1, inputs=inputs)
+        self.views = ViewSet(
+            renderer, self.kept[0], device, CROP_SIZE, refiner.dtype, compared=self.finalists, inputs=inputs
+        )
         self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
         lane = getattr(refiner, "lane", None)
         self.graph = GraphedProgram(
@@ -135,9 +143,21 @@ class RegisterProgram:
         scores = self._score(n)
         order = scores.argsort(descending=True)
         views.keep(order)
-        counts = torch.stack([pixels, valid]).float()
-        row = torch.cat([views.poses[0].flatten(), views.delta[0], views.agree(1, *image)[0], counts])
-        return row, scores[order], views.poses[:n]
+        scores = scores[order]
+        agreement = self._compare(scores)
+        row = torch.cat([views.poses[0].flatten(), views.delta[0], agreement, torch.stack([pixels, valid]).float()])
+        return row, scores, views.poses[:n]
+
+    def _compare(self, scores: Tensor) -> Tensor:
+        """Order the finalists, the first hypotheses, anew by score and likeness. Changes ``scores`` (M,), best first,
+        accordingly; returns the agreement counts (6,) of the new best."""
+        top = self.finalists
+        counts = self.views.agree(top, *self._image)
+        both = scores[:top] + self.likeness * self.views.likeness(top)
+        order = both.argsort(descending=True)
+        scores[:top] = both[order]
+        self.views.keep(order)
+        return counts.index_select(0, order[:1])[0]  # an index of one element would be read back
 
     @property
     def _image(self) -> tuple[Tensor, Tensor, Tensor]:

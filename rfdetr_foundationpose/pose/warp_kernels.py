@@ -240,6 +240,7 @@ def agreement(
     observed_xyz: wp.array4d(dtype=wp.float32),
     diameters: wp.array(dtype=wp.float32),
     min_tolerance: float,
+    tolerance_share: float,
     counts: wp.array2d(dtype=wp.float32),
 ):
     """Adds per view: model pixels, agreeing, occluded (observed nearer), violated (observed farther), depth residual
@@ -248,7 +249,7 @@ def agreement(
     Launched over views, rows and AGREEMENT_LANES, which share a row.
     """
     n, y, lane = wp.tid()
-    tolerance = wp.max(min_tolerance, 0.05 * diameters[n])
+    tolerance = wp.max(min_tolerance, tolerance_share * diameters[n])
     model = float(0.0)
     agree = float(0.0)
     occluded = float(0.0)
