@@ -32,7 +32,9 @@ from rfdetr_foundationpose.pose.views import ViewSet
 from rfdetr_foundationpose.synth import so3
 
 CPU = torch.device("cpu")
-CONFIG = Config(pose=PoseConfig(register_schedule="full", register_iterations=1, register_likeness=0.0, track_iterations=2))
+CONFIG = Config(
+    pose=PoseConfig(register_schedule="full", register_iterations=1, register_likeness=0.0, track_iterations=2)
+)
 
 
 class Likeness(nn.Module):
