@@ -53,6 +53,13 @@ def bench(
     detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
     networks: Annotated[bool, typer.Option("--networks", help="Only refiner and scorer, by batch size.")] = False,
     batches: Annotated[str, typer.Option(help="With --networks.")] = "1,2,4,64,252",
+    overlap: Annotated[
+        bool,
+        typer.Option(
+            "--overlap",
+            help="Only the detector beside the tracker on a CUDA stream of its own; default rung cuda_graph.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of scene and random weights.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of bench.json and bench.png.")] = Path("out/bench"),
     compact: Annotated[bool, typer.Option("--compact", help="Plain lines instead of a table.")] = False,
@@ -73,6 +80,11 @@ def bench(
     if unknown:
         raise typer.BadParameter(f"--rungs: {', '.join(unknown)}: must be among {', '.join(RUNGS)}")
     size = parse_resolution(resolution)
+    if overlap and place.type != "cuda":
+        from .bench_overlap import NOTHING_TO_OVERLAP
+
+        console.print(NOTHING_TO_OVERLAP.format(device=place), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
     loaded, description = load_networks(weights, official_size, console)
     torch.manual_seed(seed)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # eager is to be FP32
@@ -92,6 +104,19 @@ def bench(
         return
 
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
+    if overlap:
+        from .bench_overlap import measure_overlap, overlap_table
+
+        samples = repeat_track or REPEATS[place.type][1]
+        found = measure_overlap(
+            wanted if rungs else ["cuda_graph"], loaded, config, place, size, objects, samples, seed, say
+        )
+        facts = environment(place)
+        write(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
+        console.print(overlap_table(found, f"{facts['gpu']}, {size[1]}x{size[0]}, {objects} tracked, {description}"))
+        if all("reason" in row for row in found.values()):
+            raise typer.Exit(1)
+        return
     result = measure(
         wanted, loaded, config, place, size, objects, detector, (repeat_register, repeat_track), seed, console
     )

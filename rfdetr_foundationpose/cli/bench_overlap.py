@@ -1,0 +1,187 @@
+"""``bench --overlap``: the detector on a CUDA stream of its own beside the tracker, against one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from ..accel.base import RungUnavailable
+from ..accel.compare import pose_difference
+from ..config import from_flat
+from ..detect.detector import DetectionReport, DetectorError
+from ..device_frame import Uploader
+from ..latency import StageTimer
+from ..pipeline.side_stream import SideStream
+from ..pose.estimator import TrackRequest
+from ..types import Frame
+from .bench import before, demo_objects
+from .bench_rows import EstimatorRow, Pose
+from .bench_scene import BenchScene
+from .bench_timing import Stats, interleave, timed
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..detect.rfdetr_detector import RfDetrDetector
+
+NOTHING_TO_OVERLAP = (
+    "bench --overlap: nothing to overlap on {device}: streams are CUDA's, elsewhere detector and tracker take turns"
+)
+FRAMES = 30
+WARM_UP = 10
+
+Outcome = tuple[DetectionReport | None, dict[str, Pose]]
+"""Of one frame: detections and tracked poses, both on the host."""
+Way = Callable[[Frame, Mapping[str, Pose]], Outcome]
+
+
+class Ways:
+    """The same work on a frame, detector and tracking step, in the orders that are compared.
+
+    "one after the other": what the pipeline does without overlap: waits for the detections, then tracks.
+    "one stream": the detector is enqueued, then the tracker behind it; what is saved is the wait between them.
+    "own stream": what the pipeline does: the detector beside the tracker on a second stream.
+    "track alone": a frame on which the detector does not run.
+    """
+
+    def __init__(self, row: EstimatorRow, detector: RfDetrDetector, device: torch.device) -> None:
+        timer = StageTimer(device)
+        self._row = row
+        self._upload = Uploader(device)
+        turns, beside = SideStream(device, timer, overlap=False), SideStream(device, timer)
+        self.ways: dict[str, Way] = {
+            "one after the other": partial(self._frame, partial(turns.start, detector)),
+            "one stream": partial(self._frame, detector.start),
+            "own stream": partial(self._frame, partial(beside.start, detector)),
+            "track alone": partial(self._frame, lambda frame: lambda: None),
+        }
+
+    def _frame(self, start: Callable[[Any], Callable[[], Any]], frame: Frame, last: Mapping[str, Pose]) -> Outcome:
+        uploaded = self._upload(frame)
+        finish = start(uploaded)
+        estimator = self._row.estimator
+        requests = [TrackRequest(name, T) for name, T in last.items()]
+        poses = estimator.track(estimator.prepare(uploaded), requests)
+        return finish(), {name: e.T_cam_obj for name, e in zip(last, poses, strict=True)}
+
+
+def measure_overlap(
+    rungs: Sequence[str],
+    networks: dict[str, Any],
+    config: Config,
+    device: torch.device,
+    size: tuple[int, int],
+    count: int,
+    samples: int,
+    seed: int,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Per rung: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
+    "own stream" over those of the others; and by how much its results differ. Rungs that cannot run carry a reason."""
+    from ..pose.mesh import load_object
+
+    specs, models = demo_objects(count, load_object)
+    scene = BenchScene(models, size, device, seed)
+    frames = [scene.frame(i) for i in range(FRAMES)]
+    found: dict[str, Any] = {}
+    for rung in rungs:
+        if rung == "reference":
+            found[rung] = {"reason": "it is a schedule in which the host waits after every step"}
+            continue
+        try:
+            row = EstimatorRow(rung, models, networks, config, device, log)
+            row.warm_up(scene.camera)
+            detector = _detector(rung, config, specs, device, log)
+            detector.warm_up(scene.camera)
+        except (RungUnavailable, DetectorError, ImportError) as error:
+            found[rung] = {"reason": str(error)}
+            continue
+        ways = Ways(row, detector, device).ways
+
+        def sample(way: Way, i: int) -> float:
+            frame = frames[i % len(frames)].frame
+            last = before(frames, i)
+            return timed(partial(way, frame, last), device)[0]
+
+        calls = {name: partial(sample, way) for name, way in ways.items()}
+        interleave(calls, WARM_UP)
+        stats = {name: Stats.of(values) for name, values in interleave(calls, samples).items()}
+        outcomes = {
+            name: [ways[name](f.frame, before(frames, i)) for i, f in enumerate(frames)]
+            for name in ("one after the other", "own stream")
+        }
+        found[rung] = {
+            "detector_rung": detector.rung,
+            "ways": {name: s.as_dict() for name, s in stats.items()},
+            "ratios": ratios(stats),
+            "difference": difference(outcomes["one after the other"], outcomes["own stream"]),
+        }
+    return found
+
+
+def _detector(rung: str, config: Config, specs: Sequence[Any], device: torch.device, log: Callable[[str], None]) -> Any:
+    """At the rung, or at the best one where RF-DETR does not have it."""
+    from ..detect import build_detector
+
+    offered = rung if rung not in ("tensorrt", "onnxruntime") else "auto"
+    return build_detector(from_flat({"detector.rung": offered}, config), specs, device, log)
+
+
+def ratios(stats: Mapping[str, Stats]) -> dict[str, dict[str, float]]:
+    """Other way -> p50 and p95 of "own stream" over its own; below 1 the second stream is the faster."""
+    own = stats["own stream"]
+    return {
+        name: {"p50": own.p50 / other.p50, "p95": own.p95 / other.p95}
+        for name, other in stats.items()
+        if name in ("one after the other", "one stream")
+    }
+
+
+def difference(expected: Sequence[Outcome], found: Sequence[Outcome]) -> dict[str, float]:
+    """Largest over the frames: of poses (mm, deg), of boxes (px) where the detections are the same, and the number of
+    frames where they are not. Streams that touch each other's buffers show up here."""
+    worst = {"mm": 0.0, "deg": 0.0, "px": 0.0, "frames_with_other_detections": 0.0}
+    for (report, poses), (other, moved) in zip(expected, found, strict=True):
+        for name, T in poses.items():
+            mm, deg = pose_difference(T, moved[name])
+            worst["mm"], worst["deg"] = max(worst["mm"], mm), max(worst["deg"], deg)
+        a, b = (sorted(r.detections, key=_order) if r else [] for r in (report, other))
+        if [d.object for d in a] != [d.object for d in b]:
+            worst["frames_with_other_detections"] += 1
+            continue
+        for one, two in zip(a, b, strict=True):
+            worst["px"] = max(worst["px"], float(np.abs(one.box - two.box).max()))
+    return worst
+
+
+def _order(detection: Any) -> tuple[str, float, float]:
+    return detection.object, float(detection.box[0]), float(detection.box[1])
+
+
+def overlap_table(found: Mapping[str, Any], title: str) -> Table:
+    """avg, p50, p95 and max in ms by rung and way; the ratios are those of the own stream to each other way."""
+    table = Table(title=f"{title}: ms of a frame with detector and tracking step", title_justify="left")
+    for column in ("rung", "detector", "way", "avg", "p50", "p95", "max", "own / this p50", "p95"):
+        table.add_column(column, justify="left" if column in ("rung", "detector", "way") else "right")
+    notes = []
+    for rung, row in found.items():
+        if "reason" in row:
+            notes.append(f"{rung}: not available: {row['reason']}")
+            continue
+        for name, s in row["ways"].items():
+            ratio = row["ratios"].get(name)
+            shown = ("", "") if ratio is None else (f"{ratio['p50']:.2f}", f"{ratio['p95']:.2f}")
+            values = (f"{s[key]:.2f}" for key in ("avg", "p50", "p95", "max"))
+            table.add_row(rung, row["detector_rung"], name, *values, *shown)
+        d = row["difference"]
+        notes.append(
+            f"{rung}: own stream differs by up to {d['mm']:.3f} mm, {d['deg']:.3f} deg, {d['px']:.2f} px; "
+            f"other detections on {d['frames_with_other_detections']:.0f} of {FRAMES} frames"
+        )
+    table.caption = "; ".join(notes)
+    table.caption_justify = "left"
+    return table
