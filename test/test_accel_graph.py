@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel.graph import GraphedProgram, inlining, totals
+from rfdetr_foundationpose.accel.graph import GraphedProgram, Lane, inlining, totals
 
 
 class Accumulator:
@@ -85,10 +85,10 @@ def test_replay_equals_eager_and_reads_new_inputs():
 
 
 @pytest.mark.gpu
-def test_two_programs_share_a_pool():
-    pool = torch.cuda.graph_pool_handle()
+def test_two_programs_share_a_lane():
+    lane = Lane("shared", "cuda")
     bodies = [Accumulator("cuda") for _ in range(2)]
-    programs = [GraphedProgram(body, "cuda", pool=pool) for body in bodies]
+    programs = [GraphedProgram(body, "cuda", lane=lane) for body in bodies]
     for program in programs:
         program.prepare()
     for i in (0, 1, 0, 1):
@@ -103,10 +103,15 @@ def test_a_failed_capture_is_said_and_runs_eagerly():
     x = torch.ones(4, device="cuda")
     before = torch.cuda.current_stream()
     said: list[str] = []
-    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", log=said.append)
+    lane = Lane("step", "cuda")
+    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", lane=lane, log=said.append)
     program.prepare()
     assert torch.cuda.current_stream() == before
     assert not program.captured
     assert "capture failed" in program.degraded and said == [program.degraded]
     x.fill_(2.0)
     torch.testing.assert_close(program(), torch.full_like(x, 16.0))
+    # The lane goes on: what failed must not take its neighbours along.
+    neighbour = GraphedProgram(lambda: x + 1, "cuda", lane=lane)
+    torch.testing.assert_close(neighbour(), torch.full_like(x, 3.0))
+    assert neighbour.captured

@@ -53,7 +53,14 @@ class Lane:
     def __init__(self, name: str, device: torch.device | str) -> None:
         self.name = name
         self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.pool = torch.cuda.graph_pool_handle() if torch.device(device).type == "cuda" else None
+        self._cuda = torch.device(device).type == "cuda"
+        self._abandoned: list[torch.cuda.CUDAGraph] = []
+        self.pool = torch.cuda.graph_pool_handle() if self._cuda else None
+
+    def abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Go on in a new pool: a failed capture leaves its pool recording, and the allocator pointing at the graph."""
+        self._abandoned.append(graph)
+        self.pool = torch.cuda.graph_pool_handle() if self._cuda else None
 
 
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
@@ -69,7 +76,8 @@ def _capture_stream(device: torch.device, lane: str) -> torch.cuda.Stream:
 
 
 class GraphedProgram:
-    """``body`` captured once per key and replayed. Programs that may run at the same time need lanes of their own.
+    """``body`` captured once per key and replayed. Programs that may run at the same time need lanes of their own;
+    without one, a program gets its own.
 
     ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
     (Warp launches included, see ``pose.warp_setup.launch``), allocates only through torch, and waits for
@@ -87,8 +95,7 @@ class GraphedProgram:
         name: str = "program",
         capture: bool = True,
         warmup: int = 3,
-        pool: Any = None,
-        lane: str = "main",
+        lane: Lane | None = None,
         log: Log | None = None,
     ) -> None:
         self.body = body
@@ -98,8 +105,7 @@ class GraphedProgram:
         self.outputs: Any = None
         self.degraded = ""
         self._warmup = warmup
-        self._pool = pool
-        self._lane = lane
+        self._lane = lane or Lane(name, self.device)
         self._log = log or (lambda _: None)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: Hashable = None
@@ -116,8 +122,8 @@ class GraphedProgram:
         return self._graph is not None
 
     @property
-    def capturing(self) -> bool:
-        """Whether calls replay a graph, or will when prepared."""
+    def will_capture(self) -> bool:
+        """Whether calls replay a graph, or will when prepared: no capture is known to be impossible."""
         return self._capture
 
     def prepare(self, key: Hashable = None) -> None:
@@ -163,7 +169,7 @@ class GraphedProgram:
 
     def _warm_up_and_capture(self) -> None:
         before = torch.cuda.current_stream(self.device)
-        side = _capture_stream(self.device, self._lane)
+        side = _capture_stream(self.device, self._lane.name)
         side.wait_stream(before)
         with torch.cuda.device(self.device), torch.inference_mode():
             with torch.cuda.stream(side):
@@ -173,13 +179,15 @@ class GraphedProgram:
             graph = torch.cuda.CUDAGraph()
             try:
                 # thread_local: the debug-image and upload threads may go on calling CUDA during a capture
-                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=self._lane.pool, stream=side, capture_error_mode="thread_local"):
                     self.outputs = self.body()
                 self._graph = graph
-                torch.cuda.empty_cache()  # what the warm-up used is not needed again; torch would keep it for ever
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
                 reason = one_line(error)
                 self.degraded = f"{self.name}: CUDA graph capture failed, runs eagerly: {reason}"
                 self._capture = False
+                self._lane.abandon(graph)
                 self._log(self.degraded)
+            else:
+                torch.cuda.empty_cache()  # what the warm-up used is not needed again; torch would keep it for ever

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,16 +168,15 @@ class GraphRunner(HalfRunner):
         if times:
             shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
             self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
-        return self._graphed(self._bodies[name], key, self.lane.pool)[0]
+        return self._graphed(self._bodies[name], key, self.lane)[0]
 
-    def _graphed(self, body: Callable[..., Outputs], key: Key, pool: Any) -> tuple[Body, GraphedProgram]:
+    def _graphed(self, body: Callable[..., Outputs], key: Key, lane: Lane) -> tuple[Body, GraphedProgram]:
         rendered_in, observed_in = (buffer[:n] for buffer, n in zip(self.inputs(max(key)), key, strict=True))
         program = GraphedProgram(
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
-            pool=pool,
-            lane=self.lane.name,
+            lane=lane,
             log=self.log,
         )
         program.prepare()
@@ -214,7 +212,7 @@ class GraphRunner(HalfRunner):
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""
-        _, program = self._graphed(body, key, None)
+        _, program = self._graphed(body, key, Lane(self.lane.name, self.device))
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         repeats = 3 if key[0] > 32 else 20
         stream = torch.cuda.current_stream(self.device)
@@ -263,8 +261,7 @@ class CompileRunner(HalfRunner):
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
-            pool=self.lane.pool,
-            lane=self.lane.name,
+            lane=self.lane,
         )
         program.prepare()
 

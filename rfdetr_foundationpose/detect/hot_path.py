@@ -105,7 +105,6 @@ class HotPath:
                 lambda: self._body(self._rgb, self._depth),
                 self._device,
                 name="detector",
-                lane="detector",
                 log=self._log,
             )
             program.prepare((height, width))

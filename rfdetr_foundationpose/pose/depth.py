@@ -22,7 +22,7 @@ class DepthFilter:
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
         self._source, self._eroded, self._filtered = self._buffers((0, 0))
-        self._program = GraphedProgram(self._run, self.device, name="depth filter", lane="depth filter")
+        self._program = GraphedProgram(self._run, self.device, name="depth filter")
 
     def __call__(self, depth: Tensor) -> Tensor:
         """A new tensor; enqueued on torch's current stream."""

@@ -19,12 +19,13 @@ from . import confidence as agreement
 from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
-from .register_program import Ranking, RegisterProgram, parse_schedule
+from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, parse_schedule
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
 from .track_program import START_COLUMNS, TrackProgram
 
-MIN_MASK_DEPTH_PIXELS = 4
+REGISTER_PROGRAMS = 12
+"""Programs of registration that are kept: one for each number of hypotheses and each schedule in use."""
 TRACK_BATCHES = (1, 2, 4, 8)
 """Objects tracked together are padded to one of these, so that few programs are captured."""
 
@@ -174,11 +175,11 @@ class PoseEstimator:
         found, with_depth = (int(v) for v in row[-2:])
         if found == 0:
             raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
-        if with_depth < MIN_MASK_DEPTH_PIXELS:
+        if with_depth < MIN_DEPTH_PIXELS:
             raise RegistrationError(
                 "no_depth",
                 f"{object}: {with_depth} of the mask's {found} pixels have depth in "
-                f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_MASK_DEPTH_PIXELS} are needed; "
+                f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
         return self._estimates(row[None, :-2], [item], [None], ranking)[0]
@@ -210,20 +211,23 @@ class PoseEstimator:
         """The program for the object's number of hypotheses, the schedule and the image size."""
         total, size = len(self.rotations[index]), (frame.depth.shape[0], frame.depth.shape[1])
         kept = parse_schedule(self.config.register_schedule, total, self.config.register_iterations, self.device)
-        program = self._registers.get((total, kept))
+        program = self._registers.pop((total, kept), None)
         if program is None or program.size != size:
-            program = RegisterProgram(
-                self._renderer,
-                self._networks.register_refiner,
-                self._networks.scorer,
-                total,
-                kept,
-                size,
-                self.config.register_likeness,
-                self.device,
-                self._log,
-            )
-            self._registers[total, kept] = program
+            with torch.inference_mode(False):  # its buffers are written to inside and outside of it
+                program = RegisterProgram(
+                    self._renderer,
+                    self._networks.register_refiner,
+                    self._networks.scorer,
+                    total,
+                    kept,
+                    size,
+                    self.config.register_likeness,
+                    self.device,
+                    self._log,
+                )
+        self._registers[total, kept] = program  # the latest comes last
+        while len(self._registers) > REGISTER_PROGRAMS:
+            del self._registers[next(iter(self._registers))]
         return program
 
     def _program(self, k: int, frame: PoseFrame) -> TrackProgram:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram
+from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
 from .hypotheses import guess_translation
 from .networks import CROP_SIZE
@@ -21,6 +21,8 @@ from .views import ViewSet
 
 PREVIEW_SIZE = 48
 """Rows and columns of the small renderings by which many hypotheses are compared cheaply."""
+MIN_DEPTH_PIXELS = 4
+"""Pixels of the mask with depth that a registration needs."""
 FINALISTS = 8
 """Hypotheses, best by score, among which the likeness in colour has a say."""
 SCORED_WHEN_PRUNING = 64
@@ -94,13 +96,11 @@ class RegisterProgram:
             renderer, self.kept[0], device, CROP_SIZE, refiner.dtype, compared=self.finalists, inputs=inputs
         )
         self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
-        lane = getattr(refiner, "lane", None)
         self.graph = GraphedProgram(
             self.run,
             device,
             name=f"register {total} x {','.join(map(str, self.kept))}",
-            pool=None if lane is None else lane.pool,
-            lane="register" if lane is None else lane.name,
+            lane=getattr(refiner, "lane", None) or Lane("register", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and scorer.capturable and refiner.name != "reference",
         )
@@ -114,18 +114,27 @@ class RegisterProgram:
 
     def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, mask: Tensor) -> tuple[NDArray[np.float64], Ranking]:
         """Row (26,) on the host: pose, last update, agreement counts, pixels of the mask and those of them with depth; and
-        the ranking, on the device. Waits once. Without such pixels the rest means nothing."""
+        the ranking, on the device. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing.
+
+        Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
+        """
         with torch.inference_mode():
             for buffer, values in ((self.rgb, rgb), (self.depth, depth), (self.camera, camera), (self.mask, mask)):
                 buffer.copy_(values)
-            # Where nothing is captured, preparing would be a registration for nothing.
-            row, scores, poses = self.graph() if self.graph.capturing else self.run()
+            if self.graph.will_capture:
+                row, scores, poses = self.graph()
+            else:
+                _, pixels = self._guess()
+                if pixels[1] < MIN_DEPTH_PIXELS:
+                    nothing = np.append(np.zeros(24), pixels.double().cpu().numpy())
+                    return nothing, Ranking(torch.zeros(0), torch.zeros(0, 4, 4))
+                row, scores, poses = self.run()
             return row.double().cpu().numpy(), Ranking(scores.clone(), poses.clone())
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
         """Enqueue the registration; waits for nothing. Row (26,), scores (M,) best first, their poses (M, 4, 4)."""
         views, preview, kept, image = self.views, self.preview, self.kept, self._image
-        translation, pixels, valid = guess_translation(self.depth, self.mask, camera_matrix(self.camera))
+        translation, pixels = self._guess()
         preview.poses[:, :3, :3] = self.rotations
         preview.poses[:, :3, 3] = translation
         if kept[0] < self.total:
@@ -145,7 +154,7 @@ class RegisterProgram:
         views.keep(order)
         scores = scores[order]
         agreement = self._compare(scores)
-        row = torch.cat([views.poses[0].flatten(), views.delta[0], agreement, torch.stack([pixels, valid]).float()])
+        row = torch.cat([views.poses[0].flatten(), views.delta[0], agreement, pixels])
         return row, scores, views.poses[:n]
 
     def _compare(self, scores: Tensor) -> Tensor:
@@ -158,6 +167,11 @@ class RegisterProgram:
         scores[:top] = both[order]
         self.views.keep(order)
         return counts.index_select(0, order[:1])[0]  # an index of one element would be read back
+
+    def _guess(self) -> tuple[Tensor, Tensor]:
+        """First translation (3,) m, and pixels of the mask and those of them with depth (2,), all float32."""
+        translation, pixels, valid = guess_translation(self.depth, self.mask, camera_matrix(self.camera))
+        return translation, torch.stack([pixels, valid]).float()
 
     @property
     def _image(self) -> tuple[Tensor, Tensor, Tensor]:

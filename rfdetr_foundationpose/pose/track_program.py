@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram
+from ..accel.graph import GraphedProgram, Lane
 from .networks import CROP_SIZE
 from .renderer import Renderer
 from .views import AGREEMENT, ViewSet
@@ -56,7 +56,7 @@ class TrackProgram:
             self.run,
             device,
             name=f"track {k}",
-            lane="track",
+            lane=Lane("track", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
         )
