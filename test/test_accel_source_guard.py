@@ -57,7 +57,7 @@ HOT_PATH = {
     "pose/hypotheses.py": ["guess_translation"],
     "pose/views.py": ["*"],
     "pose/warp_kernels.py": ["*"],
-    "pose/warp_setup.py": ["launch", "_current_stream"],
+    "warp_setup.py": ["launch", "_current_stream"],
 }
 
 

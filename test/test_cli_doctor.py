@@ -46,7 +46,7 @@ def test_missing_weights_are_missing_with_a_remedy(tmp_path):
 
 def test_a_missing_package_is_a_line_not_a_crash(monkeypatch):
     monkeypatch.setitem(sys.modules, "warp", None)
-    monkeypatch.setitem(sys.modules, "rfdetr_foundationpose.pose.warp_setup", None)
+    monkeypatch.setitem(sys.modules, "rfdetr_foundationpose.warp_setup", None)
     lines = {f.name: f for f in findings()}
     assert lines["warp"].verdict is Verdict.MISSING
     assert lines["torch"].verdict is Verdict.OK

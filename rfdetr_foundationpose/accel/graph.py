@@ -80,7 +80,7 @@ class GraphedProgram:
     without one, a program gets its own.
 
     ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
-    (Warp launches included, see ``pose.warp_setup.launch``), allocates only through torch, and waits for
+    (Warp launches included, see ``warp_setup.launch``), allocates only through torch, and waits for
     nothing. It runs ``warmup`` times before capture, so it must not depend on how often it ran. What it returns is
     kept: ``outputs`` are static tensors, overwritten by every replay.
 

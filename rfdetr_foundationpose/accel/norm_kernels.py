@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from ..pose.warp_setup import launch
+from ..warp_setup import launch
 
 wp.set_module_options({"enable_backward": False})
 

@@ -155,7 +155,7 @@ def _driver() -> list[Finding]:
 
 
 def _warp() -> list[Finding]:
-    from ..pose.warp_setup import wp
+    from ..warp_setup import wp
 
     devices = ", ".join(str(d) for d in wp.get_devices())
     return [Finding("warp", Verdict.OK, f"{wp.config.version} on {devices}")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,7 +123,7 @@ def default_batches() -> dict[str, list[int]]:
 
     from ..config import PoseConfig
     from ..pose.estimator import TRACK_BATCHES
-    from ..pose.register_program import SCORED_WHEN_PRUNING, parse_schedule
+    from ..pose.register_program import parse_schedule, scored_batches
 
     settings = PoseConfig()
     total = 252
@@ -132,7 +131,7 @@ def default_batches() -> dict[str, list[int]]:
     for schedule in (settings.register_schedule, "full"):
         kept = parse_schedule(schedule, total, settings.register_iterations, torch.device("cuda"))
         refiner |= set(kept)
-        scorer |= {kept[-1]} | {a for a, b in pairwise(kept) if b < a <= SCORED_WHEN_PRUNING}
+        scorer |= set(scored_batches(kept))
     return {"refiner": sorted(refiner), "scorer": sorted(scorer)}
 
 

@@ -7,8 +7,8 @@ import warp as wp
 from torch import Tensor
 
 from ..accel.graph import GraphedProgram
+from ..warp_setup import launch
 from . import warp_kernels as kernels
-from .warp_setup import launch
 
 
 class DepthFilter:

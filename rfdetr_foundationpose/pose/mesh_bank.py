@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from numpy.typing import NDArray
 
-from . import warp_setup
+from .. import warp_setup
 from .render_kernels import BankData
 
 

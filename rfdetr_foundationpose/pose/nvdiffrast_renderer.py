@@ -10,10 +10,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from ..warp_setup import launch
 from .mesh import ObjectModel
 from .renderer import NEAR, Rendering
 from .warp_kernels import pack_input
-from .warp_setup import launch
 
 FAR = 100.0
 

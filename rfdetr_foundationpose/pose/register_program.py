@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,6 +55,11 @@ def parse_schedule(text: str, hypotheses: int, iterations: int, device: torch.de
         counts = list(schedule_counts(text))
     counts += counts[-1:] * (iterations - len(counts))
     return tuple(min(c, hypotheses) for c in counts[:iterations])
+
+
+def scored_batches(kept: Sequence[int]) -> list[int]:
+    """How many hypotheses the scorer is asked about, each number once: before pruning small sets, and at the end."""
+    return sorted({kept[-1]} | {a for a, b in pairwise(kept) if b < a <= SCORED_WHEN_PRUNING})
 
 
 class RegisterProgram:
@@ -179,11 +185,11 @@ class RegisterProgram:
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
-        for i, n in enumerate(self.kept):
-            self._refiner.prepare(n, 1 if i == 0 else None)
-            if i > 0 and n < self.kept[i - 1] <= SCORED_WHEN_PRUNING:
-                self._scorer.prepare(self.kept[i - 1])
-        self._scorer.prepare(self.kept[-1])
+        self._refiner.prepare(self.kept[0], 1)
+        for n in self.kept[1:]:
+            self._refiner.prepare(n)
+        for n in scored_batches(self.kept):
+            self._scorer.prepare(n)
 
     def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses."""

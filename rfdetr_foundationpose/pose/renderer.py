@@ -10,10 +10,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from ..warp_setup import launch
 from . import render_kernels as kernels
 from .mesh import ObjectModel
 from .mesh_bank import MeshBank
-from .warp_setup import launch
 
 NEAR = 0.001
 

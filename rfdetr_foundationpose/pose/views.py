@@ -6,12 +6,12 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from ..warp_setup import launch
 from . import warp_kernels as kernels
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .likeness import likeness
 from .networks import CROP_SIZE
 from .renderer import Renderer
-from .warp_setup import launch
 
 MIN_TOLERANCE, TOLERANCE = 0.004, 0.05
 """Depth agrees within this many metres, or this share of the diameter where it is more."""

@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from ..pose.warp_setup import launch
+from ..warp_setup import launch
 from .coco_source import CocoBatch
 from .detector_kernels import color_crops, crop_scenes
 from .detector_loss import Targets

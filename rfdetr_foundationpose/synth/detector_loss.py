@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import warp as wp
 from torch import Tensor
 
-from ..pose.warp_setup import launch
+from ..warp_setup import launch
 from .detector_kernels import assign_rows
 
 # rfdetr's ModelDefaults and TrainConfig.

@@ -21,7 +21,7 @@ from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.mesh_bank import MeshBank
 from ..pose.networks import CROP_SIZE
-from ..pose.warp_setup import launch
+from ..warp_setup import launch
 from . import so3
 from .pair_kernels import SceneData, render_observed
 

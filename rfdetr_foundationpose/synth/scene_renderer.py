@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..pose.mesh_bank import MeshArrays, MeshBank
 from ..pose.render_kernels import tiles
-from ..pose.warp_setup import launch
+from ..warp_setup import launch
 from .scene_kernels import SceneData, render_scenes, silhouette_areas
 from .textures import Picture
 
