@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_pipeline_scheduling import World, make, spec, step, wait_registered
+from test_pipeline_scheduling import ScriptedDetector, World, make, spec, step, wait_registered
 
+from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.types import TrackState
 
 LEFT, RIGHT = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
@@ -90,3 +92,33 @@ def test_a_thing_keeps_its_id_when_a_second_box_of_it_registers_better(world, ba
     assert places == {"mug": -0.2, "mug_1": 0.2}
     np.testing.assert_equal(pipeline.status().states, {"mug": "tracking", "mug_1": "tracking"})
     pipeline.close()
+
+
+class Doubtful(ScriptedDetector):
+    """score: of every detection."""
+
+    score = 0.9
+
+    def detect(self, frame) -> DetectionReport:
+        report = super().detect(frame)
+        return replace(report, detections=[replace(d, score=self.score) for d in report.detections])
+
+
+def test_a_doubtful_detection_of_one_frame_is_not_registered(world):
+    pipeline = make(world, [spec("mug")])
+    detector = pipeline._detector = Doubtful(world)
+    detector.score = 0.6
+    for seen in ([LEFT], [], [RIGHT], [LEFT], []):
+        world.things = seen
+        assert step(pipeline).poses == []
+    assert world.registers == [] and pipeline.status().counters["detections_unconfirmed"] == 3
+    # Two runs in a row show it, moved by half its size.
+    world.things = [LEFT]
+    assert step(pipeline).poses == []
+    world.things = [("mug", (-0.15, 0.0, 1.0))]
+    assert [p.name for p in step(pipeline).poses] == ["mug"]
+    pipeline.reset()
+    assert step(pipeline).poses == []
+    pipeline.reset()
+    detector.score = 0.75  # half way between the threshold of 0.5 and 1
+    assert [p.name for p in step(pipeline).poses] == ["mug"]

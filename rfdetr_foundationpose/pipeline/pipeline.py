@@ -21,7 +21,7 @@ from ..pose.estimator import RegistrationError, TrackRequest
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import DUPLICATE_IOU, NEAR_DIAMETERS, ObjectGeometry, associate, box_iou, choose_slot
 from .association import without_duplicates as suppress
-from .registration import Backoff, Job, Registrar
+from .registration import Backoff, Job, Registrar, Sightings
 from .results import FrameResult, PipelineStatus
 from .schedule import DetectorSchedule
 from .side_stream import SideStream
@@ -73,6 +73,7 @@ class Pipeline:
         self._side = SideStream(self.device, self.timer, overlap=overlap)
         self._registrar = Registrar(estimator, self.device, self.timer)
         self._backoff = Backoff()
+        self._sightings = Sightings()
         self._tracks = TrackTable({s.name: s.max_instances for s in specs})
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
@@ -159,6 +160,7 @@ class Pipeline:
     def _forget(self) -> None:
         self._tracks.reset()
         self._backoff.clear()
+        self._sightings.clear()
         if self._registrar.forget():
             self._counters["registrations_dropped"] += 1
         self._schedule.reset()
@@ -188,7 +190,9 @@ class Pipeline:
         if report is None:
             self._drop_duplicate_tracks(frame.camera, events)
         else:
-            candidates = self._verify(report, following, frame.camera, events)
+            unclaimed = self._verify(report, following, frame.camera, events)
+            candidates = self._sightings.confirmed(unclaimed, report, self.config.detector.threshold)
+            self._counters["detections_unconfirmed"] += len(unclaimed) - len(candidates)
             self._drop_duplicate_tracks(frame.camera, events)
             self._search(device_frame, pose_frame, candidates, events)
         poses = [t.pose(frame) for t in self._tracks if t.state is not TrackState.SEARCHING]

@@ -18,6 +18,7 @@ from ..types import CameraIntrinsics, Detection
 from .association import box_iou, detection_point
 
 if TYPE_CHECKING:
+    from ..detect.detector import DetectionReport
     from ..pose.estimator import Estimate, PoseEstimator, PoseFrame
 
 # A refused object is tried again after 1, 2, 4, ... frames, at most this many.
@@ -150,6 +151,31 @@ class Registrar:
                     stream.synchronize()
             self._done.put(job)
             self._count(-1)
+
+
+class Sightings:
+    """Which detections are worth a registration: sure ones at once, others when two detector runs in a row show them.
+
+    What the detector takes for an object for the length of one frame hardly ever is one, but may register all the same.
+    """
+
+    def __init__(self) -> None:
+        self._last: list[Detection] = []
+
+    def clear(self) -> None:
+        self._last = []
+
+    def confirmed(self, candidates: Sequence[Detection], report: DetectionReport, threshold: float) -> list[Detection]:
+        """Those of the candidates that are; to be called with every detector run. threshold: of objects without one."""
+        last, self._last = self._last, list(report.detections)
+
+        def sure(d: Detection) -> bool:
+            return d.score >= (1 + report.thresholds.get(d.object, threshold)) / 2
+
+        def again(d: Detection) -> bool:
+            return any(o.object == d.object and box_iou(o.box, d.box) > 0 for o in last)
+
+        return [d for d in candidates if sure(d) or again(d)]
 
 
 @dataclass
