@@ -47,6 +47,7 @@ def synth(
     from ..pose.mesh import load_object
     from ..replay.evaluation import detector_like_mask
     from ..resources import default_objects_file
+    from ..synth.specs import random_specs
     from ..synth.video import SceneVideo, VideoSettings
 
     if objects not in ("random", "demo"):
@@ -54,7 +55,9 @@ def synth(
     console = Console()
     with tempfile.TemporaryDirectory() as folder, _progress(console) as progress:
         specs = (
-            _random_specs(Path(folder), scenes, seed) if objects == "random" else load_objects(default_objects_file())
+            random_specs(Path(folder), range(seed, seed + scenes))
+            if objects == "random"
+            else load_objects(default_objects_file())
         )
         evaluator, used = _evaluator(specs, device, weights, setting, console)
         task = progress.add_task("evaluate", total=scenes)
@@ -190,20 +193,6 @@ def _evaluator(
     geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
     used = {"device": str(place), "weights": estimator.weights, "pose_backend": estimator.rung}
     return Evaluator(estimator, geometries, place), used
-
-
-def _random_specs(folder: Path, count: int, seed: int) -> list[ObjectSpec]:
-    """Objects of seeds that training does not use, as mesh files."""
-    from ..objects import ObjectSpec
-    from ..synth.objects import random_object
-
-    specs = []
-    for i in range(count):
-        item = random_object(np.random.default_rng(seed + i), f"object_{i}")
-        path = folder / f"{item.name}.glb"
-        item.mesh.export(path)
-        specs.append(ObjectSpec(item.name, path, discrete=item.discrete, continuous=item.continuous))
-    return specs
 
 
 def _progress(console: Console) -> Progress:
