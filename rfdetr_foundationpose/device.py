@@ -29,3 +29,12 @@ def resolve_device(name: str) -> torch.device:
     if index >= torch.cuda.device_count():
         raise ConfigError(f"device={name!r} but there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
     return torch.device("cuda", index)
+
+
+def matmul_precision() -> str:
+    """torch.get_float32_matmul_precision(). Where a process set it by torch's old and new interfaces in turn, torch refuses
+    to sum it up; then its default, "highest", which setting makes true of both."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "highest"

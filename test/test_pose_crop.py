@@ -177,5 +177,10 @@ def test_agreement_counts():
     xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
     counts = torch.zeros(1, 6)
     arrays = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1], torch.tensor([0.1]))]
-    wp.launch(kernels.agreement, (1, 1, 5), [*arrays, 0.004, wp.from_torch(counts)], device="cpu")
+    wp.launch(
+        kernels.agreement,
+        (1, 1, kernels.AGREEMENT_LANES),
+        [*arrays, 0.004, 0.05, wp.from_torch(counts)],
+        device="cpu",
+    )
     np.testing.assert_allclose(counts[0], [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)

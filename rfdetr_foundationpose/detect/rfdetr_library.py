@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..device import matmul_precision
 from .detector import DetectorError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ VARIANTS: dict[str, str] = {
 
 def load_library() -> Any:
     """The rfdetr package, without its side effect of allowing TF32 in the whole process."""
-    precision = torch.get_float32_matmul_precision()
+    precision = matmul_precision()
     try:
         import rfdetr
         import rfdetr.detr

@@ -16,6 +16,7 @@ from ..config import DetectorConfig
 from ..detect.checkpoint import load_model
 from ..detect.hot_path import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
+from ..device import matmul_precision
 from ..objects import ObjectSpec
 from ..pose.mesh import load_object
 from .detector_eval import pair_ious, scenes
@@ -132,7 +133,7 @@ def validate_detector(
 @contextlib.contextmanager
 def _exact_float32() -> Iterator[None]:
     """FP32 on CUDA as it is on paper: torch lets convolutions round their inputs to TF32 by default."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    before = torch.backends.cudnn.allow_tf32, matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     try:
