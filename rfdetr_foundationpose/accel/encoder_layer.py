@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import PlainAttention
-from .fold import set_submodule
+from .fold import copy_sharing_weights, set_submodule
 
 
 class PostNormLayer(nn.Module):
@@ -51,8 +49,7 @@ class PostNormLayer(nn.Module):
 
 def one_pass_norms(module: nn.Module) -> nn.Module | None:
     """A copy of a network that shares its weights, with PostNormLayer wherever one fits; None where none does."""
-    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    rewritten = copy.deepcopy(module, shared)
+    rewritten = copy_sharing_weights(module)
     fitting = [(name, layer) for name, layer in rewritten.named_modules() if PostNormLayer.fits(layer)]
     for name, layer in fitting:
         assert isinstance(layer, nn.TransformerEncoderLayer)

@@ -138,13 +138,17 @@ class StemReLU(ConvReLU):
         return super().forward(blocks.permute(0, 3, 1, 2), residual)
 
 
+def copy_sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy whose structure can be rewritten while parameters and buffers stay those of ``module``."""
+    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+
+
 def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls.
 
     It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs even image sizes.
     """
-    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    fused = copy.deepcopy(module, shared)
+    fused = copy_sharing_weights(module)
     for name, traced in _traced_parts(fused).items():
         _fuse_part(traced, stem)
         if not name:

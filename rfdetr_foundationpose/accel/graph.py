@@ -53,14 +53,13 @@ class Lane:
     def __init__(self, name: str, device: torch.device | str) -> None:
         self.name = name
         self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._cuda = torch.device(device).type == "cuda"
         self._abandoned: list[torch.cuda.CUDAGraph] = []
-        self.pool = torch.cuda.graph_pool_handle() if self._cuda else None
+        self.pool = torch.cuda.graph_pool_handle() if torch.device(device).type == "cuda" else None
 
     def abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """Go on in a new pool: a failed capture leaves its pool recording, and the allocator pointing at the graph."""
         self._abandoned.append(graph)
-        self.pool = torch.cuda.graph_pool_handle() if self._cuda else None
+        self.pool = torch.cuda.graph_pool_handle()
 
 
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}

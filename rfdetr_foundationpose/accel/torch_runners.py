@@ -149,7 +149,6 @@ class GraphRunner(HalfRunner):
             best = lean if lean is not None and self._offer("one-pass norms", lean) else fused
             if hasattr(fused, "heads"):
                 self._offer("parallel heads", SideBySideHeads(best, device))
-        self.chosen: dict[Key, str] = {}
 
     def _offer(self, name: str, network: nn.Module) -> bool:
         """Take a network among the bodies if it computes what the plain one does."""
@@ -164,7 +163,6 @@ class GraphRunner(HalfRunner):
     def _build(self, key: Key) -> Body:
         times = {name: self._time(body, key) for name, body in self._bodies.items()} if len(self._bodies) > 1 else {}
         name = min(times, key=lambda n: times[n]) if times else next(iter(self._bodies))
-        self.chosen[key] = name
         if times:
             shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
             self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")

@@ -201,8 +201,8 @@ def pack_input(
 
 @wp.kernel
 def update_poses(
-    trans: wp.array2d(dtype=Any),
-    rot: wp.array2d(dtype=Any),
+    trans: wp.array2d(dtype=wp.float32),
+    rot: wp.array2d(dtype=wp.float32),
     diameters: wp.array(dtype=wp.float32),
     rot_normalizer: float,
     poses: wp.array(dtype=wp.mat44f),
@@ -210,8 +210,8 @@ def update_poses(
 ):
     """t += trans * radius; R = exp(tanh(rot) * rot_normalizer)^T R, in place. delta: |dt| in radii, |dR| in rad."""
     n = wp.tid()
-    dt = wp.vec3f(float(trans[n, 0]), float(trans[n, 1]), float(trans[n, 2])) * (diameters[n] * 0.5)
-    w = -rot_normalizer * wp.vec3f(wp.tanh(float(rot[n, 0])), wp.tanh(float(rot[n, 1])), wp.tanh(float(rot[n, 2])))
+    dt = wp.vec3f(trans[n, 0], trans[n, 1], trans[n, 2]) * (diameters[n] * 0.5)
+    w = -rot_normalizer * wp.vec3f(wp.tanh(rot[n, 0]), wp.tanh(rot[n, 1]), wp.tanh(rot[n, 2]))
     angle = wp.length(w)
     q = wp.quat_identity(dtype=wp.float32)
     if angle > 1.0e-9:
@@ -285,4 +285,3 @@ def agreement(
 for _dtype in (wp.float32, wp.float16):
     wp.overload(pack_input, {"out": wp.array4d(dtype=_dtype)})
     wp.overload(crop_inputs, {"out": wp.array4d(dtype=_dtype)})
-    wp.overload(update_poses, {"trans": wp.array2d(dtype=_dtype), "rot": wp.array2d(dtype=_dtype)})
