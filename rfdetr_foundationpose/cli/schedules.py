@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .evaluate import Device, Settings, Weights, app
+from .synth import parse_size
 
 # ``app`` is what the command line mounts: the commands of ``evaluate`` and this one.
 __all__ = ["app", "schedules"]
@@ -49,7 +49,7 @@ def schedules(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     try:
-        asked = CompareSettings(parse_schedules(schedules), scenes, objects, _parse_size(size), seed)
+        asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
         config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], None))
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
@@ -73,13 +73,6 @@ def schedules(
 def parse_schedules(text: str) -> tuple[str, ...]:
     """ "full,auto,252-64-16" -> ("full", "auto", "252,64,16"), as pose.register_schedule takes them."""
     return tuple(part.strip().replace("-", ",") for part in text.split(","))
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise typer.BadParameter(f"size {text!r} must be WIDTHxHEIGHT, e.g. 640x480")
-    return int(match.group(2)), int(match.group(1))
 
 
 def _table(result: Mapping[str, Any]) -> Table:

@@ -115,7 +115,7 @@ def coco(
     from ..synth.generate import load_scene_objects
     from ..synth.scene import SceneSampler
 
-    height_width = _parse_size(size)
+    height_width = parse_size(size)
     with _errors(), _progress() as progress:
         models = load_scene_objects(objects_file, _names(objects))
         task = progress.add_task("coco", total=train + valid)
@@ -145,7 +145,8 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """ "640x480" -> (480, 640). Raises typer.BadParameter."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
         raise typer.BadParameter(f"size {text!r} must be WIDTHxHEIGHT, e.g. 640x480")
@@ -161,7 +162,7 @@ def _settings(
         return VideoSettings(
             frames=frames,
             rate=rate,
-            size=_parse_size(size),
+            size=parse_size(size),
             seed=seed,
             targets=_names(objects),
             max_speed=max_speed,

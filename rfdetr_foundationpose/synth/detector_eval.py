@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..detect.hot_path import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
-from ..types import CameraIntrinsics, Frame
+from ..types import Frame
+from .batch_frames import host_frames, instance_pixels
 from .detector_data import MIN_PIXELS, MIN_VISIBILITY, Source
 
 MATCH_IOU = 0.5
@@ -34,24 +35,21 @@ def scenes(source: Source, count: int, names: Sequence[str] = (), chunk: int = 8
         batch = source.sample(min(chunk, count - made))
         height, width = source.size
         label, box, visibility = (t.cpu().numpy() for t in (batch.label, batch.box, batch.visibility))
-        rgb, depth, instance = (t.cpu().numpy() for t in (batch.rgb, batch.depth, batch.instance))
-        for i in range(len(rgb)):
-            fx, fy, cx, cy = (float(v) for v in batch.camera[i])
-            frame = Frame(
-                made + i,
-                "camera",
-                rgb[i],
-                depth[i].astype(np.float32),
-                1.0,
-                CameraIntrinsics(fx, fy, cx, cy, width, height),
-            )
-            pixels = np.bincount(instance[i].ravel() + 1, minlength=label.shape[1] + 1)[1 : label.shape[1] + 1]
-            wanted = np.flatnonzero((label[i] >= 0) & (pixels > 0))
-            # Pixel counts of the network's 384 x 384 image, so that the bar does not depend on the camera.
-            seen = pixels[wanted] * (384 * 384 / (height * width))
-            counted = (visibility[i][wanted] >= MIN_VISIBILITY) & (seen >= MIN_PIXELS)
+        pixels = instance_pixels(batch)
+        frames = host_frames(batch, made)
+        for i, frame in enumerate(frames):
+            wanted = np.flatnonzero((label[i] >= 0) & (pixels[i] > 0))
+            counted = asked_for(visibility[i][wanted], pixels[i][wanted], height * width)
             yield frame, Truth([names[label[i][m]] for m in wanted], box[i][wanted], counted)
-        made += len(rgb)
+        made += len(frames)
+
+
+def asked_for(visibility: NDArray[np.floating], pixels: NDArray[np.integer], area: int) -> NDArray[np.bool_]:
+    """Which instances are to be found, as in training. visibility, pixels: of each. area: pixels of the image.
+
+    Pixels count as in the network's 384 x 384 image, so that the bar does not depend on the camera.
+    """
+    return (visibility >= MIN_VISIBILITY) & (pixels * (384 * 384 / area) >= MIN_PIXELS)
 
 
 def evaluate(

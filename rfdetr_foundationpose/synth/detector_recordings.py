@@ -16,8 +16,7 @@ from ..pipeline.association import DUPLICATE_IOU
 from ..pose.mesh import ObjectModel
 from ..replay.recording import GroundTruth
 from ..types import Frame
-from .detector_data import MIN_PIXELS, MIN_VISIBILITY
-from .detector_eval import MATCH_IOU, pair_ious
+from .detector_eval import MATCH_IOU, asked_for, pair_ious
 from .video import SceneVideo, VideoSettings
 
 FLOOR = 0.05
@@ -218,13 +217,10 @@ class _Recording:
                 instances.append(t)
                 boxes.append(box)
                 pixels.append(int(mask.sum()))
-        # Pixels of the network's 384 x 384 image, as training counts them.
-        scale = 384 * 384 / (frame.rgb.shape[0] * frame.rgb.shape[1])
-        counted = [
-            t.object in known and (t.visibility or 0.0) >= MIN_VISIBILITY and n * scale >= MIN_PIXELS
-            for t, n in zip(instances, pixels, strict=True)
-        ]
         names = [t.object for t in instances]
+        visible = np.array([t.visibility or 0.0 for t in instances])
+        asked = asked_for(visible, np.array(pixels, np.int64), frame.rgb.shape[0] * frame.rgb.shape[1])
+        counted = [bool(a) and name in known for a, name in zip(asked, names, strict=True)]
         found, false = match(self._rows(frame), names, np.reshape(boxes, (-1, 4)), counted)
         wanted = [
             Wanted(

@@ -21,7 +21,8 @@ from ..pose.hypotheses import hypothesis_rotations
 from ..replay.evaluation import MIN_MASK, Attempt, Evaluator, detector_like_mask
 from ..replay.judge import MIN_VISIBILITY
 from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, percentiles
-from ..types import CameraIntrinsics, Frame
+from ..types import Frame
+from .batch_frames import host_frames, instance_pixels
 from .scene import SceneBatch, SceneSampler
 from .specs import random_specs
 from .train_pose import EVALUATION_SEED
@@ -91,20 +92,13 @@ def cases(sampler: SceneSampler, count: int, seed: int) -> Iterator[Case]:
 
 
 def _of_batch(batch: SceneBatch, stamp: int, rng: np.random.Generator) -> Iterator[Case]:
-    rgb, depth, instance, label, visibility = (
-        t.cpu().numpy() for t in (batch.rgb, batch.depth, batch.instance, batch.label, batch.visibility)
-    )
-    slots = label.shape[1]
-    for i in range(len(rgb)):
-        pixels = np.bincount(instance[i].ravel() + 1, minlength=slots + 1)[1 : slots + 1]
-        wanted = np.flatnonzero((label[i] >= 0) & (visibility[i] >= MIN_VISIBILITY) & (pixels >= MIN_MASK))
+    instance, label, visibility = (t.cpu().numpy() for t in (batch.instance, batch.label, batch.visibility))
+    pixels = instance_pixels(batch)
+    for i, frame in enumerate(host_frames(batch, stamp)):
+        wanted = np.flatnonzero((label[i] >= 0) & (visibility[i] >= MIN_VISIBILITY) & (pixels[i] >= MIN_MASK))
         if not len(wanted):
             continue
         m = int(rng.choice(wanted))
-        height, width = depth[i].shape
-        fx, fy, cx, cy = (float(v) for v in batch.camera[i])
-        camera = CameraIntrinsics(fx, fy, cx, cy, width, height)
-        frame = Frame(stamp + i, "camera", rgb[i], depth[i].astype(np.float32, copy=False), 1.0, camera)
         mask = detector_like_mask(instance[i] == m, rng)
         yield Case(frame, batch.names[label[i, m]], mask, batch.T_cam_obj[i, m])
 
