@@ -163,6 +163,15 @@ def test_depth_filter_equals_its_definition():
     assert (depth == 0).sum() > (found == 0).sum() > 0
 
 
+def test_depth_filter_serves_calls_inside_and_outside_of_inference_mode():
+    """The first call makes the buffers that all others write to."""
+    depth = torch.full((20, 20), 1.0)
+    filtered = DepthFilter("cpu")
+    with torch.inference_mode():
+        inside = filtered(depth).clone()
+    assert torch.equal(filtered(depth), inside)
+
+
 def test_depth_limits():
     depth = torch.full((20, 20), 1.0)
     depth[:, 10:] = 5.0

@@ -33,7 +33,8 @@ class DepthFilter:
         return self._filtered.clone()
 
     def _buffers(self, size: tuple[int, int]) -> list[Tensor]:
-        return [torch.zeros(size, device=self.device) for _ in range(3)]
+        with torch.inference_mode(False):  # they are written to inside and outside of it
+            return [torch.zeros(size, device=self.device) for _ in range(3)]
 
     def _run(self) -> None:
         size = tuple(self._source.shape)
