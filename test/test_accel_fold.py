@@ -9,6 +9,7 @@ from torch import nn
 from rfdetr_foundationpose.accel.attention import PlainAttention, plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.fold import ConvReLU, StemReLU, count_batch_norms, fold_batch_norm, fuse_conv_relu
+from rfdetr_foundationpose.accel.stem_kernels import pixel_blocks
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 SIZE = 64
@@ -71,6 +72,20 @@ def test_every_norm_and_relu_is_taken_in(kind):
     stems = [m for m in fuse_conv_relu(folded, stem=True).modules() if isinstance(m, StemReLU)]
     assert [tuple(m.weight.shape) for m in stems] == [(8, 24, 4, 4)]
     assert sum(isinstance(m, PlainAttention) for m in plain_attention(network).modules()) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_blocks_of_several_batches_are_those_of_one(dtype):
+    """Block (y, x) holds its pixels row by row, inside a margin of empty blocks."""
+    a, b = torch.rand(2, 6, 8, 12).to(dtype), torch.rand(3, 6, 8, 12).to(dtype)
+    b = b.contiguous(memory_format=torch.channels_last)
+    expected = torch.zeros(5, 24, 7, 9, dtype=dtype)
+    for n, image in enumerate([*a, *b]):
+        for y in range(4):
+            for x in range(6):
+                pixels = [image[:, 2 * y + dy, 2 * x + dx] for dy in range(2) for dx in range(2)]
+                expected[n, :, y + 2, x + 2] = torch.cat(pixels)
+    assert torch.equal(pixel_blocks([a, b]), expected)
 
 
 class Odd(nn.Module):

@@ -29,7 +29,7 @@ HOT_PATH = {
     "accel/torch_runners.py": [
         "EagerRunner._build.run",
         "HalfRunner._inference.run",
-        "GraphRunner._graphed.run",
+        "GraphRunner._build.run",
         "CompileRunner._build.run",
     ],
     "accel/fold.py": ["ConvReLU.forward", "StemReLU.forward"],
@@ -37,6 +37,7 @@ HOT_PATH = {
     "accel/heads.py": ["*"],
     "accel/encoder_layer.py": ["PostNormLayer.forward"],
     "accel/norm_kernels.py": ["*"],
+    "accel/stem_kernels.py": ["*"],
     "accel/graph.py": ["GraphedProgram.__call__", "GraphedProgram.replay"],
     "accel/onnxruntime_runner.py": ["OnnxRuntimeRunner._build.run"],
     "accel/tensorrt.py": ["TensorRTRunner._build.run"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -110,7 +110,8 @@ class ConvReLU(nn.Module):
 class StemReLU(ConvReLU):
     """The 7x7 stride-2 stem as a 4x4 stride-1 convolution over 2x2 pixel blocks, the same sums in another order.
 
-    Six input channels leave tensor cores idle and misaligned; 24 do not. Height and width must be even.
+    Six input channels leave tensor cores idle and misaligned; 24 do not. Height and width must be even. It takes several
+    batches, as it has to copy them anyway, and treats them as one.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -127,15 +128,25 @@ class StemReLU(ConvReLU):
     def fits(conv: nn.Conv2d) -> bool:
         """Whether a convolution has the geometry of the stem."""
         geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-        return geometry == ((7, 7), (2, 2), (3, 3), (1, 1), 1)
+        return geometry == ((7, 7), (2, 2), (3, 3), (1, 1), 1) and conv.in_channels % 2 == 0
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        n, channels, height, width = x.shape
-        h, w = height // 2, width // 2
-        blocks = x.new_zeros((n, h + 3, w + 3, 4 * channels))
-        inner = blocks[:, 2 : h + 2, 2 : w + 2].unflatten(3, (2, 2, channels))
-        inner.copy_(x.permute(0, 2, 3, 1).unflatten(2, (w, 2)).unflatten(1, (h, 2)).transpose(2, 3))
-        return super().forward(blocks.permute(0, 3, 1, 2), residual)
+    def forward(self, x: Tensor | Sequence[Tensor], residual: Tensor | None = None) -> Tensor:
+        from .stem_kernels import pixel_blocks
+
+        return super().forward(pixel_blocks([x] if isinstance(x, Tensor) else x), residual)
+
+
+class StemFirst(nn.Module):
+    """A network whose first layer is a StemReLU: ``join`` is how batches become its input, instead of ``torch.cat``."""
+
+    join = staticmethod(tuple)
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
 
 
 def copy_sharing_weights(module: nn.Module) -> nn.Module:
@@ -151,10 +162,21 @@ def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     fused = copy_sharing_weights(module)
     for name, traced in _traced_parts(fused).items():
         _fuse_part(traced, stem)
+        part = StemFirst(traced) if _begins_with_stem(traced) else traced
         if not name:
-            return traced
-        set_submodule(fused, name, traced)
+            return part
+        set_submodule(fused, name, part)
     return fused
+
+
+def _begins_with_stem(traced: fx.GraphModule) -> bool:
+    """Whether the input goes to a StemReLU and nowhere else."""
+    users = [user for node in traced.graph.nodes if node.op == "placeholder" for user in node.users]
+    return (
+        len(users) == 1
+        and users[0].op == "call_module"
+        and isinstance(traced.get_submodule(str(users[0].target)), StemReLU)
+    )
 
 
 def _fuse_part(traced: fx.GraphModule, stem: bool) -> None:

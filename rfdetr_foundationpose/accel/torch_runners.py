@@ -121,9 +121,9 @@ class TracedRunner(HalfRunner):
 class GraphRunner(HalfRunner):
     """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
 
-    Of the bodies that compute the same the one that is fastest here is kept for each batch size. Fused: convolutions with
-    bias, residual and ReLU in one cuDNN kernel; then also: the stem over blocks of pixels, or residual and layer norm in
-    one pass, or with that the heads side by side.
+    Of the bodies that compute the same the one that is fastest here is taken for each batch size. Each has one thing more:
+    convolutions with bias, residual and ReLU in one cuDNN kernel; the stem over blocks of pixels; residual and layer norm
+    in one pass; heads side by side.
     """
 
     name = "cuda_graph"
@@ -142,12 +142,13 @@ class GraphRunner(HalfRunner):
         super().__init__(module, device, crop, label, log)
         self.lane = lane or Lane(label, device)
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
-        fused = fuse_conv_relu(self.body.network)
-        if self._offer("fused", fused):
-            self._offer("blocked stem", fuse_conv_relu(self.body.network, stem=True))
-            lean = one_pass_norms(fused) if self.dtype is torch.float16 else None
-            best = lean if lean is not None and self._offer("one-pass norms", lean) else fused
-            if hasattr(fused, "heads"):
+        best = fuse_conv_relu(self.body.network)
+        if self._offer("fused", best):
+            blocked = fuse_conv_relu(self.body.network, stem=True)
+            best = blocked if self._offer("blocked stem", blocked) else best
+            lean = one_pass_norms(best) if self.dtype is torch.float16 else None
+            best = lean if lean is not None and self._offer("one-pass norms", lean) else best
+            if hasattr(best, "heads"):
                 self._offer("parallel heads", SideBySideHeads(best, device))
 
     def _offer(self, name: str, network: nn.Module) -> bool:
@@ -161,35 +162,38 @@ class GraphRunner(HalfRunner):
         return not reason
 
     def _build(self, key: Key) -> Body:
-        times = {name: self._time(body, key) for name, body in self._bodies.items()} if len(self._bodies) > 1 else {}
-        name = min(times, key=lambda n: times[n]) if times else next(iter(self._bodies))
-        if times:
-            shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
-            self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
-        return self._graphed(self._bodies[name], key, self.lane)[0]
-
-    def _graphed(self, body: Callable[..., Outputs], key: Key, lane: Lane) -> tuple[Body, GraphedProgram]:
-        rendered_in, observed_in = (buffer[:n] for buffer, n in zip(self.inputs(max(key)), key, strict=True))
-        program = GraphedProgram(
-            lambda: body(rendered_in, observed_in),
-            self.device,
-            name=f"{self.label} batch {key[0]}",
-            lane=lane,
-            log=self.log,
-        )
-        program.prepare()
-        if not program.captured:
-            raise RungUnavailable(program.degraded)
+        times = {name: self._time(body, key) for name, body in self._bodies.items()}
+        name = min(times, key=lambda n: times[n])
+        shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
+        self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
+        body, buffers = self._bodies[name], self._buffers(key)
+        alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             if inlining(self.device):
                 return body(rendered, observed)
-            for buffer, given in ((rendered_in, rendered), (observed_in, observed)):
+            if not alone:
+                alone.append(self._graphed(body, key, self.lane))
+            for buffer, given in zip(buffers, (rendered, observed), strict=True):
                 if buffer.data_ptr() != given.data_ptr():
                     buffer.copy_(given)
-            return tuple(o.clone() for o in program.replay())
+            return tuple(o.clone() for o in alone[0].replay())
 
-        return run, program
+        return run
+
+    def _buffers(self, key: Key) -> tuple[Tensor, Tensor]:
+        rendered, observed = self.inputs(max(key))
+        return rendered[: key[0]], observed[: key[1]]
+
+    def _graphed(self, body: Callable[..., Outputs], key: Key, lane: Lane) -> GraphedProgram:
+        buffers = self._buffers(key)
+        program = GraphedProgram(
+            lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", lane=lane, log=self.log
+        )
+        program.prepare()
+        if not program.captured:
+            raise RungUnavailable(program.degraded)
+        return program
 
     def inputs(self, batch: int) -> tuple[Tensor, Tensor]:
         """The static inputs (batch, 6, R, R), channels-last: who writes there saves this runner the copy.
@@ -210,7 +214,7 @@ class GraphRunner(HalfRunner):
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""
-        _, program = self._graphed(body, key, Lane(self.lane.name, self.device))
+        program = self._graphed(body, key, Lane(self.lane.name, self.device))
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         repeats = 3 if key[0] > 32 else 20
         stream = torch.cuda.current_stream(self.device)

@@ -70,11 +70,14 @@ def encode_pair(single: nn.Module, pair: nn.Module, rendered: Tensor, observed: 
     """(N, tokens, channels). One observed crop for all hypotheses (N' = 1) is encoded once."""
     n = rendered.shape[0]
     if observed.shape[0] == n:
-        both = single(torch.cat([rendered, observed]))
+        join = getattr(single, "join", torch.cat)  # a rewritten encoder may have a cheaper way
+        both = single(join([rendered, observed]))
         features = torch.cat([both[:n], both[n:]], dim=1)
     else:
         a, b = single(rendered), single(observed)
-        features = torch.cat([a, b.expand(n, -1, -1, -1)], dim=1)
+        # Copied first, since joining what is merely expanded takes a slow kernel.
+        repeated = b.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        features = torch.cat([a, repeated], dim=1)
     return pair(features).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
