@@ -28,7 +28,7 @@ FINALISTS = 8
 """Hypotheses, best by score, among which the likeness in colour has a say."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
-AUTO_SCHEDULE = {"cuda": (1.0, 0.5, 0.25, 0.1, 0.06), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
+AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
 
 
 @dataclass(frozen=True)
