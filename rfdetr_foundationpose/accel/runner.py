@@ -92,6 +92,7 @@ def make_runner(
         raise ValueError(f"rung={rung!r} must be one of auto, {', '.join(RUNGS)}")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every shape is fixed: the search pays once, in warm-up
+    home = next((p.device for p in module.parameters()), device)
     module = module.to(device).eval().requires_grad_(False)
     reasons: list[str] = []
     current: str | None = wished
@@ -102,6 +103,8 @@ def make_runner(
             for batch in batches:
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)
+            if getattr(runner, "module", None) is not module:
+                module.to(home)  # most rungs run a copy of their own: no device memory for two
             return runner
         except (
             Exception
