@@ -183,11 +183,13 @@ def test_command_says_what_it_cannot_read_and_exits_by_the_loss(tmp_path, monkey
         "full": [attempt(i, 1.0) for i in range(100)],
         "auto": [attempt(i, 1.0 + 50 * (i < 2)) for i in range(100)],
     }
-    about = {"device": "cpu", "pose_backend": "none", "hypotheses_timed": 252}
+    about = {"device": "cpu", "pose_backend": "none", "hypotheses_timed": 252, "captures_while_measuring": 3}
     result = {**about, **report(attempts, DIAMETERS, {"mug"}), "attempts": attempts}
     monkeypatch.setattr(schedule_compare, "compare_schedules", lambda *_: result)
     words = ["--json", str(tmp_path / "out.json")]
-    assert run_cli(capsys, "evaluate", "schedules", *words)[0] == 0
+    code, text = run_cli(capsys, "evaluate", "schedules", *words)
+    assert code == 0
+    assert "3 graphs were captured while measuring" in text
     assert run_cli(capsys, "evaluate", "schedules", *words, "--max-loss", "2")[0] == 0
     code, text = run_cli(capsys, "evaluate", "schedules", *words, "--max-loss", "1.9")
     assert code == 1

@@ -62,6 +62,10 @@ def schedules(
             log(f"evaluate schedules: {error}")
             raise typer.Exit(2) from error
     console.print(_table(result))
+    if result["captures_while_measuring"]:
+        log(
+            f"{result['captures_while_measuring']} graphs were captured while measuring: the times are not to be trusted"
+        )
     attempts = {name: [attempt_row(a) for a in of] for name, of in result["attempts"].items()}
     write_json(json_file, {**result, "attempts": attempts})
     log(f"written: {json_file}")

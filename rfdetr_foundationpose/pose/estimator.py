@@ -89,7 +89,7 @@ class PoseEstimator:
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
     one thread at a time. rung, weights: what runs and with what. instances: how many objects may be tracked together,
-    which is what warm-up prepares.
+    which is what warm-up prepares. kept_programs: of registration; the one that was used longest ago gives way.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class PoseEstimator:
         self._filter = DepthFilter(device, config.min_depth, config.max_depth)
         by_look: dict[bytes, Tensor] = {}
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
+        self.kept_programs = REGISTER_PROGRAMS
         self._registers: dict[tuple[int, tuple[int, ...]], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
         self._camera: tuple[CameraIntrinsics, Tensor] | None = None
@@ -226,7 +227,7 @@ class PoseEstimator:
                     self._log,
                 )
         self._registers[total, kept] = program  # the latest comes last
-        while len(self._registers) > REGISTER_PROGRAMS:
+        while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
         return program
 

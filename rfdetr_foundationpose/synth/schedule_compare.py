@@ -121,6 +121,8 @@ def compare_schedules(
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
     geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
     hypotheses = {name: len(hypothesis_rotations(item.symmetries)) for name, item in items.items()}
+    programs = len(settings.schedules) * len(set(hypotheses.values()))
+    estimator.kept_programs = max(estimator.kept_programs, programs)  # none is captured twice, least of all when timed
     evaluator = Evaluator(estimator, geometries, estimator.device)
     sampler = SceneSampler(estimator.objects, estimator.device, settings.size, settings.seed)
 
