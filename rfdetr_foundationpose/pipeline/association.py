@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..types import CameraIntrinsics, Detection
+from .solid import Solid, closed_volume
 from .tracks import Track
 
 # Two boxes of one object that overlap more than this show one thing twice: DETR has no suppression of its own.
@@ -21,22 +22,33 @@ _INFEASIBLE = 1e6
 
 @dataclass(frozen=True)
 class ObjectGeometry:
-    """What association needs of a mesh. points: (N, 3) float64 extreme points in the object frame, metres."""
+    """What association needs of a mesh. points: (N, 3) float64 extreme points in the object frame, metres.
+    solid: the room it takes up."""
 
     points: NDArray[np.float64]
     center: NDArray[np.float64]
     diameter: float
+    solid: Solid
 
     @classmethod
-    def from_vertices(cls, vertices: NDArray[np.floating], diameter: float | None = None) -> ObjectGeometry:
-        """From mesh vertices (N, 3) in metres: the extreme vertex in each of 98 directions stands for the hull."""
+    def from_vertices(
+        cls,
+        vertices: NDArray[np.floating],
+        diameter: float | None = None,
+        faces: NDArray[np.integer] | None = None,
+    ) -> ObjectGeometry:
+        """From mesh vertices (N, 3) in metres: the extreme vertex in each of 98 directions stands for the hull.
+
+        faces: (F, 3) of the mesh; without them nothing is known of its inside.
+        """
         vertices = np.asarray(vertices, dtype=np.float64)
         low, high = vertices.min(0), vertices.max(0)
         # Long and flat objects are stretched to a cube first, so that their ends get directions too.
         stretched = (vertices - low) / np.maximum(high - low, 1e-9)
         points = vertices[np.unique(np.argmax(stretched @ _directions().T, axis=0))]
         size = float(np.linalg.norm(high - low)) if diameter is None else float(diameter)
-        return cls(points, (low + high) / 2, size)
+        volume = None if faces is None else closed_volume(vertices, faces)
+        return cls(points, (low + high) / 2, size, Solid.from_points(points, volume))
 
     def project(self, T_cam_obj: NDArray[np.float64], camera: CameraIntrinsics) -> NDArray[np.float64] | None:
         """Box (4,) x0, y0, x1, y1 in pixels of the object at a pose, clipped to the image; None when out of view."""
@@ -88,12 +100,16 @@ def without_duplicates(
 ) -> tuple[list[Detection], int]:
     """The detections, best first, without those that show a thing again; and how many were left out.
 
-    A box that a better one, or one of ``claimed``, covers almost exactly is left out, whatever their objects:
-    one thing is not two objects.
+    A box that a better one covers almost exactly is left out, whatever their objects: one thing is not two objects. One
+    of ``claimed`` counts against its own object whatever its score.
     """
+
+    def again(d: Detection, k: Detection) -> bool:
+        return (k.object == d.object or k.score >= d.score) and box_iou(d.box, k.box) > DUPLICATE_IOU
+
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda d: -d.score):
-        if not any(box_iou(detection.box, k.box) > DUPLICATE_IOU for k in (*claimed, *kept)):
+        if not any(again(detection, k) for k in (*claimed, *kept)):
             kept.append(detection)
     return kept, len(detections) - len(kept)
 

@@ -27,6 +27,7 @@ def build_pipeline(
     estimator = build_estimator(config, specs, log)
     detector = build_detector(config, specs, device, log)
     geometry = {
-        m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter) for m in estimator.objects
+        m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces)
+        for m in estimator.objects
     }
     return cls(detector, estimator, specs, geometry, config, device, background=background, log=log)

@@ -19,8 +19,9 @@ from ..latency import StageTimer
 from ..objects import ObjectSpec
 from ..pose.estimator import RegistrationError, TrackRequest
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
-from .association import DUPLICATE_IOU, NEAR_DIAMETERS, ObjectGeometry, associate, box_iou, choose_slot
+from .association import NEAR_DIAMETERS, ObjectGeometry, associate, choose_slot
 from .association import without_duplicates as suppress
+from .doubles import TAKEOVER, Doubles, relation, yields
 from .registration import Backoff, Job, Registrar, Sightings
 from .results import FrameResult, PipelineStatus
 from .schedule import DetectorSchedule
@@ -67,6 +68,7 @@ class Pipeline:
         self._estimator = estimator
         self._specs = list(specs)
         self._geometry = dict(geometry)
+        self._doubles = Doubles(self._geometry)
         self._background = background
         self._log = log
         self._upload = Uploader(self.device)
@@ -188,12 +190,12 @@ class Pipeline:
             report = self._report(finish, events)
             following = self._follow(report, None, frame.camera)
         if report is None:
-            self._drop_duplicate_tracks(frame.camera, events)
+            self._drop_duplicate_tracks(frame.camera, events, judged=False)
         else:
             unclaimed = self._verify(report, following, frame.camera, events)
             candidates = self._sightings.confirmed(unclaimed, report, self.config.detector.threshold)
             self._counters["detections_unconfirmed"] += len(unclaimed) - len(candidates)
-            self._drop_duplicate_tracks(frame.camera, events)
+            self._drop_duplicate_tracks(frame.camera, events, judged=True)
             self._search(device_frame, pose_frame, candidates, events)
         poses = [t.pose(frame) for t in self._tracks if t.state is not TrackState.SEARCHING]
         return FrameResult(frame, poses, None if report is None else report.detections, events)
@@ -271,7 +273,8 @@ class Pipeline:
         self, report: DetectionReport, following: Detection | None, camera: CameraIntrinsics, events: list[str]
     ) -> list[Detection]:
         """Hold the tracks against the detections; returns the detections that are no tracked instance, best first."""
-        claimed: list[Detection] = [] if following is None else [following]
+        # What another object must score to be looked at where one is tracked, or being registered.
+        claimed = [] if following is None else [replace(following, score=following.score + TAKEOVER)]
         unclaimed: list[Detection] = []
         for spec in self._specs:
             detections, doubles = suppress([d for d in report.detections if d.object == spec.name])
@@ -279,35 +282,25 @@ class Pipeline:
             tracked = [t for t in self._tracks.tracking() if t.object == spec.name]
             iou = self.config.detector.association_iou
             pairs = associate(detections, tracked, self._geometry[spec.name], camera, iou)
-            supported = set(pairs.values())
+            scores = {track: detections[i].score for i, track in pairs.items()}
             free = [d for i, d in enumerate(detections) if i not in pairs and d is not following]
-            claimed += [detections[i] for i in pairs]
             for i, track in enumerate(tracked):
                 contested = bool(free) and not self._tracks.searching(spec.name)
-                self._lost(track, track.verify(i in supported, contested, self.config.pose), events)
+                self._lost(track, track.verify(scores.get(i), contested, self.config.pose), events)
+            claimed += [replace(detections[i], score=tracked[track].standing + TAKEOVER) for i, track in pairs.items()]
             unclaimed += free
         candidates, doubles = suppress(unclaimed, claimed)
         self._counters["duplicate_detections"] += doubles
         return candidates
 
-    def _drop_duplicate_tracks(self, camera: CameraIntrinsics, events: list[str]) -> None:
-        """Two instances on one thing: the less certain one is lost."""
-        tracked = sorted(self._tracks.tracking(), key=lambda t: (-t.confidence, t.instance_id))
-        for i, track in enumerate(tracked):
-            twin = next((o for o in tracked[:i] if o.tracking and self._same_place(o, track, camera)), None)
-            if twin is not None:
-                self._counters["duplicate_tracks"] += 1
-                self._lost(track, track.lose(f"it is the same thing as {twin.name}"), events)
+    def _drop_duplicate_tracks(self, camera: CameraIntrinsics, events: list[str], *, judged: bool) -> None:
+        """Two tracks on one thing: the lesser one is lost. judged: whether the detector ran on this frame."""
+        for track, better in self._doubles.lesser(self._tracks.tracking(), camera, judged=judged):
+            self._displace(track, better, events)
 
-    def _same_place(self, a: Track, b: Track, camera: CameraIntrinsics) -> bool:
-        if a.object != b.object or a.T_cam_obj is None or b.T_cam_obj is None:
-            return False
-        geometry = self._geometry[a.object]
-        gap = np.linalg.norm(geometry.center_in_camera(a.T_cam_obj) - geometry.center_in_camera(b.T_cam_obj))
-        box_a, box_b = geometry.project(a.T_cam_obj, camera), geometry.project(b.T_cam_obj, camera)
-        if box_a is None or box_b is None:
-            return bool(gap < 0.5 * NEAR_DIAMETERS * geometry.diameter)
-        return bool(gap < NEAR_DIAMETERS * geometry.diameter) and box_iou(box_a, box_b) > DUPLICATE_IOU
+    def _displace(self, track: Track, better: Track, events: list[str]) -> None:
+        self._counters["duplicate_tracks"] += 1
+        self._lost(track, track.lose(relation(track, better)), events)
 
     def _search(
         self, frame: DeviceFrame, pose_frame: PoseFrame | None, candidates: list[Detection], events: list[str]
@@ -377,14 +370,17 @@ class Pipeline:
             self._refuse(job, "registration_stale", reason, events)
             return
         track = next(t for t in self._tracks if (t.object, t.instance_id) == (job.detection.object, job.instance_id))
-        # Refused here, not dropped later as the less certain of two: the thing keeps the id that it has.
-        started = replace(track, T_cam_obj=estimate.T_cam_obj)
-        twin = next((t for t in self._tracks.tracking() if self._same_place(t, started, camera)), None)
-        if twin is not None:
-            self._refuse(job, "registration_double", f"it is the same thing as {twin.name}", events)
+        # Settled here, not later between two tracks: the thing keeps the id that it has.
+        started = replace(track, T_cam_obj=estimate.T_cam_obj, confidence=estimate.confidence, support=job.seen.score)
+        rivals = self._doubles.rivals(started, self._tracks.tracking(), camera)
+        firm = next((t for t in rivals if not yields(t, started)), None)
+        if firm is not None:
+            self._refuse(job, "registration_double", relation(started, firm), events)
             return
+        for rival in rivals:
+            self._displace(rival, started, events)
         again = track.losses > 0
-        track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility)
+        track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility, job.seen.score)
         self._backoff.accept(track.object)
         self._counters["registered_again" if again else "registered"] += 1
         events.append(

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from ..config import PoseConfig
 from ..types import Frame, ObjectPose, TrackState, instance_name
 
+# What a detector run weighs in a track's support: eight runs are its memory.
+SUPPORT_RATE = 1 / 8
+
 
 @dataclass
 class Track:
     """One instance slot of an object. T_cam_obj: (4, 4) float64, its last pose, kept after a loss for re-association.
 
     A track starts at ``pose.accept_confidence`` and is lost after ``pose.lost_frames`` consecutive frames below the
-    lower ``pose.lost_confidence``: the gap keeps it from flickering.
+    lower ``pose.lost_confidence``: the gap keeps it from flickering. support: how well the detector sees it, a running
+    mean of the scores of its detections, in which a run without one counts as 0. unsupported: so many runs in a row.
     """
 
     object: str
@@ -27,6 +31,7 @@ class Track:
     confidence: float = 0.0
     visibility: float = 0.0
     low_frames: int = 0
+    support: float = 0.0
     unsupported: int = 0
     losses: int = 0
 
@@ -39,10 +44,16 @@ class Track:
     def tracking(self) -> bool:
         return self.state is TrackState.TRACKING
 
-    def start(self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float) -> None:
-        """Enter TRACKING with an accepted registration."""
+    @property
+    def standing(self) -> float:
+        """How sure detector and pose are of it together, in [0, 1]; settles which of two objects a thing is."""
+        return self.support * self.confidence
+
+    def start(self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float, score: float) -> None:
+        """Enter TRACKING with an accepted registration. score: of the detection that it comes from."""
         self.state = TrackState.TRACKING
         self.low_frames = self.unsupported = 0
+        self.support = float(score)
         self._store(T_cam_obj, confidence, visibility)
 
     def update(
@@ -60,14 +71,15 @@ class Track:
             )
         return None
 
-    def verify(self, supported: bool, contested: bool, config: PoseConfig) -> str | None:
+    def verify(self, score: float | None, contested: bool, config: PoseConfig) -> str | None:
         """Take the detector's word on a tracked instance. Returns why the track is now LOST, or None.
 
-        supported: a detection overlaps the projected pose. contested: an unclaimed detection of the same object lies
+        score: of the detection that is this instance; None without one. contested: an unclaimed detection of the same object lies
         elsewhere. Missing support alone is no loss, as objects are occluded; with a contender, or a pose that could
         not be registered today, ``pose.lost_frames`` detector runs in a row are.
         """
-        if supported:
+        self.support += SUPPORT_RATE * ((score or 0.0) - self.support)
+        if score is not None:
             self.unsupported = 0
             return None
         self.unsupported += 1

@@ -1,0 +1,139 @@
+"""A thing is tracked as one object: what becomes of two that claim it. Doubles as in the scheduling test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from test_pipeline_scheduling import ScriptedDetector, World, make, spec, step, wait_registered
+
+from rfdetr_foundationpose.detect.detector import DetectionReport
+from rfdetr_foundationpose.types import TrackState
+
+PLACE, AWAY = (0.0, 0.0, 1.0), (0.25, 0.1, 1.0)
+
+
+class ScoringDetector(ScriptedDetector):
+    """scores: object -> score of what is seen of it; objects that are not in it are not seen."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.scores: dict[str, float] = {}
+
+    def detect(self, frame) -> DetectionReport:
+        report = super().detect(frame)
+        seen = [replace(d, score=self.scores[d.object]) for d in report.detections if d.object in self.scores]
+        return replace(report, detections=sorted(seen, key=lambda d: -d.score))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    if world.hold is not None:
+        world.hold.set()
+
+
+def start(world: World, background: bool = False, **scores: float):
+    """A can is tracked at PLACE."""
+    pipeline = make(world, [spec("mug"), spec("can")], background=background)
+    detector = pipeline._detector = ScoringDetector(world)
+    detector.scores = scores
+    world.things = [("can", PLACE)]
+    step(pipeline), step(pipeline)
+    assert pipeline.status().states == {"mug": "searching", "can": "tracking"}
+    return pipeline, detector
+
+
+def states(pipeline) -> dict[str, str]:
+    return pipeline.status().states
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_is_clearly_seen_as_another_object_becomes_that_one(world, background):
+    pipeline, detector = start(world, background, can=0.6)
+    # The thing can be registered as either; the detector is sure that it is a mug, and half sure that it is a can.
+    world.things = [("can", PLACE), ("mug", PLACE)]
+    detector.scores = {"mug": 0.9, "can": 0.6}
+    said, lost = [], []
+    for _ in range(4):
+        result = step(pipeline)
+        if background and pipeline._registrar.busy:
+            wait_registered(pipeline)
+        said += result.events
+        lost += [p.name for p in result.poses if p.state is TrackState.LOST]
+        assert len([p for p in result.poses if p.state is TrackState.TRACKING]) == 1
+    assert lost == ["can"] and "can lost: mug is in its place and surer" in said
+    assert states(pipeline) == {"mug": "tracking", "can": "searching"}
+    counters = pipeline.status().counters
+    assert (counters["duplicate_tracks"], counters["lost"], counters["registered"]) == (1, 1, 2)
+    # And it stays one, though the can goes on being seen there.
+    registrations = len(world.registers)
+    for _ in range(20):
+        step(pipeline)
+    assert states(pipeline) == {"mug": "tracking", "can": "searching"} and len(world.registers) == registrations
+    pipeline.close()
+
+
+@pytest.mark.parametrize("score, tried", [(0.72, False), (0.78, True)])
+def test_what_looks_like_both_keeps_its_name(world, score, tried):
+    """A mug that scores a little better is not even registered; somewhat better, it is refused."""
+    pipeline, detector = start(world, can=0.7)
+    world.things = [("can", PLACE), ("mug", PLACE)]
+    for i in range(20):
+        detector.scores = {"mug": score if i % 2 else 0.65, "can": 0.7}
+        step(pipeline)
+        assert states(pipeline) == {"mug": "searching", "can": "tracking"}
+    assert ("mug" in {name for name, _ in world.registers}) is tried
+    counters = pipeline.status().counters
+    assert "lost" not in counters and (counters.get("registration_double", 0) > 0) is tried
+
+
+def test_a_short_mistake_does_not_rename_a_thing_but_a_lasting_one_is_mended(world):
+    pipeline, detector = start(world, can=0.8)
+    world.things = [("can", PLACE), ("mug", PLACE)]
+    detector.scores = {"mug": 0.6}
+    for _ in range(2):
+        step(pipeline)
+    assert states(pipeline)["can"] == "tracking" and pipeline.status().counters["registration_double"] >= 1
+    detector.scores = {"can": 0.8}
+    for _ in range(8):
+        step(pipeline)
+    assert states(pipeline)["can"] == "tracking"
+    detector.scores = {"mug": 0.6}
+    for _ in range(20):
+        step(pipeline)
+    assert states(pipeline) == {"mug": "tracking", "can": "searching"}
+
+
+def test_a_track_that_slips_onto_another_object_goes_whatever_was_seen_before(world):
+    pipeline, detector = start(world, can=0.95)
+    world.things = [("can", PLACE), ("mug", AWAY)]
+    detector.scores = {"can": 0.95, "mug": 0.6}
+    for _ in range(3):
+        step(pipeline)
+    assert states(pipeline) == {"mug": "tracking", "can": "tracking"}
+    # The tracker takes the can along with the mug that passes; the can is still seen where it stands.
+    for track in pipeline._tracks:
+        track.T_cam_obj = track.T_cam_obj.copy()
+        track.T_cam_obj[:3, 3] = AWAY
+    world.things, world.seen = [("can", AWAY), ("mug", AWAY)], [("can", PLACE), ("mug", AWAY)]
+    for _ in range(15):  # at the latest on the next frame with a detector run
+        result = step(pipeline)
+        if result.detections is not None:
+            break
+    assert {p.name: p.state for p in result.poses} == {"mug": TrackState.TRACKING, "can": TrackState.LOST}
+    assert "can lost: mug is in its place and surer" in result.events
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.1), (0.1, 0.0, 0.0), (0.0, -0.098, 0.0)])
+def test_things_before_beside_and_on_each_other_are_both_tracked(world, offset):
+    """Cubes of 10 cm; the one behind has nearly the same box in the image."""
+    pipeline, detector = start(world, can=0.6)
+    world.things = [("can", PLACE), ("mug", tuple(a + b for a, b in zip(PLACE, offset, strict=True)))]
+    detector.scores = {"can": 0.6, "mug": 0.9}
+    for _ in range(30):
+        step(pipeline)
+    assert states(pipeline) == {"mug": "tracking", "can": "tracking"}
+    assert "duplicate_tracks" not in pipeline.status().counters
