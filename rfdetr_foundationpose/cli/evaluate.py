@@ -1,5 +1,4 @@
-"""``evaluate``: accuracy of register and track on generated scenes, a BOP folder, or real YCB-Video frames; of RF-DETR
-on generated recordings."""
+"""``evaluate``: accuracy of register and track on generated scenes, a BOP folder, or real YCB-Video frames."""
 
 from __future__ import annotations
 
@@ -14,14 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .evaluate_detector import detector
-
 if TYPE_CHECKING:
     from ..objects import ObjectSpec
     from ..replay.evaluation import Attempt, Evaluator
-
-app = typer.Typer(no_args_is_help=True)
-app.command()(detector)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")]
 Weights = Annotated[str, typer.Option("--weights", help="Value of pose.weights.")]
@@ -30,7 +24,6 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Where the figures
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the scenes and of the masks' faults.")]
 
 
-@app.command()
 def synth(
     scenes: Annotated[int, typer.Option(min=1, help="Scenes, each of its own seed.")] = 10,
     track: Annotated[int, typer.Option(min=0, help="Frames tracked after each registration.")] = 0,
@@ -88,7 +81,6 @@ def synth(
     _finish(console, attempts, out, json_file, {**used, "objects": objects, "scenes": scenes, "seed": seed})
 
 
-@app.command()
 def bop(
     data: Annotated[Path, typer.Argument(help="Data set folder, which holds models/ and the split.")],
     split: Annotated[str, typer.Option(help="Folder of the scenes.")] = "test",
@@ -134,7 +126,6 @@ def bop(
     _finish(console, attempts, out, json_file, {**used, "data": data.name, "split": split})
 
 
-@app.command()
 def ycbv(
     data: Annotated[Path, typer.Option(help="Folder of <frame>-color.png, -depth.png, -gt.json and the mesh.")],
     seed: Seed = 0,

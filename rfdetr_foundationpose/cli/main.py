@@ -37,8 +37,13 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": Command("cli.demo:demo", "Generate a recording, play it into the node, show how right the poses are."),
     "doctor": Command("cli.doctor:doctor", "Say what is installed, which weights are in use and what is missing."),
     "replay": Command("cli.replay:replay", "Run a recording through pipeline or node; compare with a baseline."),
-    # cli.schedules adds its command to the app of cli.evaluate.
-    "evaluate": Command("cli.schedules:app", "Measure accuracy on generated scenes, a BOP folder or real frames."),
+    "evaluate": {
+        "synth": Command("cli.evaluate:synth", "Register and track objects in generated scenes."),
+        "bop": Command("cli.evaluate:bop", "Register the objects of a data set in BOP layout."),
+        "ycbv": Command("cli.evaluate:ycbv", "Register the mustard bottle in real YCB-Video frames."),
+        "detector": Command("cli.evaluate_detector:detector", "RF-DETR alone on generated recordings."),
+        "schedules": Command("cli.schedules:schedules", "Schedules of registration against each other."),
+    },
     "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),
     "bench": Command("cli.bench:app", "Measure the speed of each stage and of each way to run the networks."),
     "validate": {
@@ -55,6 +60,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "generate": Command("cli.synth:app", "Generate objects, recordings and data sets with ground truth."),
 }
 GROUP_HELP = {
+    "evaluate": "Measure accuracy on generated scenes, a BOP folder or real frames.",
     "validate": "Check that a faster way to run a network gives the same answers.",
     "train": "Train the default weights on generated data.",
 }

@@ -11,14 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .evaluate import Device, Settings, Weights, app
+from .evaluate import Device, Settings, Weights
 from .synth import parse_size
 
-# ``app`` is what the command line mounts: the commands of ``evaluate`` and this one.
-__all__ = ["app", "schedules"]
 
-
-@app.command("schedules")
 def schedules(
     scenes: Annotated[int, typer.Option(min=1, help="Scenes; one object is registered in each.")] = 500,
     schedules: Annotated[
