@@ -103,6 +103,22 @@ def test_rows_are_matched_best_first_and_false_ones_say_what_they_lie_on():
     assert match(rows[:1], [], np.zeros((0, 4)), []) == ({}, [("mug", rows[0][1], 0.9, "")])
 
 
+def test_a_piece_of_a_thing_is_told_from_a_wrong_thing():
+    """It counts as false either way; the whole drill is 100 pixels wide, and a melon hides its middle."""
+    drill = np.zeros((40, 220), bool)
+    drill[10:30, 100:120] = drill[10:30, 180:200] = True
+    boxes, names = np.array([[100.0, 10.0, 200.0, 30.0]]), ["drill"]
+    piece, melon, beside = ([180.0, 10.0, 200.0, 30.0], [125.0, 10.0, 145.0, 30.0], [190.0, 10.0, 210.0, 30.0])
+    rows = [
+        (name, np.array(b), 0.9) for name, b in (("drill", piece), ("mug", piece), ("drill", melon), ("drill", beside))
+    ]
+    _, false = match(rows, names, boxes, [True], [drill])
+    assert [on for *_, on in false] == ["part", "", "", ""]
+    detections = [FalseDetection(1, 0, name, box, score, on) for name, box, score, on in false]
+    assert all(d.wrong for d in detections)
+    assert [on for *_, on in match(rows, names, boxes, [True])[1]] == [""] * 4
+
+
 def outcome(found: list[float], false: list[float], loose: tuple[float, ...] = ()) -> Outcome:
     threshold = 0.5
     wanted = [Wanted(1, i, "mug", A, 400, 1.0, score, 0.8) for i, score in enumerate(found)]

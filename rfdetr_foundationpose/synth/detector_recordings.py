@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..detect.masks import mask_box
+from ..detect.masks import clip_box, mask_box
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..pipeline.association import DUPLICATE_IOU
 from ..pose.mesh import ObjectModel
@@ -29,7 +29,10 @@ GOAL_RECALL, GOAL_FALSE = 0.95, 0.01
 """What a threshold should give: recall, and at most so many detections on wrong things a frame."""
 SIZES = (0, 16, 32, 64, 128)
 """Lower bounds of the classes of visible size: square root of the visible pixels."""
-WHERE = {"": "", "loose": ", loose box"}
+PART_INSIDE, PART_PIXELS = 0.7, 0.25
+"""A detection of which so much lies in the box of an instance of its object, and which that one's visible pixels fill so
+far, shows a part of it."""
+WHERE = {"": "", "loose": ", loose box", "part": ", on a part of it"}
 
 Box = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -67,7 +70,8 @@ class Wanted:
 @dataclass(frozen=True)
 class FalseDetection:
     """A row that found nothing. on: what it lies on: "loose" (an instance of its object: a part of it, or one found
-    already, so no track starts there that would not be right), the name of another target, or "" for anything else."""
+    already, so no track starts there that would not be right), "part" (a piece of one, small enough to be taken for a
+    whole one elsewhere), the name of another target, or "" for anything else."""
 
     seed: int
     frame: int
@@ -209,7 +213,7 @@ class _Recording:
 
     def _judge(self, index: int, frame: Frame, truth: GroundTruth) -> tuple[list[Wanted], list[FalseDetection]]:
         known = set(self._detector.class_objects.values())
-        instances, boxes, pixels = [], [], []
+        instances, boxes, pixels, masks = [], [], [], []
         for t in truth.instances:
             mask = np.asarray(frame.masks[t.name], dtype=bool)
             box = mask_box(mask)
@@ -217,11 +221,12 @@ class _Recording:
                 instances.append(t)
                 boxes.append(box)
                 pixels.append(int(mask.sum()))
+                masks.append(mask)
         names = [t.object for t in instances]
         visible = np.array([t.visibility or 0.0 for t in instances])
         asked = asked_for(visible, np.array(pixels, np.int64), frame.rgb.shape[0] * frame.rgb.shape[1])
         counted = [bool(a) and name in known for a, name in zip(asked, names, strict=True)]
-        found, false = match(self._rows(frame), names, np.reshape(boxes, (-1, 4)), counted)
+        found, false = match(self._rows(frame), names, np.reshape(boxes, (-1, 4)), counted, masks)
         wanted = [
             Wanted(
                 self._seed, index, names[i], boxes[i], pixels[i], float(t.visibility or 0.0), *found.get(i, (0.0, 0.0))
@@ -264,13 +269,17 @@ class _Recording:
 
 
 def match(
-    rows: Sequence[tuple[str, Box, float]], names: Sequence[str], boxes: Box, counted: Sequence[bool]
+    rows: Sequence[tuple[str, Box, float]],
+    names: Sequence[str],
+    boxes: Box,
+    counted: Sequence[bool],
+    masks: Sequence[NDArray[np.bool_]] = (),
 ) -> tuple[dict[int, tuple[float, float]], list[tuple[str, Box, float, str]]]:
     """Greedy matching, best score first, which is the same at every threshold.
 
     rows: (object, box (4,), score). names, boxes (M, 4), counted: the true instances. Returns instance -> (score, IoU) of
     those that count and were found, and (object, box, score, on) of the false rows. Rows on instances that do not count
-    are neither.
+    are neither. masks: (H, W) visible pixels of each instance; without them no part is told from a wrong thing.
     """
     found: dict[int, tuple[float, float]] = {}
     false = []
@@ -286,10 +295,22 @@ def match(
         on = ""
         if own.max(initial=0.0) >= WRONG_IOU:
             on = "loose"
+        elif any(n == name and _part(box, b, m) for n, b, m in zip(names, boxes, masks, strict=False)):
+            on = "part"
         elif overlap.max(initial=0.0) >= WRONG_IOU:
             on = names[int(overlap.argmax())]
         false.append((name, box, score, on))
     return found, false
+
+
+def _part(box: Box, whole: Box, mask: NDArray[np.bool_]) -> bool:
+    """Whether a box shows a part of an instance of which ``whole`` is the box and ``mask`` what is visible."""
+    area = float((box[2] - box[0]) * (box[3] - box[1]))
+    width, height = min(box[2], whole[2]) - max(box[0], whole[0]), min(box[3], whole[3]) - max(box[1], whole[1])
+    if area <= 0 or width <= 0 or height <= 0 or width * height < PART_INSIDE * area:
+        return False
+    x0, y0, x1, y1 = clip_box(box, *mask.shape)
+    return int(mask[y0:y1, x0:x1].sum()) >= PART_PIXELS * area
 
 
 def _chains(recording: _Recording, sampled: Sequence[int]) -> list[list[FalseDetection]]:
