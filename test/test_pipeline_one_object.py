@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from test_pipeline_scheduling import ScriptedDetector, World, make, spec, step, wait_registered
+from test_pipeline_scheduling import ScriptedDetector, ScriptedEstimator, World, make, spec, step, wait_registered
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
+from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.types import TrackState
 
 PLACE, AWAY = (0.0, 0.0, 1.0), (0.25, 0.1, 1.0)
@@ -137,3 +139,40 @@ def test_things_before_beside_and_on_each_other_are_both_tracked(world, offset):
         step(pipeline)
     assert states(pipeline) == {"mug": "tracking", "can": "tracking"}
     assert "duplicate_tracks" not in pipeline.status().counters
+
+
+class HalfBlindEstimator(ScriptedEstimator):
+    """visibility: the share of the model that a registration finds in the image. missing: what has no depth."""
+
+    visibility, missing = 0.3, 0.0
+
+    def register(self, frame, object, mask):
+        features = np.zeros(len(FEATURES))
+        features[FEATURES.index("missing")] = self.missing
+        return replace(super().register(frame, object, mask), visibility=self.visibility, features=features)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_pose_that_explains_little_of_what_was_detected_is_refused(world, background):
+    pipeline = make(world, [spec("mug"), spec("can")], background=background)
+    step(pipeline)
+    world.things = [("can", AWAY)]
+    step(pipeline)
+    estimator = pipeline._estimator = pipeline._registrar._estimator = HalfBlindEstimator(world)
+    world.things = [("can", AWAY), ("mug", PLACE)]
+    said = []
+    for _ in range(2):
+        said += step(pipeline).events
+        if pipeline._registrar.busy:
+            wait_registered(pipeline)
+    reason = "mug refused: the pose explains 30% of what was detected, less than 35%; searched again after 1 frames"
+    assert reason in said and pipeline.status().counters["registration_unexplained"] == 1
+    assert states(pipeline) == {"mug": "searching", "can": "tracking"}
+    # Most of what is not seen has no depth: it speaks neither for nor against the pose.
+    estimator.missing = 0.5
+    for _ in range(6):
+        step(pipeline)
+        if pipeline._registrar.busy:
+            wait_registered(pipeline)
+    assert states(pipeline) == {"mug": "tracking", "can": "tracking"}
+    pipeline.close()

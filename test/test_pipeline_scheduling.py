@@ -17,6 +17,7 @@ from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pipeline import Pipeline
 from rfdetr_foundationpose.pipeline.association import ObjectGeometry
+from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Estimate, RegistrationError
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, Frame, TrackState
 
@@ -94,7 +95,7 @@ class ScriptedEstimator:
     def track(self, frame, requests):
         self.world.tracked.append(len(requests))
         found = [self._nearest(frame.things, r.object, r.T_cam_obj) for r in requests]
-        return [Estimate(T, confidence, 1.0, np.zeros(1)) for T, confidence in found]
+        return [Estimate(T, confidence, 1.0, np.zeros(len(FEATURES))) for T, confidence in found]
 
     def register(self, frame, object, mask):
         background = threading.current_thread() is not threading.main_thread()
@@ -105,7 +106,7 @@ class ScriptedEstimator:
             raise self.world.fail
         seen_at = mask.numpy()  # the scripted detector's "mask" is the place it saw
         p = min((p for n, p in frame.things if n == object), key=lambda p: np.linalg.norm(np.array(p) - seen_at))
-        return Estimate(pose_at(*p), self.world.register_confidence, 1.0, np.zeros(1))
+        return Estimate(pose_at(*p), self.world.register_confidence, 1.0, np.zeros(len(FEATURES)))
 
 
 def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:

@@ -22,7 +22,7 @@ from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, ObjectGeometry, associate, choose_slot
 from .association import without_duplicates as suppress
 from .doubles import TAKEOVER, Doubles, relation, yields
-from .registration import Backoff, Job, Registrar, Sightings
+from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, Sightings, explained
 from .results import FrameResult, PipelineStatus
 from .schedule import DetectorSchedule
 from .side_stream import SideStream
@@ -249,7 +249,7 @@ class Pipeline:
     def _track(self, frame: DeviceFrame, job: Job | None, events: list[str]) -> PoseFrame | None:
         tracked = self._tracks.tracking()
         requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
-        if job is not None and self._outcome(job, events):
+        if job is not None and self._outcome(job, frame.camera, events):
             requests.append(TrackRequest(job.detection.object, job.caught_up(frame.camera)))
         if not requests:
             return None
@@ -327,7 +327,7 @@ class Pipeline:
                 self._registrar.submit(job)
                 continue
             self._registrar.run(job)
-            if self._outcome(job, events):
+            if self._outcome(job, frame.camera, events):
                 assert job.estimate is not None
                 self._accept(job, job.estimate, frame.camera, events, late=False)
             if not (self._background and self._tracks.tracking()):
@@ -340,7 +340,7 @@ class Pipeline:
         promised = job is not None and (job.detection.object, job.instance_id) == (track.object, track.instance_id)
         return track.state is TrackState.SEARCHING and not promised
 
-    def _outcome(self, job: Job, events: list[str]) -> bool:
+    def _outcome(self, job: Job, camera: CameraIntrinsics, events: list[str]) -> bool:
         """Whether the registration gave a pose worth going on with. Raises what is no refusal."""
         if isinstance(job.error, RegistrationError):
             self._refuse(job, f"registration_{job.error.kind}", str(job.error), events)
@@ -352,6 +352,11 @@ class Pipeline:
         if not job.estimate.confidence >= accept or not np.isfinite(job.estimate.T_cam_obj).all():
             reason = f"confidence {job.estimate.confidence:.2f} is below pose.accept_confidence={accept}"
             self._refuse(job, "registration_low_confidence", reason, events)
+            return False
+        share = explained(job.estimate, job.detection, self._geometry[job.detection.object], camera)
+        if share < MIN_EXPLAINED:
+            reason = f"the pose explains {share:.0%} of what was detected, less than {MIN_EXPLAINED:.0%}"
+            self._refuse(job, "registration_unexplained", reason, events)
             return False
         return True
 
