@@ -166,7 +166,7 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     lines = [
         f"false tracks: {len(figures['false_tracks'])}"
         + "".join(
-            f"\n  seed {t['seed']} frame {t['frame']}: {t['object']}{' on ' + t['on'] if t['on'] else ''}, "
+            f"\n  seed {t['seed']} frame {t['frame']}: {t['object']}{_on(t['on'])}, "
             f"{t['frames']} frames or more, scores {t['weakest']:.2f} to {t['score']:.2f}"
             for t in figures["false_tracks"]
         ),
@@ -176,6 +176,10 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _on(what: str) -> str:
+    return {"": "", "part": " on a part of one"}.get(what, f" on {what}")
 
 
 def _number(value: float | None) -> str:
