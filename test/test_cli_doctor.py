@@ -29,7 +29,7 @@ def test_installed_packages_are_reported_with_versions(found):
 
 
 def test_missing_optional_ros_packages_say_what_follows(found):
-    for name in ("message_filters", "tf2_ros", "vision_msgs"):
+    for name in ("tf2_ros", "vision_msgs"):
         line = found[name]
         assert line.verdict in (Verdict.OK, Verdict.OPTIONAL)
         if line.verdict is Verdict.OPTIONAL:

@@ -244,7 +244,7 @@ def _ros() -> list[Finding]:
     from ..ros import compat
 
     missing = {sentence.split(" ", 1)[0]: sentence for sentence in compat.missing()}
-    for name in ("message_filters", "tf2_ros", "vision_msgs"):
+    for name in ("tf2_ros", "vision_msgs"):
         if name in missing:
             sentence, _, package = missing[name].rpartition(" (apt install ")
             lines.append(Finding(name, Verdict.OPTIONAL, sentence, f"apt install {package.rstrip(')')}"))

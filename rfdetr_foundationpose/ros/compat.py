@@ -13,12 +13,10 @@ def _optional(name: str) -> ModuleType | None:
         return None
 
 
-message_filters = _optional("message_filters")
 tf2_ros = _optional("tf2_ros")
 vision_msgs = _optional("vision_msgs.msg")
 
 _CONSEQUENCES = (
-    ("message_filters", message_filters, "the package's own synchronizer is used"),
     ("tf2_ros", tf2_ros, "no /tf is broadcast; poses are on ~/pose/<object>"),
     ("vision_msgs", vision_msgs, "no ~/detections (Detection3DArray); poses are on ~/pose/<object>"),
 )

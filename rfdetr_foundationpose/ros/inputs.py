@@ -19,10 +19,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
-from . import compat, conversions
+from . import conversions
 from .guards import guarded
 from .reporting import REPEAT
-from .sync import PairSynchronizer, subscriber_class
+from .sync import PairSynchronizer, Subscriber
 from .worker import Pair, Slot
 
 CAMERA_INFO = "rgb/camera_info"
@@ -120,7 +120,7 @@ class Inputs:
         if compressed:
             rgb, depth = f"{rgb}/compressed", f"{depth}/compressedDepth"
         make = partial(
-            subscriber_class(),
+            Subscriber,
             self._node,
             kind,
             qos_profile=self._qos(),
@@ -129,9 +129,7 @@ class Inputs:
         )
         rgb_filter, depth_filter = make(rgb), make(depth)
         slop = settings.sync_slop if settings.sync == "approximate" else None
-        self._sync = PairSynchronizer(
-            rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop, compat.message_filters
-        )
+        self._sync = PairSynchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
         for name in self._mask_topics:
             self._subscriptions.append(

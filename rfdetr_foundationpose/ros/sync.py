@@ -1,7 +1,8 @@
 """Pairs of rgb and depth by their stamps: newest wins, and everything that found no partner is counted.
 
-``Subscriber``, ``TimeSynchronizer`` and ``ApproximateTimeSynchronizer`` have message_filters' interface, which is
-used instead where it is installed.
+Not message_filters, whose interface this has: it calls back with its lock held, so that nobody can make it forget when
+stamps jump back, it then keeps what is newer than all that follows, and newer releases drop what is older than
+their last match: a recording that loops would give no second pair. What is installed on a robot is what is tested here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
-from . import compat
 from .conversions import stamp_ns
 
 
@@ -97,15 +97,8 @@ class ApproximateTimeSynchronizer(SimpleFilter):
         return [message for _, message in chosen]
 
 
-class TimeSynchronizer(ApproximateTimeSynchronizer):
-    """One message of each filter with equal stamps."""
-
-    def __init__(self, fs: Sequence[Any], queue_size: int = 10) -> None:
-        super().__init__(fs, queue_size, 0.0)
-
-
 class PairSynchronizer:
-    """rgb and depth pairs for ``on_pair``, from message_filters where installed, with the same counters either way.
+    """rgb and depth pairs for ``on_pair``; slop: seconds between their stamps at most, None for equal stamps.
 
     counts: "rgb" and "depth" received, "pairs" matched, "unmatched_rgb" and "unmatched_depth".
     """
@@ -113,30 +106,16 @@ class PairSynchronizer:
     QUEUE = 10
 
     def __init__(
-        self, rgb: Any, depth: Any, on_pair: Callable[[Any, Any], None], slop: float | None, module: Any = None
+        self, rgb: SimpleFilter, depth: SimpleFilter, on_pair: Callable[[Any, Any], None], slop: float | None
     ) -> None:
-        self._filters = (rgb, depth)
         self._on_pair = on_pair
-        self._slop = slop
-        self._module = module
         self._received: Counter[str] = Counter()
         self._pairs = 0
         self._lock = Lock()
         for source, name in ((rgb, "rgb"), (depth, "depth")):
             source.registerCallback(self._count, name)
-        self._sync = self._make()
-
-    def _make(self) -> Any:
-        source: Any = self._module
-        exact = source.TimeSynchronizer if source else TimeSynchronizer
-        approximate = source.ApproximateTimeSynchronizer if source else ApproximateTimeSynchronizer
-        sync: Any = (
-            exact(self._filters, self.QUEUE)
-            if self._slop is None
-            else approximate(self._filters, self.QUEUE, self._slop)
-        )
-        sync.registerCallback(self._pair)
-        return sync
+        self._sync = ApproximateTimeSynchronizer((rgb, depth), self.QUEUE, slop or 0.0)
+        self._sync.registerCallback(self._pair)
 
     def _count(self, _message: Any, name: str) -> None:
         with self._lock:
@@ -149,20 +128,10 @@ class PairSynchronizer:
 
     def clear(self) -> None:
         """Forget what waits for a partner: after a jump in time it would match nothing, or the wrong thing."""
-        if isinstance(self._sync, ApproximateTimeSynchronizer):
-            self._sync.clear()
-            return
-        # message_filters has no clear in all distributions, but its queues are documented members.
-        with self._sync.lock:
-            for queue in self._sync.queues:
-                queue.clear()
+        self._sync.clear()
 
     def counts(self) -> dict[str, int]:
-        waiting = (
-            self._sync.waiting()
-            if isinstance(self._sync, ApproximateTimeSynchronizer)
-            else [len(q) for q in self._sync.queues]
-        )
+        waiting = self._sync.waiting()
         with self._lock:
             received, pairs = dict(self._received), self._pairs
         unmatched = {
@@ -170,8 +139,3 @@ class PairSynchronizer:
             for name, wait in zip(("rgb", "depth"), waiting, strict=True)
         }
         return {"rgb": received.get("rgb", 0), "depth": received.get("depth", 0), "pairs": pairs, **unmatched}
-
-
-def subscriber_class() -> Any:
-    """message_filters' Subscriber where installed, else ours."""
-    return compat.message_filters.Subscriber if compat.message_filters is not None else Subscriber
