@@ -23,7 +23,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("bag", description="folder or file of the recording"),
             DeclareLaunchArgument("rate", default_value="1.0", description="speed of the playback"),
-            DeclareLaunchArgument("delay", default_value="5.0", description="seconds before the playback starts"),
+            DeclareLaunchArgument(
+                "delay", default_value="20.0", description="seconds before the playback starts: the node has to load"
+            ),
             DeclareLaunchArgument("loop", default_value="false", description="start again at the end"),
             DeclareLaunchArgument("rviz", default_value="true", description="start rviz2 with config/pose.rviz"),
             *node_arguments({"use_sim_time": "true"}),

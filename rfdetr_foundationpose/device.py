@@ -1,6 +1,8 @@
-"""Which device the pipeline runs on."""
+"""Which device the pipeline runs on, and its memory."""
 
 from __future__ import annotations
+
+import gc
 
 import torch
 
@@ -38,3 +40,10 @@ def matmul_precision() -> str:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
         return "highest"
+
+
+def release_memory() -> None:
+    """Give back what nobody holds any more: programs and networks hold each other, and torch keeps freed device memory."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

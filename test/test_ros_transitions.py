@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from itertools import count
 
@@ -50,14 +51,17 @@ class Spinning(threading.Thread):
 
 
 @contextmanager
-def node_of(pipeline, folder):
-    """An unconfigured node that uses the pipeline, and a graph around it."""
+def node_of(pipeline, folder, make=None):
+    """An unconfigured node that uses the pipeline, or what ``make`` gives, and a graph around it."""
     namespace = f"/transitions{next(_numbers)}"
     graph = Graph(namespace)
     arguments = ["--ros-args", "-r", f"/diagnostics:={namespace}/diagnostics", "-p", "autostart:=false"]
     arguments += ["-p", f"objects_file:={ros_support.objects_yaml(folder)}", "-p", "debug.diagnostics_rate:=10.0"]
     node = node_module.PoseNode(
-        lambda _config, _log: pipeline, context=graph.context, namespace=namespace, cli_args=arguments
+        lambda _config, _log: make() if make else pipeline,
+        context=graph.context,
+        namespace=namespace,
+        cli_args=arguments,
     )
     spinning = Spinning(NodeExecutor(node.transitions, context=graph.context), node)
     try:
@@ -134,6 +138,20 @@ def test_garbage_collection_passes_over_what_is_loaded_while_configured(tmp_path
         assert gc.get_freeze_count() > 100_000
         assert graph.transition("cleanup")
         assert gc.get_freeze_count() == 0
+
+
+def test_cleanup_leaves_nothing_of_the_pipeline(tmp_path):
+    """Programs and networks hold each other, so that only a collection frees them and their device memory."""
+    pipeline = Pipeline()
+    pipeline.itself = pipeline
+    alive = weakref.ref(pipeline)
+    pipelines = [pipeline]
+    with node_of(None, tmp_path, pipelines.pop) as (_, graph):
+        del pipeline
+        assert graph.transition("configure")
+        assert alive() is not None
+        assert graph.transition("cleanup")
+        assert alive() is None
 
 
 def test_what_a_pipeline_raises_in_a_service_or_a_parameter_change_is_the_answer(tmp_path):

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from ..config import Config
+from ..device import release_memory
 from ..latency import StageStats, StageTimer
 from ..objects import ObjectSpec, load_objects
 from ..overlay import OverlayModel
@@ -256,6 +257,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._inputs = self._outputs = self._pipeline = None
         self._warmed = None
         gc.unfreeze()
+        release_memory()
         self._telemetry.use_models({})
         self._state = "unconfigured"
 
@@ -356,7 +358,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         now = time.monotonic()
         errors, counts = self._report.snapshot()
         return Health(
-            node=self.get_name(),
+            node=self.get_fully_qualified_name().lstrip("/"),
             state=self._state,
             failure=self._failure,
             enabled=self._enabled,
