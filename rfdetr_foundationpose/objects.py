@@ -84,7 +84,7 @@ _KEYS = {
 
 def load_objects(path: str | Path) -> list[ObjectSpec]:
     """Read objects.yaml; mesh paths are relative to the file. Raises ConfigError that names entry and key."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ConfigError(f"objects file {path} does not exist; set objects_file to your objects.yaml")
     tree = yaml.safe_load(path.read_text())

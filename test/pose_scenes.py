@@ -37,7 +37,6 @@ class Oracle:
     degraded: str = ""
     capturable: bool = False
     dtype: torch.dtype = torch.float32
-    late_prepares: int = 0
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         """Nothing to prepare."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from cli_runs import run_cli
 
-from rfdetr_foundationpose.cli.bench import parse_resolution
+from rfdetr_foundationpose.cli.bench import build_row, parse_resolution
+from rfdetr_foundationpose.cli.bench_rows import EstimatorRow
 from rfdetr_foundationpose.cli.bench_timing import Stats, interleave
+from rfdetr_foundationpose.config import Config
+from rfdetr_foundationpose.types import CameraIntrinsics
 
 
 def run(capsys, *arguments: str) -> tuple[int, str]:
@@ -52,6 +56,21 @@ def test_networks_alone(weights, tmp_path, capsys):
         assert rows["half"]["batches"]["3"]["count"] == 5
         assert rows["eager"]["batches"]["3"]["difference"] == 0
         assert rows["half"]["batches"]["3"]["difference"] < 0.1
+
+
+def test_a_rung_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypatch):
+    class Large(EstimatorRow):
+        def __init__(self, *arguments) -> None:
+            pass
+
+        def warm_up(self, camera) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5.00 GiB")
+
+    monkeypatch.setattr("rfdetr_foundationpose.cli.bench_rows.EstimatorRow", Large)
+    camera = CameraIntrinsics(100.0, 100.0, 80.0, 60.0, 160, 120)
+    built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [], print)
+    assert built.row is None
+    assert "5.00 GiB" in built.reason
 
 
 def test_bad_arguments_are_named(capsys):

@@ -8,7 +8,7 @@ from torch import nn
 
 from rfdetr_foundationpose.accel.attention import PlainAttention, plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
-from rfdetr_foundationpose.accel.fold import ConvReLU, StemReLU, count_batch_norms, fold_batch_norm, fuse_conv_relu
+from rfdetr_foundationpose.accel.fold import ConvReLU, StemReLU, fold_batch_norm, fuse_conv_relu
 from rfdetr_foundationpose.accel.stem_kernels import pixel_blocks
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
@@ -26,6 +26,10 @@ def lively(kind: type[nn.Module]) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     return network.eval()
+
+
+def count_batch_norms(module: nn.Module) -> int:
+    return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
 
 
 def crops(n: int) -> torch.Tensor:

@@ -23,6 +23,7 @@ from rfdetr_foundationpose.accel.onnx_export import (
     state_digest,
 )
 from rfdetr_foundationpose.accel.onnx_fp16 import has_float16, to_float16
+from rfdetr_foundationpose.pose.build import _Source
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 ort = pytest.importorskip("onnxruntime")
@@ -146,6 +147,19 @@ def test_nvidias_layout_runs_as_ours(role, tmp_path):
             expected = as_tuple(module(a, b))
         for e, f in zip(expected, runner(a, b), strict=True):
             torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-5)
+
+
+def test_onnx_weights_with_a_rung_that_cannot_run_them_say_what_runs(tmp_path):
+    path = export_onnx(RefineNet(0.125).eval(), tmp_path / "refine_model.onnx", outputs=("trans", "rot"))
+    said: list[str] = []
+    runner = _Source(path, "ours").runner("refiner", "half", torch.device("cpu"), said.append, (1,), ("trans", "rot"))
+    assert runner.name == "onnxruntime"
+    assert (
+        runner.degraded
+        == said[-1]
+        == ("refiner: refine_model.onnx is an ONNX file, which half cannot run; onnxruntime does")
+    )
+    assert _Source(path, "ours").runner("refiner", "auto", torch.device("cpu"), said.append, (1,), ()).degraded == ""
 
 
 def test_inputs_are_taken_by_name_not_by_order(tmp_path):

@@ -11,8 +11,9 @@ from torch import nn
 
 from rfdetr_foundationpose.accel import RungUnavailable, Runner, make_runner, resolve_auto
 from rfdetr_foundationpose.accel.base import as_tuple
+from rfdetr_foundationpose.accel.graph import Lane
 from rfdetr_foundationpose.accel.runner import NEXT, RUNGS
-from rfdetr_foundationpose.accel.torch_runners import half_dtype
+from rfdetr_foundationpose.accel.torch_runners import GraphRunner, HalfRunner, half_dtype
 from rfdetr_foundationpose.config import RUNGS as CONFIG_RUNGS
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
@@ -63,10 +64,11 @@ def test_every_rung_gives_the_networks_answers(rung, role, tmp_path):
         warnings.simplefilter("ignore")
         for batch in (4, 1):
             agree(runner, module, crops(batch), crops(batch, seed=6))
-        assert runner.late_prepares == 0
+        assert not any("prepared for batch" in line for line in said), "it was told of both"
         channels_last = crops(4).contiguous(memory_format=torch.channels_last)
         agree(runner, module, channels_last, crops(1, seed=6))  # one observed crop for all hypotheses
-        assert runner.late_prepares == 1
+        late = [line for line in said if "prepared for batch" in line]
+        assert len(late) == (rung not in ("eager", "reference")), "what cost a pause is said"
 
 
 def test_settings_and_ladder_name_the_same_rungs():
@@ -154,6 +156,32 @@ def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
             module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path
         )
         agree(runner, module, crops(2), crops(2, seed=6))
+
+
+def bare_graph_runner(failing: set[str], said: list[str]) -> GraphRunner:
+    """What chooses among bodies, on a machine where no graph can be captured: times are given, some bodies fail."""
+    runner = GraphRunner.__new__(GraphRunner)
+    HalfRunner.__init__(runner, network("refiner"), torch.device("cpu"), CROP, "refiner", said.append)
+    runner.lane = Lane("test", "cpu")
+    runner._bodies = {name: (lambda a, b, name=name: (name,)) for name in ("plain", "fused", "parallel heads")}
+
+    def time(body, key):
+        (name,) = body(None, None)
+        if name in failing:
+            raise torch.OutOfMemoryError(f"CUDA out of memory in {name}")
+        return {"plain": 3.0, "fused": 2.0, "parallel heads": 1.0}[name]
+
+    runner._time = time
+    return runner
+
+
+def test_a_body_that_does_not_fit_in_memory_leaves_the_rung_to_the_others():
+    said: list[str] = []
+    bare_graph_runner({"parallel heads"}, said).prepare(4)
+    assert any("parallel heads is left out for batch 4: CUDA out of memory" in line for line in said)
+    assert said[-1].endswith("takes fused")
+    with pytest.raises(RungUnavailable, match="out of memory"):
+        bare_graph_runner({"plain", "fused", "parallel heads"}, said).prepare(4)
 
 
 def test_bad_arguments_are_named():

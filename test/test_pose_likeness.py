@@ -37,7 +37,7 @@ def test_blind_to_light_alive_to_print():
 class Knows:
     """A refiner that knows where the object is, but leaves the rotation; and a scorer without an opinion."""
 
-    name, degraded, capturable, dtype, late_prepares = "eager", "", False, torch.float32, 0
+    name, degraded, capturable, dtype = "eager", "", False, torch.float32
 
     def __init__(self, moves=None) -> None:
         self._moves = moves

@@ -25,14 +25,12 @@ class Runner(Protocol):
 
     name: the rung that really runs. degraded: why it is not the one that was asked for, "" when it is.
     capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
-    late_prepares: batch sizes met in a call that ``prepare`` had not been told of (each cost a pause).
     """
 
     name: str
     degraded: str
     capturable: bool
     dtype: torch.dtype
-    late_prepares: int
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         """Build, warm up or capture what a batch of this size needs. observed: 1 when all share one observed crop."""
@@ -66,7 +64,6 @@ class BaseRunner:
     def __init__(self, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
         self.device = device
         self.degraded = ""
-        self.late_prepares = 0
         self.crop = crop
         self.label = label
         self.log = log
@@ -90,7 +87,6 @@ class BaseRunner:
         if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(f"{self.label}: batch {key} was not prepared before the CUDA graph capture that uses it")
         self.prepare(*key)
-        self.late_prepares += 1
         if self.name not in ("eager", "reference"):
             self.log(f"{self.label}: {self.name} prepared for batch {key[0]}")
         return self._programs[key]

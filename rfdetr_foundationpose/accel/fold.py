@@ -32,11 +32,6 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return folded.requires_grad_(False)
 
 
-def count_batch_norms(module: nn.Module) -> int:
-    """How many ``BatchNorm2d`` layers are left."""
-    return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
-
-
 def _conv_norm_pairs(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
     modules = dict(traced.named_modules())
     calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]

@@ -162,7 +162,16 @@ class GraphRunner(HalfRunner):
         return not reason
 
     def _build(self, key: Key) -> Body:
-        times = {name: self._time(body, key) for name, body in self._bodies.items()}
+        times: dict[str, float] = {}
+        reason = ""
+        for name, body in self._bodies.items():
+            try:
+                times[name] = self._time(body, key)
+            except RuntimeError as error:  # out of memory, or a capture that failed
+                reason = f"{self.label}: {name} is left out for batch {key[0]}: {one_line(error)}"
+                self.log(reason)
+        if not times:
+            raise RungUnavailable(reason)
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
         self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
@@ -264,6 +273,7 @@ class CompileRunner(HalfRunner):
             self.device,
             name=f"{self.label} batch {key[0]}",
             lane=self.lane,
+            log=self.log,
         )
         program.prepare()
 

@@ -253,7 +253,7 @@ def build_row(
     log: Any,
 ) -> BuiltRow:
     """A warmed-up row with what it cost, or the reason why there is none."""
-    from ..accel.base import RungUnavailable
+    from ..accel.base import one_line
     from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row
     from .bench_timing import MemoryMeter, synchronize
 
@@ -273,8 +273,8 @@ def build_row(
             row.register(frames[0].frame, models[0].name)
         for i in range(tracks):
             row.track(frames[i % len(frames)].frame, before(frames, i))
-    except RungUnavailable as error:
-        return BuiltRow(rung, None, str(error))
+    except RuntimeError as error:  # unavailable, or out of memory: the other rungs are still of interest
+        return BuiltRow(rung, None, one_line(error))
     synchronize(device)
     took, peak = time.perf_counter() - begin, meter.peak_mb()
     if device.type == "cuda":

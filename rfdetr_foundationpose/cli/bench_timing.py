@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -35,14 +35,6 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass
-class Cell:
-    """One stage of one row: its samples, or the reason why there are none."""
-
-    samples: list[float] = field(default_factory=list)
-    reason: str = ""
 
 
 def synchronize(device: torch.device) -> None:

@@ -47,7 +47,6 @@ class Tap:
     def __init__(self, inner: Runner) -> None:
         self._inner = inner
         self.name, self.degraded, self.capturable, self.dtype = inner.name, inner.degraded, False, inner.dtype
-        self.late_prepares = 0
         self.seen: tuple[Tensor, Tensor] | None = None
         self.said: Tensor | None = None
 

@@ -25,7 +25,7 @@ from .renderer import Renderer, WarpRenderer
 
 def weights_directory(config: Config) -> Path:
     """Where refiner and scorer are read from."""
-    return models_dir() / "pose" if config.pose.weights == "default" else Path(config.pose.weights)
+    return models_dir() / "pose" if config.pose.weights == "default" else Path(config.pose.weights).expanduser()
 
 
 def make_renderer(name: str, objects: Sequence[ObjectModel], device: torch.device) -> Renderer:
@@ -62,8 +62,16 @@ class _Source:
         lane: Lane | None = None,
     ) -> Runner:
         if isinstance(self.network, Path):
-            usable = rung if rung in ("tensorrt", "onnxruntime") else "auto"
-            return runner_from_onnx(self.network, usable, device, log, label=label, batches=batches)
+            usable = rung in ("tensorrt", "onnxruntime", "auto")
+            runner = runner_from_onnx(
+                self.network, rung if usable else "auto", device, log, label=label, batches=batches
+            )
+            if not usable:
+                runner.degraded = (
+                    f"{label}: {self.network.name} is an ONNX file, which {rung} cannot run; {runner.name} does"
+                )
+                log(runner.degraded)
+            return runner
         return make_runner(self.network, rung, device, log, label=label, batches=batches, outputs=outputs, lane=lane)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import warp as wp
 from torch import Tensor
@@ -17,19 +19,25 @@ class DepthFilter:
     One CUDA graph launch on a GPU, captured anew when the image size changes. For one thread at a time.
     """
 
-    def __init__(self, device: torch.device | str, min_depth: float = 0.001, max_depth: float = 100.0) -> None:
+    def __init__(
+        self,
+        device: torch.device | str,
+        min_depth: float = 0.001,
+        max_depth: float = 100.0,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
         self._source, self._eroded, self._filtered = self._buffers((0, 0))
-        self._program = GraphedProgram(self._run, self.device, name="depth filter")
+        self.graph = GraphedProgram(self._run, self.device, name="depth filter", log=log)
 
     def __call__(self, depth: Tensor) -> Tensor:
         """A new tensor; enqueued on torch's current stream."""
         if depth.shape != self._source.shape:
             self._source, self._eroded, self._filtered = self._buffers((depth.shape[0], depth.shape[1]))
         self._source.copy_(depth)
-        self._program(depth.shape)
+        self.graph(depth.shape)
         return self._filtered.clone()
 
     def _buffers(self, size: tuple[int, int]) -> list[Tensor]:

@@ -115,7 +115,7 @@ class PoseEstimator:
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
         self._networks = networks
-        self._filter = DepthFilter(device, config.min_depth, config.max_depth)
+        self._filter = DepthFilter(device, config.min_depth, config.max_depth, log)
         by_look: dict[bytes, Tensor] = {}
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
         self.kept_programs = REGISTER_PROGRAMS
@@ -130,7 +130,8 @@ class PoseEstimator:
 
         Safe to read from any thread.
         """
-        programs: list[TrackProgram | RegisterProgram] = [*list(self._tracks.values()), *list(self._registers.values())]
+        programs: list[DepthFilter | TrackProgram | RegisterProgram] = [self._filter]
+        programs += [*list(self._tracks.values()), *list(self._registers.values())]
         steps = [p.graph.degraded for p in programs if self.device.type == "cuda" and p.graph.degraded]
         return list(dict.fromkeys([*self._networks.degraded, *steps]))
 
