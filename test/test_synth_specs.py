@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rfdetr_foundationpose.config import from_flat
+from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
-from rfdetr_foundationpose.synth.calibrate import collect, reliability, starts
+from rfdetr_foundationpose.synth.calibrate import STARTS, collect, reliability, starts
 from rfdetr_foundationpose.synth.objects import random_object
 from rfdetr_foundationpose.synth.scene import as_model
 from rfdetr_foundationpose.synth.specs import random_specs
@@ -43,10 +44,11 @@ def test_starts_go_from_near_to_hopeless(tmp_path):
             for moved in (starts(T, item, rng) for _ in range(40))
         ]
     )
-    near, fair, poor, over, _, beside, behind = np.median(rows, axis=0)
-    assert near < fair < poor < beside < 1.6
-    assert near < 0.05
-    assert over == pytest.approx(0, abs=1e-6)
+    assert rows.shape == (40, STARTS)
+    near, nearer, fair, fairer, poor, turned, beside, behind = np.median(rows, axis=0)
+    assert max(near, nearer) < min(fair, fairer) < max(fair, fairer) < poor < beside < 1.6
+    assert max(near, nearer) < 0.05
+    assert turned < 0.06
     assert behind > 0.6
 
 
@@ -64,8 +66,9 @@ def test_samples_of_calibration_are_of_held_out_scenes(weights):
     done = []
     samples = collect(config, 2, 5, lambda i, total: done.append((i, total)))
     assert done == [(1, 2), (2, 2)]
-    # Seven starts of three steps in each scene.
-    assert samples.features.shape == (2 * 7 * 3, 7)
-    assert np.bincount(samples.scene).tolist() == [21, 21]
-    assert (samples.right == (samples.adds < 0.1)).all()
+    assert samples.features.shape == (2 * STARTS * 3, len(FEATURES))
+    assert np.bincount(samples.scene).tolist() == [STARTS * 3] * 2
+    assert (samples.adds <= samples.add).all()
+    assert (samples.right == (samples.add < 0.1)).all()
+    assert not (samples.right & samples.turned_over).any()
     assert ((samples.confidence >= 0) & (samples.confidence <= 1)).all()

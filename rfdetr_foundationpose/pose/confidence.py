@@ -1,4 +1,5 @@
-"""How sure a pose is: a logistic model of how the rendered model agrees with the image, and of the last update.
+"""How sure a pose is: a logistic model of how the rendered model agrees with the image, in depth and in print, and of
+the last update.
 
 Neither network says so by itself: the refiner always answers, and the scorer only ranks. The coefficients lie beside the
 weights (confidence.json), fitted by ``rfdetr-foundationpose calibrate``; docs/accuracy.md shows how well they hold.
@@ -15,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoints import CheckpointError
+from .likeness import print_match
 
 Array = NDArray[np.float64]
 
-FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn")
+FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn", "match", "missed")
+SUPPORTING = ("visible", "match")
+"""Features that speak for a pose; the others speak against it."""
 FILE_NAME = "confidence.json"
 MIN_MODEL_PIXELS = 50.0
 FULL_SUPPORT = 0.15
@@ -26,14 +30,18 @@ FULL_SUPPORT = 0.15
 
 
 def features(counts: Array, delta: Array) -> Array:
-    """(N, 7) features from agreement counts (N, 6) and last updates (N, 2) (mesh radii, rad).
+    """(N, 9) features from agreement counts and last updates (N, 2) (mesh radii, rad).
+
+    counts: (N, 15), of warp_kernels.agreement and print_sums; or (N, 6), without the latter, which then say nothing.
 
     visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
     occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth
     difference of the agreeing, in tolerances; color: colour difference of the agreeing, in [0, 1]; step, turn: size of
-    the last update, square root.
+    the last update, square root; match, missed: of print, which tells front from back, see likeness.print_match.
     """
-    model, agree, occluded, violated, residual, color = counts.T
+    model, agree, occluded, violated, residual, color = counts[:, :6].T
+    sums = counts[:, 6:]
+    match, missed = (print_match(sums, agree) if sums.shape[1] else np.zeros((len(counts), 2))).T
     total = np.maximum(model, 1.0)
     return np.stack(
         [
@@ -44,6 +52,8 @@ def features(counts: Array, delta: Array) -> Array:
             color / np.maximum(agree, 1.0),
             np.sqrt(np.minimum(delta[:, 0], 1.0)),
             np.sqrt(np.minimum(delta[:, 1], 1.0)),
+            match,
+            missed,
         ],
         axis=1,
     )
@@ -56,7 +66,7 @@ def visibility(counts: Array) -> Array:
 
 @dataclass(frozen=True)
 class Calibration:
-    """coefficients: (7,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
+    """coefficients: (9,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
     + intercept."""
 
     coefficients: Array
@@ -67,7 +77,7 @@ class Calibration:
         return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, self.of(features(counts, delta)))
 
     def of(self, described: Array) -> Array:
-        """(N,) probability of features (N, 7). Where little of the model is supported by depth, nothing is certain."""
+        """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""
         logit = np.clip(described @ self.coefficients + self.intercept, -30, 30)
         support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) / (1 + np.exp(-logit))
         return support
@@ -79,7 +89,7 @@ class Calibration:
         }
 
 
-DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0]), 0.5)
+DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0, 4.0, -4.0]), 0.5)
 """For weights that come without a calibration of their own."""
 
 
@@ -100,7 +110,7 @@ def load_calibration(directory: str | Path) -> Calibration:
 
 
 def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:
-    """Logistic regression of ``right`` (N,) on features (N, 7), with an L2 penalty on standardized coefficients.
+    """Logistic regression of ``right`` (N,) on features (N, 9), with an L2 penalty on standardized coefficients.
 
     Signs are held to what the features mean, so that agreement never counts against a pose, nor disagreement for it.
     """
@@ -116,7 +126,7 @@ def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Ca
         gradient = np.append(x.T @ slope + 2 * penalty * w[:-1], slope.sum())
         return float(np.logaddexp(0, -margin).mean() + penalty * np.square(w[:-1]).sum()), gradient
 
-    bounds = [(0, None) if name == "visible" else (None, 0) for name in FEATURES]
+    bounds = [(0, None) if name in SUPPORTING else (None, 0) for name in FEATURES]
     w = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=[*bounds, (None, None)]).x
     coefficients = w[:-1] / scale
     return Calibration(coefficients, float(w[-1] - coefficients @ mean))

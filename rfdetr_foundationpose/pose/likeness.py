@@ -6,7 +6,9 @@ noise. docs/accuracy.md has the measurements.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 DARK = 0.1
@@ -28,3 +30,26 @@ def likeness(rendered: Tensor, observed: Tensor, mask: Tensor) -> Tensor:
 
     chroma_a, chroma_b = (x / (x.sum(-1, keepdim=True) + DARK) for x in (rendered, observed))
     return (correlation(rendered, observed, COLOR_NOISE) + correlation(chroma_a, chroma_b, CHROMA_NOISE)) / 2
+
+
+PRINT_SUMS = 9
+"""Columns of warp_kernels.print_sums."""
+
+
+def print_match(sums: NDArray[np.float64], pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2) match, in [-1, 1], and missed, in [0, 2], of print in chroma. sums: (N, 9) over so many pixels (N,).
+
+    match: correlation of the rendered print with the observed one, pulled to 0 where the contrast of either is noise.
+    missed: by how much it falls short of what it would be if the rendered print were all there, as saturated as it is
+    seen or less. That is 0 where the model has no print in this view, and little where highlights and reflections, which
+    no model knows, outshine what it has.
+    """
+    count = np.maximum(pixels, 1.0)[:, None]
+    rendered, observed, squares = np.split(sums / count, 3, axis=1)
+    in_model = np.maximum(squares[:, 0] - np.square(rendered).sum(1), 0.0)
+    in_image = np.maximum(squares[:, 1] - np.square(observed).sum(1), 0.0)
+    together = squares[:, 2] - (rendered * observed).sum(1)
+    noise = 3 * CHROMA_NOISE**2
+    scale = np.sqrt((in_model + noise) * (in_image + noise))
+    wanted = np.sqrt(in_model * np.minimum(in_model, in_image))
+    return np.stack([together / scale, np.maximum(wanted - together, 0.0) / scale], axis=1)

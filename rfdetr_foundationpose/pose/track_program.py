@@ -12,18 +12,20 @@ from torch import Tensor
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
 from .networks import CROP_SIZE
+from .print_views import COMPARED, PrintedViews
 from .renderer import Renderer
-from .views import AGREEMENT, ViewSet
 
 START_COLUMNS = 16 + 1 + 1
-RESULT_COLUMNS = 16 + 2 + len(AGREEMENT)
+RESULT_COLUMNS = 16 + 2 + COMPARED
 
 
 class TrackProgram:
-    """Static buffers and the step over them: (crop, render, refine) x iterations, then agreement at the final pose.
+    """Static buffers and the step over them: (crop, render, refine) x iterations, then the comparison with the
+    image at the final pose.
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
-    its index, its diameter) are inputs; result (k, 24) float32 holds pose, last update and agreement counts.
+    its index, its diameter) are inputs; result (k, 33) float32 holds pose, last update, agreement counts and print
+    sums.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class TrackProgram:
         device: torch.device,
         log: Callable[[str], None] = print,
     ) -> None:
-        self.views = ViewSet(renderer, k, device, CROP_SIZE, refiner.dtype)
+        self.views = PrintedViews(renderer, k, device, CROP_SIZE, refiner.dtype)
         self.k = k
         self.iterations = iterations
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
@@ -62,7 +64,7 @@ class TrackProgram:
         )
 
     def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, start: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Result rows (k, 24) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
+        """Result rows (k, 33) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
         with torch.inference_mode():
             self.rgb.copy_(rgb)
             self.depth.copy_(depth)
@@ -88,5 +90,5 @@ class TrackProgram:
             views.update(k, trans, rot)
         self.result[:, :16] = views.poses.view(k, 16)
         self.result[:, 16:18] = views.delta
-        self.result[:, 18:] = views.agree(k, self.rgb, self.depth, self.camera)
+        views.compare(k, self.rgb, self.depth, self.camera, self.result[:, 18:])
         return self.result

@@ -281,6 +281,55 @@ def agreement(
         wp.atomic_add(counts, n, 5, color)
 
 
+@wp.func
+def print_color(color: wp.vec3f, dark: float):
+    """Chromaticity about grey: what shading leaves of a colour. ``dark`` counts as grey."""
+    return color / (color[0] + color[1] + color[2] + dark) - wp.vec3f(1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0)
+
+
+@wp.kernel
+def print_sums(
+    rendered_rgb: wp.array4d(dtype=wp.float32),
+    rendered_xyz: wp.array4d(dtype=wp.float32),
+    observed_rgb: wp.array4d(dtype=wp.float32),
+    observed_xyz: wp.array4d(dtype=wp.float32),
+    diameters: wp.array(dtype=wp.float32),
+    min_tolerance: float,
+    tolerance_share: float,
+    dark: float,
+    partial: wp.array3d(dtype=wp.float32),
+):
+    """Sums that the correlation of print needs, over the pixels that ``agreement`` calls agreeing: rendered and observed
+    print colour (3 + 3), squared rendered, squared observed, product.
+
+    Launched like ``agreement``; each thread has a column of ``partial`` (N, 9, rows * AGREEMENT_LANES) of its own, so
+    that nothing need be cleared and no two add to one number.
+    """
+    n, y, lane = wp.tid()
+    tolerance = wp.max(min_tolerance, tolerance_share * diameters[n])
+    rendered = wp.vec3f(0.0, 0.0, 0.0)
+    observed = wp.vec3f(0.0, 0.0, 0.0)
+    squares = wp.vec3f(0.0, 0.0, 0.0)
+    for x in range(lane, rendered_xyz.shape[2], AGREEMENT_LANES):
+        zr = rendered_xyz[n, y, x, 2]
+        zo = observed_xyz[n, y, x, 2]
+        if zr >= 0.001 and zo >= 0.001 and wp.abs(zo - zr) <= tolerance:
+            r = print_color(
+                wp.vec3f(rendered_rgb[n, y, x, 0], rendered_rgb[n, y, x, 1], rendered_rgb[n, y, x, 2]), dark
+            )
+            o = print_color(
+                wp.vec3f(observed_rgb[n, y, x, 0], observed_rgb[n, y, x, 1], observed_rgb[n, y, x, 2]), dark
+            )
+            rendered += r
+            observed += o
+            squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
+    column = y * AGREEMENT_LANES + lane
+    for c in range(3):
+        partial[n, c, column] = rendered[c]
+        partial[n, c + 3, column] = observed[c]
+        partial[n, c + 6, column] = squares[c]
+
+
 # Every instance that is used, so that the module is compiled once.
 for _dtype in (wp.float32, wp.float16):
     wp.overload(pack_input, {"out": wp.array4d(dtype=_dtype)})

@@ -1,4 +1,4 @@
-"""Samples for the confidence: tracked from right, slightly wrong and hopeless starts in generated scenes."""
+"""Samples for the confidence: tracked from right, slightly wrong, turned-over and hopeless starts in generated scenes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,43 @@ from ..pose.build import build_estimator
 from ..pose.estimator import TrackRequest
 from ..pose.mesh import ObjectModel
 from ..replay.metrics import ObjectGeometry, pose_error
+from .sensor import ColorSensor
 from .specs import random_specs
 from .video import SceneVideo, VideoSettings
 
 Array = NDArray[np.float64]
-RIGHT_ADDS = 0.1
-"""A pose is right when its ADD-S is below this share of the diameter."""
+RIGHT = 0.1
+"""A pose is right when its ADD, up to declared symmetries, is below this share of the diameter; one whose ADD-S alone is
+lies where the object is, but turned over."""
+STARTS = 8
 
 
 @dataclass(frozen=True)
 class Samples:
-    """features: (N, 7), right: (N,), adds: (N,) in diameters, confidence: (N,) of the calibration in use, scene: (N,)."""
+    """features: (N, 9), add, adds: (N,) in diameters, confidence: (N,) of the calibration in use, scene: (N,)."""
 
     features: Array
-    right: NDArray[np.bool_]
+    add: Array
     adds: Array
     confidence: Array
     scene: NDArray[np.int64]
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return self.add < RIGHT
+
+    @property
+    def turned_over(self) -> NDArray[np.bool_]:
+        return (self.adds < RIGHT) & ~self.right
+
 
 def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]:
-    """Poses (4, 4) to track from: near, fair, poor, turned over, turned anyhow, beside the object, and behind it."""
+    """STARTS poses (4, 4) to track from: two near, two fair, one poor, one turned over or anyhow, one beside the object and
+    one behind it.
+
+    That is, about as many of those that will fit are turned over as a registration leaves so: the share of right ones
+    among poses that nothing else tells apart is what they get for confidence.
+    """
     d = item.diameter
 
     def moved(degrees: float, share: float) -> Array:
@@ -49,21 +65,20 @@ def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]
         start[:3, 3] += rng.normal(size=3) * share * d
         return start
 
-    over = T.copy()
-    over[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(np.pi * np.eye(3)[rng.integers(3)]).as_matrix()
+    turned = moved(0, 0.03)
+    turned[:3, :3] = Rotation.random(rng=rng).as_matrix()
+    if rng.random() < 0.5:
+        turned[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(np.pi * np.eye(3)[rng.integers(3)]).as_matrix()
     beside = moved(rng.uniform(0, 180), 0.05)
     direction = rng.normal(size=3)
     beside[:3, 3] += direction / np.linalg.norm(direction) * d * rng.uniform(0.4, 1.5)
     behind = moved(rng.uniform(0, 180), 0.05)
     behind[:3, 3] *= 1 + d * rng.uniform(0.7, 2.5) / T[2, 3]
-    anyhow = moved(0, 0.03)
-    anyhow[:3, :3] = Rotation.random(rng=rng).as_matrix()
     return [
-        moved(rng.uniform(0, 6), 0.02),
-        moved(rng.uniform(5, 25), 0.06),
+        *(moved(rng.uniform(0, 6), 0.02) for _ in range(2)),
+        *(moved(rng.uniform(5, 25), 0.06) for _ in range(2)),
         moved(rng.uniform(20, 60), 0.15),
-        over,
-        anyhow,
+        turned,
         beside,
         behind,
     ]
@@ -72,18 +87,19 @@ def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]
 def collect(
     config: Config, scenes: int, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Samples:
-    """Track three steps from every start in each scene, every scene with an object of its own that no training has seen."""
+    """Track three steps from every start in each scene, every scene with an object of its own that no training has seen, and
+    a colour camera of its own."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         specs = random_specs(Path(folder), range(seed * 10_000, seed * 10_000 + scenes))
         estimator = build_estimator(config, specs, lambda _: None)
     upload = Uploader(estimator.device)
-    rows: list[tuple[Array, bool, float, float, int]] = []
+    rows: list[tuple[Array, float, float, float, int]] = []
     for i, (spec, item) in enumerate(zip(specs, estimator.objects, strict=True)):
         geometry = ObjectGeometry.from_model(item, spec)
         video = SceneVideo(
             [item],
-            VideoSettings(frames=60, seed=seed + i, targets=(item.name,), min_visibility=0.05),
+            VideoSettings(frames=60, seed=seed + i, targets=(item.name,), min_visibility=0.05, sensor=ColorSensor()),
             str(estimator.device),
         )
         frame, truth = video.frame(int(rng.integers(60)))
@@ -95,8 +111,9 @@ def collect(
             estimates = estimator.track(pose_frame, requests)
             requests = [TrackRequest(item.name, e.T_cam_obj) for e in estimates]
             for estimate in estimates:
-                adds = pose_error(estimate.T_cam_obj, true, geometry).adds_ratio
-                rows.append((estimate.features, adds < RIGHT_ADDS, adds, estimate.confidence, i))
+                error = pose_error(estimate.T_cam_obj, true, geometry)
+                add = error.add_mm / 1e3 / item.diameter
+                rows.append((estimate.features, add, error.adds_ratio, estimate.confidence, i))
         progress(i + 1, scenes)
     return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
 
