@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
 from rfdetr_foundationpose.overlay import OverlayModel, silhouette
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.evaluation import Attempt, auc, detector_like_mask, summarize_attempts
@@ -100,6 +103,56 @@ def test_bop_folder_is_read_in_metres_and_rgb(bop):
     turn = symmetry_group(spec.discrete)[1]
     np.testing.assert_allclose(turn[:3, 3], (0.02, 0, 0), atol=1e-9)
     np.testing.assert_allclose(turn[:3, :3], np.diag([-1.0, -1.0, 1.0]), atol=1e-9)
+
+
+def listed_symmetries(folder: Path, rotations: Rotation) -> list[DiscreteSymmetry]:
+    """What is read of rotations about (10, -20, 30) mm."""
+    transforms = []
+    for R in rotations.as_matrix():
+        T = np.eye(4)
+        T[:3, :3] = R
+        T[:3, 3] = (np.eye(3) - R) @ (10, -20, 30)
+        transforms.append(T.ravel().tolist())
+    (folder / "models" / "models_info.json").write_text(json.dumps({"2": {"symmetries_discrete": transforms}}))
+    (spec,) = BopDataset(folder).specs
+    return list(spec.discrete)
+
+
+@pytest.mark.parametrize("fold", range(2, 13))
+def test_bop_lists_every_turn_of_an_axis(bop, fold):
+    axis = np.array([1, 2, 2]) / 3
+    turns = listed_symmetries(bop, Rotation.from_rotvec([axis * 2 * np.pi * k / fold for k in range(1, fold)]))
+    assert [t.fold for t in turns] == [fold]
+    assert abs(np.dot(turns[0].axis, axis)) == pytest.approx(1)
+    off = np.array([0.01, -0.02, 0.03]) - turns[0].point
+    np.testing.assert_allclose(np.cross(off, axis), 0, atol=1e-9)
+    assert len(symmetry_group(turns)) == fold
+
+
+@pytest.mark.parametrize(("group", "looks"), [("T", 12), ("O", 24), ("I", 60), ("D8", 16)])
+def test_bop_lists_the_whole_group_of_a_solid(bop, group, looks):
+    turns = listed_symmetries(bop, Rotation.create_group(group)[1:])
+    assert len(symmetry_group(turns)) == looks
+    assert len(turns) <= 3
+
+
+def test_a_bop_turn_that_is_several_steps_of_its_axis_stands_for_all_of_them(bop):
+    turns = listed_symmetries(bop, Rotation.from_rotvec([[0, 0, 144]], degrees=True))
+    assert [t.fold for t in turns] == [5]
+
+
+def test_a_bop_turn_that_never_closes_is_refused_by_name(bop):
+    with pytest.raises(
+        ConfigError, match=r"obj_000002: symmetries_discrete .* 77\.7700 degrees.*symmetries_continuous"
+    ):
+        listed_symmetries(bop, Rotation.from_rotvec([[0, 0, 77.77]], degrees=True))
+
+
+def test_a_bop_axis_of_any_length_is_read(bop):
+    info = {"2": {"symmetries_continuous": [{"axis": [0, 0, 4], "offset": [0, 7, 0]}]}}
+    (bop / "models" / "models_info.json").write_text(json.dumps(info))
+    (spec,) = BopDataset(bop).specs
+    assert spec.continuous == (ContinuousSymmetry((0, 0, 1), (0, 0.007, 0)),)
 
 
 def test_a_folder_that_is_no_bop_data_set_says_what_is_missing(bop, tmp_path_factory):

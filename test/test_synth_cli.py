@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import trimesh
 from typer.testing import CliRunner
 
 from rfdetr_foundationpose.cli.synth import app
+from rfdetr_foundationpose.pose.mesh import load_object
+from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.recording import read_recording
-from rfdetr_foundationpose.synth.bop import read_bop, scene_folders
+from rfdetr_foundationpose.synth.generate import load_scene_objects
 
 SMALL = ["--size", "96x72", "--device", "cpu", "--seed", "3"]
 
@@ -36,10 +40,40 @@ def test_recording(tmp_path: Path) -> None:
 def test_bop(tmp_path: Path) -> None:
     arguments = ["--scenes", "2", "--frames", "2", "--objects", "drill", "--distractors", "1", *SMALL]
     assert run("bop", "--out", str(tmp_path), *arguments)[0] == 0
-    first, second = (list(read_bop(s)) for s in scene_folders(tmp_path))
-    assert len(first) == len(second) == 2
-    assert [i.object for i in first[0][1].instances] == ["drill"]
-    assert (first[0][0].rgb != second[0][0].rgb).any()
+    read = list(BopDataset(tmp_path))
+    assert [(scene, image) for scene, image, _, _ in read] == [(s, i) for s in ("000000", "000001") for i in (0, 1)]
+    assert all([i.object for i in instances] == ["obj_000001"] for *_, instances in read)
+    assert (read[0][2].rgb != read[2][2].rgb).any()
+
+
+SYMMETRIES = {
+    "five": ("symmetries_discrete: [{axis: [0, 0, 1], fold: 5, point: [0.03, 0.01, 0]}]", 5),
+    "prism": ("symmetries_discrete: [{axis: [0, 0, 1], fold: 8}, {axis: [1, 0, 0], fold: 2}]", 16),
+    "can": ("symmetries_continuous: [{axis: [0, 0.6, 0.8], point: [0.03, 0.01, 0]}]", 72),
+    "rod": (
+        "symmetries_continuous: [{axis: [0, 0, 1]}]\n    symmetries_discrete: [{axis: [1, 0, 0], fold: 2}, {axis: [0, 0, 1], fold: 4}]",
+        144,
+    ),
+    "ball": ("symmetries_continuous: [{axis: [0, 0, 1]}, {axis: [1, 0, 0]}]", 72 * 72),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIES)
+def test_bop_models_look_the_same_when_read_again(tmp_path: Path, name: str) -> None:
+    trimesh.creation.box((0.1, 0.06, 0.04)).export(tmp_path / "box.ply")
+    declared, looks = SYMMETRIES[name]
+    objects = tmp_path / "objects.yaml"
+    objects.write_text(f"objects:\n  - name: {name}\n    mesh: box.ply\n    {declared}\n")
+    arguments = ["--objects-file", str(objects), "--frames", "1", "--distractors", "0", *SMALL]
+    assert run("bop", "--out", str(tmp_path / "bop"), *arguments)[0] == 0
+    (spec,) = BopDataset(tmp_path / "bop").specs
+    read = load_object(spec, lambda _: None).symmetries
+    assert len(read) == looks
+    (written,) = load_scene_objects(objects)
+    if name != "ball":  # its looks are samples, which depend on the order of the axes
+        distances = np.abs(written.symmetries[:, None] - read[None]).max(axis=(2, 3))
+        assert distances.min(axis=1).max() < 1e-6
+        assert distances.min(axis=0).max() < 1e-6
 
 
 def test_coco(tmp_path: Path) -> None:

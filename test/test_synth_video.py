@@ -13,9 +13,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.objects import load_objects
+from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.recording import read_recording
 from rfdetr_foundationpose.resources import default_objects_file, share_dir
-from rfdetr_foundationpose.synth.bop import BopError, read_bop, scene_folders, write_models, write_scene
+from rfdetr_foundationpose.synth.bop import write_models, write_scene
 from rfdetr_foundationpose.synth.coco import write_coco
 from rfdetr_foundationpose.synth.demo_objects import demo_objects, write_demo_objects
 from rfdetr_foundationpose.synth.generate import generate_frames, generate_recording, load_scene_objects
@@ -116,24 +117,26 @@ def test_bop_round_trip(tmp_path: Path, video: SceneVideo) -> None:
     assert ids == {"cereal_box": 1, "mug": 2}
     written = [video.frame(i) for i in range(3)]
     assert write_scene(tmp_path / "test" / "000000", written, ids) == 3
-    (scene,) = scene_folders(tmp_path)
-    read = list(read_bop(scene))
-    for (a, truth_a), (b, truth_b) in zip(written, read, strict=True):
+    read = list(BopDataset(tmp_path))
+    assert [(scene, image) for scene, image, _, _ in read] == [("000000", i) for i in range(3)]
+    cameras = json.loads((tmp_path / "test" / "000000" / "scene_camera.json").read_text())
+    for (a, truth), (_, image, b, instances) in zip(written, read, strict=True):
         assert np.array_equal(a.rgb, b.rgb) and np.array_equal(a.depth, b.depth)
         assert b.depth_scale == pytest.approx(0.001) and a.camera == b.camera
-        assert [(i.name, i.object) for i in truth_a.instances] == [(i.name, i.object) for i in truth_b.instances]
-        for i, j in zip(truth_a.instances, truth_b.instances, strict=True):
+        assert [f"obj_{ids[i.object]:06d}" for i in truth.instances] == [j.object for j in instances]
+        for i, j in zip(truth.instances, instances, strict=True):
             assert np.allclose(i.T_cam_obj, j.T_cam_obj, atol=1e-9) and i.visibility == pytest.approx(j.visibility)
-            assert np.array_equal(a.masks[i.name], b.masks[i.name])
-        assert truth_a.T_world_cam is not None and truth_b.T_world_cam is not None
-        assert np.allclose(truth_a.T_world_cam, truth_b.T_world_cam, atol=1e-9)
+            assert np.array_equal(a.masks[i.name], j.mask)
+        world = np.eye(4)
+        world[:3, :3] = np.reshape(cameras[str(image)]["cam_R_w2c"], (3, 3))
+        world[:3, 3] = np.divide(cameras[str(image)]["cam_t_w2c"], 1000)
+        assert truth.T_world_cam is not None
+        assert np.allclose(truth.T_world_cam @ world, np.eye(4), atol=1e-9)
     info = json.loads((tmp_path / "models" / "models_info.json").read_text())
     assert info["1"]["diameter"] == pytest.approx(1000 * np.linalg.norm([0.2, 0.06, 0.28]), rel=1e-4)
     mesh = trimesh.load(tmp_path / "models" / "obj_000001.ply", process=False)
     assert np.allclose(mesh.extents, [200, 60, 280], atol=1e-3)
     assert mesh.visual.kind == "texture" and mesh.visual.material.image.size == (512, 512)
-    with pytest.raises(BopError, match="no scene_camera.json"):
-        scene_folders(tmp_path / "models")
 
 
 def test_bop_models_keep_their_symmetries(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ A data set has ``models/obj_XXXXXX.ply`` and ``models/models_info.json`` in mill
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ..config import ConfigError
 from ..objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
+from ..pose.symmetry import LARGEST_GROUP, symmetry_transforms
 from ..types import CameraIntrinsics, Frame
+
+SAME_ANGLE = 2e-4  # rad; two fractions of a turn with denominators up to LARGEST_GROUP differ by more than twice this
+SAME_ROTATION = 0.01  # of matrix elements; those of two rotations of a group of that size differ by 0.03 or more
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,10 @@ class BopInstance:
 
 
 class BopDataset:
-    """A BOP data set or split of it. Raises FileNotFoundError that names what is missing."""
+    """A BOP data set or split of it. Objects are named by file: ``obj_000001``.
+
+    Raises FileNotFoundError that names what is missing, ConfigError for symmetries that contradict each other.
+    """
 
     def __init__(self, folder: Path, split: str = "test") -> None:
         self.folder = folder
@@ -63,25 +71,55 @@ class BopDataset:
 
 def _spec(path: Path, info: Mapping[str, Any]) -> ObjectSpec:
     entry = info.get(str(int(path.stem.removeprefix("obj_"))), {})
-    discrete = []
-    for values in entry.get("symmetries_discrete", ()):
+    discrete = _generators(entry.get("symmetries_discrete", ()), path.stem)
+    continuous = tuple(_axis(s["axis"], s.get("offset", (0, 0, 0))) for s in entry.get("symmetries_continuous", ()))
+    return ObjectSpec(path.stem, path, scale=0.001, discrete=discrete, continuous=continuous)
+
+
+def _axis(axis: Any, offset_mm: Any) -> ContinuousSymmetry:
+    direction = np.asarray(axis, np.float64)
+    return ContinuousSymmetry(
+        _triple(direction / np.linalg.norm(direction)), _triple(np.asarray(offset_mm, np.float64) * 0.001)
+    )
+
+
+def _generators(listed: Iterable[Any], name: str) -> tuple[DiscreteSymmetry, ...]:
+    """A few turns that make all those listed: BOP lists a whole group, a DiscreteSymmetry stands for all its powers."""
+    turns = []
+    for values in listed:
         T = np.asarray(values, np.float64).reshape(4, 4)
         vector = Rotation.from_matrix(T[:3, :3]).as_rotvec()
         angle = float(np.linalg.norm(vector))
-        if angle > 1e-6:
-            x, y, z = vector / angle
-            discrete.append(DiscreteSymmetry((x, y, z), round(2 * np.pi / angle), _fixed_point(T)))
-    continuous = [
-        ContinuousSymmetry(_triple(s["axis"]), _triple(np.asarray(s.get("offset", (0, 0, 0))) * 0.001))
-        for s in entry.get("symmetries_continuous", ())
-    ]
-    return ObjectSpec(path.stem, path, scale=0.001, discrete=tuple(discrete), continuous=tuple(continuous))
+        if angle > SAME_ANGLE:
+            turn = DiscreteSymmetry(_triple(vector / angle), _fold(angle, name), _triple(axis_point(T) * 0.001))
+            turns.append((turn, T[:3, :3]))
+    kept: list[DiscreteSymmetry] = []
+    group = np.eye(3)[None]
+    for turn, R in sorted(turns, key=lambda item: -item[0].fold):
+        # The rotation alone tells: no object has two symmetries that differ by a translation.
+        if np.abs(group - R).max(axis=(1, 2)).min() > SAME_ROTATION:
+            kept.append(turn)
+            group = symmetry_transforms(kept, (), np.zeros(3))[:, :3, :3]
+    return tuple(kept)
 
 
-def _fixed_point(T: NDArray[np.float64]) -> tuple[float, float, float]:
-    """A point on the axis of a rotation about an axis off the origin; millimetres in, metres out."""
-    point, *_ = np.linalg.lstsq(np.eye(3) - T[:3, :3], T[:3, 3], rcond=None)
-    return _triple(point * 0.001)
+def _fold(angle: float, name: str) -> int:
+    """How often a turn by ``angle`` (rad) is repeated until it closes: 5 for 1/5, and for 2/5 of a turn."""
+    for fold in range(2, LARGEST_GROUP + 1):
+        step = 2 * np.pi / fold
+        if abs(angle - round(angle / step) * step) < SAME_ANGLE:
+            return fold
+    raise ConfigError(
+        f"{name}: symmetries_discrete of models_info.json holds a turn by {np.rad2deg(angle):.4f} degrees, which does not "
+        f"close within {LARGEST_GROUP} repetitions; an axis of any turn belongs in symmetries_continuous"
+    )
+
+
+def axis_point(T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,) point nearest to the origin on the axis about which T (4, 4), a turn, turns; in the units of T."""
+    # I - R has no inverse; what rounding leaves of its smallest singular value must not count.
+    point, *_ = np.linalg.lstsq(np.eye(3) - T[:3, :3], T[:3, 3], rcond=1e-3)
+    return np.asarray(point, np.float64)
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

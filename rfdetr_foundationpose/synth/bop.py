@@ -1,4 +1,4 @@
-"""Data sets in BOP layout (https://github.com/thodan/bop_toolkit, docs/bop_datasets_format.md), written and read.
+"""Data sets in BOP layout (https://github.com/thodan/bop_toolkit, docs/bop_datasets_format.md), written; replay/bop.py reads them.
 
 <root>/models/obj_000001.ply (mm), models_info.json; <root>/<split>/000000/{rgb,depth,mask_visib}/, scene_camera.json,
 scene_gt.json, scene_gt_info.json. Whole-silhouette masks (``mask/``, ``bbox_obj``) are not written.
@@ -7,23 +7,22 @@ scene_gt.json, scene_gt_info.json. Whole-silhouette masks (``mask/``, ``bbox_obj
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from ..pose.mesh import ObjectModel
-from ..replay.recording import GroundTruth, InstanceTruth
-from ..types import CameraIntrinsics, Frame
+from ..pose.symmetry import CONTINUOUS_STEP_DEG, rotation_angle
+from ..replay.bop import axis_point
+from ..replay.recording import GroundTruth
+from ..types import Frame
 
 Progress = Callable[[int], None]
-
-
-class BopError(ValueError):
-    """A folder that is not what the BOP layout asks for; the message names the file."""
 
 
 def write_models(root: str | Path, objects: Sequence[ObjectModel]) -> dict[str, int]:
@@ -38,9 +37,7 @@ def write_models(root: str | Path, objects: Sequence[ObjectModel]) -> dict[str, 
         entry: dict[str, Any] = {"name": model.name, "diameter": model.diameter * 1000}
         entry.update({f"min_{a}": float(v) for a, v in zip("xyz", low, strict=True)})
         entry.update({f"size_{a}": float(v) for a, v in zip("xyz", size, strict=True)})
-        if len(model.symmetries) > 1:
-            entry["symmetries_discrete"] = [_about_origin(T, model.center) for T in model.symmetries[1:]]
-        info[str(number)] = entry
+        info[str(number)] = entry | _symmetries(model)
     (folder / "models_info.json").write_text(json.dumps(info, indent=1))
     return {model.name: number for number, model in enumerate(objects, 1)}
 
@@ -91,64 +88,6 @@ def write_scene(
     return len(cameras)
 
 
-def read_names(root: str | Path) -> dict[int, str]:
-    """obj_id -> name from models_info.json; ``obj_000001`` where the file gives no name."""
-    path = Path(root) / "models" / "models_info.json"
-    if not path.is_file():
-        return {}
-    return {int(k): str(v.get("name", f"obj_{int(k):06d}")) for k, v in json.loads(path.read_text()).items()}
-
-
-def read_bop(
-    scene: str | Path, names: Mapping[int, str] | None = None, *, rate: float = 30.0, frame_id: str = "camera"
-) -> Iterator[tuple[Frame, GroundTruth]]:
-    """Frames of one scene folder in image order, stamped ``rate`` Hz apart from 0.
-
-    names: obj_id -> object name; None reads them from the data set's models. Raises BopError.
-    """
-    scene = Path(scene)
-    cameras, truths = _load(scene / "scene_camera.json"), _load(scene / "scene_gt.json", required=False)
-    infos = _load(scene / "scene_gt_info.json", required=False)
-    known = dict(read_names(scene.parent.parent) if names is None else names)
-    for k, key in enumerate(sorted(cameras, key=int)):
-        rgb = cv2.cvtColor(_image(scene / "rgb", f"{int(key):06d}", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        depth = _image(scene / "depth", f"{int(key):06d}", cv2.IMREAD_UNCHANGED)
-        if depth.dtype != np.uint16 or depth.ndim != 2:
-            raise BopError(f"depth image {key} of {scene} is {depth.dtype} {depth.shape}, expected 16-bit grey")
-        entry = cameras[key]
-        camera = CameraIntrinsics.from_matrix(np.asarray(entry["cam_K"]), rgb.shape[1], rgb.shape[0])
-        instances, masks = [], {}
-        seen: dict[str, int] = {}
-        for j, gt in enumerate(truths.get(key, [])):
-            number = int(gt["obj_id"])
-            name = known.get(number, f"obj_{number:06d}")
-            count = seen[name] = seen.get(name, -1) + 1
-            instance = name if count == 0 else f"{name}_{count}"
-            T = _matrix(gt["cam_R_m2c"], gt["cam_t_m2c"])
-            visible = infos[key][j].get("visib_fract") if key in infos else None
-            instances.append(InstanceTruth(instance, name, T, visible))
-            file = scene / "mask_visib" / f"{int(key):06d}_{j:06d}.png"
-            if file.is_file():
-                masks[instance] = _image(file.parent, file.stem, cv2.IMREAD_GRAYSCALE) > 0
-        world: NDArray[np.float64] | None = None
-        if "cam_R_w2c" in entry:
-            world = np.asarray(np.linalg.inv(_matrix(entry["cam_R_w2c"], entry["cam_t_w2c"])), np.float64)
-        scale = float(entry.get("depth_scale", 1.0)) * 0.001
-        frame = Frame(round(k * 1e9 / rate), frame_id, np.asarray(rgb, np.uint8), depth, scale, camera, masks)
-        yield frame, GroundTruth(tuple(instances), world)
-
-
-def scene_folders(root: str | Path) -> list[Path]:
-    """Scene folders of a data set, of one split or of one scene, in order. Raises BopError when there are none."""
-    root = Path(root)
-    if (root / "scene_camera.json").is_file():
-        return [root]
-    found = sorted({p.parent for p in [*root.glob("*/scene_camera.json"), *root.glob("*/*/scene_camera.json")]})
-    if not found:
-        raise BopError(f"{root} holds no scene_camera.json, neither itself nor in <split>/<scene>/")
-    return found
-
-
 def _write_ply(path: Path, model: ObjectModel, points: NDArray[np.float64]) -> None:
     """Binary PLY with normals and colours, or texture coordinates and the texture beside it."""
     arrays = model.arrays
@@ -178,11 +117,51 @@ def _write_ply(path: Path, model: ObjectModel, points: NDArray[np.float64]) -> N
     path.write_bytes("\n".join(lines).encode() + b"\n" + vertices.tobytes() + faces.tobytes())
 
 
-def _about_origin(T: NDArray[np.float64], center: NDArray[np.float64]) -> list[float]:
-    """A symmetry about the model centre as BOP wants it: 16 numbers, in the model's own frame, mm."""
+def _symmetries(model: ObjectModel) -> dict[str, Any]:
+    """symmetries_continuous and symmetries_discrete of models_info.json, without those that are empty.
+
+    A model keeps looks, no axes: an axis of any turn is one all of whose turns by CONTINUOUS_STEP_DEG are looks.
+    """
+    looks = model.symmetries
+    small = np.isclose(rotation_angle(looks[:, :3, :3]), np.deg2rad(CONTINUOUS_STEP_DEG), atol=1e-6)
+    axes: list[NDArray[np.float64]] = []
+    for T in looks[small]:
+        turns = np.stack([np.linalg.matrix_power(T, k) for k in range(360 // CONTINUOUS_STEP_DEG)])
+        # An axis is met twice, once in either sense.
+        if _among(turns, looks).all() and not any(_among(T[None], known)[0] for known in axes):
+            axes.append(turns)
+    discrete: list[NDArray[np.float64]] = []
+    if len(axes) < 2:  # two axes of any turn make a ball: every other rotation is theirs
+        turns = axes[0] if axes else np.eye(4)[None]
+        left = ~_among(looks, turns)
+        while left.any():
+            discrete.append(looks[left.argmax()])
+            left &= ~_among(looks, turns @ discrete[-1])
+    found: dict[str, Any] = {}
+    if axes:
+        moved = [_about_origin(turns[1], model.center) for turns in axes]
+        found["symmetries_continuous"] = [{"axis": _direction(T), "offset": axis_point(T).tolist()} for T in moved]
+    if discrete:
+        found["symmetries_discrete"] = [_about_origin(T, model.center).ravel().tolist() for T in discrete]
+    return found
+
+
+def _among(transforms: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) bool: which of (N, 4, 4) have the rotation of one of (M, 4, 4); symmetries of one object are then equal."""
+    differences = np.abs(transforms[:, None, :3, :3] - known[None, :, :3, :3]).max(axis=(2, 3))
+    return np.asarray(differences.min(axis=1) < 1e-6)
+
+
+def _direction(T: NDArray[np.float64]) -> list[float]:
+    vector = Rotation.from_matrix(T[:3, :3]).as_rotvec()
+    return [float(v) for v in vector / np.linalg.norm(vector)]
+
+
+def _about_origin(T: NDArray[np.float64], center: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A symmetry about the model centre as BOP wants it: (4, 4) in the model's own frame, mm."""
     moved = np.array(T)
     moved[:3, 3] = (T[:3, 3] + center - T[:3, :3] @ center) * 1000
-    return [float(v) for v in moved.ravel()]
+    return moved
 
 
 def _depth_units(frame: Frame) -> tuple[NDArray[np.uint16], float]:
@@ -192,33 +171,6 @@ def _depth_units(frame: Frame) -> tuple[NDArray[np.uint16], float]:
     return np.clip(np.round(metres * 1000), 0, 65535).astype(np.uint16), 1.0
 
 
-def _matrix(rotation: Sequence[float], translation_mm: Sequence[float]) -> NDArray[np.float64]:
-    T = np.eye(4)
-    T[:3, :3] = np.reshape(rotation, (3, 3))
-    T[:3, 3] = np.asarray(translation_mm, np.float64) / 1000
-    return T
-
-
 def _save(path: Path, pixels: NDArray[Any]) -> None:
     if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
         raise OSError(f"cannot write {path}")
-
-
-def _image(folder: Path, stem: str, flags: int) -> NDArray[Any]:
-    for suffix in (".png", ".jpg", ".tif"):
-        path = folder / f"{stem}{suffix}"
-        if path.is_file():
-            pixels = cv2.imread(str(path), flags)
-            if pixels is None:
-                raise BopError(f"{path} cannot be decoded")
-            return pixels
-    raise BopError(f"{folder} has no image {stem}.png (.jpg, .tif)")
-
-
-def _load(path: Path, required: bool = True) -> dict[str, Any]:
-    if not path.is_file():
-        if required:
-            raise BopError(f"{path} is missing: not a BOP scene folder")
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
