@@ -22,7 +22,7 @@ from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, ObjectGeometry, associate, choose_slot
 from .association import without_duplicates as suppress
 from .doubles import TAKEOVER, Doubles, relation, yields
-from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, Sightings, explained
+from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, Sightings, explained, sure_score
 from .results import FrameResult, PipelineStatus
 from .schedule import DetectorSchedule
 from .side_stream import SideStream
@@ -283,10 +283,11 @@ class Pipeline:
             iou = self.config.detector.association_iou
             pairs = associate(detections, tracked, self._geometry[spec.name], camera, iou)
             scores = {track: detections[i].score for i, track in pairs.items()}
+            sure = sure_score(spec.name, report, self.config.detector.threshold)
             free = [d for i, d in enumerate(detections) if i not in pairs and d is not following]
             for i, track in enumerate(tracked):
                 contested = bool(free) and not self._tracks.searching(spec.name)
-                self._lost(track, track.verify(scores.get(i), contested, self.config.pose), events)
+                self._lost(track, track.verify(scores.get(i), contested, self.config.pose, sure), events)
             claimed += [replace(detections[i], score=tracked[track].standing + TAKEOVER) for i, track in pairs.items()]
             unclaimed += free
         candidates, doubles = suppress(unclaimed, claimed)

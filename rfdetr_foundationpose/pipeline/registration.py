@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 MAX_BACKOFF_FRAMES = 30
 # A candidate that overlaps the place of the last refusal this much is tried after all others.
 _SAME_PLACE_IOU = 0.5
-# A pose must explain this much of what the detector saw. In generated videos right ones explain 0.46 and more, even of
-# an object that is half hidden; wrong ones that were sure of themselves 0.26 to 0.34.
-MIN_EXPLAINED = 0.35
+# A pose must explain this much of what the detector saw. In generated videos right ones explain 0.49 and more, even of
+# an object that is half hidden; most wrong ones that were sure of themselves 0.22 to 0.36.
+MIN_EXPLAINED = 0.4
 _MISSING = FEATURES.index("missing")
 
 
@@ -174,6 +174,11 @@ def explained(estimate: Estimate, detection: Detection, geometry: ObjectGeometry
     return visible * float((box[2] - box[0]) * (box[3] - box[1])) / max((x1 - x0) * (y1 - y0), 1.0)
 
 
+def sure_score(object: str, report: DetectionReport, threshold: float) -> float:
+    """From which score on a detection is beyond doubt: halfway from its threshold to 1. threshold: of objects without one."""
+    return (1 + report.thresholds.get(object, threshold)) / 2
+
+
 class Sightings:
     """Which detections are worth a registration: sure ones at once, others when two detector runs in a row show them.
 
@@ -191,7 +196,7 @@ class Sightings:
         last, self._last = self._last, list(report.detections)
 
         def sure(d: Detection) -> bool:
-            return d.score >= (1 + report.thresholds.get(d.object, threshold)) / 2
+            return d.score >= sure_score(d.object, report, threshold)
 
         def again(d: Detection) -> bool:
             return any(o.object == d.object and box_iou(o.box, d.box) > 0 for o in last)

@@ -22,6 +22,7 @@ class Track:
     A track starts at ``pose.accept_confidence`` and is lost after ``pose.lost_frames`` consecutive frames below the
     lower ``pose.lost_confidence``: the gap keeps it from flickering. support: how well the detector sees it, a running
     mean of the scores of its detections, in which a run without one counts as 0. unsupported: so many runs in a row.
+    best_score: of its detections since it started.
     """
 
     object: str
@@ -33,6 +34,7 @@ class Track:
     low_frames: int = 0
     support: float = 0.0
     unsupported: int = 0
+    best_score: float = 0.0
     losses: int = 0
 
     @property
@@ -53,7 +55,7 @@ class Track:
         """Enter TRACKING with an accepted registration. score: of the detection that it comes from."""
         self.state = TrackState.TRACKING
         self.low_frames = self.unsupported = 0
-        self.support = float(score)
+        self.support = self.best_score = float(score)
         self._store(T_cam_obj, confidence, visibility)
 
     def update(
@@ -71,22 +73,29 @@ class Track:
             )
         return None
 
-    def verify(self, score: float | None, contested: bool, config: PoseConfig) -> str | None:
+    def verify(self, score: float | None, contested: bool, config: PoseConfig, sure: float = 0.0) -> str | None:
         """Take the detector's word on a tracked instance. Returns why the track is now LOST, or None.
 
         score: of the detection that is this instance; None without one. contested: an unclaimed detection of the same object lies
         elsewhere. Missing support alone is no loss, as objects are occluded; with a contender, or a pose that could
-        not be registered today, ``pose.lost_frames`` detector runs in a row are.
+        not be registered today, ``pose.lost_frames`` detector runs in a row are, and twice as many for one that the
+        detector never was ``sure`` of: so high a score.
         """
         self.support += SUPPORT_RATE * ((score or 0.0) - self.support)
         if score is not None:
             self.unsupported = 0
+            self.best_score = max(self.best_score, score)
             return None
         self.unsupported += 1
         doubtful = contested or self.confidence < config.accept_confidence
         if doubtful and self.unsupported >= config.lost_frames:
             where = "sees it elsewhere" if contested else f"does not see it and confidence is {self.confidence:.2f}"
             return self.lose(f"the detector {where}, {self.unsupported} runs in a row")
+        if self.best_score < sure and self.unsupported >= 2 * config.lost_frames:
+            return self.lose(
+                f"the detector does not see it, {self.unsupported} runs in a row, and never was sure of it: "
+                f"its best score was {self.best_score:.2f}"
+            )
         return None
 
     def lose(self, reason: str) -> str:
