@@ -15,8 +15,9 @@ from PIL import Image
 
 pytest.importorskip("rclpy")
 
-from rfdetr_foundationpose.cli.demo import DetectionSource, choose_source, node_parameters, parse_rate
-from rfdetr_foundationpose.config import iter_settings
+from rfdetr_foundationpose.cli.demo import DetectionSource, choose_source, node_settings, parse_rate
+from rfdetr_foundationpose.cli.main import main
+from rfdetr_foundationpose.config import from_flat, to_flat
 
 FRAMES = 20
 ISSUE_KEYS = {
@@ -104,10 +105,31 @@ def test_rate_is_a_number_or_auto():
             parse_rate(bad)
 
 
-def test_node_parameters_are_settings(tmp_path):
-    parameters = node_parameters(tmp_path / "objects.yaml", "cpu", 3, "mask-topic")
-    settings = {s.path: s for s in iter_settings()}
-    for name, value in parameters.items():
-        assert settings[name].check(value) == value
-    assert parameters["input.use_mask_topics"] is True
-    assert node_parameters(tmp_path, "cpu", 3, "rf-detr")["input.use_mask_topics"] is False
+def test_the_node_gets_the_options_and_every_image(tmp_path):
+    changed = {"objects_file": str(tmp_path / "objects.yaml"), "device": "cpu", "detector.source": "mask-topic"}
+    expected = from_flat({**changed, "input.reliability": "reliable"})
+    assert node_settings([], tmp_path / "objects.yaml", "cpu", "mask-topic") == expected
+
+
+def test_what_the_user_sets_reaches_the_node(tmp_path):
+    changes = ["input.reliability=best_effort", "input.use_mask_topics=true", "pose.track_iterations=3"]
+    values = to_flat(node_settings(changes, tmp_path / "objects.yaml", "auto", "rf-detr"))
+    assert values["input.reliability"] == "best_effort"
+    assert values["input.use_mask_topics"] is True
+    assert values["pose.track_iterations"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ("device=cpu", "use --device"),
+        ("detector.source=mask-topic", "use --detection"),
+        ("objects_file=mine.yaml", "replay --ros --objects"),
+    ],
+)
+def test_settings_that_are_options_of_the_demo_are_refused(tmp_path, capsys, change, advice):
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--out", str(tmp_path / "out"), "--set", change])
+    assert ended.value.code == 2
+    assert advice in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()

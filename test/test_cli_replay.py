@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,8 @@ def test_settings_come_from_file_then_flags(tmp_path):
         read_settings(None, ["detector.threshold"], None)
     with pytest.raises(ConfigError, match="did you mean"):
         read_settings(None, ["threshold=0.3"], None)
+    with pytest.raises(ConfigError, match="give one of them"):
+        read_settings(None, ["objects_file=a.yaml"], tmp_path / "b.yaml")
 
 
 def test_bad_input_is_said_before_anything_runs(tmp_path, capsys):
@@ -44,6 +47,55 @@ def test_bad_input_is_said_before_anything_runs(tmp_path, capsys):
     assert "result.json" in capsys.readouterr().out
     assert run(str(tmp_path / "none"), "--set", "pose.rung=warp9") == 2
     assert "warp9" in capsys.readouterr().out
+
+
+class Played(Exception):
+    """Ends a replay where the node would start."""
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """Runs ``replay --ros`` on a small recording; returns what the node would have been started with."""
+    pytest.importorskip("rclpy")
+    from rfdetr_foundationpose.replay import session
+    from rfdetr_foundationpose.synth.generate import generate_recording, load_scene_objects
+    from rfdetr_foundationpose.synth.video import VideoSettings
+
+    scene = VideoSettings(frames=1, size=(48, 64), targets=("mug",), distractors=0)
+    generate_recording(tmp_path / "bag", load_scene_objects(names=("mug",)), scene)
+
+    def play(*words: str) -> tuple[dict[str, Any], bool]:
+        seen = []
+
+        def run_session(recording, specs, parameters, log, options, *, publish_masks, **_):
+            seen.append((parameters, publish_masks))
+            raise Played
+
+        monkeypatch.setattr(session, "run_session", run_session)
+        with pytest.raises(Played):
+            main(["replay", str(tmp_path / "bag"), "--ros", *words])
+        return seen[0]
+
+    return play
+
+
+def test_masks_are_played_to_every_node_that_listens_for_them(played):
+    assert played()[1] is False
+    for change in ("detector.source=mask-topic", "input.use_mask_topics=true"):
+        parameters, publish_masks = played("--set", change)
+        assert publish_masks, change
+        name, _, value = change.partition("=")
+        assert str(parameters[name]).lower() == value
+
+
+def test_images_are_played_reliably_unless_the_user_says_otherwise(played, tmp_path):
+    assert played()[0]["input.reliability"] == "reliable"
+    assert played("--set", "input.reliability=best_effort")[0]["input.reliability"] == "best_effort"
+    file = tmp_path / "settings.yaml"
+    file.write_text("detector: {threshold: 0.3}\n")
+    assert played("--config", str(file))[0]["input.reliability"] == "reliable"
+    file.write_text("input: {reliability: best_effort}\n")
+    assert played("--config", str(file))[0]["input.reliability"] == "best_effort"
 
 
 @pytest.mark.slow

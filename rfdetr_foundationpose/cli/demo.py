@@ -5,19 +5,26 @@ from __future__ import annotations
 import shutil
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from ..config import Config
     from ..replay.recording import Recording
 
 SECONDS = 10.0
 # One that is moved by hand and one that stands; on a CPU every further object costs seconds of registration, and one
 # that is known but not in view costs a detector run on every frame, so the node is told of these two only.
 TARGETS = ("mug", "drill")
+# Settings that decide more than the node does: what is recorded, and what is played to it.
+NOT_SETTINGS = {
+    "device": "use --device",
+    "detector.source": "use --detection",
+    "objects_file": "the demo has objects of its own; use 'generate recording --objects-file' and 'replay --ros --objects'",
+}
 
 
 class DetectionSource(str, Enum):
@@ -53,19 +60,18 @@ def demo(
     from ..replay.result import write_json
     from ..replay.session import run_session
     from ..resources import default_objects_file
-    from .replay import read_settings
 
     console = Console()
     speed = parse_rate(rate)
     source = choose_source(detection)
-    out.mkdir(parents=True, exist_ok=True)
-    objects_file = write_targets(default_objects_file(), out / "objects.yaml")
-    specs = load_objects(objects_file)
+    objects_file = (out / "objects.yaml").resolve()
     try:
-        changed = to_flat(read_settings(None, setting or [], None)) if setting else {}
+        config = node_settings(setting or [], objects_file, device, source)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    parameters = {**changed, **node_parameters(objects_file, device, seed, source)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_targets(default_objects_file(), objects_file)
+    specs = load_objects(objects_file)
     with _progress(console) as progress:
         recording = _record(out / "recording", seed, frames, camera_rate, device, progress)
         task = progress.add_task("play", total=len(recording), visible=False)
@@ -73,11 +79,11 @@ def demo(
             session = run_session(
                 recording,
                 specs,
-                parameters,
+                to_flat(config),
                 out / "node.log",
                 LiveOptions(rate=speed),
                 count=frames,
-                publish_masks=source == "mask-topic",
+                publish_masks=config.input.use_mask_topics or source == "mask-topic",
                 say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
                 advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
             )
@@ -127,8 +133,8 @@ def choose_source(detection: DetectionSource) -> str:
     return "rf-detr" if (models_dir() / SHIPPED).is_file() else "mask-topic"
 
 
-def write_targets(objects_file: Path, path: Path) -> Path:
-    """An objects.yaml with the demo's targets only, meshes by absolute path."""
+def write_targets(objects_file: Path, path: Path) -> None:
+    """To ``path``: an objects.yaml with the demo's targets only, meshes by absolute path."""
     import yaml
 
     entries = yaml.safe_load(objects_file.read_text())["objects"]
@@ -138,18 +144,20 @@ def write_targets(objects_file: Path, path: Path) -> Path:
         if entry["name"] in TARGETS
     ]
     path.write_text(yaml.safe_dump({"objects": kept}, sort_keys=False))
-    return path.resolve()
 
 
-def node_parameters(objects_file: Path, device: str, seed: int, source: str) -> dict[str, Any]:
-    """Parameters of the node under test. Images go reliably: a lost image would say nothing about the node."""
-    return {
-        "objects_file": str(objects_file),
-        "device": device,
-        "input.reliability": "reliable",
-        "input.use_mask_topics": source == "mask-topic",
-        "detector.source": source,
-    }
+def node_settings(changes: list[str], objects_file: Path, device: str, source: str) -> Config:
+    """Settings of the node under test, with the user's changes (NAME=VALUE). Raises ConfigError, also for what an option
+    of the demo says."""
+    from ..config import ConfigError, from_flat
+    from .replay import played_settings, read_settings
+
+    for change in changes:
+        advice = NOT_SETTINGS.get(change.partition("=")[0].strip())
+        if advice is not None:
+            raise ConfigError(f"--set {change}: {advice}")
+    own = {"objects_file": str(objects_file), "device": device, "detector.source": source}
+    return read_settings(None, changes, None, from_flat(own, played_settings()))
 
 
 def _record(

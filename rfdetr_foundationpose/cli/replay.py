@@ -51,7 +51,7 @@ def replay(
 
     console = Console()
     try:
-        settings = read_settings(config, setting or [], objects)
+        settings = read_settings(config, setting or [], objects, played_settings() if ros else None)
         specs = load_objects(settings.objects_file or default_objects_file())
         stored = None if baseline is None else json.loads(baseline.read_text())
         if stored is not None:
@@ -95,13 +95,24 @@ def replay(
         raise typer.Exit(1)
 
 
-def read_settings(file: Path | None, changes: list[str], objects: Path | None) -> Config:
-    """Settings from a file, then single changes, then the objects file. Raises ConfigError."""
+def played_settings() -> Config:
+    """Defaults for a node that a recording is played to: a lost image would say nothing about the node."""
+    from ..config import from_flat
+
+    return from_flat({"input.reliability": "reliable"})
+
+
+def read_settings(file: Path | None, changes: list[str], objects: Path | None, base: Config | None = None) -> Config:
+    """``base`` (None: the defaults), changed by a file, then by single changes, then by the objects file.
+
+    Raises ConfigError, also for an objects file that is named twice.
+    """
     import yaml
 
     from ..config import Config, ConfigError, from_flat, load_yaml
 
-    config = Config() if file is None else load_yaml(file)
+    base = base or Config()
+    config = base if file is None else load_yaml(file, base)
     values: dict[str, Any] = {}
     for change in changes:
         name, equals, text = change.partition("=")
@@ -109,6 +120,8 @@ def read_settings(file: Path | None, changes: list[str], objects: Path | None) -
             raise ConfigError(f"--set {change}: expected NAME=VALUE, e.g. detector.threshold=0.4")
         values[name.strip()] = yaml.safe_load(text) if text else ""
     if objects is not None:
+        if "objects_file" in values:
+            raise ConfigError(f"--set objects_file={values['objects_file']} and --objects {objects}: give one of them")
         values["objects_file"] = str(objects)
     return from_flat(values, config)
 
@@ -183,7 +196,7 @@ def _through_node(
     from ..resources import default_objects_file
     from .demo import parse_rate
 
-    parameters = {**to_flat(config), "input.reliability": "reliable"}
+    parameters = to_flat(config)
     parameters["objects_file"] = str(Path(config.objects_file or default_objects_file()).resolve())
     task = progress.add_task("play", total=len(tape))
     try:
@@ -194,7 +207,7 @@ def _through_node(
             out / "node.log",
             LiveOptions(rate=parse_rate(rate)),
             count=frames,
-            publish_masks=config.input.use_mask_topics,
+            publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
             say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda done, total: progress.update(task, completed=done, total=total),
         )
