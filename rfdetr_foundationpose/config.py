@@ -114,10 +114,10 @@ class PoseConfig:
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
     max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)
     accept_confidence: float = setting(
-        0.5, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True
+        0.15, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True
     )
     lost_confidence: float = setting(
-        0.25, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True
+        0.1, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True
     )
     lost_frames: int = setting(
         3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True

@@ -110,7 +110,8 @@ class ScriptedEstimator:
 
 
 def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:
-    config = from_flat(settings, Config())
+    # The confidences in these tests are about thresholds of 0.5 and 0.25.
+    config = from_flat({"pose.accept_confidence": 0.5, "pose.lost_confidence": 0.25, **settings}, Config())
     geometry = {s.name: GEOMETRY for s in specs}
     return Pipeline(
         ScriptedDetector(world),

@@ -28,6 +28,10 @@ MIN_MODEL_PIXELS = 50.0
 FULL_SUPPORT = 0.15
 """Visible share below which the confidence falls linearly to 0: a pose without depth may be right, but is not verified."""
 
+BLIND_SHARE = 0.25
+"""Share of what shape alone would give that no missing print takes away. Such a pose is not to be trusted, but its object
+is where it says: it stays tracked, since a registration anew may well choose the same side again."""
+
 
 def features(counts: Array, delta: Array) -> Array:
     """(N, 9) features from agreement counts and last updates (N, 2) (mesh radii, rad).
@@ -67,7 +71,7 @@ def visibility(counts: Array) -> Array:
 @dataclass(frozen=True)
 class Calibration:
     """coefficients: (9,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
-    + intercept."""
+    + intercept, within the bounds that FULL_SUPPORT and BLIND_SHARE set."""
 
     coefficients: Array
     intercept: float
@@ -78,9 +82,15 @@ class Calibration:
 
     def of(self, described: Array) -> Array:
         """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""
-        logit = np.clip(described @ self.coefficients + self.intercept, -30, 30)
-        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) / (1 + np.exp(-logit))
+        shape = described.copy()
+        shape[:, [FEATURES.index("match"), FEATURES.index("missed")]] = 0.0
+        certain = np.maximum(self._logistic(described), BLIND_SHARE * self._logistic(shape))
+        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * certain
         return support
+
+    def _logistic(self, described: Array) -> Array:
+        probability: Array = 1 / (1 + np.exp(-np.clip(described @ self.coefficients + self.intercept, -30, 30)))
+        return probability
 
     def to_json(self) -> dict[str, object]:
         return {
