@@ -95,13 +95,14 @@ def bop(
     json_file: JsonFile = None,
 ) -> None:
     """A data set in BOP layout: register every visible instance."""
+    from ..config import ConfigError
     from ..replay.bop import BopDataset
     from ..replay.evaluation import detector_like_mask
 
     console = Console()
     try:
         dataset = BopDataset(data, split)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ConfigError) as error:
         console.print(f"evaluate bop: {error}", markup=False, style="red", soft_wrap=True)
         raise typer.Exit(2) from error
     evaluator, used = _evaluator(dataset.specs, device, weights, setting, console)
@@ -176,7 +177,7 @@ def _evaluator(
     from ..replay.metrics import ObjectGeometry
     from .replay import read_settings
 
-    config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], None))
+    config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     place = resolve_device(config.device)
     estimator = build_estimator(
         config, specs, lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

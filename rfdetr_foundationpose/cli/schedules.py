@@ -46,7 +46,7 @@ def schedules(
 
     try:
         asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
-        config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], None))
+        config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

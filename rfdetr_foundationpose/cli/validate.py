@@ -220,13 +220,13 @@ def pose(
     if (source is None) == (synth == 0):
         raise typer.BadParameter("name a recording or BOP folder, or --synth N")
     try:
-        config = from_flat({"device": device, "pose.weights": weights}, read_settings(None, setting or [], objects))
+        config = read_settings(None, setting or [], objects, from_flat({"device": device, "pose.weights": weights}))
         place = resolve_device(config.device)
         specs, views, total = open_source(source, split, synth, resolution, config, place, seed)
     except (ConfigError, ValueError, OSError) as error:
         console.print(f"validate: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
-    loaded, description = load_networks(weights, False, console)
+    loaded, description = load_networks(config.pose.weights, False, console)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # the reference is to be FP32
     models = [load_object(spec, say) for spec in specs]
     try:
