@@ -73,7 +73,7 @@ def detector(
         changed = {"device": device, "detector.weights": weights}
         if threshold is not None:
             changed["detector.threshold"] = threshold  # type: ignore[assignment]
-        config = from_flat(changed, read_settings(None, setting or [], None))
+        config = read_settings(None, setting or [], None, from_flat(changed))
         specs = load_objects(file)
         models = load_scene_objects(file)
         names = tuple(s.name for s in specs) if targets == "all" else tuple(t.strip() for t in targets.split(","))
