@@ -10,7 +10,7 @@ from . import warp_kernels as kernels
 from .likeness import DARK, PRINT_SUMS
 from .networks import CROP_SIZE
 from .renderer import Renderer
-from .views import AGREEMENT, MIN_TOLERANCE, TOLERANCE, ViewSet
+from .views import AGREEMENT, ViewSet
 
 COMPARED = len(AGREEMENT) + PRINT_SUMS
 
@@ -39,13 +39,7 @@ class PrintedViews(ViewSet):
         self._launch(
             kernels.print_sums,
             (n, self.size, kernels.AGREEMENT_LANES),
-            wp.from_torch(self._rgb_r[:n]),
-            wp.from_torch(self._xyz_r[:n]),
-            wp.from_torch(self._rgb_o[:n]),
-            wp.from_torch(self._xyz_o[:n]),
-            wp.from_torch(self.diameters[:n]),
-            MIN_TOLERANCE,
-            TOLERANCE,
+            *self._compared(n),
             DARK,
             wp.from_torch(self._partial[:n]),
         )

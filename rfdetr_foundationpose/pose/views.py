@@ -107,13 +107,7 @@ class ViewSet:
         self._launch(
             kernels.agreement,
             (n, self.size, kernels.AGREEMENT_LANES),
-            wp.from_torch(self._rgb_r[:n]),
-            wp.from_torch(self._xyz_r[:n]),
-            wp.from_torch(self._rgb_o[:n]),
-            wp.from_torch(self._xyz_o[:n]),
-            wp.from_torch(self.diameters[:n]),
-            MIN_TOLERANCE,
-            TOLERANCE,
+            *self._compared(n),
             wp.from_torch(self.counts[:n]),
         )
         return self.counts[:n]
@@ -155,6 +149,11 @@ class ViewSet:
             wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
             wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
         )
+
+    def _compared(self, n: int) -> list[object]:
+        """What kernels that hold rendered against observed images begin with."""
+        images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o, self.diameters)
+        return [*(wp.from_torch(t[:n]) for t in images), MIN_TOLERANCE, TOLERANCE]
 
     def _observed(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> list[wp.array]:
         return [
