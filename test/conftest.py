@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from test_pipeline_scheduling import World
 
 # Before any test imports rclpy: other sessions on this machine must not hear ours.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
@@ -42,3 +47,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
     checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
     return folder
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """What the scripted detector and estimator of the pipeline's tests see; no registration is left waiting in it."""
+    from test_pipeline_scheduling import World
+
+    world = World()
+    yield world
+    if world.hold is not None:
+        world.hold.set()

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_pipeline_scheduling import ScriptedDetector, World, make, spec, step, wait_registered
+from test_pipeline_scheduling import ScriptedDetector, make, spec, step, wait_registered
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.types import TrackState
 
 LEFT, RIGHT = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    if world.hold is not None:
-        world.hold.set()
 
 
 def test_registration_under_way_does_not_go_over_to_the_tracked_instance(world):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -27,14 +26,6 @@ class ScoringDetector(ScriptedDetector):
         report = super().detect(frame)
         seen = [replace(d, score=self.scores[d.object]) for d in report.detections if d.object in self.scores]
         return replace(report, detections=sorted(seen, key=lambda d: -d.score))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    if world.hold is not None:
-        world.hold.set()
 
 
 def start(world: World, background: bool = False, **scores: float):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -122,14 +121,6 @@ def make(world: World, specs: list[ObjectSpec], background: bool = True, **setti
         background=background,
         log=lambda s: None,
     )
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    if world.hold is not None:
-        world.hold.set()
 
 
 def spec(name: str, **more) -> ObjectSpec:

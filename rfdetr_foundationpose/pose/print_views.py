@@ -16,22 +16,17 @@ COMPARED = len(AGREEMENT) + PRINT_SUMS
 
 
 class PrintedViews(ViewSet):
-    """A ViewSet that ``compare`` serves too, for as many hypotheses as ``agree``: 0.2 MB each."""
+    """A ViewSet that ``compare`` serves too: 0.2 MB a hypothesis."""
 
     def __init__(
         self,
         renderer: Renderer,
         capacity: int,
         device: torch.device | str,
-        size: int = CROP_SIZE,
         dtype: torch.dtype = torch.float32,
-        *,
-        compared: int | None = None,
-        inputs: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        super().__init__(renderer, capacity, device, size, dtype, compared=compared, inputs=inputs)
-        count = capacity if compared is None else compared
-        self._partial = torch.zeros(count, PRINT_SUMS, size * kernels.AGREEMENT_LANES, device=self.device)
+        super().__init__(renderer, capacity, device, CROP_SIZE, dtype)
+        self._partial = torch.zeros(capacity, PRINT_SUMS, CROP_SIZE * kernels.AGREEMENT_LANES, device=self.device)
 
     def compare(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> Tensor:
         """Fill and return ``out`` (n, COMPARED) float32: the counts of ``agree``, then the sums for print_match."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
-from .networks import CROP_SIZE
 from .print_views import COMPARED, PrintedViews
 from .renderer import Renderer
 
@@ -38,7 +37,7 @@ class TrackProgram:
         device: torch.device,
         log: Callable[[str], None] = print,
     ) -> None:
-        self.views = PrintedViews(renderer, k, device, CROP_SIZE, refiner.dtype)
+        self.views = PrintedViews(renderer, k, device, refiner.dtype)
         self.k = k
         self.iterations = iterations
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
