@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rfdetr_foundationpose.accel.graph import GraphedProgram, Lane, inlining, totals
+from rfdetr_foundationpose.accel.memory import frugally
 
 
 class Accumulator:
@@ -115,3 +116,24 @@ def test_a_failed_capture_is_said_and_runs_eagerly():
     neighbour = GraphedProgram(lambda: x + 1, "cuda", lane=lane)
     torch.testing.assert_close(neighbour(), torch.full_like(x, 3.0))
     assert neighbour.captured
+
+
+@pytest.mark.gpu
+def test_preparing_gets_more_memory_when_little_is_not_enough():
+    tries = 0
+
+    def run() -> int:
+        nonlocal tries
+        tries += 1
+        return torch.empty(2 << 30, dtype=torch.uint8, device="cuda").numel()
+
+    assert frugally(run, torch.device("cuda")) == 2 << 30
+    assert tries == 3, "twice bounded, then not"
+    torch.empty(2 << 30, dtype=torch.uint8, device="cuda")  # the bound is lifted
+    with pytest.raises(RuntimeError, match="something else"):
+        frugally(lambda: (_ for _ in ()).throw(RuntimeError("something else")), torch.device("cuda:0"))
+
+
+def test_preparing_on_a_cpu_runs_once():
+    ran: list[int] = []
+    assert frugally(lambda: ran.append(1) or len(ran), torch.device("cpu")) == 1

@@ -13,7 +13,7 @@ from pose_scenes import object_of, prepared, random_pose, scene_of
 
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import warp_kernels as kernels
-from rfdetr_foundationpose.pose.confidence import FEATURES, features, fit, load_calibration
+from rfdetr_foundationpose.pose.confidence import FEATURES, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.likeness import CHROMA_NOISE, DARK, print_match
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -144,14 +144,6 @@ def test_missed_is_only_what_the_model_has_and_the_image_could_show():
     assert compared(0.2 * print_, 0.2 * print_ + 2 * glare)[1] < 0.05
     assert np.abs(compared(0.02 * print_, 0.02 * other)).max() < 0.01
     np.testing.assert_array_equal(print_match(np.zeros((1, 9)), np.zeros(1)), [[0, 0]])
-
-
-def test_without_print_sums_print_says_nothing():
-    counts, delta = np.array([[1000.0, 900, 20, 30, 200, 90]]), np.array([[0.01, 0.02]])
-    short = features(counts, delta)
-    assert short.shape == (1, len(FEATURES))
-    np.testing.assert_array_equal(short[0, -2:], 0)
-    np.testing.assert_array_equal(features(np.c_[counts, np.zeros((1, 9))], delta), short)
 
 
 def test_fitted_signs_are_what_the_features_mean():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .base import one_line
+from .memory import frugally
 
 Log = Callable[[str], None]
 _ONE_CAPTURE = RLock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
@@ -52,7 +53,7 @@ class Lane:
 
     def __init__(self, name: str, device: torch.device | str) -> None:
         self.name = name
-        self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.inputs: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])  # rendered, observed
         self._abandoned: list[torch.cuda.CUDAGraph] = []
         self.pool = torch.cuda.graph_pool_handle() if torch.device(device).type == "cuda" else None
 
@@ -166,14 +167,17 @@ class GraphedProgram:
             self.counters.eager_runs += 1
         return self.outputs
 
+    def _warm_up(self) -> None:
+        for _ in range(self._warmup):
+            self.outputs = self.body()
+
     def _warm_up_and_capture(self) -> None:
         before = torch.cuda.current_stream(self.device)
         side = _capture_stream(self.device, self._lane.name)
         side.wait_stream(before)
         with torch.cuda.device(self.device), torch.inference_mode():
             with torch.cuda.stream(side):
-                for _ in range(self._warmup):
-                    self.outputs = self.body()
+                frugally(self._warm_up, self.device)
             before.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             try:

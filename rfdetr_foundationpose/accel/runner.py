@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import nn
 from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, one_line, role_of
 from .engine_cache import cache_directory
 from .graph import Lane
+from .memory import frugally
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
 from .onnxruntime_runner import OnnxRuntimeRunner
 from .tensorrt import TensorRTRunner
@@ -99,7 +101,7 @@ def make_runner(
     while current is not None:
         try:
             runner = _build(current, module, device, log, label, outputs, crop, cache_dir, lane)
-            _check(runner, module, device, crop)
+            frugally(partial(_check, runner, module, device, crop), device)
             for batch in batches:
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)

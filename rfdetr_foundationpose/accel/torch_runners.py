@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from .encoder_layer import one_pass_norms
 from .fold import fold_batch_norm, fuse_conv_relu
 from .graph import GraphedProgram, Lane, inlining
 from .heads import SideBySideHeads
+from .memory import frugally
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
@@ -154,7 +156,11 @@ class GraphRunner(HalfRunner):
     def _offer(self, name: str, network: nn.Module) -> bool:
         """Take a network among the bodies if it computes what the plain one does."""
         body = FloatOutputs(network, self.dtype, CHUNK)
-        reason = _disagreement(self.body, body, self._example((2, 2), self.dtype))
+        compare = partial(_disagreement, self.body, body, self._example((2, 2), self.dtype))
+        try:
+            reason = frugally(compare, self.device)
+        except torch.cuda.OutOfMemoryError as error:
+            reason = one_line(error)
         if reason:
             self.log(f"{self.label}: {name} is left out: {reason}")
         else:
@@ -175,7 +181,7 @@ class GraphRunner(HalfRunner):
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
         self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
-        body, buffers = self._bodies[name], self._buffers(key)
+        body, buffers = self._bodies[name], self.inputs(*key)
         alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
@@ -190,12 +196,8 @@ class GraphRunner(HalfRunner):
 
         return run
 
-    def _buffers(self, key: Key) -> tuple[Tensor, Tensor]:
-        rendered, observed = self.inputs(max(key))
-        return rendered[: key[0]], observed[: key[1]]
-
     def _graphed(self, body: Callable[..., Outputs], key: Key, lane: Lane) -> GraphedProgram:
-        buffers = self._buffers(key)
+        buffers = self.inputs(*key)
         program = GraphedProgram(
             lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", lane=lane, log=self.log
         )
@@ -204,22 +206,23 @@ class GraphRunner(HalfRunner):
             raise RungUnavailable(program.degraded)
         return program
 
-    def inputs(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The static inputs (batch, 6, R, R), channels-last: who writes there saves this runner the copy.
+    def inputs(self, rendered: int, observed: int) -> tuple[Tensor, Tensor]:
+        """The static inputs (rendered, 6, R, R) and (observed, 6, R, R), channels-last: who writes there saves this runner
+        the copy.
 
         Smaller batches use the front of the largest ones, since only one program of a lane runs at a time.
         """
+        pair = [self._input(kept, n) for kept, n in zip(self.lane.inputs, (rendered, observed), strict=True)]
+        return pair[0], pair[1]
 
-        def fits(pair: tuple[Tensor, Tensor]) -> bool:
-            size = (self.crop[1], self.crop[1])
-            return pair[0].shape[0] >= batch and pair[0].dtype == self.dtype and pair[0].shape[2:] == size
-
-        fitting = next((pair for pair in self.lane.inputs if fits(pair)), None)
-        if fitting is None:
-            with torch.inference_mode(False):  # they are written to inside and outside of it
-                fitting = self._example((batch, batch), self.dtype)
-            self.lane.inputs.append(fitting)
-        return fitting[0][:batch], fitting[1][:batch]
+    def _input(self, kept: list[Tensor], batch: int) -> Tensor:
+        size = (self.crop[1], self.crop[1])
+        for buffer in kept:
+            if buffer.shape[0] >= batch and buffer.dtype == self.dtype and buffer.shape[2:] == size:
+                return buffer[:batch]
+        with torch.inference_mode(False):  # they are written to inside and outside of it
+            kept.append(self._example((batch, 1), self.dtype)[0])
+        return kept[-1]
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""
@@ -295,11 +298,13 @@ def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Ten
     with torch.inference_mode():
         expected = reference(*example)
         if example[0].is_cuda:
-            poison = [torch.full((16 << 20,), float("nan"), device=example[0].device) for _ in range(4)]
-            poison += [torch.full((1 << k,), float("nan"), device=example[0].device) for k in range(8, 24)]
+            poison = [torch.full((4 << 20,), float("nan"), device=example[0].device) for _ in range(4)]
+            poison += [torch.full((1 << k,), float("nan"), device=example[0].device) for k in range(8, 22)]
             del poison
         try:
             found = candidate(*example)
+        except torch.cuda.OutOfMemoryError:
+            raise  # perhaps of a bound that frugally lifts
         except Exception as error:  # Warp's compiler, cuDNN and cuBLAS each raise their own
             return one_line(error)
     for a, b in zip(expected, found, strict=True):

@@ -36,7 +36,7 @@ is where it says: it stays tracked, since a registration anew may well choose th
 def features(counts: Array, delta: Array) -> Array:
     """(N, 9) features from agreement counts and last updates (N, 2) (mesh radii, rad).
 
-    counts: (N, 15), of warp_kernels.agreement and print_sums; or (N, 6), without the latter, which then say nothing.
+    counts: (N, 15), of warp_kernels.agreement and print_sums.
 
     visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
     occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth
@@ -44,8 +44,7 @@ def features(counts: Array, delta: Array) -> Array:
     the last update, square root; match, missed: of print, which tells front from back, see likeness.print_match.
     """
     model, agree, occluded, violated, residual, color = counts[:, :6].T
-    sums = counts[:, 6:]
-    match, missed = (print_match(sums, agree) if sums.shape[1] else np.zeros((len(counts), 2))).T
+    match, missed = print_match(counts[:, 6:], agree).T
     total = np.maximum(model, 1.0)
     return np.stack(
         [

@@ -16,7 +16,7 @@ COMPARED = len(AGREEMENT) + PRINT_SUMS
 
 
 class PrintedViews(ViewSet):
-    """A ViewSet that ``compare`` serves too: 0.2 MB a hypothesis."""
+    """A ViewSet that ``compare`` serves too: 0.2 MB for each of ``compared``."""
 
     def __init__(
         self,
@@ -24,9 +24,13 @@ class PrintedViews(ViewSet):
         capacity: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
+        *,
+        compared: int | None = None,
+        inputs: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        super().__init__(renderer, capacity, device, CROP_SIZE, dtype)
-        self._partial = torch.zeros(capacity, PRINT_SUMS, CROP_SIZE * kernels.AGREEMENT_LANES, device=self.device)
+        compared = capacity if compared is None else compared
+        super().__init__(renderer, capacity, device, CROP_SIZE, dtype, compared=compared, inputs=inputs)
+        self._partial = torch.zeros(compared, PRINT_SUMS, CROP_SIZE * kernels.AGREEMENT_LANES, device=self.device)
 
     def compare(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> Tensor:
         """Fill and return ``out`` (n, COMPARED) float32: the counts of ``agree``, then the sums for print_match."""

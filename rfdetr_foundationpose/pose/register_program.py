@@ -16,7 +16,7 @@ from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
 from .hypotheses import guess_translation
-from .networks import CROP_SIZE
+from .print_views import COMPARED, PrintedViews
 from .renderer import Renderer
 from .views import ViewSet
 
@@ -28,6 +28,9 @@ FINALISTS = 8
 """Hypotheses, best by score, among which the likeness in colour has a say."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
+HALF_TURNS = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1]])[:, None]
+"""(3, 1, 4) signs of the columns of a pose: half a turn about each axis of the mesh, after which it looks the same but for
+its print, or nearly so."""
 AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
 
 
@@ -97,10 +100,12 @@ class RegisterProgram:
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
-        inputs = None if lend is None else lend(self.kept[0])
-        self.views = ViewSet(
-            renderer, self.kept[0], device, CROP_SIZE, refiner.dtype, compared=self.finalists, inputs=inputs
-        )
+        observed = max([*self.kept[1:], *scored_batches(self.kept)])  # the first iteration's hypotheses share one
+        inputs = None if lend is None else lend(self.kept[0], observed)
+        self.views = PrintedViews(renderer, self.kept[0], device, refiner.dtype, compared=self.finalists, inputs=inputs)
+        self._compared = torch.zeros(self.finalists, COMPARED, device=device)
+        self._turning = _where_to_turn(self.kept)
+        self._half_turns = HALF_TURNS.to(device)
         self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
         self.graph = GraphedProgram(
             self.run,
@@ -119,8 +124,8 @@ class RegisterProgram:
             views.diameters.fill_(diameter)
 
     def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, mask: Tensor) -> tuple[NDArray[np.float64], Ranking]:
-        """Row (26,) on the host: pose, last update, agreement counts, pixels of the mask and those of them with depth; and
-        the ranking, on the device. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing.
+        """Row (35,) on the host: pose, last update, agreement counts and print sums, pixels of the mask and those of them
+        with depth; and the ranking, on the device. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing.
 
         Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
         """
@@ -132,13 +137,13 @@ class RegisterProgram:
             else:
                 _, pixels = self._guess()
                 if pixels[1] < MIN_DEPTH_PIXELS:
-                    nothing = np.append(np.zeros(24), pixels.double().cpu().numpy())
+                    nothing = np.append(np.zeros(18 + COMPARED), pixels.double().cpu().numpy())
                     return nothing, Ranking(torch.zeros(0), torch.zeros(0, 4, 4))
                 row, scores, poses = self.run()
             return row.double().cpu().numpy(), Ranking(scores.clone(), poses.clone())
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Enqueue the registration; waits for nothing. Row (26,), scores (M,) best first, their poses (M, 4, 4)."""
+        """Enqueue the registration; waits for nothing. Row (35,), scores (M,) best first, their poses (M, 4, 4)."""
         views, preview, kept, image = self.views, self.preview, self.kept, self._image
         translation, pixels = self._guess()
         preview.poses[:, :3, :3] = self.rotations
@@ -150,6 +155,8 @@ class RegisterProgram:
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
+            if i == self._turning:
+                self._turn_over(n)
             first = i == 0
             trans, rot = self._refiner(*views.pairs(n, *image, "refiner", shared=first))
             views.update(n, trans, rot)
@@ -165,14 +172,19 @@ class RegisterProgram:
 
     def _compare(self, scores: Tensor) -> Tensor:
         """Order the finalists, the first hypotheses, anew by score and likeness. Changes ``scores`` (M,), best first,
-        accordingly; returns the agreement counts (6,) of the new best."""
+        accordingly; returns the comparison (15,) of the new best."""
         top = self.finalists
-        counts = self.views.agree(top, *self._image)
+        compared = self.views.compare(top, *self._image, self._compared)
         both = scores[:top] + self.likeness * self.views.likeness(top)
         order = both.argsort(descending=True)
         scores[:top] = both[order]
         self.views.keep(order)
-        return counts.index_select(0, order[:1])[0]  # an index of one element would be read back
+        return compared.index_select(0, order[:1])[0]  # an index of one element would be read back
+
+    def _turn_over(self, n: int) -> None:
+        """Put the best hypothesis, turned by half about each axis of the mesh, in place of the last of the first n."""
+        poses = self.views.poses
+        poses[n - len(self._half_turns) : n] = poses[0] * self._half_turns
 
     def _guess(self) -> tuple[Tensor, Tensor]:
         """First translation (3,) m, and pixels of the mask and those of them with depth (2,), all float32."""
@@ -207,6 +219,12 @@ class RegisterProgram:
         counts = self.preview.agree(n, *self._image)
         model, agree, _, violated, residual, color = counts.unbind(1)
         return (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
+
+
+def _where_to_turn(kept: Sequence[int]) -> int | None:
+    """The iteration before which the best hypothesis is turned over: the last that prunes and has another one after it."""
+    pruning = [i for i in range(1, len(kept) - 1) if len(HALF_TURNS) < kept[i] < kept[i - 1]]
+    return pruning[-1] if pruning else None
 
 
 def camera_matrix(camera: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class TrackProgram:
             self.run,
             device,
             name=f"track {k}",
-            lane=Lane("track", device),
+            lane=getattr(refiner, "lane", None) or Lane("track", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
         )

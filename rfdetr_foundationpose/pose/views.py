@@ -24,7 +24,8 @@ class ViewSet:
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
-    inputs: buffers (capacity, 6, R, R), channels-last, for ``pairs`` to write to instead of its own.
+    inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
+    own; M is how many it is asked for with observed crops of their own.
     """
 
     def __init__(

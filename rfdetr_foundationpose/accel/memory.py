@@ -1,0 +1,37 @@
+"""How much device memory preparing may take: what a robot needs is set by the peak, and that is before the first frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+SPARE = (256 << 20, 1 << 30)
+"""Bytes that preparing a program may take beyond what is held, tried in turn."""
+
+
+def frugally(run: Callable[[], T], device: torch.device) -> T:
+    """``run()`` while torch may take little memory beyond what is held; again with more, at last without a bound, if that
+    is not enough.
+
+    cuDNN's search tries every algorithm whose workspace can be had, and there are some of 2 GB that are no faster; torch
+    keeps what was freed until a bound is reached. Other threads share the bound: it is for preparing.
+    """
+    if device.type != "cuda":
+        return run()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    for spare in SPARE:
+        torch.cuda.empty_cache()
+        allowed = torch.cuda.memory_reserved(index) + spare
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / torch.cuda.mem_get_info(index)[1]), index)
+        try:
+            return run()
+        except RuntimeError as error:  # TorchScript makes plain RuntimeErrors of all
+            if "out of memory" not in str(error):
+                raise
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
+    return run()
