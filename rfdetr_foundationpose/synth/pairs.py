@@ -222,7 +222,7 @@ class PairSampler:
         """Some nearly right, some off by up to 30 degrees, many turned anyhow, as after refinement of all 252."""
         n = len(T)
         kind = self._uniform(n)
-        near, wrong = kind < 0.3, kind > 0.55
+        near, wrong = kind < 0.3, kind > 0.5
         angle = torch.where(near, 3.0 * self._normal(n).abs(), self._uniform(n, high=35.0))
         axis = F.normalize(self._normal(n, 3), dim=-1)
         scale = torch.where(self._uniform(n) < 0.7, 0.015, 0.06) * torch.exp(0.7 * self._normal(n))
@@ -231,8 +231,8 @@ class PairSampler:
         # Half turns about a body axis are the mistakes that refinement falls into.
         random = so3.random_rotations(n, self.generator, self.device)
         body = F.one_hot(torch.randint(3, (n,), generator=self.generator, device=self.device), 3).float()
-        flipped = guess[:, :3, :3] @ so3.exp(body * torch.where(self._uniform(n) < 0.6, np.pi, np.pi / 2)[:, None])
-        turned = torch.where((self._uniform(n) < 0.5)[:, None, None], random, flipped)
+        flipped = guess[:, :3, :3] @ so3.exp(body * torch.where(self._uniform(n) < 0.75, np.pi, np.pi / 2)[:, None])
+        turned = torch.where((self._uniform(n) < 0.3)[:, None, None], random, flipped)
         guess[:, :3, :3] = torch.where(wrong[:, None, None], turned, guess[:, :3, :3])
         return guess
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel, make_object
+from .crossing import BARS, put_across, random_bar
 from .depth_noise import DepthNoise, add_depth_noise
 from .objects import SynthObject, random_object
 from .resting import MAX_POSES, resting_poses
@@ -61,7 +62,7 @@ class SceneBatch:
 class Assets:
     """Models, distractors and surface textures on one device, with their resting poses.
 
-    ``models`` of the given objects come first, then ``distractors`` random objects. Deterministic in ``rng``.
+    ``models`` of the given objects come first, then ``distractors`` random objects, then ``bars``. Deterministic in ``rng``.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class Assets:
         rng: np.random.Generator,
         distractors: int,
         surfaces: Sequence[Picture],
+        bars: int = 0,
     ) -> None:
         self.objects = [as_model(o) for o in objects]
         self.models = [*self.objects, *(as_model(random_object(rng)) for _ in range(distractors))]
+        self.bars = range(len(self.models), len(self.models) + bars)
+        self.models += [as_model(random_bar(rng)) for _ in self.bars]
         self.renderer = SceneRenderer([m.arrays for m in self.models], surfaces, device)
         rest = [resting_poses(m.arrays.vertices) for m in self.models]
         self.rest_rotation = np.stack([r.rotation for r in rest])
@@ -145,7 +149,10 @@ def random_rooms(rng: np.random.Generator, count: int, surfaces: int) -> dict[st
 
 
 class SceneSampler:
-    """Random scenes of the given objects among distractors. ``size`` is (height, width); same seed, same scenes."""
+    """Random scenes of the given objects among distractors. ``size`` is (height, width); same seed, same scenes.
+
+    crossed: share of the scenes in which a bar is put across the middle of an object.
+    """
 
     def __init__(
         self,
@@ -158,6 +165,7 @@ class SceneSampler:
         surfaces: int = 64,
         max_targets: int = 6,
         max_distractors: int = 8,
+        crossed: float = 0.0,
         samples: int = 1,
         noise: DepthNoise = DepthNoise(),  # noqa: B008 - frozen
         sensor: ColorSensor = ColorSensor(),  # noqa: B008 - frozen
@@ -167,9 +175,10 @@ class SceneSampler:
         self.size = size
         self.noise, self.sensor, self.samples = noise, sensor, samples
         self.max_targets, self.max_distractors = max_targets, max_distractors
+        self.crossed = crossed
         self._rng = np.random.default_rng(seed)
         pictures = [surface_picture(self._rng, calm=0.4) for _ in range(surfaces)]
-        self.assets = Assets(objects, device, self._rng, distractors, pictures)
+        self.assets = Assets(objects, device, self._rng, distractors, pictures, bars=BARS if crossed else 0)
         self.names = tuple(m.name for m in self.assets.objects)
         self.device = self.assets.renderer.device
         self._generator = torch.Generator(device=self.device)
@@ -208,7 +217,7 @@ class SceneSampler:
             repeat = (rng.random(count) < 0.2) | (m >= kinds)
             choice = np.where(repeat, rng.integers(kinds, size=count), order[:, m % kinds])
             mesh[:, m] = np.where(m < wanted, choice, -1)
-        extra = len(assets.models) - kinds
+        extra = len(assets.models) - kinds - len(assets.bars)
         others = rng.integers(0, self.max_distractors + 1, count) if extra else np.zeros(count, np.int64)
         for m in range(self.max_distractors):
             mesh[:, self.max_targets + m] = np.where(m < others, kinds + rng.integers(max(extra, 1), size=count), -1)
@@ -237,6 +246,14 @@ class SceneSampler:
         # The camera stays inside the room: its walls close the scene.
         margin = 0.1
         eye = np.clip(focus + direction * distance[:, None], rooms["room"][:, 0] + margin, rooms["room"][:, 1] - margin)
+        if self.crossed:
+            across, there = put_across(
+                rng, T[:, : self.max_targets], mesh[:, : self.max_targets], assets.radius, eye, self.crossed
+            )
+            bar = np.where(there, rng.choice(assets.bars, count), -1)
+            T, mesh, label = (
+                np.concatenate([a, b[:, None]], 1) for a, b in ((T, across), (mesh, bar), (label, np.full(count, -1)))
+            )
         roll = rng.normal(0, 0.15, count) + np.where(rng.random(count) < 0.1, np.pi, 0.0)
         scenes = SceneSet(
             mesh=mesh,

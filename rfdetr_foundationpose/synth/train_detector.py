@@ -54,6 +54,7 @@ class TrainSettings:
     """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: images a step.
 
     config: fields of the variant's ModelConfig that differ from its defaults. scene_size: rendered height, width.
+    crossed: share of the scenes in which a bar cuts an object in two.
     render_share: share of the time that may go into new scenes. start: weights to fine-tune, or None for random ones.
     dataset: folder in COCO layout (train/, valid/) to learn from instead of rendered scenes.
     compile: run the backbone through torch.compile where that works.
@@ -73,6 +74,7 @@ class TrainSettings:
     seed: int = 0
     pool: int = 16384
     scene_size: tuple[int, int] = (384, 512)
+    crossed: float = 0.3
     render_share: float = 0.2
     evaluation_scenes: int = 400
     compile: bool = False
@@ -246,7 +248,8 @@ def train(
         progress(f"resumed at step {trainer.step}, {trainer.spent / 60:.1f} min")
     if settings.dataset is None:
         # A resumed run sees new scenes.
-        source = SceneSampler(objects, device, settings.scene_size, settings.seed * 1000 + trainer.step)
+        seed = settings.seed * 1000 + trainer.step
+        source = SceneSampler(objects, device, settings.scene_size, seed, crossed=settings.crossed)
     pool = ScenePool(source, settings.pool, seed=settings.seed + trainer.step)
     first = min(settings.pool, max(settings.batch * 4, 512))
     seconds = _fill(pool, first, trainer.device)
@@ -291,7 +294,8 @@ def evaluate_file(
 ) -> dict[str, float]:
     """Metrics of a checkpoint on held-out images of VGA size, through the detector as it is used.
 
-    They are scenes of a seed that training never saw, or the valid split of the data set.
+    They are scenes of a seed that training never saw, with the same of half as many scenes that all have a bar across
+    an object as "crossed_...", or the valid split of the data set.
     """
     device = torch.device(settings.device)
     names = [f"class_{i}" for i in range(len(labels))]
@@ -300,8 +304,10 @@ def evaluate_file(
     loaded = load_file(path, settings.variant, device)
     detector = RfDetrDetector(loaded, specs, DetectorConfig(rung=rung, mask="box"), device, log=lambda _: None)
     if settings.dataset is None:
-        source: Source = SceneSampler(objects, device, (480, 640), EVALUATION_SEED)
-        return evaluate(detector, source, settings.evaluation_scenes, names)
+        count = settings.evaluation_scenes
+        plain, crossed = (SceneSampler(objects, device, (480, 640), EVALUATION_SEED, crossed=c) for c in (0.0, 1.0))
+        cut = evaluate(detector, crossed, max(count // 2, 1), names)
+        return evaluate(detector, plain, count, names) | {f"crossed_{key}": value for key, value in cut.items()}
     held_out = CocoSource(settings.dataset / "valid", device, (480, 640), EVALUATION_SEED)
     if held_out.names != tuple(labels):
         raise DatasetError(f"{settings.dataset}: train has classes {list(labels)}, valid has {list(held_out.names)}")
