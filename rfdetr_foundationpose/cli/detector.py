@@ -30,6 +30,9 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Images in a training step.")] = 256,
     groups: Annotated[int, typer.Option(min=1, max=13, help="Query groups that learn side by side.")] = 9,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="Peak learning rate.")] = 4e-4,
+    crossed: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the scenes in which a bar cuts an object in two.")
+    ] = 0.3,
     pool: Annotated[int, typer.Option(min=1, help="Rendered scenes kept on the device.")] = 16384,
     render_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the time for new scenes.")] = 0.2,
     evaluation_scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes of the final measurement.")] = 400,
@@ -60,6 +63,7 @@ def train(
         learning_rate=learning_rate,
         device=str(resolve_device(device)),
         seed=seed,
+        crossed=crossed,
         pool=pool,
         render_share=render_share,
         evaluation_scenes=evaluation_scenes,

@@ -201,7 +201,7 @@ def pose(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scene of --synth.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     frames: Annotated[int | None, typer.Option(min=1, help="First frames only.")] = None,
-    register_every: Annotated[int, typer.Option(min=1, help="Compare registrations every n-th frame.")] = 50,
+    register_every: Annotated[int, typer.Option(min=1, help="Compare registrations every n-th frame.")] = 10,
     max_mm: Annotated[float, typer.Option(min=0, help="Accepted p95 of translation differences, mm.")] = MAX_MM,
     max_deg: Annotated[float, typer.Option(min=0, help="Accepted p95 of rotation differences, deg.")] = MAX_DEG,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
