@@ -61,7 +61,8 @@ class ScoreOracle(Oracle):
     def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
         poses = self.poses()[: len(rendered)]
         truth = self._nearest(poses)
-        turn = so3.log(poses[:, :3, :3] @ truth[:, :3, :3].mT).norm(dim=1)
+        cosine = (torch.einsum("nij,nij->n", poses[:, :3, :3], truth[:, :3, :3]) - 1) / 2
+        turn = torch.acos(cosine.clamp(-1, 1))  # so3.log takes half a turn, which registration tries, for none
         return (-turn - (poses[:, :3, 3] - truth[:, :3, 3]).norm(dim=1),)
 
 
