@@ -104,9 +104,10 @@ class PoseConfig:
         "auto",
         "hypotheses kept before each iteration, e.g. '252,64,16,8,8'; 'full' keeps all; 'auto' prunes",
     )
-    register_likeness: float = setting(
+    register_confidence: float = setting(
         1.0,
-        "what the likeness in colour weighs beside the score when the best hypotheses are compared; 0 leaves it to the scorer",
+        "what the log-odds of the confidence weigh beside the score when the best hypotheses are compared; "
+        "0 leaves it to the scorer",
         minimum=0.0,
         maximum=100.0,
     )

@@ -33,7 +33,7 @@ from rfdetr_foundationpose.synth import so3
 
 CPU = torch.device("cpu")
 CONFIG = Config(
-    pose=PoseConfig(register_schedule="full", register_iterations=1, register_likeness=0.0, track_iterations=2)
+    pose=PoseConfig(register_schedule="full", register_iterations=1, register_confidence=0.0, track_iterations=2)
 )
 
 

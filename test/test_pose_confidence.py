@@ -15,7 +15,7 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import warp_kernels as kernels
 from rfdetr_foundationpose.pose.confidence import FEATURES, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
-from rfdetr_foundationpose.pose.likeness import CHROMA_NOISE, DARK, print_match
+from rfdetr_foundationpose.pose.print_match import CHROMA_NOISE, DARK, print_match
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 
 SHIPPED = load_calibration(Path(__file__).parents[1] / "models" / "pose")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoints import CheckpointError
-from .likeness import print_match
+from .print_match import print_match
 
 Array = NDArray[np.float64]
 
@@ -27,6 +27,9 @@ FILE_NAME = "confidence.json"
 MIN_MODEL_PIXELS = 50.0
 FULL_SUPPORT = 0.15
 """Visible share below which the confidence falls linearly to 0: a pose without depth may be right, but is not verified."""
+
+UNSURE = 1e-6
+"""Log-odds are of a confidence that is at least this far from 0 and 1."""
 
 BLIND_SHARE = 0.25
 """Share of what shape alone would give that no missing print takes away. Such a pose is not to be trusted, but its object
@@ -41,7 +44,7 @@ def features(counts: Array, delta: Array) -> Array:
     visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
     occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth
     difference of the agreeing, in tolerances; color: colour difference of the agreeing, in [0, 1]; step, turn: size of
-    the last update, square root; match, missed: of print, which tells front from back, see likeness.print_match.
+    the last update, square root; match, missed: of print, which tells front from back, see print_match.
     """
     model, agree, occluded, violated, residual, color = counts[:, :6].T
     match, missed = print_match(counts[:, 6:], agree).T
@@ -78,6 +81,15 @@ class Calibration:
     def confidence(self, counts: Array, delta: Array) -> Array:
         """(N,) probability in [0, 1]; 0 where hardly anything of the model is in the image."""
         return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, self.of(features(counts, delta)))
+
+    def log_odds(self, counts: Array, delta: Array) -> Array:
+        """(N,) log of the confidence over that of being wrong: as comparable with a network's logits as anything is.
+
+        Unlike ``confidence`` it goes on telling apart where hardly anything of the model is in the image.
+        """
+        p = np.clip(self.of(features(counts, delta)), UNSURE, 1 - UNSURE)
+        odds: Array = np.log(p / (1 - p))
+        return odds
 
     def of(self, described: Array) -> Array:
         """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""

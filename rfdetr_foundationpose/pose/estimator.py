@@ -19,6 +19,7 @@ from . import confidence as agreement
 from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
+from .print_views import COMPARISON, DELTA, POSE
 from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, parse_schedule
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
@@ -173,18 +174,19 @@ class PoseEstimator:
         with self._register_lock:
             program = self._register_program(index, frame)
             program.choose(index, item.diameter, self.rotations[index])
-            row, ranking = program(frame.rgb, frame.depth, frame.camera, mask)
-        found, with_depth = (int(v) for v in row[-2:])
-        if found == 0:
+            finalists, scores, poses = program(frame.rgb, frame.depth, frame.camera, mask)
+        masked, with_depth = finalists.pixels
+        if masked == 0:
             raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
         if with_depth < MIN_DEPTH_PIXELS:
             raise RegistrationError(
                 "no_depth",
-                f"{object}: {with_depth} of the mask's {found} pixels have depth in "
+                f"{object}: {with_depth} of the mask's {masked} pixels have depth in "
                 f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-        return self._estimates(row[None, :-2], [item], [None], ranking)[0]
+        chosen = finalists.best(self._calibration, self.config.register_confidence)
+        return self._estimates(finalists.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
 
     def track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
         """New poses of objects from their last ones, together. Waits for the device once, for the result."""
@@ -223,7 +225,6 @@ class PoseEstimator:
                     total,
                     kept,
                     size,
-                    self.config.register_likeness,
                     self.device,
                     self._log,
                 )
@@ -255,12 +256,12 @@ class PoseEstimator:
         last: Sequence[NDArray[np.float64] | None],
         ranking: Ranking | None,
     ) -> list[Estimate]:
-        counts, delta = rows[:, 18:], rows[:, 16:18]
+        counts, delta = rows[:, COMPARISON], rows[:, DELTA]
         certain, visible = self._calibration.confidence(counts, delta), agreement.visibility(counts)
         described = agreement.features(counts, delta)
         estimates = []
         for i, item in enumerate(items):
-            T = rows[i, :16].reshape(4, 4)
+            T = rows[i, POSE].reshape(4, 4)
             usable = bool(np.isfinite(rows[i]).all())
             before = last[i]
             if before is not None and not usable:

@@ -7,12 +7,16 @@ import warp as wp
 from torch import Tensor
 
 from . import warp_kernels as kernels
-from .likeness import DARK, PRINT_SUMS
 from .networks import CROP_SIZE
+from .print_match import DARK, PRINT_SUMS
 from .renderer import Renderer
 from .views import AGREEMENT, ViewSet
 
 COMPARED = len(AGREEMENT) + PRINT_SUMS
+POSE, DELTA, COMPARISON = slice(0, 16), slice(16, 18), slice(18, 18 + COMPARED)
+"""Columns of a result row, which both programs read back: T_cam_center (4, 4), the last update (mesh radii, rad), and what
+``PrintedViews.compare`` gives at that pose."""
+RESULT_COLUMNS = COMPARISON.stop
 
 
 class PrintedViews(ViewSet):
@@ -44,3 +48,9 @@ class PrintedViews(ViewSet):
         )
         torch.sum(self._partial[:n], 2, out=out[:, len(AGREEMENT) :])
         return out
+
+    def report(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> None:
+        """Fill ``out`` (n, RESULT_COLUMNS) float32, the result rows of the first n hypotheses."""
+        out[:, POSE] = self.poses[:n].flatten(1)
+        out[:, DELTA] = self.delta[:n]
+        self.compare(n, rgb, depth, camera, out[:, COMPARISON])

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
+from .confidence import Calibration
 from .hypotheses import guess_translation
-from .print_views import COMPARED, PrintedViews
+from .print_views import COMPARISON, DELTA, RESULT_COLUMNS, PrintedViews
 from .renderer import Renderer
 from .views import ViewSet
 
@@ -25,7 +26,9 @@ PREVIEW_SIZE = 48
 MIN_DEPTH_PIXELS = 4
 """Pixels of the mask with depth that a registration needs."""
 FINALISTS = 8
-"""Hypotheses, best by score, among which the likeness in colour has a say."""
+"""Hypotheses, best by score, among which the confidence has a say."""
+UNSCORED = -1e9
+"""Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 HALF_TURNS = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1]])[:, None]
@@ -36,11 +39,38 @@ AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06
 
 @dataclass(frozen=True)
 class Ranking:
-    """scores: (M,) logits of the scored hypotheses, best first, the finalists' with their likeness; poses: (M, 4, 4)
-    T_cam_center of theirs."""
+    """scores: (M,) the scorer's own logits of the scored hypotheses, best first; UNSCORED where it gave none, -inf where the
+    pose is not finite. poses: (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence
+    said otherwise."""
 
     scores: Tensor
     poses: Tensor
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see print_views; scores: (K,) float64, best
+    first; pixels: of the mask, and those of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest
+    means nothing, and may be missing."""
+
+    rows: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    pixels: tuple[int, int]
+
+    @classmethod
+    def unpack(cls, flat: NDArray[np.float64]) -> Finalists:
+        """From what ``RegisterProgram.run`` packs: for each finalist its row and its score, then the pixels."""
+        rows = flat[:-2].reshape(-1, RESULT_COLUMNS + 1)
+        return cls(rows[:, :-1], rows[:, -1], (int(flat[-2]), int(flat[-1])))
+
+    def best(self, calibration: Calibration, weight: float) -> int:
+        """The finalist with the highest score plus ``weight`` times the log-odds of its confidence. One whose row is not
+        finite is it only where all are like that."""
+        usable = np.all(np.isfinite(self.rows), axis=1)
+        rows = np.where(usable[:, None], self.rows, 0.0)
+        worth = self.scores + weight * calibration.log_odds(rows[:, COMPARISON], rows[:, DELTA])
+        return int(np.where(usable, worth, -np.inf).argmax())
 
 
 def parse_schedule(text: str, hypotheses: int, iterations: int, device: torch.device) -> tuple[int, ...]:
@@ -71,7 +101,6 @@ class RegisterProgram:
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4), mask (H, W) bool, rotations (total, 3, 3) of the
     first hypotheses and the object, by ``choose``, are inputs. kept: hypotheses of each iteration, see parse_schedule.
-    likeness: logits that a likeness in colour of 1 is worth when the best are compared.
     """
 
     def __init__(
@@ -82,12 +111,10 @@ class RegisterProgram:
         total: int,
         kept: Sequence[int],
         size: tuple[int, int],
-        likeness: float,
         device: torch.device,
         log: Callable[[str], None] = print,
     ) -> None:
         self.kept = tuple(kept)
-        self.likeness = likeness
         self.finalists = min(FINALISTS, self.kept[-1])
         self.total = total
         self.size = size
@@ -103,7 +130,7 @@ class RegisterProgram:
         observed = max([*self.kept[1:], *scored_batches(self.kept)])  # the first iteration's hypotheses share one
         inputs = None if lend is None else lend(self.kept[0], observed)
         self.views = PrintedViews(renderer, self.kept[0], device, refiner.dtype, compared=self.finalists, inputs=inputs)
-        self._compared = torch.zeros(self.finalists, COMPARED, device=device)
+        self._rows = torch.zeros(self.finalists, RESULT_COLUMNS + 1, device=device)
         self._turning = _where_to_turn(self.kept)
         self._half_turns = HALF_TURNS.to(device)
         self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
@@ -123,9 +150,8 @@ class RegisterProgram:
             views.model.fill_(index)
             views.diameters.fill_(diameter)
 
-    def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, mask: Tensor) -> tuple[NDArray[np.float64], Ranking]:
-        """Row (35,) on the host: pose, last update, agreement counts and print sums, pixels of the mask and those of them
-        with depth; and the ranking, on the device. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing.
+    def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, mask: Tensor) -> tuple[Finalists, Tensor, Tensor]:
+        """The finalists, on the host; and scores (M,) and poses (M, 4, 4) of the ranking, on the device.
 
         Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
         """
@@ -133,17 +159,18 @@ class RegisterProgram:
             for buffer, values in ((self.rgb, rgb), (self.depth, depth), (self.camera, camera), (self.mask, mask)):
                 buffer.copy_(values)
             if self.graph.will_capture:
-                row, scores, poses = self.graph()
+                packed, scores, poses = self.graph()
             else:
                 _, pixels = self._guess()
                 if pixels[1] < MIN_DEPTH_PIXELS:
-                    nothing = np.append(np.zeros(18 + COMPARED), pixels.double().cpu().numpy())
-                    return nothing, Ranking(torch.zeros(0), torch.zeros(0, 4, 4))
-                row, scores, poses = self.run()
-            return row.double().cpu().numpy(), Ranking(scores.clone(), poses.clone())
+                    nothing = Finalists.unpack(pixels.double().cpu().numpy())
+                    return nothing, torch.zeros(0), torch.zeros(0, 4, 4)
+                packed, scores, poses = self.run()
+            return Finalists.unpack(packed.double().cpu().numpy()), scores.clone(), poses.clone()
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Enqueue the registration; waits for nothing. Row (35,), scores (M,) best first, their poses (M, 4, 4)."""
+        """Enqueue the registration; waits for nothing. What ``Finalists.unpack`` takes, for one small copy; scores (M,)
+        best first, their poses (M, 4, 4)."""
         views, preview, kept, image = self.views, self.preview, self.kept, self._image
         translation, pixels = self._guess()
         preview.poses[:, :3, :3] = self.rotations
@@ -163,23 +190,20 @@ class RegisterProgram:
 
         n = kept[-1]
         scores = self._score(n)
+        # NaN would come first, and keep others out of the final.
+        scores = scores.nan_to_num(UNSCORED, UNSCORED, UNSCORED)
+        scores = scores.masked_fill(~views.poses[:n].flatten(1).isfinite().all(1), -torch.inf)
         order = scores.argsort(descending=True)
         views.keep(order)
         scores = scores[order]
-        agreement = self._compare(scores)
-        row = torch.cat([views.poses[0].flatten(), views.delta[0], agreement, pixels])
-        return row, scores, views.poses[:n]
+        return torch.cat([self._compare(scores).flatten(), pixels]), scores, views.poses[:n]
 
     def _compare(self, scores: Tensor) -> Tensor:
-        """Order the finalists, the first hypotheses, anew by score and likeness. Changes ``scores`` (M,), best first,
-        accordingly; returns the comparison (15,) of the new best."""
-        top = self.finalists
-        compared = self.views.compare(top, *self._image, self._compared)
-        both = scores[:top] + self.likeness * self.views.likeness(top)
-        order = both.argsort(descending=True)
-        scores[:top] = both[order]
-        self.views.keep(order)
-        return compared.index_select(0, order[:1])[0]  # an index of one element would be read back
+        """(K, RESULT_COLUMNS + 1) rows of the finalists, the first hypotheses, and what they have of ``scores`` (M,)."""
+        rows, top = self._rows, self.finalists
+        self.views.report(top, *self._image, rows[:, :RESULT_COLUMNS])
+        rows[:, RESULT_COLUMNS] = scores[:top]
+        return rows
 
     def _turn_over(self, n: int) -> None:
         """Put the best hypothesis, turned by half about each axis of the mesh, in place of the last of the first n."""

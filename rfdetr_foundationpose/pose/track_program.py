@@ -11,11 +11,10 @@ from torch import Tensor
 
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
-from .print_views import COMPARED, PrintedViews
+from .print_views import RESULT_COLUMNS, PrintedViews
 from .renderer import Renderer
 
 START_COLUMNS = 16 + 1 + 1
-RESULT_COLUMNS = 16 + 2 + COMPARED
 
 
 class TrackProgram:
@@ -23,8 +22,7 @@ class TrackProgram:
     image at the final pose.
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
-    its index, its diameter) are inputs; result (k, 33) float32 holds pose, last update, agreement counts and print
-    sums.
+    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that print_views describes.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class TrackProgram:
         )
 
     def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, start: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Result rows (k, 33) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
+        """Result rows (k, RESULT_COLUMNS) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
         with torch.inference_mode():
             self.rgb.copy_(rgb)
             self.depth.copy_(depth)
@@ -87,7 +85,5 @@ class TrackProgram:
         for _ in range(self.iterations):
             trans, rot = self._refiner(*views.pairs(k, self.rgb, self.depth, self.camera, "refiner"))
             views.update(k, trans, rot)
-        self.result[:, :16] = views.poses.view(k, 16)
-        self.result[:, 16:18] = views.delta
-        views.compare(k, self.rgb, self.depth, self.camera, self.result[:, 18:])
+        views.report(k, self.rgb, self.depth, self.camera, self.result)
         return self.result

@@ -9,7 +9,6 @@ from torch import Tensor
 from ..warp_setup import launch
 from . import warp_kernels as kernels
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
-from .likeness import likeness
 from .networks import CROP_SIZE
 from .renderer import Renderer
 
@@ -112,13 +111,6 @@ class ViewSet:
             wp.from_torch(self.counts[:n]),
         )
         return self.counts[:n]
-
-    def likeness(self, n: int) -> Tensor:
-        """(n,) likeness in colour, where depth agrees, of what ``agree`` saw; see likeness.likeness."""
-        rendered, observed = self._xyz_r[:n, ..., 2], self._xyz_o[:n, ..., 2]
-        tolerance = (TOLERANCE * self.diameters[:n]).clamp(min=MIN_TOLERANCE)[:, None, None]
-        seen = (rendered >= 0.001) & (observed >= 0.001) & ((rendered - observed).abs() <= tolerance)
-        return likeness(self._rgb_r[:n], self._rgb_o[:n], seen)
 
     def update(self, n: int, trans: Tensor, rot: Tensor) -> None:
         """Apply the refiner's outputs (n, 3) float32 to the first n poses; ``delta`` keeps the sizes of the steps."""

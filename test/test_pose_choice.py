@@ -1,0 +1,225 @@
+"""The last choice of a registration: the scorer's logit and the log-odds of the confidence, together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
+from torch import Tensor
+
+from rfdetr_foundationpose.config import PoseConfig
+from rfdetr_foundationpose.pose.confidence import DEFAULT
+from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
+from rfdetr_foundationpose.pose.print_views import COMPARISON, DELTA, POSE, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
+from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.symmetry import rotation_angle
+
+OVER = np.diag([-1.0, -1.0, 1.0])
+
+
+class Says:
+    """A network that answers as it is told."""
+
+    name, degraded, capturable, dtype = "eager", "", False, torch.float32
+
+    def __init__(self, answer: Callable[[int], tuple[Tensor, ...]]) -> None:
+        self._answer = answer
+
+    def prepare(self, batch: int, observed: int | None = None) -> None:
+        pass
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
+        return self._answer(len(rendered))
+
+
+def printed_box():
+    """A box whose every face has a print of its own."""
+    mesh = textured_box()
+    rng = np.random.default_rng(0)
+    colors = rng.integers(30, 255, (len(mesh.faces), 3))
+    mesh.visual.face_colors = np.c_[colors, np.full(len(colors), 255)].astype(np.uint8)
+    return mesh
+
+
+class Case:
+    """A printed box at a random pose, the candidate rotations for it with what the scorer says of each, and a refiner
+    that knows where the box is, but leaves the rotations."""
+
+    def __init__(self, seed: int, candidates, scores, weight: float = 1.0, refused=()) -> None:
+        self.item = object_of(printed_box())
+        self.T = random_pose(seed)
+        self.frame, self.mask = scene_of(self.item, self.T)
+        self.scores, self.refused = torch.tensor(scores), list(refused)
+        config = PoseConfig(register_schedule="full", register_iterations=1, register_confidence=weight)
+        networks = Networks(Says(self._moves), Says(self._moves), Says(lambda n: (self.scores[:n],)))
+        self.estimator = PoseEstimator([self.item], WarpRenderer([self.item], "cpu"), networks, config, "cpu")
+        rotations = np.stack([self.T[:3, :3] @ R for R in candidates])
+        self.estimator.rotations[0] = torch.tensor(rotations, dtype=torch.float32)
+
+    def _moves(self, n: int) -> tuple[Tensor, Tensor]:
+        away = torch.tensor(self.T[:3, 3]) - self.program.views.poses[:n, :3, 3]
+        away[self.refused] = torch.nan
+        return (away / (self.item.diameter / 2)).float(), torch.zeros(n, 3)
+
+    @property
+    def program(self):
+        (program,) = self.estimator._registers.values()
+        return program
+
+    def register(self):
+        return self.estimator.register(prepared(self.estimator, self.frame), "thing", self.mask)
+
+    def degrees(self, estimate) -> float:
+        R = self.item.to_centered(estimate.T_cam_obj)[:3, :3]
+        return float(np.degrees(rotation_angle(R.T @ self.T[:3, :3])))
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_print_tells_the_sides_of_a_box_apart_though_the_scorer_slightly_prefers_the_wrong_one(seed):
+    case = Case(seed, [OVER, np.eye(3)], [0.6, 0.1])
+    estimate = case.register()
+    assert case.degrees(estimate) < 1.0
+    ranking = estimate.ranking
+    assert ranking is not None and ranking.chosen == 1
+    torch.testing.assert_close(ranking.scores, case.scores)
+    np.testing.assert_allclose(ranking.poses[1].numpy(), case.item.to_centered(estimate.T_cam_obj), atol=1e-5)
+
+    by_score = Case(seed, [OVER, np.eye(3)], [0.6, 0.1], weight=0.0)
+    other = by_score.register()
+    assert by_score.degrees(other) > 170.0, "without a weight it is the scorer's choice"
+    assert other.ranking is not None and other.ranking.chosen == 0
+    assert other.visibility == pytest.approx(estimate.visibility, abs=0.01), "by shape it fits as well"
+    assert other.confidence < 0.5 < estimate.confidence
+
+
+def test_a_scorer_that_is_sure_is_not_overruled():
+    case = Case(1, [OVER, np.eye(3)], [30.0, 0.0])
+    assert case.degrees(case.register()) > 170.0
+
+
+def test_what_is_read_back_are_the_first_of_the_ranking():
+    turns = [np.eye(3), OVER, np.diag([1.0, -1.0, -1.0])] * 4
+    scores = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    case = Case(2, turns, scores)
+    case.register()
+    with torch.inference_mode():
+        packed, ranked, poses = case.program.run()
+    found = Finalists.unpack(packed.double().numpy())
+    assert found.rows.shape == (FINALISTS, RESULT_COLUMNS)
+    depth = prepared(case.estimator, case.frame).depth
+    assert found.pixels == (int(case.mask.sum()), int((case.mask & (depth > 0)).sum()))
+    np.testing.assert_array_equal(ranked.numpy(), np.sort(scores)[::-1])
+    np.testing.assert_array_equal(found.scores, ranked[:FINALISTS].double())
+    np.testing.assert_array_equal(found.rows[:, POSE], poses[:FINALISTS].flatten(1).double())
+    # One step, along the line of sight from the first guess to the middle of the box, and no turn.
+    np.testing.assert_allclose(found.rows[:, DELTA], [found.rows[0, DELTA]] * FINALISTS, atol=1e-6)
+    assert 0 < found.rows[0, 16] < 1
+    assert found.rows[0, 17] == 0
+    # What is compared are the ranked poses: the right ones, and only these, have the print of the image.
+    right = [rotation_angle(p[:3, :3].double().numpy().T @ case.T[:3, :3]) < 0.01 for p in poses[:FINALISTS]]
+    odds = DEFAULT.log_odds(found.rows[:, COMPARISON], found.rows[:, DELTA])
+    assert 0 < sum(right) < FINALISTS
+    assert odds[right].min() > odds[~np.array(right)].max() + 1
+
+
+class Replayed:
+    """In place of a program's captured graph: runs, whatever the mask, as a replay does."""
+
+    will_capture = True
+
+    def __init__(self, program) -> None:
+        self._run = program.run
+
+    def __call__(self):
+        return self._run()
+
+
+def test_a_captured_registration_is_decoded_alike_and_refuses_alike(monkeypatch):
+    case = Case(3, [OVER, np.eye(3)], [0.2, 0.0])
+    expected = case.register()
+    monkeypatch.setattr(case.program, "graph", Replayed(case.program))
+    again = case.register()
+    np.testing.assert_array_equal(again.T_cam_obj, expected.T_cam_obj)
+    assert again.confidence == expected.confidence
+    case.mask = torch.zeros_like(case.mask)
+    with pytest.raises(RegistrationError) as refusal:
+        case.register()
+    assert refusal.value.kind == "empty_mask"
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("lost", [1, 10])
+def test_a_pose_that_is_not_finite_is_never_chosen(lost, weight):
+    # More of them than there are finalists; the scorer thinks highly of each, or has no answer.
+    scores = [100.0 if i % 2 else float("nan") for i in range(lost)] + [0.0, 0.1]
+    case = Case(4, [np.eye(3)] * (lost + 2), scores, weight, refused=range(lost))
+    estimate = case.register()
+    assert case.degrees(estimate) < 1.0
+    assert estimate.confidence > 0.5
+    assert estimate.ranking is not None
+    torch.testing.assert_close(estimate.ranking.scores[:2], torch.tensor([0.1, 0.0]))
+    assert torch.isneginf(estimate.ranking.scores[2:]).all()
+
+
+def test_a_scorer_without_an_answer_leaves_it_to_the_confidence():
+    nan = float("nan")
+    case = Case(5, [np.eye(3)] * 9 + [OVER, np.eye(3)], [nan] * 11, refused=range(9))
+    estimate = case.register()
+    assert case.degrees(estimate) < 1.0
+    assert estimate.ranking is not None
+    assert estimate.ranking.scores.tolist() == [UNSCORED] * 2 + [-float("inf")] * 9
+    # A hypothesis that has a score comes before one that has none.
+    case = Case(5, [np.eye(3), OVER], [nan, -5.0])
+    assert case.degrees(case.register()) > 170.0
+
+
+def test_where_no_pose_is_finite_the_estimate_has_no_confidence():
+    case = Case(6, [np.eye(3), OVER], [1.0, 0.0], refused=range(2))
+    estimate = case.register()
+    assert estimate.confidence == 0.0
+    assert estimate.visibility == 0.0
+
+
+def test_the_choice_among_rows():
+    rows = np.zeros((4, RESULT_COLUMNS))
+    counts = rows[:, COMPARISON]
+    counts[:, 0] = 1000.0
+    counts[:, 1] = 900.0, 500.0, 900.0, 900.0  # of the model's pixels agree
+    counts[:, 3] = 0.0, 400.0, 0.0, 0.0  # are seen through
+    odds = DEFAULT.log_odds(counts, rows[:, DELTA])
+    gap = odds[0] - odds[1]
+    assert gap > 1
+
+    def best(scores, weight=1.0):
+        return Finalists(rows, np.array(scores), (9, 9)).best(DEFAULT, weight)
+
+    assert best([0.0, gap + 0.1, 0.0, 0.0]) == 1, "a logit of the scorer is worth one of the confidence"
+    assert best([0.0, gap - 0.1, 0.0, 0.0]) == 0
+    assert best([0.0, gap + 0.1, 0.0, 0.0], 2.0) == 0
+    assert best([0.0, gap - 0.1, 0.0, 0.0], 0.0) == 1
+    assert best([0.0, 0.0, 0.0, 0.2]) == 3
+    for broken in (np.nan, np.inf, -np.inf):
+        rows[3, 5] = broken  # in the pose
+        assert best([0.0, 0.0, 0.1, 0.2]) == 2
+        counts[2, 7] = broken  # in what was compared
+        assert best([0.0, 0.0, 0.1, 0.2]) == 0
+        counts[2, 7] = 0.0
+    rows[:, 0] = np.nan
+    assert best([0.0, 1.0, 2.0, 3.0]) == 0, "all alike"
+
+
+def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():
+    sure, hopeless = np.zeros((2, 1, COMPARISON.stop - COMPARISON.start))
+    sure[0, :2] = 1000.0
+    hopeless[0, 0] = 1000.0
+    step = np.zeros((1, 2))
+    assert DEFAULT.log_odds(hopeless, step)[0] == pytest.approx(np.log(1e-6), abs=1e-3)
+    p = DEFAULT.confidence(sure, step)[0]
+    assert DEFAULT.log_odds(sure, step)[0] == pytest.approx(np.log(p / (1 - p)))
+    few = sure / 50  # of a model of 20 pixels
+    assert DEFAULT.confidence(few, step)[0] == 0.0
+    assert DEFAULT.log_odds(few, step)[0] == pytest.approx(DEFAULT.log_odds(sure, step)[0])
