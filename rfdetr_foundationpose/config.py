@@ -105,7 +105,7 @@ class PoseConfig:
         "hypotheses kept before each iteration, e.g. '252,64,16,8,8'; 'full' keeps all; 'auto' prunes",
     )
     register_confidence: float = setting(
-        1.0,
+        2.0,
         "what the log-odds of the confidence weigh beside the score when the best hypotheses are compared; "
         "0 leaves it to the scorer",
         minimum=0.0,

@@ -1,15 +1,20 @@
-"""Which registration programs an estimator keeps."""
+"""Registration programs: which an estimator keeps, and how one keeps different sides of an object in the running."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+import pytest
+import torch
 from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
+from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+from rfdetr_foundationpose.pose.register_program import _copies_last, _where_to_turn
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 
 
@@ -29,3 +34,44 @@ def test_the_program_used_longest_ago_gives_way():
         seen[schedule] = list(estimator._registers.values())[-1]
     assert [p.kept for p in estimator._registers.values()] == [(4,), (2,)]
     assert seen["4"] is next(iter(estimator._registers.values())), "it was used again, not made again"
+
+
+def turned(degrees: float) -> torch.Tensor:
+    pose = torch.eye(4)
+    pose[:3, :3] = torch.tensor(Rotation.from_euler("y", degrees, degrees=True).as_matrix(), dtype=torch.float32)
+    return pose
+
+
+def test_copies_of_better_hypotheses_come_last():
+    poses = torch.stack([turned(d) for d in (0, 8, 100, 16, 172)])
+    poses[1, :3, 3] = 0.2  # where it stands says nothing about which side is seen
+    scores = torch.tensor([-700.0, -705.0, -720.0, -710.0, -699.0])
+    order = _copies_last(scores, poses).argsort(descending=True)
+    # The one at 16 degrees is a copy of the one at 8, which is better, though itself a copy.
+    assert order.tolist() == [4, 0, 2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [((252, 63, 33, 15, 8), 3), ((63, 33, 15, 8, 8), 3), ((252,) * 5, None), ((8, 4), None), ((40, 3, 3), None)],
+)
+def test_the_best_is_turned_over_where_pruning_leaves_an_iteration(schedule, expected):
+    assert _where_to_turn(schedule) == expected
+
+
+def test_half_turns_of_the_best_take_the_place_of_the_last():
+    item = object_of(textured_box())
+    frame, mask = scene_of(item, random_pose(3))
+    runners = [make_runner(n(0.125).eval(), "eager", "cpu", print) for n in (RefineNet, RefineNet, ScoreNet)]
+    config = PoseConfig(register_iterations=3, register_schedule="12,8,8")
+    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
+    estimator.register(prepared(estimator, frame), "thing", mask)
+    (program,) = estimator._registers.values()
+    before = program.views.poses.clone()
+    program._turn_over(8)
+    after = program.views.poses
+    torch.testing.assert_close(after[:5], before[:5])
+    for k, axis in enumerate(np.eye(3)):
+        half = torch.eye(4)
+        half[:3, :3] = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix(), dtype=torch.float32)
+        torch.testing.assert_close(after[5 + k], before[0] @ half, atol=1e-5, rtol=0)

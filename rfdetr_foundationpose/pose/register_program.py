@@ -3,6 +3,7 @@ iterations, the rest scored."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,10 @@ UNSCORED = -1e9
 """Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
+SAME_TURN = math.radians(15)
+"""Hypotheses that differ by less, rad, are copies of each other."""
+SET_BACK = 1e4
+"""More than scores differ by."""
 HALF_TURNS = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1]])[:, None]
 """(3, 1, 4) signs of the columns of a pose: half a turn about each axis of the mesh, after which it looks the same but for
 its print, or nearly so."""
@@ -228,10 +233,11 @@ class RegisterProgram:
             self._scorer.prepare(n)
 
     def _best(self, count: int, wanted: int) -> Tensor:
-        """Indices of the ``wanted`` best of the first ``count`` hypotheses."""
+        """Indices of the ``wanted`` best of the first ``count`` hypotheses, best first; copies of better ones come last."""
+        poses = self.views.poses[:count]
         if count <= SCORED_WHEN_PRUNING:
-            return self._score(count).topk(wanted).indices
-        self.preview.poses[:count] = self.views.poses[:count]
+            return _copies_last(self._score(count), poses).topk(wanted).indices
+        self.preview.poses[:count] = poses
         return self._agreement(count).topk(wanted).indices
 
     def _score(self, n: int) -> Tensor:
@@ -243,6 +249,17 @@ class RegisterProgram:
         counts = self.preview.agree(n, *self._image)
         model, agree, _, violated, residual, color = counts.unbind(1)
         return (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
+
+
+def _copies_last(scores: Tensor, poses: Tensor) -> Tensor:
+    """scores (N,), less SET_BACK where a better hypothesis is turned almost the same. poses: (N, 4, 4).
+
+    Refinement brings many together; one of them is enough while other sides of the object are still open.
+    """
+    rotations = poses[:, :3, :3].flatten(1)
+    same = rotations @ rotations.T > 1 + 2 * math.cos(SAME_TURN)  # the trace of a turn by SAME_TURN
+    better = scores[None] > scores[:, None]
+    return scores - SET_BACK * (same & better).any(1)
 
 
 def _where_to_turn(kept: Sequence[int]) -> int | None:
