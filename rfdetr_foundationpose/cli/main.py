@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "bop": Command("cli.evaluate:bop", "Register the objects of a data set in BOP layout."),
         "ycbv": Command("cli.evaluate:ycbv", "Register the mustard bottle in real YCB-Video frames."),
         "detector": Command("cli.evaluate_detector:detector", "RF-DETR alone on generated recordings."),
+        "pipeline": Command("cli.evaluate_pipeline:pipeline", "The whole pipeline on generated recordings."),
         "schedules": Command("cli.schedules:schedules", "Schedules of registration against each other."),
     },
     "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),

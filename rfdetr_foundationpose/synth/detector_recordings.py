@@ -52,6 +52,10 @@ class RecordingSettings:
     size: tuple[int, int] = (480, 640)
     pictures: int = 12
 
+    def video(self, seed: int) -> VideoSettings:
+        """The recording of a seed."""
+        return VideoSettings(frames=self.frames, size=self.size, rate=self.rate, seed=seed, targets=self.targets)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -195,10 +199,7 @@ class _Recording:
         self._thresholds = thresholds
         self._seed = seed
         self.frames = settings.frames
-        video = VideoSettings(
-            frames=settings.frames, size=settings.size, rate=settings.rate, seed=seed, targets=settings.targets
-        )
-        self._video = SceneVideo(models, video, device)
+        self._video = SceneVideo(models, settings.video(seed), device)
         self._seen: dict[int, tuple[list[Wanted], list[FalseDetection]]] = {}
 
     def look(self, index: int) -> tuple[list[Wanted], list[FalseDetection]]:
@@ -258,13 +259,13 @@ class _Recording:
     def _draw(self, item: Wanted | FalseDetection) -> tuple[Picture, str]:
         picture = self._video.frame(item.frame)[0].rgb.copy()
         for other in self.look(item.frame)[0]:
-            _rectangle(picture, other.box, (0, 200, 0), 1)
+            rectangle(picture, other.box, (0, 200, 0), 1)
         where = f"seed {item.seed} frame {item.frame}: {item.object}"
         if isinstance(item, Wanted):
-            _rectangle(picture, item.box, (255, 200, 0), 2)
+            rectangle(picture, item.box, (255, 200, 0), 2)
             size = f"{item.visibility:.0%} in sight, {item.pixels} px"
             return picture, f"{where} missed, {size}, best score {item.score:.2f}"
-        _rectangle(picture, item.box, (255, 0, 0), 2)
+        rectangle(picture, item.box, (255, 0, 0), 2)
         return picture, f"{where} is false, score {item.score:.2f}{WHERE.get(item.on, f', on {item.on}')}"
 
 
@@ -357,6 +358,7 @@ def _row(item: Wanted | FalseDetection) -> dict[str, Any]:
     return words | {"box": [round(float(v), 1) for v in item.box]}
 
 
-def _rectangle(picture: Picture, box: Box, color: tuple[int, int, int], width: int) -> None:
+def rectangle(picture: Picture, box: Box, color: tuple[int, int, int], width: int) -> None:
+    """Draw a box (4,) of pixels into a picture."""
     x0, y0, x1, y1 = (round(float(v)) for v in box)
     cv2.rectangle(picture, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)

@@ -1,0 +1,203 @@
+"""``evaluate pipeline``: detector and poses together, as the node runs them, on generated recordings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .demo import SECONDS, TARGETS
+from .evaluate import Device, JsonFile, Settings, Weights, _progress
+from .evaluate_detector import RATE, _names, _number, _on, parse_seeds, verdict
+
+if TYPE_CHECKING:
+    from ..objects import ObjectSpec
+
+
+def pipeline(
+    seeds: Annotated[str, typer.Option(help="Seeds of recordings, e.g. 300..319,342; no training saw any.")] = (
+        "100..109"
+    ),
+    targets: Annotated[
+        str, typer.Option(help="What is on the table, an object named twice for two of it; all: every object once.")
+    ] = ",".join(TARGETS),
+    start: Annotated[int, typer.Option(min=0, help="First frame that the pipeline gets.")] = 0,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of each recording; default: up to its end.")] = None,
+    rate: Annotated[float, typer.Option(min=1, max=120, help="Frames a second, of ten seconds.")] = RATE,
+    all_objects: Annotated[
+        bool,
+        typer.Option(
+            "--all-objects/--only-targets", help="Whether the pipeline knows every object, or those on the table."
+        ),
+    ] = False,
+    detector_weights: Annotated[str, typer.Option(help="Value of detector.weights.")] = "default",
+    weights: Weights = "default",
+    device: Device = "auto",
+    objects_file: Annotated[str, typer.Option(help="objects.yaml; empty takes the demo's objects.")] = "",
+    setting: Settings = None,
+    out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/evaluate-pipeline"),
+    json_file: JsonFile = None,
+    min_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Exit with 1 for a recall below this.")] = None,
+    max_false_tracks: Annotated[int | None, typer.Option(min=0, help="Exit with 1 for more false tracks.")] = None,
+) -> None:
+    """RF-DETR and poses, as the node runs them, on generated recordings: recall, errors, false poses, false tracks."""
+    import time
+
+    from ..config import ConfigError, from_flat
+    from ..objects import load_objects
+    from ..pipeline import Pipeline
+    from ..replay.report import contact_sheet
+    from ..replay.result import write_json
+    from ..resources import default_objects_file
+    from ..synth.detector_recordings import RecordingSettings
+    from ..synth.generate import load_scene_objects
+    from ..synth.pipeline_recordings import evaluate_pipeline
+    from .replay import read_settings
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    numbers = parse_seeds(seeds)
+    file = Path(objects_file or default_objects_file())
+    # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
+    length = round(SECONDS * rate)
+    part = range(start, length if frames is None else start + frames)
+    if not part or part.stop > length:
+        raise typer.BadParameter(f"--start and --frames end at {part.stop}, a recording has {length} frames")
+    try:
+        if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
+            raise ConfigError("--set objects_file: use --objects-file")
+        listed = load_objects(file)
+        names = tuple(s.name for s in listed) if targets == "all" else tuple(t.strip() for t in targets.split(","))
+        if unknown := sorted(set(names) - {s.name for s in listed}):
+            raise ConfigError(f"--targets: {', '.join(unknown)} not in the objects file, which has {_names(listed)}")
+        known = out / "objects.yaml"
+        changed = {"device": device, "detector.weights": detector_weights, "pose.weights": weights}
+        config = read_settings(None, setting or [], known, from_flat(changed))
+        specs = write_known(file, listed, names, known, everything=all_objects)
+        models = load_scene_objects(file)
+        # In the foreground, so that the figures do not depend on how fast the machine is.
+        made = Pipeline.build(config, say, background=False)
+    except (ValueError, OSError) as error:
+        console.print(f"evaluate pipeline: {error}", markup=False, style="red", soft_wrap=True)
+        raise typer.Exit(2) from error
+    begin = time.perf_counter()
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("evaluate")
+            outcome = evaluate_pipeline(
+                made,
+                specs,
+                models,
+                RecordingSettings(seeds=numbers, targets=names, frames=length, rate=rate),
+                str(made.device),
+                part,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        status = made.status()
+    finally:
+        made.close()
+    figures = {
+        "device": status.device,
+        "detection_source": status.detector_source,
+        "detector_weights": status.detector_weights,
+        "detector_backend": status.detector_rung,
+        "weights": status.pose_weights,
+        "pose_backend": status.pose_rung,
+        "seeds": list(numbers),
+        "targets": list(names),
+        "known": [s.name for s in specs],
+        "start": start,
+        "frames": len(part),
+        "rate": rate,
+        "seconds": time.perf_counter() - begin,
+        **outcome.as_dict(),
+    }
+    _print(console, figures)
+    path = json_file or out / "result.json"
+    write_json(path, figures)
+    say(f"written: {path}")
+    if outcome.pictures:
+        pictures, captions = zip(*outcome.pictures, strict=True)
+        contact_sheet(out / "contact_sheet.png", pictures, captions)
+        say(f"false and turned over poses, instances of their object (yellow): {out / 'contact_sheet.png'}")
+    problems = verdict(figures, min_recall, max_false_tracks)
+    for problem in problems:
+        console.print(problem, markup=False, style="red")
+    raise typer.Exit(1 if problems else 0)
+
+
+def write_known(
+    file: Path, listed: Sequence[ObjectSpec], targets: Sequence[str], path: Path, *, everything: bool
+) -> list[ObjectSpec]:
+    """To ``path``: the objects.yaml of the pipeline, with room for as many instances as are on the table; returns it read.
+
+    listed: the entries of ``file``. everything: those that are no targets too.
+    """
+    import yaml
+
+    from ..objects import load_objects
+
+    counts = Counter(targets)
+    entries = [
+        {**entry, "mesh": str(spec.mesh), "max_instances": max(spec.max_instances, counts[spec.name])}
+        for entry, spec in zip(yaml.safe_load(file.expanduser().read_text())["objects"], listed, strict=True)
+        if everything or counts[spec.name]
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"objects": entries}, sort_keys=False))
+    return load_objects(path)
+
+
+def _print(console: Console, figures: dict[str, Any]) -> None:
+    total = figures["all"]
+    title = (
+        f"frames {figures['start']} to {figures['start'] + figures['frames'] - 1}, known: {', '.join(figures['known'])}"
+    )
+    right = _table(title, "sought", "recall", "ADD-S", "ADD", "mm p50", "p95", "deg p50", "p95")
+    heads = "poses", "false", "false\ntracks", "turned\nover", "doubles", "new\nids", "refused", "lost", "s"
+    tracks = _table("", *heads)
+    rows = {f"seed {seed}": f for seed, f in figures["by_seed"].items()} | figures["by_object"] | {"all": total}
+    for name, f in rows.items():
+        shares = [_number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
+        errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
+        right.add_row(name, str(f["instances"]), *shares, *("–" if e is None else f"{e:.1f}" for e in errors))
+        counts = ("poses", "false_poses", "false_tracks", "turned_over", "doubles", "id_changes", "refused", "lost")
+        tracks.add_row(name, *(str(f.get(c, "–")) for c in counts), f"{f['seconds']:.0f}" if "seconds" in f else "–")
+    console.print(right)
+    console.print(tracks)
+    reasons = ", ".join(f"{reason} {n}" for reason, n in total["refused_by"].items())
+    lines = [
+        f"registrations: {total['registrations']}, refused {total['refused']}{f' ({reasons})' if reasons else ''}",
+        *_stretches("turned over", figures["turned_over"]),
+        *_stretches("doubles", figures["doubles"]),
+        *_stretches("false tracks", figures["false_tracks"]),
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    # Without frames, so that it fits 80 columns.
+    table = Table("", title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _stretches(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [f"{title}: {len(rows)}"]
+    for r in rows:
+        where = f" in the place of {r['instance']}" if r["instance"] else f"{_on(r['on'])}, {r['off']:.2f} d off"
+        low, high = r["confidence"]
+        span = f"seed {r['seed']} frames {r['frame']} to {r['last']} ({r['frames']})"
+        lines.append(f"  {span}: {r['track']}{where}, confidence {low:.2f} to {high:.2f}")
+    return lines
