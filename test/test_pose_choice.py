@@ -13,10 +13,10 @@ from torch import Tensor
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.confidence import DEFAULT
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
-from rfdetr_foundationpose.pose.print_views import COMPARISON, DELTA, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
+from rfdetr_foundationpose.pose.views import COMPARISON, DELTA, POSE, RESULT_COLUMNS
 
 OVER = np.diag([-1.0, -1.0, 1.0])
 

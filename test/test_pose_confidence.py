@@ -112,18 +112,19 @@ def test_print_sums_are_those_of_the_agreeing_pixels():
     difference = np.abs(depth[0] - depth[1])
     mask = (depth > 0).all(0) & (difference <= np.maximum(0.004, 0.05 * diameters)[:, None, None])
     xyz = np.stack([0 * depth, 0 * depth, depth], -1)
-    partial = wp.empty((n, 9, size * int(kernels.AGREEMENT_LANES)), dtype=wp.float32, device="cpu")
+    partial = wp.empty((n, 15, size * int(kernels.AGREEMENT_LANES)), dtype=wp.float32, device="cpu")
     arrays = [wp.array(x, dtype=wp.float32, device="cpu") for x in (rgb[0], xyz[0], rgb[1], xyz[1], diameters)]
     wp.launch(
-        kernels.print_sums,
+        kernels.agreement,
         (n, size, kernels.AGREEMENT_LANES),
         [*arrays, 0.004, 0.05, DARK, partial],
         device="cpu",
     )
     sums = partial.numpy().sum(2, dtype=np.float64)
+    assert sums[:, 1].tolist() == mask.sum((1, 2)).tolist()
     # The kernel takes 1/3 from every channel, which no variance notices.
     expected = [reference(rgb[0, i], rgb[1, i], mask[i]) for i in range(n)]
-    np.testing.assert_allclose(print_match(sums, mask.sum((1, 2))), expected, atol=1e-4)
+    np.testing.assert_allclose(print_match(sums[:, 6:], sums[:, 1]), expected, atol=1e-4)
 
 
 def test_missed_is_only_what_the_model_has_and_the_image_could_show():

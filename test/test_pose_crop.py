@@ -184,12 +184,12 @@ def test_agreement_counts():
     observed_z = torch.tensor([1.002, 0.8, 1.3, 0.0, 1.0]).reshape(1, 1, 5)
     rgb = [torch.full((1, 1, 5, 3), value) for value in (0.5, 0.6)]
     xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
-    counts = torch.zeros(1, 6)
+    partial = torch.full((1, 6, int(kernels.AGREEMENT_LANES)), torch.nan)
     arrays = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1], torch.tensor([0.1]))]
     wp.launch(
         kernels.agreement,
         (1, 1, kernels.AGREEMENT_LANES),
-        [*arrays, 0.004, 0.05, wp.from_torch(counts)],
+        [*arrays, 0.004, 0.05, 0.1, wp.from_torch(partial)],
         device="cpu",
     )
-    np.testing.assert_allclose(counts[0], [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)
+    np.testing.assert_allclose(partial[0].sum(1), [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)

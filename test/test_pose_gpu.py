@@ -15,9 +15,9 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
-from rfdetr_foundationpose.pose.print_views import DELTA, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
+from rfdetr_foundationpose.pose.views import DELTA, RESULT_COLUMNS
 from rfdetr_foundationpose.resources import models_dir
 
 pytestmark = pytest.mark.gpu

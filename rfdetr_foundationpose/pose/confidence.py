@@ -39,7 +39,7 @@ is where it says: it stays tracked, since a registration anew may well choose th
 def features(counts: Array, delta: Array) -> Array:
     """(N, 9) features from agreement counts and last updates (N, 2) (mesh radii, rad).
 
-    counts: (N, 15), of warp_kernels.agreement and print_sums.
+    counts: (N, 15), of warp_kernels.agreement.
 
     visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
     occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth

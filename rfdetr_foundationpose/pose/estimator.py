@@ -19,11 +19,11 @@ from . import confidence as agreement
 from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
-from .print_views import COMPARISON, DELTA, POSE
 from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, parse_schedule
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
 from .track_program import START_COLUMNS, TrackProgram
+from .views import COMPARISON, DELTA, POSE
 
 REGISTER_PROGRAMS = 12
 """Programs of registration that are kept: one for each number of hypotheses and each schedule in use."""

@@ -10,7 +10,7 @@ DARK = 0.1
 CHROMA_NOISE = 0.03
 """Contrast that a camera's noise and shading make: an object without print matches nothing, and misses nothing."""
 PRINT_SUMS = 9
-"""Columns of warp_kernels.print_sums."""
+"""Columns of warp_kernels.agreement that are for print."""
 
 
 def print_match(sums: NDArray[np.float64], pixels: NDArray[np.float64]) -> NDArray[np.float64]:

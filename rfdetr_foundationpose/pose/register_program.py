@@ -18,9 +18,8 @@ from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
 from .confidence import Calibration
 from .hypotheses import guess_translation
-from .print_views import COMPARISON, DELTA, RESULT_COLUMNS, PrintedViews
 from .renderer import Renderer
-from .views import ViewSet
+from .views import COMPARISON, DELTA, RESULT_COLUMNS, ViewSet
 
 PREVIEW_SIZE = 48
 """Rows and columns of the small renderings by which many hypotheses are compared cheaply."""
@@ -55,7 +54,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Finalists:
-    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see print_views; scores: (K,) float64, best
+    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see views; scores: (K,) float64, best
     first; pixels: of the mask, and those of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest
     means nothing, and may be missing."""
 
@@ -134,7 +133,15 @@ class RegisterProgram:
         lend = getattr(refiner, "inputs", None)
         observed = max([*self.kept[1:], *scored_batches(self.kept)])  # the first iteration's hypotheses share one
         inputs = None if lend is None else lend(self.kept[0], observed)
-        self.views = PrintedViews(renderer, self.kept[0], device, refiner.dtype, compared=self.finalists, inputs=inputs)
+        self.views = ViewSet(
+            renderer,
+            self.kept[0],
+            device,
+            dtype=refiner.dtype,
+            compared=self.finalists,
+            printed=True,
+            inputs=inputs,
+        )
         self._rows = torch.zeros(self.finalists, RESULT_COLUMNS + 1, device=device)
         self._turning = _where_to_turn(self.kept)
         self._half_turns = HALF_TURNS.to(device)

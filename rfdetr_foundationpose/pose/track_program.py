@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
-from .print_views import RESULT_COLUMNS, PrintedViews
 from .renderer import Renderer
+from .views import RESULT_COLUMNS, ViewSet
 
 START_COLUMNS = 16 + 1 + 1
 
@@ -22,7 +22,7 @@ class TrackProgram:
     image at the final pose.
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
-    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that print_views describes.
+    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that views describes.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TrackProgram:
         device: torch.device,
         log: Callable[[str], None] = print,
     ) -> None:
-        self.views = PrintedViews(renderer, k, device, refiner.dtype)
+        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, printed=True)
         self.k = k
         self.iterations = iterations
         self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)

@@ -10,12 +10,19 @@ from ..warp_setup import launch
 from . import warp_kernels as kernels
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
+from .print_match import DARK, PRINT_SUMS
 from .renderer import Renderer
 
 MIN_TOLERANCE, TOLERANCE = 0.004, 0.05
 """Depth agrees within this many metres, or this share of the diameter where it is more."""
-AGREEMENT = ("model", "agree", "occluded", "violated", "residual", "color")
-"""Columns of the counts; see warp_kernels.agreement."""
+AGREEMENT = 6
+"""Columns of what agrees in depth and colour; see warp_kernels.agreement."""
+COMPARED = AGREEMENT + PRINT_SUMS
+"""With those for print_match."""
+POSE, DELTA, COMPARISON = slice(0, 16), slice(16, 18), slice(18, 18 + COMPARED)
+"""Columns of a result row, which both programs read back: T_cam_center (4, 4), the last update (mesh radii, rad), and how
+the model at that pose compares with the image."""
+RESULT_COLUMNS = COMPARISON.stop
 
 
 class ViewSet:
@@ -23,6 +30,7 @@ class ViewSet:
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
+    printed: whether ``agree`` compares print too.
     inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
     own; M is how many it is asked for with observed crops of their own.
     """
@@ -37,6 +45,7 @@ class ViewSet:
         *,
         compared: int | None = None,
         paired: bool = True,
+        printed: bool = False,
         inputs: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.renderer = renderer
@@ -47,10 +56,13 @@ class ViewSet:
         self.model = torch.zeros(capacity, dtype=torch.int32, device=self.device)
         self.diameters = torch.ones(capacity, device=self.device)
         self.delta = torch.zeros(capacity, 2, device=self.device)
-        self.counts = torch.zeros(capacity, len(AGREEMENT), device=self.device)
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
-        shape = (capacity if compared is None else compared, size, size, 3)
+        compared = capacity if compared is None else compared
+        columns = COMPARED if printed else AGREEMENT
+        self.comparison = torch.zeros(compared, columns, device=self.device)
+        self._partial = torch.zeros(compared, columns, size * kernels.AGREEMENT_LANES, device=self.device)
+        shape: tuple[int, ...] = (compared, size, size, 3)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
         if inputs is None:
             # Written in the runner's own FP16, its conversion costs nothing.
@@ -91,7 +103,8 @@ class ViewSet:
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
     def agree(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
-        """Counts (n, 6) of how the rendered first n hypotheses agree with what was observed; images as for ``pairs``."""
+        """How the rendered first n hypotheses agree with what was observed: (n, AGREEMENT), or (n, COMPARED) where print is
+        compared, in ``comparison``. Images as for ``pairs``."""
         self._windows(n, camera, "refiner")
         self._launch(
             kernels.crop_observed,
@@ -103,14 +116,24 @@ class ViewSet:
         self.renderer.render_into(
             self.poses[:n], self.model[:n], self._window_rendered[:n], camera, self._rgb_r[:n], self._xyz_r[:n]
         )
-        self.counts[:n].zero_()
+        images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o)
         self._launch(
             kernels.agreement,
             (n, self.size, kernels.AGREEMENT_LANES),
-            *self._compared(n),
-            wp.from_torch(self.counts[:n]),
+            *(wp.from_torch(image[:n]) for image in images),
+            wp.from_torch(self.diameters[:n]),
+            MIN_TOLERANCE,
+            TOLERANCE,
+            DARK,
+            wp.from_torch(self._partial[:n]),
         )
-        return self.counts[:n]
+        return torch.sum(self._partial[:n], 2, out=self.comparison[:n])
+
+    def report(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> None:
+        """Fill ``out`` (n, RESULT_COLUMNS) float32, the result rows of the first n hypotheses, where print is compared."""
+        out[:, POSE] = self.poses[:n].flatten(1)
+        out[:, DELTA] = self.delta[:n]
+        out[:, COMPARISON] = self.agree(n, rgb, depth, camera)
 
     def update(self, n: int, trans: Tensor, rot: Tensor) -> None:
         """Apply the refiner's outputs (n, 3) float32 to the first n poses; ``delta`` keeps the sizes of the steps."""
@@ -142,11 +165,6 @@ class ViewSet:
             wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
             wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
         )
-
-    def _compared(self, n: int) -> list[object]:
-        """What kernels that hold rendered against observed images begin with."""
-        images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o, self.diameters)
-        return [*(wp.from_torch(t[:n]) for t in images), MIN_TOLERANCE, TOLERANCE]
 
     def _observed(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> list[wp.array]:
         return [

@@ -232,63 +232,19 @@ def update_poses(
     delta[n] = wp.vec2f(wp.length(dt) * 2.0 / diameters[n], angle)
 
 
-@wp.kernel
-def agreement(
-    rendered_rgb: wp.array4d(dtype=wp.float32),
-    rendered_xyz: wp.array4d(dtype=wp.float32),
-    observed_rgb: wp.array4d(dtype=wp.float32),
-    observed_xyz: wp.array4d(dtype=wp.float32),
-    diameters: wp.array(dtype=wp.float32),
-    min_tolerance: float,
-    tolerance_share: float,
-    counts: wp.array2d(dtype=wp.float32),
-):
-    """Adds per view: model pixels, agreeing, occluded (observed nearer), violated (observed farther), depth residual
-    of the agreeing in tolerances, colour difference of the agreeing. The rest of the model pixels has no depth.
-
-    Launched over views, rows and AGREEMENT_LANES, which share a row.
-    """
-    n, y, lane = wp.tid()
-    tolerance = wp.max(min_tolerance, tolerance_share * diameters[n])
-    model = float(0.0)
-    agree = float(0.0)
-    occluded = float(0.0)
-    violated = float(0.0)
-    residual = float(0.0)
-    color = float(0.0)
-    for x in range(lane, rendered_xyz.shape[2], AGREEMENT_LANES):
-        zr = rendered_xyz[n, y, x, 2]
-        if zr >= 0.001:
-            model += 1.0
-            zo = observed_xyz[n, y, x, 2]
-            if zo >= 0.001:
-                dz = zo - zr
-                if wp.abs(dz) <= tolerance:
-                    agree += 1.0
-                    residual += wp.abs(dz) / tolerance
-                    for c in range(3):
-                        color += wp.abs(rendered_rgb[n, y, x, c] - observed_rgb[n, y, x, c]) / 3.0
-                elif dz < 0.0:
-                    occluded += 1.0
-                else:
-                    violated += 1.0
-    if model > 0.0:
-        wp.atomic_add(counts, n, 0, model)
-        wp.atomic_add(counts, n, 1, agree)
-        wp.atomic_add(counts, n, 2, occluded)
-        wp.atomic_add(counts, n, 3, violated)
-        wp.atomic_add(counts, n, 4, residual)
-        wp.atomic_add(counts, n, 5, color)
-
-
 @wp.func
 def print_color(color: wp.vec3f, dark: float):
     """Chromaticity about grey: what shading leaves of a colour. ``dark`` counts as grey."""
     return color / (color[0] + color[1] + color[2] + dark) - wp.vec3f(1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0)
 
 
+@wp.func
+def color_at(image: wp.array4d(dtype=wp.float32), n: int, y: int, x: int):
+    return wp.vec3f(image[n, y, x, 0], image[n, y, x, 1], image[n, y, x, 2])
+
+
 @wp.kernel
-def print_sums(
+def agreement(
     rendered_rgb: wp.array4d(dtype=wp.float32),
     rendered_xyz: wp.array4d(dtype=wp.float32),
     observed_rgb: wp.array4d(dtype=wp.float32),
@@ -299,35 +255,62 @@ def print_sums(
     dark: float,
     partial: wp.array3d(dtype=wp.float32),
 ):
-    """Sums that the correlation of print needs, over the pixels that ``agreement`` calls agreeing: rendered and observed
-    print colour (3 + 3), squared rendered, squared observed, product.
+    """Sums per view: model pixels, agreeing, occluded (observed nearer), violated (observed farther), depth residual of the
+    agreeing in tolerances, colour difference of the agreeing. The rest of the model pixels has no depth.
 
-    Launched like ``agreement``; each thread has a column of ``partial`` (N, 9, rows * AGREEMENT_LANES) of its own, so
-    that nothing need be cleared and no two add to one number.
+    Where ``partial`` has 15 rows, also what the correlation of print needs, over the agreeing: rendered and observed print
+    colour (3 + 3), squared rendered, squared observed, product.
+
+    Launched over views, rows and AGREEMENT_LANES, which share a row; each thread has a column of ``partial`` (N, 6 or 15,
+    rows * AGREEMENT_LANES) of its own: nothing need be cleared, and sums come out the same each time, as atomic ones do not.
     """
     n, y, lane = wp.tid()
     tolerance = wp.max(min_tolerance, tolerance_share * diameters[n])
+    printed = partial.shape[1] > 6
+    model = float(0.0)
+    agree = float(0.0)
+    occluded = float(0.0)
+    violated = float(0.0)
+    residual = float(0.0)
+    color = float(0.0)
     rendered = wp.vec3f(0.0, 0.0, 0.0)
     observed = wp.vec3f(0.0, 0.0, 0.0)
     squares = wp.vec3f(0.0, 0.0, 0.0)
     for x in range(lane, rendered_xyz.shape[2], AGREEMENT_LANES):
         zr = rendered_xyz[n, y, x, 2]
-        zo = observed_xyz[n, y, x, 2]
-        if zr >= 0.001 and zo >= 0.001 and wp.abs(zo - zr) <= tolerance:
-            r = print_color(
-                wp.vec3f(rendered_rgb[n, y, x, 0], rendered_rgb[n, y, x, 1], rendered_rgb[n, y, x, 2]), dark
-            )
-            o = print_color(
-                wp.vec3f(observed_rgb[n, y, x, 0], observed_rgb[n, y, x, 1], observed_rgb[n, y, x, 2]), dark
-            )
-            rendered += r
-            observed += o
-            squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
+        if zr >= 0.001:
+            model += 1.0
+            zo = observed_xyz[n, y, x, 2]
+            if zo >= 0.001:
+                dz = zo - zr
+                if wp.abs(dz) <= tolerance:
+                    agree += 1.0
+                    residual += wp.abs(dz) / tolerance
+                    a = color_at(rendered_rgb, n, y, x)
+                    b = color_at(observed_rgb, n, y, x)
+                    color += (wp.abs(a[0] - b[0]) + wp.abs(a[1] - b[1]) + wp.abs(a[2] - b[2])) / 3.0
+                    if printed:
+                        r = print_color(a, dark)
+                        o = print_color(b, dark)
+                        rendered += r
+                        observed += o
+                        squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
+                elif dz < 0.0:
+                    occluded += 1.0
+                else:
+                    violated += 1.0
     column = y * AGREEMENT_LANES + lane
-    for c in range(3):
-        partial[n, c, column] = rendered[c]
-        partial[n, c + 3, column] = observed[c]
-        partial[n, c + 6, column] = squares[c]
+    partial[n, 0, column] = model
+    partial[n, 1, column] = agree
+    partial[n, 2, column] = occluded
+    partial[n, 3, column] = violated
+    partial[n, 4, column] = residual
+    partial[n, 5, column] = color
+    if printed:
+        for c in range(3):
+            partial[n, c + 6, column] = rendered[c]
+            partial[n, c + 9, column] = observed[c]
+            partial[n, c + 12, column] = squares[c]
 
 
 # Every instance that is used, so that the module is compiled once.
