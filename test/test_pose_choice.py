@@ -11,7 +11,7 @@ from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from torch import Tensor
 
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.confidence import DEFAULT
+from rfdetr_foundationpose.pose.confidence import DEFAULT, features
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
 from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -121,7 +121,7 @@ def test_what_is_read_back_are_the_first_of_the_ranking():
     assert found.rows[0, 17] == 0
     # What is compared are the ranked poses: the right ones, and only these, have the print of the image.
     right = [rotation_angle(p[:3, :3].double().numpy().T @ case.T[:3, :3]) < 0.01 for p in poses[:FINALISTS]]
-    odds = DEFAULT.log_odds(found.rows[:, COMPARISON], found.rows[:, DELTA])
+    odds = DEFAULT.log_odds(features(found.rows[:, COMPARISON], found.rows[:, DELTA]))
     assert 0 < sum(right) < FINALISTS
     assert odds[right].min() > odds[~np.array(right)].max() + 1
 
@@ -190,7 +190,7 @@ def test_the_choice_among_rows():
     counts[:, 0] = 1000.0
     counts[:, 1] = 900.0, 500.0, 900.0, 900.0  # of the model's pixels agree
     counts[:, 3] = 0.0, 400.0, 0.0, 0.0  # are seen through
-    odds = DEFAULT.log_odds(counts, rows[:, DELTA])
+    odds = DEFAULT.log_odds(features(counts, rows[:, DELTA]))
     gap = odds[0] - odds[1]
     assert gap > 1
 
@@ -217,9 +217,11 @@ def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():
     sure[0, :2] = 1000.0
     hopeless[0, 0] = 1000.0
     step = np.zeros((1, 2))
-    assert DEFAULT.log_odds(hopeless, step)[0] == pytest.approx(np.log(1e-6), abs=1e-3)
-    p = DEFAULT.confidence(sure, step)[0]
-    assert DEFAULT.log_odds(sure, step)[0] == pytest.approx(np.log(p / (1 - p)))
     few = sure / 50  # of a model of 20 pixels
-    assert DEFAULT.confidence(few, step)[0] == 0.0
-    assert DEFAULT.log_odds(few, step)[0] == pytest.approx(DEFAULT.log_odds(sure, step)[0])
+    described = {name: features(x, step) for name, x in (("sure", sure), ("hopeless", hopeless), ("few", few))}
+    assert DEFAULT.log_odds(described["hopeless"])[0] == pytest.approx(np.log(1e-6), abs=1e-3)
+    p = DEFAULT.confidence(described["sure"], sure[:, 0])[0]
+    odds = DEFAULT.log_odds(described["sure"])[0]
+    assert odds == pytest.approx(np.log(p / (1 - p)))
+    assert DEFAULT.confidence(described["few"], few[:, 0])[0] == 0.0
+    assert DEFAULT.log_odds(described["few"])[0] == pytest.approx(odds)

@@ -21,6 +21,7 @@ from .print_match import print_match
 Array = NDArray[np.float64]
 
 FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn", "match", "missed")
+PRINTED = slice(7, 9)
 SUPPORTING = ("visible", "match")
 """Features that speak for a pose; the others speak against it."""
 FILE_NAME = "confidence.json"
@@ -47,22 +48,16 @@ def features(counts: Array, delta: Array) -> Array:
     the last update, square root; match, missed: of print, which tells front from back, see print_match.
     """
     model, agree, occluded, violated, residual, color = counts[:, :6].T
-    match, missed = print_match(counts[:, 6:], agree).T
-    total = np.maximum(model, 1.0)
-    return np.stack(
-        [
-            agree / total,
-            violated / np.maximum(agree + violated, 1.0),
-            np.clip(model - agree - occluded - violated, 0, None) / total,
-            residual / np.maximum(agree, 1.0),
-            color / np.maximum(agree, 1.0),
-            np.sqrt(np.minimum(delta[:, 0], 1.0)),
-            np.sqrt(np.minimum(delta[:, 1], 1.0)),
-            match,
-            missed,
-        ],
-        axis=1,
-    )
+    total, matched = np.maximum(model, 1.0), np.maximum(agree, 1.0)
+    described = np.empty((len(counts), len(FEATURES)))
+    described[:, 0] = agree / total
+    described[:, 1] = violated / np.maximum(agree + violated, 1.0)
+    described[:, 2] = np.maximum(model - agree - occluded - violated, 0.0) / total
+    described[:, 3] = residual / matched
+    described[:, 4] = color / matched
+    described[:, 5:7] = np.sqrt(np.minimum(delta, 1.0))
+    described[:, PRINTED] = print_match(counts[:, 6:], agree)
+    return described
 
 
 def visibility(counts: Array) -> Array:
@@ -78,30 +73,27 @@ class Calibration:
     coefficients: Array
     intercept: float
 
-    def confidence(self, counts: Array, delta: Array) -> Array:
-        """(N,) probability in [0, 1]; 0 where hardly anything of the model is in the image."""
-        return np.where(counts[:, 0] < MIN_MODEL_PIXELS, 0.0, self.of(features(counts, delta)))
+    def confidence(self, described: Array, model: Array) -> Array:
+        """(N,) probability in [0, 1] of features (N, 9); 0 where hardly anything of the model, ``model`` (N,) pixels, is in
+        the image."""
+        return np.where(model < MIN_MODEL_PIXELS, 0.0, self.of(described))
 
-    def log_odds(self, counts: Array, delta: Array) -> Array:
+    def log_odds(self, described: Array) -> Array:
         """(N,) log of the confidence over that of being wrong: as comparable with a network's logits as anything is.
 
         Unlike ``confidence`` it goes on telling apart where hardly anything of the model is in the image.
         """
-        p = np.clip(self.of(features(counts, delta)), UNSURE, 1 - UNSURE)
+        p = np.clip(self.of(described), UNSURE, 1 - UNSURE)
         odds: Array = np.log(p / (1 - p))
         return odds
 
     def of(self, described: Array) -> Array:
         """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""
-        shape = described.copy()
-        shape[:, [FEATURES.index("match"), FEATURES.index("missed")]] = 0.0
-        certain = np.maximum(self._logistic(described), BLIND_SHARE * self._logistic(shape))
-        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * certain
+        seen = described @ self.coefficients + self.intercept
+        blind = seen - described[:, PRINTED] @ self.coefficients[PRINTED]
+        seen, blind = 1 / (1 + np.exp(-np.clip([seen, blind], -30, 30)))
+        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * np.maximum(seen, BLIND_SHARE * blind)
         return support
-
-    def _logistic(self, described: Array) -> Array:
-        probability: Array = 1 / (1 + np.exp(-np.clip(described @ self.coefficients + self.intercept, -30, 30)))
-        return probability
 
     def to_json(self) -> dict[str, object]:
         return {

@@ -256,9 +256,9 @@ class PoseEstimator:
         last: Sequence[NDArray[np.float64] | None],
         ranking: Ranking | None,
     ) -> list[Estimate]:
-        counts, delta = rows[:, COMPARISON], rows[:, DELTA]
-        certain, visible = self._calibration.confidence(counts, delta), agreement.visibility(counts)
-        described = agreement.features(counts, delta)
+        counts = rows[:, COMPARISON]
+        described = agreement.features(counts, rows[:, DELTA])
+        certain, visible = self._calibration.confidence(described, counts[:, 0]), agreement.visibility(counts)
         estimates = []
         for i, item in enumerate(items):
             T = rows[i, POSE].reshape(4, 4)

@@ -22,7 +22,8 @@ def print_match(sums: NDArray[np.float64], pixels: NDArray[np.float64]) -> NDArr
     no model knows, outshine what it has.
     """
     count = np.maximum(pixels, 1.0)[:, None]
-    rendered, observed, squares = np.split(sums / count, 3, axis=1)
+    means = sums / count
+    rendered, observed, squares = means[:, :3], means[:, 3:6], means[:, 6:]
     in_model = np.maximum(squares[:, 0] - np.square(rendered).sum(1), 0.0)
     in_image = np.maximum(squares[:, 1] - np.square(observed).sum(1), 0.0)
     together = squares[:, 2] - (rendered * observed).sum(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
-from .confidence import Calibration
+from .confidence import Calibration, features
 from .hypotheses import guess_translation
 from .renderer import Renderer
 from .views import COMPARISON, DELTA, RESULT_COLUMNS, ViewSet
@@ -73,7 +73,7 @@ class Finalists:
         finite is it only where all are like that."""
         usable = np.all(np.isfinite(self.rows), axis=1)
         rows = np.where(usable[:, None], self.rows, 0.0)
-        worth = self.scores + weight * calibration.log_odds(rows[:, COMPARISON], rows[:, DELTA])
+        worth = self.scores + weight * calibration.log_odds(features(rows[:, COMPARISON], rows[:, DELTA]))
         return int(np.where(usable, worth, -np.inf).argmax())
 
 
