@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 from .demo import SECONDS, TARGETS
 
 if TYPE_CHECKING:
-    from ..synth.detector_recordings import Outcome
+    from ..synth.textures import Picture
 
 RATE = 15.0
 
@@ -54,8 +55,6 @@ def detector(
     from ..detect.rfdetr_detector import RfDetrDetector
     from ..device import resolve_device
     from ..objects import load_objects
-    from ..replay.report import contact_sheet
-    from ..replay.result import write_json
     from ..resources import default_objects_file
     from ..synth.detector_recordings import RecordingSettings, evaluate_recordings
     from ..synth.generate import load_scene_objects
@@ -110,17 +109,9 @@ def detector(
         **outcome.as_dict(),
     }
     _print(console, figures)
-    path = json_file or out / "result.json"
-    write_json(path, figures)
-    say(f"written: {path}")
-    if outcome.pictures:
-        out.mkdir(parents=True, exist_ok=True)
-        contact_sheet(out / "contact_sheet.png", *_columns(outcome))
-        say(f"misses (yellow), false detections (red), truth (green): {out / 'contact_sheet.png'}")
+    legend = "misses (yellow), false detections (red), truth (green)"
     problems = verdict(figures, min_recall, max_false_tracks)
-    for problem in problems:
-        console.print(problem, markup=False, style="red")
-    raise typer.Exit(1 if problems else 0)
+    conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -132,6 +123,34 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise typer.BadParameter(f"--seeds={text} must be numbers or ranges, e.g. 100..109 or 3,5")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(dict.fromkeys(found))
+
+
+def conclude(
+    console: Console,
+    figures: dict[str, Any],
+    out: Path,
+    json_file: Path | None,
+    pictures: Sequence[tuple[Picture, str]],
+    legend: str,
+    problems: Sequence[str],
+) -> NoReturn:
+    """Write the figures and, where there are pictures, their contact sheet; exit with 1 when there are problems.
+
+    pictures: with their captions. legend: what their colours mean.
+    """
+    from ..replay.report import contact_sheet
+    from ..replay.result import write_json
+
+    path = json_file or out / "result.json"
+    write_json(path, figures)
+    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    if pictures:
+        out.mkdir(parents=True, exist_ok=True)
+        contact_sheet(out / "contact_sheet.png", [p for p, _ in pictures], [caption for _, caption in pictures])
+        console.print(f"{legend}: {out / 'contact_sheet.png'}", markup=False, highlight=False, soft_wrap=True)
+    for problem in problems:
+        console.print(problem, markup=False, style="red")
+    raise typer.Exit(1 if problems else 0)
 
 
 def verdict(figures: dict[str, Any], min_recall: float | None, max_false_tracks: int | None) -> list[str]:
@@ -188,7 +207,3 @@ def _number(value: float | None) -> str:
 
 def _names(specs: Any) -> str:
     return ", ".join(s.name for s in specs)
-
-
-def _columns(outcome: Outcome) -> tuple[list[Any], list[str]]:
-    return [p for p, _ in outcome.pictures], [c for _, c in outcome.pictures]

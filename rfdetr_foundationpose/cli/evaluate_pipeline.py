@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .demo import SECONDS, TARGETS
 from .evaluate import Device, JsonFile, Settings, Weights, _progress
-from .evaluate_detector import RATE, _names, _number, _on, parse_seeds, verdict
+from .evaluate_detector import RATE, _names, _number, _on, conclude, parse_seeds, verdict
 
 if TYPE_CHECKING:
     from ..objects import ObjectSpec
@@ -52,8 +52,6 @@ def pipeline(
     from ..config import ConfigError, from_flat
     from ..objects import load_objects
     from ..pipeline import Pipeline
-    from ..replay.report import contact_sheet
-    from ..replay.result import write_json
     from ..resources import default_objects_file
     from ..synth.detector_recordings import RecordingSettings
     from ..synth.generate import load_scene_objects
@@ -122,17 +120,9 @@ def pipeline(
         **outcome.as_dict(),
     }
     _print(console, figures)
-    path = json_file or out / "result.json"
-    write_json(path, figures)
-    say(f"written: {path}")
-    if outcome.pictures:
-        pictures, captions = zip(*outcome.pictures, strict=True)
-        contact_sheet(out / "contact_sheet.png", pictures, captions)
-        say(f"false and turned over poses, instances of their object (yellow): {out / 'contact_sheet.png'}")
+    legend = "false and turned over poses, instances of their object (yellow)"
     problems = verdict(figures, min_recall, max_false_tracks)
-    for problem in problems:
-        console.print(problem, markup=False, style="red")
-    raise typer.Exit(1 if problems else 0)
+    conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
 
 
 def write_known(
