@@ -13,7 +13,7 @@ import pytest
 from cli_runs import run_cli
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.cli.evaluate_pipeline import write_known
+from rfdetr_foundationpose.cli.demo import write_known
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.pipeline.results import FrameResult
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry

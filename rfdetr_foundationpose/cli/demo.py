@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..objects import ObjectSpec
     from ..replay.recording import Recording
 
 SECONDS = 10.0
@@ -69,9 +72,8 @@ def demo(
         config = node_settings(setting or [], objects_file, device, source)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    write_targets(default_objects_file(), objects_file)
-    specs = load_objects(objects_file)
+    shipped = default_objects_file()
+    specs = write_known(shipped, load_objects(shipped), TARGETS, objects_file, everything=False)
     with _progress(console) as progress:
         recording = _record(out / "recording", seed, frames, camera_rate, device, progress)
         task = progress.add_task("play", total=len(recording), visible=False)
@@ -133,17 +135,26 @@ def choose_source(detection: DetectionSource) -> str:
     return "rf-detr" if (models_dir() / SHIPPED).is_file() else "mask-topic"
 
 
-def write_targets(objects_file: Path, path: Path) -> None:
-    """To ``path``: an objects.yaml with the demo's targets only, meshes by absolute path."""
+def write_known(
+    file: Path, listed: Sequence[ObjectSpec], targets: Sequence[str], path: Path, *, everything: bool
+) -> list[ObjectSpec]:
+    """To ``path``: the objects.yaml of the pipeline, with room for as many instances as are on the table; returns it read.
+
+    listed: the entries of ``file``. everything: those that are no targets too.
+    """
     import yaml
 
-    entries = yaml.safe_load(objects_file.read_text())["objects"]
-    kept = [
-        {**entry, "mesh": str((objects_file.parent / entry["mesh"]).resolve())}
-        for entry in entries
-        if entry["name"] in TARGETS
+    from ..objects import load_objects
+
+    counts = Counter(targets)
+    entries = [
+        {**entry, "mesh": str(spec.mesh), "max_instances": max(spec.max_instances, counts[spec.name])}
+        for entry, spec in zip(yaml.safe_load(file.expanduser().read_text())["objects"], listed, strict=True)
+        if everything or counts[spec.name]
     ]
-    path.write_text(yaml.safe_dump({"objects": kept}, sort_keys=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"objects": entries}, sort_keys=False))
+    return load_objects(path)
 
 
 def node_settings(changes: list[str], objects_file: Path, device: str, source: str) -> Config:

@@ -14,6 +14,7 @@ from rich.table import Table
 from .demo import SECONDS, TARGETS
 
 if TYPE_CHECKING:
+    from ..objects import ObjectSpec
     from ..synth.textures import Picture
 
 RATE = 15.0
@@ -75,10 +76,7 @@ def detector(
         config = read_settings(None, setting or [], None, from_flat(changed))
         specs = load_objects(file)
         models = load_scene_objects(file)
-        names = tuple(s.name for s in specs) if targets == "all" else tuple(t.strip() for t in targets.split(","))
-        unknown = sorted(set(names) - {s.name for s in specs})
-        if unknown:
-            raise ConfigError(f"--targets: {', '.join(unknown)} not in the objects file, which has {_names(specs)}")
+        names = parse_targets(targets, specs)
         asked = [s for s in specs if s.name in names]
         place = resolve_device(config.device)
         found = build_detector(config, asked, place, say)
@@ -123,6 +121,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise typer.BadParameter(f"--seeds={text} must be numbers or ranges, e.g. 100..109 or 3,5")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(dict.fromkeys(found))
+
+
+def parse_targets(text: str, specs: Sequence[ObjectSpec]) -> tuple[str, ...]:
+    """Names of "mug,drill", or of all objects for "all". Raises ConfigError for one that is not among ``specs``."""
+    from ..config import ConfigError
+
+    listed = [s.name for s in specs]
+    names = tuple(listed) if text == "all" else tuple(t.strip() for t in text.split(","))
+    if unknown := sorted(set(names) - set(listed)):
+        raise ConfigError(f"--targets: {', '.join(unknown)} not in the objects file, which has {', '.join(listed)}")
+    return names
 
 
 def conclude(
@@ -203,7 +212,3 @@ def _on(what: str) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _names(specs: Any) -> str:
-    return ", ".join(s.name for s in specs)

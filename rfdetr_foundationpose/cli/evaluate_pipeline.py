@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .demo import SECONDS, TARGETS
+from .demo import SECONDS, TARGETS, write_known
 from .evaluate import Device, JsonFile, Settings, Weights, _progress
-from .evaluate_detector import RATE, _names, _number, _on, conclude, parse_seeds, verdict
-
-if TYPE_CHECKING:
-    from ..objects import ObjectSpec
+from .evaluate_detector import RATE, _number, _on, conclude, parse_seeds, parse_targets, verdict
 
 
 def pipeline(
@@ -74,9 +70,7 @@ def pipeline(
         if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
             raise ConfigError("--set objects_file: use --objects-file")
         listed = load_objects(file)
-        names = tuple(s.name for s in listed) if targets == "all" else tuple(t.strip() for t in targets.split(","))
-        if unknown := sorted(set(names) - {s.name for s in listed}):
-            raise ConfigError(f"--targets: {', '.join(unknown)} not in the objects file, which has {_names(listed)}")
+        names = parse_targets(targets, listed)
         known = out / "objects.yaml"
         changed = {"device": device, "detector.weights": detector_weights, "pose.weights": weights}
         config = read_settings(None, setting or [], known, from_flat(changed))
@@ -123,28 +117,6 @@ def pipeline(
     legend = "false and turned over poses, instances of their object (yellow)"
     problems = verdict(figures, min_recall, max_false_tracks)
     conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
-
-
-def write_known(
-    file: Path, listed: Sequence[ObjectSpec], targets: Sequence[str], path: Path, *, everything: bool
-) -> list[ObjectSpec]:
-    """To ``path``: the objects.yaml of the pipeline, with room for as many instances as are on the table; returns it read.
-
-    listed: the entries of ``file``. everything: those that are no targets too.
-    """
-    import yaml
-
-    from ..objects import load_objects
-
-    counts = Counter(targets)
-    entries = [
-        {**entry, "mesh": str(spec.mesh), "max_instances": max(spec.max_instances, counts[spec.name])}
-        for entry, spec in zip(yaml.safe_load(file.expanduser().read_text())["objects"], listed, strict=True)
-        if everything or counts[spec.name]
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"objects": entries}, sort_keys=False))
-    return load_objects(path)
 
 
 def _print(console: Console, figures: dict[str, Any]) -> None:

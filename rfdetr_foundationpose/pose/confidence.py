@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn", "match", "missed")
 PRINTED = slice(7, 9)
+"""Columns of the features that are about print."""
 SUPPORTING = ("visible", "match")
 """Features that speak for a pose; the others speak against it."""
 FILE_NAME = "confidence.json"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..objects import ObjectSpec
-from .metrics import ObjectGeometry, PoseError, pose_error
+from .metrics import ObjectGeometry, PoseError, centre_distances, pose_error
 from .recording import GroundTruth, InstanceTruth
 
 # An instance of which less is to be seen need not be found; what is found of it is judged all the same.
@@ -85,10 +85,6 @@ def _visible(instance: InstanceTruth) -> bool:
 def _assign(
     found: Sequence[FoundPose], truths: Sequence[InstanceTruth], geometry: ObjectGeometry
 ) -> list[tuple[int, int]]:
-    if not found or not truths:
-        return []
-    centre = np.append(geometry.centre, 1.0)
-    a = np.stack([(f.T_cam_obj @ centre)[:3] for f in found])
-    b = np.stack([(t.T_cam_obj @ centre)[:3] for t in truths])
-    rows, columns = linear_sum_assignment(np.linalg.norm(a[:, None] - b[None], axis=2))
+    poses, true = [f.T_cam_obj for f in found], [t.T_cam_obj for t in truths]
+    rows, columns = linear_sum_assignment(centre_distances(poses, true, geometry))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True)]

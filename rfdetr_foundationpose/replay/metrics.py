@@ -155,6 +155,14 @@ def _apply(T: Array, points: Array) -> Array:
     return points @ T[:3, :3].T + T[:3, 3]
 
 
+def centre_distances(found: Sequence[Array], true: Sequence[Array], geometry: ObjectGeometry) -> Array:
+    """(N, M) metres between the model centres of poses (4, 4) of one object."""
+    centre = np.append(geometry.centre, 1.0)
+    a = np.reshape([(T @ centre)[:3] for T in found], (-1, 1, 3))
+    b = np.reshape([(T @ centre)[:3] for T in true], (1, -1, 3))
+    return np.asarray(np.linalg.norm(a - b, axis=2))
+
+
 def recall(errors: Sequence[PoseError | None], threshold: float = ADDS_THRESHOLD) -> float:
     """Share of poses with ADD-S below ``threshold`` diameters. None stands for a missing pose: a failure.
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..detect.masks import mask_box
 from ..objects import ObjectSpec
 from ..overlay import OverlayModel, draw_overlay, silhouette
 from ..pipeline import Pipeline
 from ..pose.mesh import ObjectModel
-from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, percentiles, pose_error
+from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, centre_distances, percentiles, pose_error
 from ..replay.recording import GroundTruth, InstanceTruth
 from ..types import Frame, ObjectPose, TrackState
 from .detector_eval import asked_for
@@ -271,7 +270,8 @@ def judge_poses(
     for name in dict.fromkeys(p.object for p in poses):
         own, truths = [p for p in poses if p.object == name], [t for t in instances if t.object == name]
         geometry = geometries[name]
-        off = _gaps(own, truths, geometry) / geometry.diameter
+        gaps = centre_distances([p.T_cam_obj for p in own], [t.T_cam_obj for t in truths], geometry)
+        off = gaps / geometry.diameter
         near = [(held.get(truths[t].name) != own[p].name, off[p, t], p, t) for p, t in np.argwhere(off <= PLACE)]
         owner: dict[int, int] = {}
         for _, _, p, t in sorted(near):
@@ -285,16 +285,6 @@ def judge_poses(
                 one = replace(one, instance=truth.name, double=p not in owner, error=error)
             judged.append(one)
     return judged
-
-
-def _gaps(
-    poses: Sequence[ObjectPose], truths: Sequence[InstanceTruth], geometry: ObjectGeometry
-) -> NDArray[np.float64]:
-    """(poses, truths) metres between model centres."""
-    centre = np.append(geometry.centre, 1.0)
-    a = np.reshape([(p.T_cam_obj @ centre)[:3] for p in poses], (-1, 1, 3))
-    b = np.reshape([(t.T_cam_obj @ centre)[:3] for t in truths], (1, -1, 3))
-    return np.asarray(np.linalg.norm(a - b, axis=2))
 
 
 def stretches(poses: Iterable[JudgedPose]) -> list[list[JudgedPose]]:
