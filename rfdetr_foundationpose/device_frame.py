@@ -11,11 +11,20 @@ from .types import CameraIntrinsics, Frame
 
 @dataclass(frozen=True)
 class DeviceFrame:
-    """rgb: (H, W, 3) uint8. depth: (H, W) float32, metres as measured, 0 where there is none."""
+    """rgb: (H, W, 3) uint8. raw_depth: (H, W) uint16 or float32 in units of ``frame.depth_scale`` m, as it came."""
 
     frame: Frame
     rgb: torch.Tensor
-    depth: torch.Tensor
+    raw_depth: torch.Tensor
+
+    @property
+    def depth(self) -> torch.Tensor:
+        """(H, W) float32, metres as measured, 0 where there is none. Computed anew, on the current stream: the pose stage,
+        which is in a hurry, has its own way."""
+        depth = self.raw_depth.to(torch.float32, copy=True).mul_(self.frame.depth_scale)
+        if self.raw_depth.is_floating_point():
+            torch.nan_to_num_(depth, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0.0)
+        return depth
 
     @property
     def camera(self) -> CameraIntrinsics:
@@ -28,7 +37,7 @@ class Uploader:
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self._staging: dict[str, torch.Tensor] = {}
-        self._copied: torch.cuda.Event | None = None
+        self._copied = torch.cuda.Event() if self.device.type == "cuda" else None
 
     def __call__(self, frame: Frame) -> DeviceFrame:
         """Upload on the current stream; waits only for the copies of the frame before. The arrays of ``frame`` may be
@@ -36,12 +45,9 @@ class Uploader:
         if self._copied is not None:
             self._copied.synchronize()
         rgb = self._copy("rgb", torch.from_numpy(frame.rgb))
-        raw = self._copy("depth", torch.from_numpy(frame.depth))
-        if self.device.type == "cuda":
-            self._copied = torch.cuda.current_stream(self.device).record_event()
-        depth = raw.to(torch.float32, copy=True).mul_(frame.depth_scale)
-        if raw.is_floating_point():
-            torch.nan_to_num_(depth, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0.0)
+        depth = self._copy("depth", torch.from_numpy(frame.depth))
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self.device))
         return DeviceFrame(frame, rgb, depth)
 
     def _copy(self, name: str, host: torch.Tensor) -> torch.Tensor:

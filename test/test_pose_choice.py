@@ -11,12 +11,12 @@ from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from torch import Tensor
 
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.confidence import DEFAULT, features
+from rfdetr_foundationpose.pose.agreement_kernels import DESCRIBED, MODEL_PIXELS, POSE, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.confidence import DEFAULT, FEATURES
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
 from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
-from rfdetr_foundationpose.pose.views import COMPARISON, DELTA, POSE, RESULT_COLUMNS
 
 OVER = np.diag([-1.0, -1.0, 1.0])
 
@@ -116,12 +116,13 @@ def test_what_is_read_back_are_the_first_of_the_ranking():
     np.testing.assert_array_equal(found.scores, ranked[:FINALISTS].double())
     np.testing.assert_array_equal(found.rows[:, POSE], poses[:FINALISTS].flatten(1).double())
     # One step, along the line of sight from the first guess to the middle of the box, and no turn.
-    np.testing.assert_allclose(found.rows[:, DELTA], [found.rows[0, DELTA]] * FINALISTS, atol=1e-6)
-    assert 0 < found.rows[0, 16] < 1
-    assert found.rows[0, 17] == 0
+    step, turn = (found.rows[:, DESCRIBED][:, FEATURES.index(name)] for name in ("step", "turn"))
+    np.testing.assert_allclose(step, [step[0]] * FINALISTS, atol=1e-5)
+    assert 0 < step[0] < 1
+    assert not turn.any()
     # What is compared are the ranked poses: the right ones, and only these, have the print of the image.
     right = [rotation_angle(p[:3, :3].double().numpy().T @ case.T[:3, :3]) < 0.01 for p in poses[:FINALISTS]]
-    odds = DEFAULT.log_odds(features(found.rows[:, COMPARISON], found.rows[:, DELTA]))
+    odds = DEFAULT.log_odds(found.rows[:, DESCRIBED])
     assert 0 < sum(right) < FINALISTS
     assert odds[right].min() > odds[~np.array(right)].max() + 1
 
@@ -186,11 +187,11 @@ def test_where_no_pose_is_finite_the_estimate_has_no_confidence():
 
 def test_the_choice_among_rows():
     rows = np.zeros((4, RESULT_COLUMNS))
-    counts = rows[:, COMPARISON]
-    counts[:, 0] = 1000.0
-    counts[:, 1] = 900.0, 500.0, 900.0, 900.0  # of the model's pixels agree
-    counts[:, 3] = 0.0, 400.0, 0.0, 0.0  # are seen through
-    odds = DEFAULT.log_odds(features(counts, rows[:, DELTA]))
+    rows[:, MODEL_PIXELS] = 1000.0
+    described = rows[:, DESCRIBED]
+    described[:, FEATURES.index("visible")] = 0.9, 0.5, 0.9, 0.9
+    described[:, FEATURES.index("violated")] = 0.0, 0.4, 0.0, 0.0
+    odds = DEFAULT.log_odds(described)
     gap = odds[0] - odds[1]
     assert gap > 1
 
@@ -205,23 +206,19 @@ def test_the_choice_among_rows():
     for broken in (np.nan, np.inf, -np.inf):
         rows[3, 5] = broken  # in the pose
         assert best([0.0, 0.0, 0.1, 0.2]) == 2
-        counts[2, 7] = broken  # in what was compared
+        described[2, 7] = broken  # in what was compared
         assert best([0.0, 0.0, 0.1, 0.2]) == 0
-        counts[2, 7] = 0.0
+        described[2, 7] = 0.0
     rows[:, 0] = np.nan
     assert best([0.0, 1.0, 2.0, 3.0]) == 0, "all alike"
 
 
 def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():
-    sure, hopeless = np.zeros((2, 1, COMPARISON.stop - COMPARISON.start))
-    sure[0, :2] = 1000.0
-    hopeless[0, 0] = 1000.0
-    step = np.zeros((1, 2))
-    few = sure / 50  # of a model of 20 pixels
-    described = {name: features(x, step) for name, x in (("sure", sure), ("hopeless", hopeless), ("few", few))}
-    assert DEFAULT.log_odds(described["hopeless"])[0] == pytest.approx(np.log(1e-6), abs=1e-3)
-    p = DEFAULT.confidence(described["sure"], sure[:, 0])[0]
-    odds = DEFAULT.log_odds(described["sure"])[0]
+    sure, hopeless = np.zeros((2, 1, len(FEATURES)))
+    sure[0, FEATURES.index("visible")] = 1.0
+    hopeless[0, FEATURES.index("missing")] = 1.0
+    assert DEFAULT.log_odds(hopeless)[0] == pytest.approx(np.log(1e-6), abs=1e-3)
+    p = DEFAULT.confidence(sure, np.array([1000.0]))[0]
+    odds = DEFAULT.log_odds(sure)[0]
     assert odds == pytest.approx(np.log(p / (1 - p)))
-    assert DEFAULT.confidence(described["few"], few[:, 0])[0] == 0.0
-    assert DEFAULT.log_odds(described["few"])[0] == pytest.approx(odds)
+    assert DEFAULT.confidence(sure, np.array([20.0]))[0] == 0.0, "of a model of 20 pixels"

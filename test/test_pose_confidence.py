@@ -12,10 +12,10 @@ import warp as wp
 from pose_scenes import object_of, prepared, random_pose, scene_of
 
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose import warp_kernels as kernels
+from rfdetr_foundationpose.pose import agreement_kernels as kernels
+from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK, DESCRIBED, PRINTED_SUMS, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.confidence import FEATURES, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
-from rfdetr_foundationpose.pose.print_match import CHROMA_NOISE, DARK, print_match
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 
 SHIPPED = load_calibration(Path(__file__).parents[1] / "models" / "pose")
@@ -93,6 +93,44 @@ def test_nothing_is_blamed_for_print_that_it_has_not(seed):
         assert missed < 0.1
 
 
+def described(sums, delta=(0.0, 0.0)) -> dict[str, np.ndarray]:
+    """Features by name, of sums (N, PRINTED_SUMS)."""
+    sums = np.asarray(sums, np.float32)
+    n = len(sums)
+    rows = wp.zeros((n, RESULT_COLUMNS), dtype=wp.float32, device="cpu")
+    inputs = [
+        wp.array(sums, dtype=wp.float32, device="cpu"),
+        wp.array(np.tile(np.eye(4, dtype=np.float32), (n, 1, 1)), dtype=wp.mat44f, device="cpu"),
+        wp.array(np.tile(np.float32(delta), (n, 1)), dtype=wp.vec2f, device="cpu"),
+    ]
+    wp.launch(kernels.describe, n, [*inputs, rows], device="cpu")
+    found = rows.numpy()
+    np.testing.assert_array_equal(found[:, kernels.POSE], np.tile(np.eye(4).ravel(), (n, 1)))
+    np.testing.assert_array_equal(found[:, kernels.MODEL_PIXELS], sums[:, 0])
+    return dict(zip(FEATURES, found[:, DESCRIBED].T, strict=True))
+
+
+def test_features_are_what_they_are_said_to_be():
+    sums = np.zeros((3, PRINTED_SUMS))
+    # 1000 pixels of the model: 600 agree, 150 are hidden, 50 seen through, 200 have no depth.
+    sums[0, :6] = 1000, 600, 150, 50, 300, 60
+    sums[1, :6] = 40, 0, 0, 0, 0, 0
+    found = described(sums, (0.04, 4.0))
+    expected = {
+        "visible": 0.6,
+        "violated": 50 / 650,
+        "missing": 0.2,
+        "residual": 0.5,
+        "color": 0.1,
+        "step": 0.2,
+        "turn": 1,
+    }
+    assert {name: pytest.approx(found[name][0]) for name in expected} == expected
+    assert (found["visible"][1], found["violated"][1], found["missing"][1]) == (0, 0, 1)
+    for name in ("visible", "violated", "missing", "residual", "color", "match", "missed"):
+        assert found[name][2] == 0, "nothing in view"
+
+
 def reference(rendered, observed, mask):
     """Match and missed by the definition: images (R, R, 3), mask (R, R)."""
     a, b = (x[mask] / (x[mask].sum(-1, keepdims=True) + DARK) for x in (rendered, observed))
@@ -112,39 +150,40 @@ def test_print_sums_are_those_of_the_agreeing_pixels():
     difference = np.abs(depth[0] - depth[1])
     mask = (depth > 0).all(0) & (difference <= np.maximum(0.004, 0.05 * diameters)[:, None, None])
     xyz = np.stack([0 * depth, 0 * depth, depth], -1)
-    partial = wp.empty((n, 15, size * int(kernels.AGREEMENT_LANES)), dtype=wp.float32, device="cpu")
+    partial = wp.empty((n, PRINTED_SUMS, size * int(kernels.LANES)), dtype=wp.float32, device="cpu")
     arrays = [wp.array(x, dtype=wp.float32, device="cpu") for x in (rgb[0], xyz[0], rgb[1], xyz[1], diameters)]
     wp.launch(
         kernels.agreement,
-        (n, size, kernels.AGREEMENT_LANES),
-        [*arrays, 0.004, 0.05, DARK, partial],
+        (n, size, kernels.LANES),
+        [*arrays, partial],
         device="cpu",
     )
     sums = partial.numpy().sum(2, dtype=np.float64)
     assert sums[:, 1].tolist() == mask.sum((1, 2)).tolist()
     # The kernel takes 1/3 from every channel, which no variance notices.
     expected = [reference(rgb[0, i], rgb[1, i], mask[i]) for i in range(n)]
-    np.testing.assert_allclose(print_match(sums[:, 6:], sums[:, 1]), expected, atol=1e-4)
+    found = described(sums)
+    np.testing.assert_allclose(np.stack([found["match"], found["missed"]], 1), expected, atol=1e-4)
 
 
 def test_missed_is_only_what_the_model_has_and_the_image_could_show():
     def compared(a, b):
-        sums = [*a.sum(0), *b.sum(0), (a * a).sum(), (b * b).sum(), (a * b).sum()]
-        return print_match(np.array([sums]), np.array([len(a)]))[0]
+        sums = [*[len(a)] * 2, 0, 0, 0, 0, *a.sum(0), *b.sum(0), (a * a).sum(), (b * b).sum(), (a * b).sum()]
+        found = described([sums])
+        return np.array([found["match"][0], found["missed"][0]])
 
     rng = np.random.default_rng(1)
     print_, other, glare = rng.normal(0, 0.1, (3, 5000, 3))
     for image in (print_, print_ + 0.05, 0.5 * print_):
         match, missed = compared(print_, image)
         assert match > 0.8
-        assert missed == pytest.approx(0, abs=1e-9)
+        assert missed == pytest.approx(0, abs=1e-6)
     match, missed = compared(print_, other)
     assert abs(match) < 0.1
     assert missed > 0.8
     # A highlight is no sign against a pose, whatever it hides of a faint print.
     assert compared(0.2 * print_, 0.2 * print_ + 2 * glare)[1] < 0.05
     assert np.abs(compared(0.02 * print_, 0.02 * other)).max() < 0.01
-    np.testing.assert_array_equal(print_match(np.zeros((1, 9)), np.zeros(1)), [[0, 0]])
 
 
 def test_fitted_signs_are_what_the_features_mean():

@@ -10,6 +10,7 @@ from pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.pose import warp_kernels as kernels
+from rfdetr_foundationpose.pose.agreement_kernels import LANES, SUMS, agreement
 from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -172,6 +173,21 @@ def test_depth_filter_serves_calls_inside_and_outside_of_inference_mode():
     assert torch.equal(filtered(depth), inside)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_depth_is_filtered_as_it_comes(kind):
+    """Raw units, with a scale that may change from call to call; no number is no measure."""
+    rng = np.random.default_rng(1)
+    raw = (1000 + rng.integers(0, 3, (30, 40))).astype(kind)
+    filtered = DepthFilter("cpu", 0.1, 4.0)
+    for scale in (1e-3, 1e-4, 1e-3):
+        if kind is np.float32:
+            raw[4, 5], raw[8, 9], raw[12, 13] = np.nan, np.inf, -np.inf
+        metres = np.nan_to_num(raw.astype(np.float32), posinf=0, neginf=0) * np.float32(scale)
+        expected = DepthFilter("cpu", 0.1, 4.0)(torch.from_numpy(metres))
+        torch.testing.assert_close(filtered(torch.from_numpy(raw), scale), expected)
+        assert expected.count_nonzero() > 1000
+
+
 def test_depth_limits():
     depth = torch.full((20, 20), 1.0)
     depth[:, 10:] = 5.0
@@ -184,12 +200,12 @@ def test_agreement_counts():
     observed_z = torch.tensor([1.002, 0.8, 1.3, 0.0, 1.0]).reshape(1, 1, 5)
     rgb = [torch.full((1, 1, 5, 3), value) for value in (0.5, 0.6)]
     xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
-    partial = torch.full((1, 6, int(kernels.AGREEMENT_LANES)), torch.nan)
+    partial = torch.full((1, SUMS, int(LANES)), torch.nan)
     arrays = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1], torch.tensor([0.1]))]
     wp.launch(
-        kernels.agreement,
-        (1, 1, kernels.AGREEMENT_LANES),
-        [*arrays, 0.004, 0.05, 0.1, wp.from_torch(partial)],
+        agreement,
+        (1, 1, LANES),
+        [*arrays, wp.from_torch(partial)],
         device="cpu",
     )
     np.testing.assert_allclose(partial[0].sum(1), [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)

@@ -12,12 +12,12 @@ from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
+from rfdetr_foundationpose.pose.agreement_kernels import POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
-from rfdetr_foundationpose.pose.views import DELTA, RESULT_COLUMNS
 from rfdetr_foundationpose.resources import models_dir
 
 pytestmark = pytest.mark.gpu
@@ -123,7 +123,7 @@ def test_the_captured_registration_waits_for_nothing(case, schedule):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     # Agreement counts are sums of floats in any order, and near ties of the previews may fall either way.
-    first = slice(0, DELTA.stop)  # pose and last update of the first finalist
+    first = POSE  # of the first finalist
     torch.testing.assert_close(found[0][first], expected[0][first], atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1][:1], expected[1][:1], atol=2e-2, rtol=2e-2)
     assert all(torch.isfinite(t).all() for t in eagerly)

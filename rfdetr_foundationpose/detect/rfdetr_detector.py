@@ -135,7 +135,7 @@ class RfDetrDetector:
             )
 
     def _make_mask(self, raw: RawDetections, i: int, depth: float | None, frame: DeviceFrame) -> Tensor:
-        height, width = frame.depth.shape
+        height, width = frame.rgb.shape[:2]
         if self._mask == "box":
             return box_mask(raw.boxes[i], height, width, self._device)
         if self._mask == "instance" and raw.mask_logits is not None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoints import CheckpointError
-from .print_match import print_match
 
 Array = NDArray[np.float64]
 
 FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn", "match", "missed")
+"""What agreement_kernels.describe finds, and explains."""
 PRINTED = slice(7, 9)
 """Columns of the features that are about print."""
 SUPPORTING = ("visible", "match")
@@ -36,34 +37,6 @@ UNSURE = 1e-6
 BLIND_SHARE = 0.25
 """Share of what shape alone would give that no missing print takes away. Such a pose is not to be trusted, but its object
 is where it says: it stays tracked, since a registration anew may well choose the same side again."""
-
-
-def features(counts: Array, delta: Array) -> Array:
-    """(N, 9) features from agreement counts and last updates (N, 2) (mesh radii, rad).
-
-    counts: (N, 15), of warp_kernels.agreement.
-
-    visible: share of the model's pixels that agree in depth; violated: of those with depth that does not come from an
-    occluder, the share seen behind the model, which should have hidden it; missing: without depth; residual: depth
-    difference of the agreeing, in tolerances; color: colour difference of the agreeing, in [0, 1]; step, turn: size of
-    the last update, square root; match, missed: of print, which tells front from back, see print_match.
-    """
-    model, agree, occluded, violated, residual, color = counts[:, :6].T
-    total, matched = np.maximum(model, 1.0), np.maximum(agree, 1.0)
-    described = np.empty((len(counts), len(FEATURES)))
-    described[:, 0] = agree / total
-    described[:, 1] = violated / np.maximum(agree + violated, 1.0)
-    described[:, 2] = np.maximum(model - agree - occluded - violated, 0.0) / total
-    described[:, 3] = residual / matched
-    described[:, 4] = color / matched
-    described[:, 5:7] = np.sqrt(np.minimum(delta, 1.0))
-    described[:, PRINTED] = print_match(counts[:, 6:], agree)
-    return described
-
-
-def visibility(counts: Array) -> Array:
-    """(N,) share of the model's pixels whose observed depth agrees."""
-    return counts[:, 1] / np.maximum(counts[:, 0], 1.0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +63,17 @@ class Calibration:
 
     def of(self, described: Array) -> Array:
         """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""
-        seen = described @ self.coefficients + self.intercept
-        blind = seen - described[:, PRINTED] @ self.coefficients[PRINTED]
-        seen, blind = 1 / (1 + np.exp(-np.clip([seen, blind], -30, 30)))
+        logits = described @ self._sighted_and_blind + self.intercept
+        seen, blind = (1 / (1 + np.exp(-logits.clip(-30, 30)))).T
         support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * np.maximum(seen, BLIND_SHARE * blind)
         return support
+
+    @cached_property
+    def _sighted_and_blind(self) -> Array:
+        """(9, 2) coefficients: all, and those without print."""
+        blind = self.coefficients.copy()
+        blind[PRINTED] = 0.0
+        return np.stack([self.coefficients, blind], axis=1)
 
     def to_json(self) -> dict[str, object]:
         return {

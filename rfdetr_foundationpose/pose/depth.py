@@ -14,7 +14,7 @@ from . import warp_kernels as kernels
 
 
 class DepthFilter:
-    """Filters (H, W) float32 depth in metres; measures outside [min_depth, max_depth] count as missing (0).
+    """Filters (H, W) depth; measures outside [min_depth, max_depth] m, NaN included, count as missing (0).
 
     One CUDA graph launch on a GPU, captured anew when the image size changes. For one thread at a time.
     """
@@ -30,12 +30,18 @@ class DepthFilter:
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
         self._source, self._eroded, self._filtered = self._buffers((0, 0))
+        self._scale, self._host_scale = torch.ones(1, device=device), 1.0
         self.graph = GraphedProgram(self._run, self.device, name="depth filter", log=log)
 
-    def __call__(self, depth: Tensor) -> Tensor:
-        """A new tensor; enqueued on torch's current stream."""
+    def __call__(self, depth: Tensor, scale: float = 1.0) -> Tensor:
+        """(H, W) float32 m, a new tensor; enqueued on torch's current stream. depth: float32 or uint16, in units of
+        ``scale`` m."""
         if depth.shape != self._source.shape:
             self._source, self._eroded, self._filtered = self._buffers((depth.shape[0], depth.shape[1]))
+        if scale != self._host_scale:
+            with torch.inference_mode():
+                self._scale.fill_(scale)
+            self._host_scale = scale
         self._source.copy_(depth)
         self.graph(depth.shape)
         return self._filtered.clone()
@@ -46,6 +52,6 @@ class DepthFilter:
 
     def _run(self) -> None:
         size = tuple(self._source.shape)
-        source, eroded, filtered = (wp.from_torch(t) for t in (self._source, self._eroded, self._filtered))
-        launch(kernels.erode_depth, size, [source, self.min_depth, self.max_depth, eroded], device=self.device)
+        source, scale, eroded, filtered = map(wp.from_torch, (self._source, self._scale, self._eroded, self._filtered))
+        launch(kernels.erode_depth, size, [source, scale, self.min_depth, self.max_depth, eroded], device=self.device)
         launch(kernels.bilateral_depth, size, [eroded, filtered], device=self.device)

@@ -15,7 +15,8 @@ from ..accel.base import Runner
 from ..config import PoseConfig
 from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics
-from . import confidence as agreement
+from .agreement_kernels import DESCRIBED, MODEL_PIXELS, POSE
+from .confidence import DEFAULT, FEATURES, Calibration
 from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
@@ -23,8 +24,8 @@ from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, parse_
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
 from .track_program import START_COLUMNS, TrackProgram
-from .views import COMPARISON, DELTA, POSE
 
+VISIBLE = FEATURES.index("visible")
 REGISTER_PROGRAMS = 12
 """Programs of registration that are kept: one for each number of hypotheses and each schedule in use."""
 TRACK_BATCHES = (1, 2, 4, 8)
@@ -102,7 +103,7 @@ class PoseEstimator:
         device: torch.device | str,
         weights: str = "",
         instances: int = 1,
-        calibration: agreement.Calibration = agreement.DEFAULT,
+        calibration: Calibration = DEFAULT,
         log: Callable[[str], None] = print,
     ) -> None:
         self.objects = list(objects)
@@ -158,7 +159,8 @@ class PoseEstimator:
 
     def prepare(self, frame: DeviceFrame) -> PoseFrame:
         """Filter the depth of a frame, once; enqueued on the current stream."""
-        return PoseFrame(frame.rgb, self._filter(frame.depth), self._camera_tensor(frame.camera))
+        depth = self._filter(frame.raw_depth, frame.frame.depth_scale)
+        return PoseFrame(frame.rgb, depth, self._camera_tensor(frame.camera))
 
     def register(self, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
@@ -256,9 +258,8 @@ class PoseEstimator:
         last: Sequence[NDArray[np.float64] | None],
         ranking: Ranking | None,
     ) -> list[Estimate]:
-        counts = rows[:, COMPARISON]
-        described = agreement.features(counts, rows[:, DELTA])
-        certain, visible = self._calibration.confidence(described, counts[:, 0]), agreement.visibility(counts)
+        described = rows[:, DESCRIBED]
+        certain = self._calibration.confidence(described, rows[:, MODEL_PIXELS])
         estimates = []
         for i, item in enumerate(items):
             T = rows[i, POSE].reshape(4, 4)
@@ -272,7 +273,7 @@ class PoseEstimator:
                 Estimate(
                     item.from_centered(T),
                     float(certain[i]) if usable else 0.0,
-                    float(visible[i]) if usable else 0.0,
+                    float(described[i, VISIBLE]) if usable else 0.0,
                     described[i],
                     ranking,
                 )

@@ -16,10 +16,11 @@ from torch import Tensor
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
 from ..config import schedule_counts
-from .confidence import Calibration, features
+from .agreement_kernels import DESCRIBED, RESULT_COLUMNS
+from .confidence import Calibration
 from .hypotheses import guess_translation
 from .renderer import Renderer
-from .views import COMPARISON, DELTA, RESULT_COLUMNS, ViewSet
+from .views import ViewSet
 
 PREVIEW_SIZE = 48
 """Rows and columns of the small renderings by which many hypotheses are compared cheaply."""
@@ -54,7 +55,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Finalists:
-    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see views; scores: (K,) float64, best
+    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see agreement_kernels; scores: (K,) float64, best
     first; pixels: of the mask, and those of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest
     means nothing, and may be missing."""
 
@@ -72,8 +73,8 @@ class Finalists:
         """The finalist with the highest score plus ``weight`` times the log-odds of its confidence. One whose row is not
         finite is it only where all are like that."""
         usable = np.all(np.isfinite(self.rows), axis=1)
-        rows = np.where(usable[:, None], self.rows, 0.0)
-        worth = self.scores + weight * calibration.log_odds(features(rows[:, COMPARISON], rows[:, DELTA]))
+        described = np.where(usable[:, None], self.rows[:, DESCRIBED], 0.0)
+        worth = self.scores + weight * calibration.log_odds(described)
         return int(np.where(usable, worth, -np.inf).argmax())
 
 
@@ -213,7 +214,7 @@ class RegisterProgram:
     def _compare(self, scores: Tensor) -> Tensor:
         """(K, RESULT_COLUMNS + 1) rows of the finalists, the first hypotheses, and what they have of ``scores`` (M,)."""
         rows, top = self._rows, self.finalists
-        self.views.report(top, *self._image, rows[:, :RESULT_COLUMNS])
+        self.views.report(top, *self._image, rows)
         rows[:, RESULT_COLUMNS] = scores[:top]
         return rows
 

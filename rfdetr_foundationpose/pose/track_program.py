@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..accel.base import Runner
 from ..accel.graph import GraphedProgram, Lane
+from .agreement_kernels import RESULT_COLUMNS
 from .renderer import Renderer
-from .views import RESULT_COLUMNS, ViewSet
+from .views import ViewSet
 
 START_COLUMNS = 16 + 1 + 1
 
@@ -22,7 +23,7 @@ class TrackProgram:
     image at the final pose.
 
     rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
-    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that views describes.
+    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that agreement_kernels describes.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TrackProgram:
         self._host_start[:, (11, 17)] = 1.0
         self.start = self._host_start.to(device)
         self._host_result = torch.zeros(k, RESULT_COLUMNS, pin_memory=pinned)
+        self._start_rows, self._result_rows = self._host_start.numpy(), self._host_result.numpy()
         self.result = torch.zeros(k, RESULT_COLUMNS, device=device)
         self._refiner = refiner
         refiner.prepare(k)
@@ -69,12 +71,12 @@ class TrackProgram:
                 self.camera.copy_(camera)
                 self._camera = camera
             # The read-back below ends after this copy, so the pinned rows are free again by the next call.
-            self._host_start.numpy()[:] = start
+            self._start_rows[:] = start
             self.start.copy_(self._host_start, non_blocking=True)
             self._host_result.copy_(self.graph(), non_blocking=True)
-            if self._host_result.is_pinned():
+            if self.result.is_cuda:
                 torch.cuda.current_stream(self.result.device).synchronize()
-            return self._host_result.double().numpy()
+            return self._result_rows.astype(np.float64)
 
     def run(self) -> Tensor:
         """Enqueue the step; waits for nothing."""

@@ -7,22 +7,11 @@ import warp as wp
 from torch import Tensor
 
 from ..warp_setup import launch
+from . import agreement_kernels as comparing
 from . import warp_kernels as kernels
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
-from .print_match import DARK, PRINT_SUMS
 from .renderer import Renderer
-
-MIN_TOLERANCE, TOLERANCE = 0.004, 0.05
-"""Depth agrees within this many metres, or this share of the diameter where it is more."""
-AGREEMENT = 6
-"""Columns of what agrees in depth and colour; see warp_kernels.agreement."""
-COMPARED = AGREEMENT + PRINT_SUMS
-"""With those for print_match."""
-POSE, DELTA, COMPARISON = slice(0, 16), slice(16, 18), slice(18, 18 + COMPARED)
-"""Columns of a result row, which both programs read back: T_cam_center (4, 4), the last update (mesh radii, rad), and how
-the model at that pose compares with the image."""
-RESULT_COLUMNS = COMPARISON.stop
 
 
 class ViewSet:
@@ -59,9 +48,9 @@ class ViewSet:
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
         compared = capacity if compared is None else compared
-        columns = COMPARED if printed else AGREEMENT
-        self.comparison = torch.zeros(compared, columns, device=self.device)
-        self._partial = torch.zeros(compared, columns, size * kernels.AGREEMENT_LANES, device=self.device)
+        sums = comparing.PRINTED_SUMS if printed else comparing.SUMS
+        self._sums = torch.zeros(compared, sums, device=self.device)
+        self._partial = torch.zeros(compared, sums, size * comparing.LANES, device=self.device)
         shape: tuple[int, ...] = (compared, size, size, 3)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
         if inputs is None:
@@ -103,8 +92,8 @@ class ViewSet:
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
     def agree(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
-        """How the rendered first n hypotheses agree with what was observed: (n, AGREEMENT), or (n, COMPARED) where print is
-        compared, in ``comparison``. Images as for ``pairs``."""
+        """How the rendered first n hypotheses agree with what was observed: sums (n, SUMS), or (n, PRINTED_SUMS) where print
+        is compared, see agreement_kernels. Images as for ``pairs``."""
         self._windows(n, camera, "refiner")
         self._launch(
             kernels.crop_observed,
@@ -118,22 +107,26 @@ class ViewSet:
         )
         images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o)
         self._launch(
-            kernels.agreement,
-            (n, self.size, kernels.AGREEMENT_LANES),
+            comparing.agreement,
+            (n, self.size, comparing.LANES),
             *(wp.from_torch(image[:n]) for image in images),
             wp.from_torch(self.diameters[:n]),
-            MIN_TOLERANCE,
-            TOLERANCE,
-            DARK,
             wp.from_torch(self._partial[:n]),
         )
-        return torch.sum(self._partial[:n], 2, out=self.comparison[:n])
+        return torch.sum(self._partial[:n], 2, out=self._sums[:n])
 
     def report(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> None:
-        """Fill ``out`` (n, RESULT_COLUMNS) float32, the result rows of the first n hypotheses, where print is compared."""
-        out[:, POSE] = self.poses[:n].flatten(1)
-        out[:, DELTA] = self.delta[:n]
-        out[:, COMPARISON] = self.agree(n, rgb, depth, camera)
+        """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n
+        hypotheses, where print is compared."""
+        sums = self.agree(n, rgb, depth, camera)
+        self._launch(
+            comparing.describe,
+            n,
+            wp.from_torch(sums),
+            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
+            wp.from_torch(self.delta[:n], dtype=wp.vec2f),
+            wp.from_torch(out),
+        )
 
     def update(self, n: int, trans: Tensor, rot: Tensor) -> None:
         """Apply the refiner's outputs (n, 3) float32 to the first n poses; ``delta`` keeps the sizes of the steps."""

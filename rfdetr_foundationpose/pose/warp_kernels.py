@@ -1,4 +1,4 @@
-"""Warp kernels around the rendering: depth filter, crops, network inputs, pose update, agreement.
+"""Warp kernels around the rendering: depth filter, crops, network inputs, pose update.
 
 Image coordinates: ``u = fx X / Z + cx`` (OpenCV: integer at pixel centres of the observed image).
 ``cameras`` holds fx, fy, cx, cy of each view, or of all views in one entry.
@@ -14,65 +14,76 @@ from .render_kernels import back_project, rotation_of, store_input, translation_
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
-AGREEMENT_LANES = wp.constant(32)
+FARTHEST = wp.constant(1.0e9)
+
+
+@wp.func
+def measured(depth: wp.array2d(dtype=wp.float32), y: int, x: int, scale: float, low: float, high: float):
+    """Depth in metres; 0 where there is none, outside the limits (NaN included) and outside the image."""
+    if y < 0 or x < 0 or y >= depth.shape[0] or x >= depth.shape[1]:
+        return float(0.0)
+    d = depth[y, x] * scale
+    if d >= low and d <= high:
+        return d
+    return float(0.0)
 
 
 @wp.kernel
 def erode_depth(
-    depth: wp.array2d(dtype=wp.float32), min_depth: float, max_depth: float, out: wp.array2d(dtype=wp.float32)
+    depth: wp.array2d(dtype=wp.float32),
+    scale: wp.array(dtype=wp.float32),
+    min_depth: float,
+    max_depth: float,
+    out: wp.array2d(dtype=wp.float32),
 ):
-    """Official 5x5 erosion: 0 where over 80 % of the window is invalid or differs by more than 1 mm."""
+    """Official 5x5 erosion: 0 where over 80 % of the window is invalid or differs by more than 1 mm. scale: m a unit."""
     y, x = wp.tid()
-    d = depth[y, x]
-    if not (d >= min_depth and d <= max_depth):
-        out[y, x] = 0.0
-        return
-    bad = float(0.0)
-    total = float(0.0)
-    for j in range(wp.max(y - 2, 0), wp.min(y + 3, depth.shape[0])):
-        for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
-            near = depth[j, i]
-            total += 1.0
-            if not (near >= min_depth and near <= max_depth) or wp.abs(near - d) > 0.001:
-                bad += 1.0
-    if bad / total > 0.8:
-        out[y, x] = 0.0
-    else:
-        out[y, x] = d
+    unit = scale[0]
+    d = measured(depth, y, x, unit, min_depth, max_depth)
+    good = float(0.0)
+    if d > 0.0:
+        for j in range(-2, 3):
+            for i in range(-2, 3):
+                near = measured(depth, y + j, x + i, unit, min_depth, max_depth)
+                if near > 0.0 and wp.abs(near - d) <= 0.001:
+                    good += 1.0
+    rows = wp.min(y, 2) + wp.min(depth.shape[0] - 1 - y, 2) + 1
+    columns = wp.min(x, 2) + wp.min(depth.shape[1] - 1 - x, 2) + 1
+    total = float(rows * columns)
+    if (total - good) / total > 0.8:
+        d = 0.0
+    out[y, x] = d
 
 
 @wp.kernel
 def bilateral_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.float32)):
-    """Official 5x5 bilateral filter of eroded depth: sigma 2 px, pixels within 1 cm of the window's mean, fills small holes."""
+    """Official 5x5 bilateral filter of eroded depth: sigma 2 px, pixels within 1 cm of the window's mean, fills small holes.
+
+    The official weight has exp(-dz^2 / 2e10) besides, which is 1 in float32.
+    """
     y, x = wp.tid()
     mean = float(0.0)
     count = float(0.0)
-    for j in range(wp.max(y - 2, 0), wp.min(y + 3, depth.shape[0])):
-        for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
-            d = depth[j, i]
+    for j in range(-2, 3):
+        for i in range(-2, 3):
+            d = measured(depth, y + j, x + i, 1.0, 0.0, FARTHEST)
             if d > 0.0:
                 mean += d
                 count += 1.0
-    if count == 0.0:
-        out[y, x] = 0.0
-        return
-    mean = mean / count
     total = float(0.0)
     weights = float(0.0)
-    for j in range(wp.max(y - 2, 0), wp.min(y + 3, depth.shape[0])):
-        for i in range(wp.max(x - 2, 0), wp.min(x + 3, depth.shape[1])):
-            d = depth[j, i]
-            if d > 0.0 and wp.abs(d - mean) < 0.01:
-                du = float(i - x)
-                dv = float(j - y)
-                dz = depth[y, x] - d
-                weight = wp.exp(-(du * du + dv * dv) / 8.0 - dz * dz / 2.0e10)
-                weights += weight
-                total += weight * d
+    if count > 0.0:
+        mean = mean / count
+        for j in range(-2, 3):
+            for i in range(-2, 3):
+                d = measured(depth, y + j, x + i, 1.0, 0.0, FARTHEST)
+                if d > 0.0 and wp.abs(d - mean) < 0.01:
+                    weight = wp.exp(-float(i * i + j * j) / 8.0)
+                    weights += weight
+                    total += weight * d
     if weights > 0.0:
-        out[y, x] = total / weights
-    else:
-        out[y, x] = 0.0
+        total = total / weights
+    out[y, x] = total
 
 
 @wp.kernel
@@ -230,87 +241,6 @@ def update_poses(
         0.0, 0.0, 0.0, 1.0,
     )  # fmt: skip
     delta[n] = wp.vec2f(wp.length(dt) * 2.0 / diameters[n], angle)
-
-
-@wp.func
-def print_color(color: wp.vec3f, dark: float):
-    """Chromaticity about grey: what shading leaves of a colour. ``dark`` counts as grey."""
-    return color / (color[0] + color[1] + color[2] + dark) - wp.vec3f(1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0)
-
-
-@wp.func
-def color_at(image: wp.array4d(dtype=wp.float32), n: int, y: int, x: int):
-    return wp.vec3f(image[n, y, x, 0], image[n, y, x, 1], image[n, y, x, 2])
-
-
-@wp.kernel
-def agreement(
-    rendered_rgb: wp.array4d(dtype=wp.float32),
-    rendered_xyz: wp.array4d(dtype=wp.float32),
-    observed_rgb: wp.array4d(dtype=wp.float32),
-    observed_xyz: wp.array4d(dtype=wp.float32),
-    diameters: wp.array(dtype=wp.float32),
-    min_tolerance: float,
-    tolerance_share: float,
-    dark: float,
-    partial: wp.array3d(dtype=wp.float32),
-):
-    """Sums per view: model pixels, agreeing, occluded (observed nearer), violated (observed farther), depth residual of the
-    agreeing in tolerances, colour difference of the agreeing. The rest of the model pixels has no depth.
-
-    Where ``partial`` has 15 rows, also what the correlation of print needs, over the agreeing: rendered and observed print
-    colour (3 + 3), squared rendered, squared observed, product.
-
-    Launched over views, rows and AGREEMENT_LANES, which share a row; each thread has a column of ``partial`` (N, 6 or 15,
-    rows * AGREEMENT_LANES) of its own: nothing need be cleared, and sums come out the same each time, as atomic ones do not.
-    """
-    n, y, lane = wp.tid()
-    tolerance = wp.max(min_tolerance, tolerance_share * diameters[n])
-    printed = partial.shape[1] > 6
-    model = float(0.0)
-    agree = float(0.0)
-    occluded = float(0.0)
-    violated = float(0.0)
-    residual = float(0.0)
-    color = float(0.0)
-    rendered = wp.vec3f(0.0, 0.0, 0.0)
-    observed = wp.vec3f(0.0, 0.0, 0.0)
-    squares = wp.vec3f(0.0, 0.0, 0.0)
-    for x in range(lane, rendered_xyz.shape[2], AGREEMENT_LANES):
-        zr = rendered_xyz[n, y, x, 2]
-        if zr >= 0.001:
-            model += 1.0
-            zo = observed_xyz[n, y, x, 2]
-            if zo >= 0.001:
-                dz = zo - zr
-                if wp.abs(dz) <= tolerance:
-                    agree += 1.0
-                    residual += wp.abs(dz) / tolerance
-                    a = color_at(rendered_rgb, n, y, x)
-                    b = color_at(observed_rgb, n, y, x)
-                    color += (wp.abs(a[0] - b[0]) + wp.abs(a[1] - b[1]) + wp.abs(a[2] - b[2])) / 3.0
-                    if printed:
-                        r = print_color(a, dark)
-                        o = print_color(b, dark)
-                        rendered += r
-                        observed += o
-                        squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
-                elif dz < 0.0:
-                    occluded += 1.0
-                else:
-                    violated += 1.0
-    column = y * AGREEMENT_LANES + lane
-    partial[n, 0, column] = model
-    partial[n, 1, column] = agree
-    partial[n, 2, column] = occluded
-    partial[n, 3, column] = violated
-    partial[n, 4, column] = residual
-    partial[n, 5, column] = color
-    if printed:
-        for c in range(3):
-            partial[n, c + 6, column] = rendered[c]
-            partial[n, c + 9, column] = observed[c]
-            partial[n, c + 12, column] = squares[c]
 
 
 # Every instance that is used, so that the module is compiled once.
