@@ -74,7 +74,7 @@ def test_every_norm_and_relu_is_taken_in(kind):
     assert sum(isinstance(m, ConvReLU) for m in fused.modules()) == convolutions
     assert not any(isinstance(m, nn.Conv2d) for m in fused.modules())
     stems = [m for m in fuse_conv_relu(folded, stem=True).modules() if isinstance(m, StemReLU)]
-    assert [tuple(m.weight.shape) for m in stems] == [(8, 24, 4, 4)]
+    assert [tuple(m.weight.shape) for m in stems] == [(16, 48, 4, 3)]
     assert sum(isinstance(m, PlainAttention) for m in plain_attention(network).modules()) == 2
 
 
@@ -83,12 +83,12 @@ def test_blocks_of_several_batches_are_those_of_one(dtype):
     """Block (y, x) holds its pixels row by row, inside a margin of empty blocks."""
     a, b = torch.rand(2, 6, 8, 12).to(dtype), torch.rand(3, 6, 8, 12).to(dtype)
     b = b.contiguous(memory_format=torch.channels_last)
-    expected = torch.zeros(5, 24, 7, 9, dtype=dtype)
+    expected = torch.zeros(5, 48, 7, 5, dtype=dtype)
     for n, image in enumerate([*a, *b]):
         for y in range(4):
-            for x in range(6):
-                pixels = [image[:, 2 * y + dy, 2 * x + dx] for dy in range(2) for dx in range(2)]
-                expected[n, :, y + 2, x + 2] = torch.cat(pixels)
+            for x in range(3):
+                pixels = [image[:, 2 * y + dy, 4 * x + dx] for dy in range(2) for dx in range(4)]
+                expected[n, :, y + 2, x + 1] = torch.cat(pixels)
     assert torch.equal(pixel_blocks([a, b]), expected)
 
 

@@ -103,32 +103,39 @@ class ConvReLU(nn.Module):
 
 
 class StemReLU(ConvReLU):
-    """The 7x7 stride-2 stem as a 4x4 stride-1 convolution over 2x2 pixel blocks, the same sums in another order.
+    """The 7x7 stride-2 stem as a 4x3 stride-1 convolution over pixel blocks of 2 rows and 4 columns, the same sums in
+    another order.
 
-    Six input channels leave tensor cores idle and misaligned; 24 do not. Height and width must be even. It takes several
-    batches, as it has to copy them anyway, and treats them as one.
+    Six input channels leave tensor cores idle and misaligned, and so do 64 output channels; blocks have 48, and the two
+    output pixels of a block side by side are 128, which in memory are the image that follows. Height must be even, width a
+    multiple of 4. It takes several batches, as it has to copy them anyway, and treats them as one.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv)
         if not self.fits(conv):
             raise ValueError(f"StemReLU stands for a 7x7 stride-2 convolution with padding 3, not {conv}")
-        padded = F.pad(conv.weight.detach(), (1, 0, 1, 0))
-        out, channels = padded.shape[:2]
-        blocks = padded.view(out, channels, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4)
-        self.weight = nn.Parameter(blocks.reshape(out, 4 * channels, 4, 4).contiguous(), requires_grad=False)
+        out, channels = conv.weight.shape[:2]
+        # The left of two output pixels begins at the second of a block's 8 x 12 pixels, the right one two further on.
+        padded = torch.stack([F.pad(conv.weight.detach(), (1 + 2 * i, 4 - 2 * i, 1, 0)) for i in range(2)])
+        blocks = padded.view(2, out, channels, 4, 2, 3, 4).permute(0, 1, 4, 6, 2, 3, 5)
+        self.weight = nn.Parameter(blocks.reshape(2 * out, 8 * channels, 4, 3).contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(self.bias.detach().repeat(2), requires_grad=False)
         self.stride, self.padding = [1, 1], [0, 0]
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
         """Whether a convolution has the geometry of the stem."""
         geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-        return geometry == ((7, 7), (2, 2), (3, 3), (1, 1), 1) and conv.in_channels % 2 == 0
+        return geometry == ((7, 7), (2, 2), (3, 3), (1, 1), 1)
 
     def forward(self, x: Tensor | Sequence[Tensor], residual: Tensor | None = None) -> Tensor:
+        """A residual cannot be added."""
         from .stem_kernels import pixel_blocks
 
-        return super().forward(pixel_blocks([x] if isinstance(x, Tensor) else x), residual)
+        pairs = super().forward(pixel_blocks([x] if isinstance(x, Tensor) else x), residual)
+        n, channels, rows, columns = pairs.shape
+        return pairs.permute(0, 2, 3, 1).reshape(n, rows, 2 * columns, channels // 2).permute(0, 3, 1, 2)
 
 
 class StemFirst(nn.Module):
@@ -152,7 +159,7 @@ def copy_sharing_weights(module: nn.Module) -> nn.Module:
 def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls.
 
-    It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs even image sizes.
+    It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs image sizes that are multiples of 4.
     """
     fused = copy_sharing_weights(module)
     for name, traced in _traced_parts(fused).items():
@@ -192,7 +199,9 @@ def _fuse_part(traced: fx.GraphModule, stem: bool) -> None:
         name = str(conv.target).replace(".", "_") + "_relu"
         layer = traced.get_submodule(str(conv.target))
         assert isinstance(layer, nn.Conv2d)
-        traced.add_submodule(name, StemReLU(layer) if stem and StemReLU.fits(layer) else ConvReLU(layer))
+        traced.add_submodule(
+            name, StemReLU(layer) if stem and residual is None and StemReLU.fits(layer) else ConvReLU(layer)
+        )
         with graph.inserting_before(relu):
             args = (conv.args[0],) if residual is None else (conv.args[0], residual)
             fused = graph.call_module(name, args)

@@ -29,29 +29,32 @@ class DepthFilter:
         self.device = torch.device(device)
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
-        self._source, self._eroded, self._filtered = self._buffers((0, 0))
+        self._allocate((0, 0))
         self._scale, self._host_scale = torch.ones(1, device=device), 1.0
         self.graph = GraphedProgram(self._run, self.device, name="depth filter", log=log)
 
     def __call__(self, depth: Tensor, scale: float = 1.0) -> Tensor:
         """(H, W) float32 m, a new tensor; enqueued on torch's current stream. depth: float32 or uint16, in units of
         ``scale`` m."""
-        if depth.shape != self._source.shape:
-            self._source, self._eroded, self._filtered = self._buffers((depth.shape[0], depth.shape[1]))
+        if depth.shape != self._filtered.shape:
+            self._allocate((depth.shape[0], depth.shape[1]))
         if scale != self._host_scale:
             with torch.inference_mode():
                 self._scale.fill_(scale)
             self._host_scale = scale
-        self._source.copy_(depth)
+        self._inside.copy_(depth)
         self.graph(depth.shape)
         return self._filtered.clone()
 
-    def _buffers(self, size: tuple[int, int]) -> list[Tensor]:
+    def _allocate(self, size: tuple[int, int]) -> None:
+        border = kernels.BORDER
         with torch.inference_mode(False):  # they are written to inside and outside of it
-            return [torch.zeros(size, device=self.device) for _ in range(3)]
+            self._source, self._eroded = torch.zeros(2, *(n + 2 * border for n in size), device=self.device)
+            self._inside = self._source[border : border + size[0], border : border + size[1]]
+            self._filtered = torch.zeros(size, device=self.device)
 
     def _run(self) -> None:
-        size = tuple(self._source.shape)
+        size = tuple(self._filtered.shape)
         source, scale, eroded, filtered = map(wp.from_torch, (self._source, self._scale, self._eroded, self._filtered))
         launch(kernels.erode_depth, size, [source, scale, self.min_depth, self.max_depth, eroded], device=self.device)
-        launch(kernels.bilateral_depth, size, [eroded, filtered], device=self.device)
+        launch(kernels.bilateral_depth, size, [eroded, kernels.NEARNESS, filtered], device=self.device)

@@ -6,6 +6,7 @@ Image coordinates: ``u = fx X / Z + cx`` (OpenCV: integer at pixel centres of th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import warp as wp
@@ -14,18 +15,17 @@ from .render_kernels import back_project, rotation_of, store_input, translation_
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
-FARTHEST = wp.constant(1.0e9)
+mat55 = wp.types.matrix(shape=(5, 5), dtype=wp.float32)
+BORDER = 2
+"""Empty pixels around depth that is filtered: without branches at the edges the loads of a window overlap."""
+NEARNESS = mat55(*(math.exp(-(i * i + j * j) / 8.0) for j in range(-2, 3) for i in range(-2, 3)))
+"""Weights of a window: Gaussian, sigma 2 px."""
 
 
 @wp.func
-def measured(depth: wp.array2d(dtype=wp.float32), y: int, x: int, scale: float, low: float, high: float):
-    """Depth in metres; 0 where there is none, outside the limits (NaN included) and outside the image."""
-    if y < 0 or x < 0 or y >= depth.shape[0] or x >= depth.shape[1]:
-        return float(0.0)
-    d = depth[y, x] * scale
-    if d >= low and d <= high:
-        return d
-    return float(0.0)
+def within(d: float, low: float, high: float):
+    """d, or 0 where it is outside of the limits or no number."""
+    return wp.where(d >= low, wp.where(d <= high, d, 0.0), 0.0)
 
 
 @wp.kernel
@@ -36,54 +36,49 @@ def erode_depth(
     max_depth: float,
     out: wp.array2d(dtype=wp.float32),
 ):
-    """Official 5x5 erosion: 0 where over 80 % of the window is invalid or differs by more than 1 mm. scale: m a unit."""
+    """Official 5x5 erosion: 0 where over 80 % of the window is invalid or differs by more than 1 mm. scale: m a unit.
+
+    Both images have a BORDER.
+    """
     y, x = wp.tid()
     unit = scale[0]
-    d = measured(depth, y, x, unit, min_depth, max_depth)
+    middle = within(depth[y + 2, x + 2] * unit, min_depth, max_depth)
     good = float(0.0)
-    if d > 0.0:
-        for j in range(-2, 3):
-            for i in range(-2, 3):
-                near = measured(depth, y + j, x + i, unit, min_depth, max_depth)
-                if near > 0.0 and wp.abs(near - d) <= 0.001:
-                    good += 1.0
-    rows = wp.min(y, 2) + wp.min(depth.shape[0] - 1 - y, 2) + 1
-    columns = wp.min(x, 2) + wp.min(depth.shape[1] - 1 - x, 2) + 1
+    for j in range(5):
+        for i in range(5):
+            d = within(depth[y + j, x + i] * unit, min_depth, max_depth)
+            good += wp.where(wp.abs(d - middle) <= 0.001, wp.where(d > 0.0, 1.0, 0.0), 0.0)
+    rows = wp.min(y, 2) + wp.min(depth.shape[0] - 5 - y, 2) + 1
+    columns = wp.min(x, 2) + wp.min(depth.shape[1] - 5 - x, 2) + 1
     total = float(rows * columns)
-    if (total - good) / total > 0.8:
-        d = 0.0
-    out[y, x] = d
+    out[y + 2, x + 2] = wp.where((total - good) / total > 0.8, 0.0, middle)
 
 
 @wp.kernel
-def bilateral_depth(depth: wp.array2d(dtype=wp.float32), out: wp.array2d(dtype=wp.float32)):
-    """Official 5x5 bilateral filter of eroded depth: sigma 2 px, pixels within 1 cm of the window's mean, fills small holes.
+def bilateral_depth(depth: wp.array2d(dtype=wp.float32), nearness: mat55, out: wp.array2d(dtype=wp.float32)):
+    """Official 5x5 bilateral filter of eroded depth, which has a BORDER: pixels within 1 cm of the window's mean; fills small
+    holes.
 
     The official weight has exp(-dz^2 / 2e10) besides, which is 1 in float32.
     """
     y, x = wp.tid()
     mean = float(0.0)
     count = float(0.0)
-    for j in range(-2, 3):
-        for i in range(-2, 3):
-            d = measured(depth, y + j, x + i, 1.0, 0.0, FARTHEST)
-            if d > 0.0:
-                mean += d
-                count += 1.0
+    for j in range(5):
+        for i in range(5):
+            d = depth[y + j, x + i]
+            mean += d
+            count += wp.where(d > 0.0, 1.0, 0.0)
+    mean = mean / wp.max(count, 1.0)
     total = float(0.0)
     weights = float(0.0)
-    if count > 0.0:
-        mean = mean / count
-        for j in range(-2, 3):
-            for i in range(-2, 3):
-                d = measured(depth, y + j, x + i, 1.0, 0.0, FARTHEST)
-                if d > 0.0 and wp.abs(d - mean) < 0.01:
-                    weight = wp.exp(-float(i * i + j * j) / 8.0)
-                    weights += weight
-                    total += weight * d
-    if weights > 0.0:
-        total = total / weights
-    out[y, x] = total
+    for j in range(5):
+        for i in range(5):
+            d = depth[y + j, x + i]
+            weight = wp.where(wp.abs(d - mean) < 0.01, wp.where(d > 0.0, nearness[j, i], 0.0), 0.0)
+            weights += weight
+            total += weight * d
+    out[y, x] = wp.where(weights > 0.0, total / wp.max(weights, 1.0e-6), 0.0)
 
 
 @wp.kernel
@@ -135,7 +130,7 @@ def crop_pixel(window: wp.vec4f, x: int, y: int, size: float, width: int, height
 def read_rgb(rgb: wp.array3d(dtype=wp.uint8), x: int, y: int):
     if x < 0 or y < 0 or x >= rgb.shape[1] or y >= rgb.shape[0]:
         return wp.vec3f(0.0, 0.0, 0.0)
-    return wp.vec3f(float(rgb[y, x, 0]), float(rgb[y, x, 1]), float(rgb[y, x, 2])) / 255.0
+    return wp.vec3f(float(rgb[y, x, 0]), float(rgb[y, x, 1]), float(rgb[y, x, 2]))
 
 
 @wp.func
@@ -155,7 +150,7 @@ def observe(rgb: wp.array3d(dtype=wp.uint8), depth: wp.array2d(dtype=wp.float32)
         z = depth[yi, xi]
         if z >= 0.001:
             xyz = back_project(camera, float(xi), float(yi)) * z
-    return color, xyz
+    return color / 255.0, xyz
 
 
 @wp.kernel
