@@ -11,7 +11,7 @@ from rfdetr_foundationpose.objects import ContinuousSymmetry
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
-from rfdetr_foundationpose.synth.pairs import PairSampler
+from rfdetr_foundationpose.synth.pairs import MOVED_ON_SHARE, PairSampler
 from rfdetr_foundationpose.synth.train_pose import TrainSettings, _ranking_loss, train
 
 
@@ -46,6 +46,23 @@ def test_targets_lead_to_the_truth(objects, monkeypatch):
     assert batch.rendered.shape == batch.observed.shape == (12, 6, 160, 160)
     assert torch.isfinite(batch.rendered).all()
     assert torch.isfinite(batch.observed).all()
+
+
+def test_some_starts_have_been_moved_once(objects):
+    """By a refiner that always answers the same, whose errors the targets are then to undo."""
+    step = torch.tensor([0.1, 0.0, 0.05])
+
+    def still(rendered, observed):
+        return step.expand(len(rendered), 3), torch.zeros(len(rendered), 3)
+
+    plain = PairSampler(objects[:1], "cpu", 3).refiner_batch(10)
+    moved = PairSampler(objects[:1], "cpu", 3).refiner_batch(10, still)
+    m = round(MOVED_ON_SHARE * 10)
+    assert 0 < m < 10
+    torch.testing.assert_close(moved.target_trans[:m], plain.target_trans[:m] - step, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved.target_trans[m:], plain.target_trans[m:])
+    torch.testing.assert_close(moved.target_rot, plain.target_rot, atol=1e-5, rtol=0)
+    assert (moved.rendered[:m] - plain.rendered[:m]).abs().mean() > 1e-3
 
 
 def test_pairs_are_deterministic_and_differ(objects):

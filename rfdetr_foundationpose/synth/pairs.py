@@ -28,6 +28,10 @@ from .pair_kernels import SceneData, render_observed
 INSTANCES = 5
 SURFACE_POINTS = 96
 REFINEMENTS, REFINED_SHARE = 2, 0.8
+"""Of the scorer's hypotheses: rounds, and the share of them that each moves."""
+MOVED_ON_SHARE = 0.4
+"""Of the refiner's starts: those that are a pose which it has moved once already, as from a registration's second iteration
+on."""
 MIN_DISTANCE = 0.05
 
 Refine = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -81,12 +85,17 @@ class PairSampler:
         points = [o.arrays.vertices[rng.integers(len(o.arrays.vertices), size=SURFACE_POINTS)] for o in objects]
         self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=self.device)
 
-    def refiner_batch(self, n: int) -> RefinerBatch:
+    def refiner_batch(self, n: int, refine: Refine | None = None) -> RefinerBatch:
+        """``refine`` moves a share of the starts once: what its errors leave is what it has to put right next."""
         scenes = self._scenes(n)
         diameter = self.diameter[scenes.target]
+        owner = torch.arange(n, device=self.device)
         guess = self._perturb(scenes.T_cam_obj, diameter)
+        if refine is not None:
+            m = round(MOVED_ON_SHARE * n)
+            guess[:m] = self._refined(scenes, guess[:m], owner[:m], diameter[:m], refine)
         truth = self._nearest_look(scenes.T_cam_obj, guess, scenes.target)
-        rendered, observed, seen = self._inputs(scenes, guess, torch.arange(n, device=self.device), "refiner")
+        rendered, observed, seen = self._inputs(scenes, guess, owner, "refiner")
         target_trans = (truth[:, :3, 3] - guess[:, :3, 3]) / (diameter[:, None] / 2)
         v = so3.log(guess[:, :3, :3] @ truth[:, :3, :3].mT)
         target_rot = v / ROT_NORMALIZER
@@ -102,7 +111,10 @@ class PairSampler:
         guess = self._hypotheses(scenes.T_cam_obj[owner], diameter, groups, hypotheses)
         if refine is not None:
             for _ in range(REFINEMENTS):
-                guess = self._refined(scenes, guess, owner, diameter, refine)
+                moved = self._refined(scenes, guess, owner, diameter, refine)
+                # Not all, so that groups hold every degree of refinement.
+                taken = self._uniform(len(guess)) < REFINED_SHARE
+                guess = torch.where(taken[:, None, None], moved, guess)
         rendered, observed, seen = self._inputs(scenes, guess, owner, "scorer")
         points = self.points[scenes.target]
         looks = scenes.T_cam_obj[:, None] @ self.symmetries[scenes.target]
@@ -142,7 +154,8 @@ class PairSampler:
 
         # Distances in diameters make every apparent size equally likely, within what depth cameras see.
         z = (diameter[:, 0] * torch.exp(self._uniform(n, low=0.6, high=2.6))).clamp(0.2, 2.5)
-        pixel = size * self._uniform(n, 2, low=0.15, high=0.85)
+        margin = torch.where(self._uniform(n, 1) < 0.25, 0.02, 0.15)
+        pixel = size * (margin + (1 - 2 * margin) * self._uniform(n, 2))
         t = torch.stack([(pixel[:, 0] - camera[:, 2]) / focal * z, (pixel[:, 1] - camera[:, 3]) / focal * z, z], -1)
         pose = torch.eye(4, device=self.device).repeat(n, INSTANCES, 1, 1)
         pose[:, :, :3, :3] = so3.random_rotations(n * INSTANCES, self.generator, self.device).reshape(
@@ -204,7 +217,11 @@ class PairSampler:
         return _Scenes(data, keep, target, pose[:, 0].contiguous(), camera, size)
 
     def _perturb(self, T: Tensor, diameter: Tensor) -> Tensor:
-        """Register-like, middling and tracking-like errors, so that one network serves both uses."""
+        """Register-like, middling and tracking-like errors, so that one network serves both uses.
+
+        A registration begins at the depth of the surface that is seen, which half of its starts have; and beside the object
+        where something hides a part of it.
+        """
         n = len(T)
         kind = self._uniform(n)
         rough, fine = kind < 0.3, kind > 0.7
@@ -212,8 +229,10 @@ class PairSampler:
             rough, self._uniform(n, high=50.0), torch.where(fine, 4.0, 15.0) * self._normal(n).abs()
         ).clamp(max=50.0)
         axis = F.normalize(self._normal(n, 3), dim=-1)
-        xy = torch.where(rough, 0.08, torch.where(fine, 0.02, 0.05))[:, None] * self._normal(n, 2)
+        beside = torch.where(self._uniform(n) < 0.3, 0.18, 0.06)
+        xy = torch.where(rough, beside, torch.where(fine, 0.02, 0.05))[:, None] * self._normal(n, 2)
         depth = torch.where(rough, 0.2, torch.where(fine, 0.02, 0.08)) * self._normal(n)
+        depth = torch.where(rough & (self._uniform(n) < 0.5), self._uniform(n, low=-0.5, high=0.0), depth)
         toward = T[:, :3, 3] / T[:, 2:3, 3]
         offset = torch.cat([xy, torch.zeros_like(xy[:, :1])], -1) + toward * depth.clamp(-0.6, 0.6)[:, None]
         return self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
@@ -237,14 +256,13 @@ class PairSampler:
         return guess
 
     def _refined(self, scenes: _Scenes, guess: Tensor, owner: Tensor, diameter: Tensor, refine: Refine) -> Tensor:
-        """Most of the hypotheses after one update; not all, so that groups hold every degree of refinement."""
+        """The hypotheses after one update; those that it would bring to the camera stay."""
         rendered, observed, _ = self._inputs(scenes, guess, owner, "refiner")
         trans, rot = refine(rendered, observed)
         moved = guess.clone()
         moved[:, :3, 3] += trans.float() * (diameter[:, None] / 2)
         moved[:, :3, :3] = so3.exp(torch.tanh(rot.float()) * ROT_NORMALIZER).mT @ guess[:, :3, :3]
-        taken = (self._uniform(len(guess)) < REFINED_SHARE) & (moved[:, 2, 3] > MIN_DISTANCE)
-        return torch.where(taken[:, None, None], moved, guess)
+        return torch.where((moved[:, 2, 3] > MIN_DISTANCE)[:, None, None], moved, guess)
 
     @staticmethod
     def _moved(T: Tensor, rotation: Tensor, offset: Tensor) -> Tensor:

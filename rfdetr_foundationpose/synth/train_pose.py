@@ -95,6 +95,8 @@ def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> d
     evaluation = PairSampler(make_objects(64, EVALUATION_SEED), device, EVALUATION_SEED)
     refine = None if settings.refiner is None else _refine(settings.refiner, device, progress)
     held_out = [_draw(evaluation, settings, refine) for _ in range(4)]
+    if isinstance(average, RefineNet):
+        refine = _moving_on(average, device)
     run: Callable[[Tensor, Tensor], Tensor] = network if isinstance(network, RefineNet) else network.encode
     if settings.compile:
         run = torch.compile(run)
@@ -200,9 +202,21 @@ def _refine(path: Path, device: torch.device, log: Callable[[str], None]) -> Ref
     return run
 
 
+def _moving_on(network: RefineNet, device: torch.device) -> Refine:
+    """A refiner in training, as it is then."""
+
+    @torch.no_grad()
+    def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        network.eval()
+        with torch.autocast(device.type, torch.bfloat16):
+            return network(rendered, observed)  # type: ignore[no-any-return]
+
+    return run
+
+
 def _draw(sampler: PairSampler, settings: TrainSettings, refine: Refine | None) -> RefinerBatch | ScorerBatch:
     if settings.role == "refiner":
-        return sampler.refiner_batch(settings.batch)
+        return sampler.refiner_batch(settings.batch, refine)
     return sampler.scorer_batch(settings.batch // settings.hypotheses, settings.hypotheses, refine)
 
 
