@@ -63,6 +63,11 @@ class Lane:
         self.pool = torch.cuda.graph_pool_handle()
 
 
+def lane_of(runner: object, name: str, device: torch.device) -> Lane:
+    """Where a program that runs ``runner`` belongs: the runner's own lane, or a new one where it has none."""
+    return getattr(runner, "lane", None) or Lane(name, device)
+
+
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
 
 

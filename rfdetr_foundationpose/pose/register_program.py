@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram, Lane
+from ..accel.graph import GraphedProgram, lane_of
 from ..config import schedule_counts
 from .agreement_kernels import DESCRIBED, RESULT_COLUMNS
 from .confidence import Calibration
@@ -151,7 +151,7 @@ class RegisterProgram:
             self.run,
             device,
             name=f"register {total} x {','.join(map(str, self.kept))}",
-            lane=getattr(refiner, "lane", None) or Lane("register", device),
+            lane=lane_of(refiner, "register", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and scorer.capturable and refiner.name != "reference",
         )
