@@ -117,7 +117,7 @@ def test_what_is_read_back_are_the_first_of_the_ranking():
     np.testing.assert_array_equal(found.rows[:, POSE], poses[:FINALISTS].flatten(1).double())
     # One step, along the line of sight from the first guess to the middle of the box, and no turn.
     step, turn = (found.rows[:, DESCRIBED][:, FEATURES.index(name)] for name in ("step", "turn"))
-    np.testing.assert_allclose(step, [step[0]] * FINALISTS, atol=1e-5)
+    np.testing.assert_allclose(step**2, [step[0] ** 2] * FINALISTS, atol=1e-6)
     assert 0 < step[0] < 1
     assert not turn.any()
     # What is compared are the ranked poses: the right ones, and only these, have the print of the image.

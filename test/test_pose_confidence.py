@@ -177,7 +177,7 @@ def test_missed_is_only_what_the_model_has_and_the_image_could_show():
     for image in (print_, print_ + 0.05, 0.5 * print_):
         match, missed = compared(print_, image)
         assert match > 0.8
-        assert missed == pytest.approx(0, abs=1e-6)
+        assert missed == pytest.approx(0, abs=1e-9)
     match, missed = compared(print_, other)
     assert abs(match) < 0.1
     assert missed > 0.8

@@ -12,8 +12,9 @@ from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.agreement_kernels import POSE, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.agreement_kernels import DESCRIBED, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
+from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -123,8 +124,11 @@ def test_the_captured_registration_waits_for_nothing(case, schedule):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     # Agreement counts are sums of floats in any order, and near ties of the previews may fall either way.
-    first = POSE  # of the first finalist
-    torch.testing.assert_close(found[0][first], expected[0][first], atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[0][POSE], expected[0][POSE], atol=1e-3, rtol=0)  # of the first finalist
+    described = [dict(zip(FEATURES, packed[DESCRIBED], strict=True)) for packed in (found[0], expected[0])]
+    for update in ("step", "turn"):  # square roots
+        a, b = (features[update].square() for features in described)
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1][:1], expected[1][:1], atol=2e-2, rtol=2e-2)
     assert all(torch.isfinite(t).all() for t in eagerly)
     assert len(eagerly[0]) == program.finalists * (RESULT_COLUMNS + 1) + 2
