@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 import trimesh
 import warp as wp
 from pose_scenes import object_of, prepared, random_pose, scene_of
+from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import agreement_kernels as kernels
 from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK, DESCRIBED, PRINTED_SUMS, RESULT_COLUMNS
-from rfdetr_foundationpose.pose.confidence import FEATURES, fit, load_calibration
+from rfdetr_foundationpose.pose.checkpoints import CheckpointError
+from rfdetr_foundationpose.pose.confidence import FEATURES, FILE_NAME, LATER, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 
@@ -34,9 +37,14 @@ class Stays:
         return torch.zeros(len(rendered), 3), torch.zeros(len(rendered), 3)
 
 
-def seen(shown: trimesh.Trimesh, model: trimesh.Trimesh, T, turns) -> list[Estimate]:
-    """Estimates of ``model`` at T and turned about its own axes, in an image of ``shown`` at T."""
+def seen(
+    shown: trimesh.Trimesh, model: trimesh.Trimesh, T, turns, wall: float = 0.0, cover: tuple[int, float] = (0, 0.0)
+) -> list[Estimate]:
+    """Estimates of ``model`` at T and turned about its own axes, in an image of ``shown`` at T, before a wall at so many metres.
+    cover: columns from the image's left that something hides, at so many metres."""
     frame, _ = scene_of(object_of(shown), T)
+    frame.depth[frame.depth == 0] = wall
+    frame.depth[:, : cover[0]] = cover[1]
     item = object_of(model)
     estimator = PoseEstimator(
         [item],
@@ -93,6 +101,60 @@ def test_nothing_is_blamed_for_print_that_it_has_not(seed):
         assert missed < 0.1
 
 
+def cup(handles: tuple[int, ...] = (1,)) -> trimesh.Trimesh:
+    """A grey mug, 8 cm wide and 10 cm high, open at +z, with handles at +x (1) and -x (-1)."""
+    wall = trimesh.creation.annulus(r_min=0.036, r_max=0.04, height=0.1, sections=48)
+    bottom = trimesh.creation.cylinder(radius=0.04, height=0.006, sections=48)
+    bottom.apply_translation([0, 0, -0.047])
+    parts = [wall, bottom]
+    for side in handles:
+        for x, z, size in ((0.052, 0.029, (0.03, 0.012)), (0.052, -0.029, (0.03, 0.012)), (0.065, 0, (0.012, 0.07))):
+            bar = trimesh.creation.box((size[0], 0.012, size[1]))
+            bar.apply_translation([side * x, 0, z])
+            parts.append(bar)
+    return grey(trimesh.util.concatenate(parts))
+
+
+def tilted(degrees: float, spin: float) -> np.ndarray:
+    """(4, 4) T_cam_center 0.7 m away of a mug seen from above by ``degrees``, its handle ``spin`` degrees off the right."""
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler("xz", [90 + degrees, spin], degrees=True).as_matrix()
+    T[:3, 3] = [0.02, -0.03, 0.7]
+    return T
+
+
+@pytest.mark.parametrize(("degrees", "spin"), [(40, -20), (50, 60), (60, 0)])
+def test_a_mug_on_its_head_has_less_confidence(degrees, spin):
+    """Its opening is seen where the model is closed, or its bottom where the model is open."""
+    mug = cup()
+    open_to_us = tilted(degrees, spin)
+    on_its_head = open_to_us @ np.diag([1.0, -1, -1, 1])
+    for at, name, falls in ((open_to_us, "pierced", 0.4), (on_its_head, "filled", 0.08)):
+        right, over = seen(mug, mug, at, [RIGHT, (1.0, -1.0, -1.0)], wall=1.2)
+        assert right.confidence > 0.9
+        assert [right.features[FEATURES.index(n)] for n in LATER] == [0, 0]
+        assert over.features[FEATURES.index(name)] > 0.1
+        assert over.confidence < right.confidence - falls
+
+
+def test_handles_that_are_not_there_cost_confidence():
+    """The wall is seen through them, in areas that no slightly wrong silhouette has."""
+    pot, body, T = cup((1, -1)), cup(()), tilted(0, 20)
+    (right,), (wrong,) = (seen(shown, pot, T, [RIGHT], wall=1.2) for shown in (pot, body))
+    pierced = [estimate.features[FEATURES.index("pierced")] for estimate in (right, wrong)]
+    assert pierced[0] == 0
+    assert pierced[1] > 0.2
+    assert wrong.confidence < right.confidence - 0.3
+
+
+def test_what_stands_before_an_object_does_not_fill_it():
+    mug = cup()
+    (covered,) = seen(mug, mug, tilted(30, 20), [RIGHT], wall=1.2, cover=(330, 0.5))
+    assert covered.visibility < 0.7
+    assert covered.features[FEATURES.index("filled")] == 0
+    assert covered.confidence > 0.75
+
+
 def described(sums, delta=(0.0, 0.0)) -> dict[str, np.ndarray]:
     """Features by name, of sums (N, PRINTED_SUMS)."""
     sums = np.asarray(sums, np.float32)
@@ -113,7 +175,9 @@ def described(sums, delta=(0.0, 0.0)) -> dict[str, np.ndarray]:
 def test_features_are_what_they_are_said_to_be():
     sums = np.zeros((3, PRINTED_SUMS))
     # 1000 pixels of the model: 600 agree, 150 are hidden, 50 seen through, 200 have no depth.
+    # Of those seen through 26 are in areas, of those hidden 72.
     sums[0, :6] = 1000, 600, 150, 50, 300, 60
+    sums[0, 15:] = 26, 72
     sums[1, :6] = 40, 0, 0, 0, 0, 0
     found = described(sums, (0.04, 4.0))
     expected = {
@@ -124,10 +188,12 @@ def test_features_are_what_they_are_said_to_be():
         "color": 0.1,
         "step": 0.2,
         "turn": 1,
+        "pierced": 0.2,
+        "filled": 72 / 722,
     }
     assert {name: pytest.approx(found[name][0]) for name in expected} == expected
     assert (found["visible"][1], found["violated"][1], found["missing"][1]) == (0, 0, 1)
-    for name in ("visible", "violated", "missing", "residual", "color", "match", "missed"):
+    for name in ("visible", "violated", "missing", "residual", "color", "match", "missed", *LATER):
         assert found[name][2] == 0, "nothing in view"
 
 
@@ -140,6 +206,41 @@ def reference(rendered, observed, mask):
     return vab / scale, (min(va, np.sqrt(va * vb)) - vab) / scale
 
 
+def agreement_sums(rgb, depth, xyz, poses, diameters) -> np.ndarray:
+    """Sums (N, PRINTED_SUMS) of images (2, N, R, R, 3), rendered and observed; xyz (2, N, R, R, 3)."""
+    n, size = depth.shape[1:3]
+    partial = wp.empty((n, PRINTED_SUMS, size * int(kernels.LANES)), dtype=wp.float32, device="cpu")
+    images = [wp.array(x, dtype=wp.float32, device="cpu") for x in (rgb[0], xyz[0], rgb[1], xyz[1])]
+    inputs = [
+        *images,
+        wp.array(np.asarray(poses, np.float32), dtype=wp.mat44f, device="cpu"),
+        wp.array(np.asarray(diameters, np.float32), dtype=wp.float32, device="cpu"),
+    ]
+    wp.launch(kernels.agreement, (n, size, kernels.LANES), [*inputs, partial], device="cpu")
+    return partial.numpy().sum(2, dtype=np.float64)
+
+
+def test_areas_are_told_from_rims():
+    size, d = 40, 0.2
+    depth = np.ones((2, 1, size, size), np.float32)
+    depth[0, 0, :, 36:] = 0.0  # beside the model
+    depth[1, 0, 2:12, 2:12] = 1.5  # an area seen through, 10 pixels wide
+    depth[1, 0, 2:12, 20:26] = 1.5  # a rim of 6
+    depth[1, 0, 15:25, 2:12] = 0.95  # before the model, within its sphere
+    depth[1, 0, 28:38, 2:12] = 0.8  # before its sphere
+    depth[1, 0, 15:25, 30:40] = 1.5  # ends 6 pixels on, where the model does
+    depth[1, 0, 28:38, 20:30] = 0.0
+    grid = np.broadcast_to(0.01 * np.linspace(-1, 1, size, dtype=np.float32), depth.shape)
+    xyz = np.stack([grid * depth, grid.swapaxes(2, 3) * depth, depth], -1)
+    pose = np.eye(4)
+    pose[2, 3] = 1.0
+    (sums,) = agreement_sums(0 * xyz, depth, xyz, pose[None], [d])
+    assert sums[2:4].tolist() == [200, 220]
+    assert sums[15:].tolist() == [16, 16]
+    pose[2, 3] = 1.06  # the model's sphere begins behind it
+    assert agreement_sums(0 * xyz, depth, xyz, pose[None], [d])[0, 15:].tolist() == [16, 0]
+
+
 def test_print_sums_are_those_of_the_agreeing_pixels():
     rng = np.random.default_rng(0)
     n, size = 2, 40
@@ -150,15 +251,7 @@ def test_print_sums_are_those_of_the_agreeing_pixels():
     difference = np.abs(depth[0] - depth[1])
     mask = (depth > 0).all(0) & (difference <= np.maximum(0.004, 0.05 * diameters)[:, None, None])
     xyz = np.stack([0 * depth, 0 * depth, depth], -1)
-    partial = wp.empty((n, PRINTED_SUMS, size * int(kernels.LANES)), dtype=wp.float32, device="cpu")
-    arrays = [wp.array(x, dtype=wp.float32, device="cpu") for x in (rgb[0], xyz[0], rgb[1], xyz[1], diameters)]
-    wp.launch(
-        kernels.agreement,
-        (n, size, kernels.LANES),
-        [*arrays, partial],
-        device="cpu",
-    )
-    sums = partial.numpy().sum(2, dtype=np.float64)
+    sums = agreement_sums(rgb, depth, xyz, np.tile(np.eye(4), (n, 1, 1)), diameters)
     assert sums[:, 1].tolist() == mask.sum((1, 2)).tolist()
     # The kernel takes 1/3 from every channel, which no variance notices.
     expected = [reference(rgb[0, i], rgb[1, i], mask[i]) for i in range(n)]
@@ -168,7 +261,7 @@ def test_print_sums_are_those_of_the_agreeing_pixels():
 
 def test_missed_is_only_what_the_model_has_and_the_image_could_show():
     def compared(a, b):
-        sums = [*[len(a)] * 2, 0, 0, 0, 0, *a.sum(0), *b.sum(0), (a * a).sum(), (b * b).sum(), (a * b).sum()]
+        sums = [*[len(a)] * 2, 0, 0, 0, 0, *a.sum(0), *b.sum(0), (a * a).sum(), (b * b).sum(), (a * b).sum(), 0, 0]
         found = described([sums])
         return np.array([found["match"][0], found["missed"][0]])
 
@@ -194,3 +287,24 @@ def test_fitted_signs_are_what_the_features_mean():
     assert calibration.coefficients[FEATURES.index("match")] == 0
     supports = [name for name, c in zip(FEATURES, calibration.coefficients, strict=True) if c > 0]
     assert set(supports) <= {"visible"}
+
+
+def test_a_calibration_from_before_a_feature_holds_without_it(tmp_path):
+    tree = SHIPPED.to_json()
+    coefficients = dict(tree["coefficients"])
+    file = tmp_path / FILE_NAME
+
+    def without(*names: str) -> None:
+        kept = {name: c for name, c in coefficients.items() if name not in names}
+        file.write_text(json.dumps(tree | {"coefficients": kept}))
+
+    without()
+    np.testing.assert_array_equal(load_calibration(tmp_path).coefficients, SHIPPED.coefficients)
+    without(*LATER)
+    found = load_calibration(tmp_path)
+    expected = SHIPPED.coefficients * [name not in LATER for name in FEATURES]
+    np.testing.assert_array_equal(found.coefficients, expected)
+    assert found.intercept == SHIPPED.intercept
+    without("violated")
+    with pytest.raises(CheckpointError, match="'violated'"):
+        load_calibration(tmp_path)

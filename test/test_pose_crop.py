@@ -201,11 +201,12 @@ def test_agreement_counts():
     rgb = [torch.full((1, 1, 5, 3), value) for value in (0.5, 0.6)]
     xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
     partial = torch.full((1, SUMS, int(LANES)), torch.nan)
-    arrays = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1], torch.tensor([0.1]))]
+    images = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1])]
+    pose = wp.from_torch(torch.eye(4)[None], dtype=wp.mat44f)
     wp.launch(
         agreement,
         (1, 1, LANES),
-        [*arrays, wp.from_torch(partial)],
+        [*images, pose, wp.from_torch(torch.tensor([0.1])), wp.from_torch(partial)],
         device="cpu",
     )
     np.testing.assert_allclose(partial[0].sum(1), [4, 1, 1, 1, 0.002 / 0.005, 0.1], atol=1e-4)

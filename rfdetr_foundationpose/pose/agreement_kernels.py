@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warp as wp
 
+from .render_kernels import translation_of
+
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 LANES = wp.constant(32)
@@ -18,10 +20,12 @@ CHROMA_NOISE = wp.constant(0.03)
 
 SUMS = 6
 """Of what agrees in depth and colour, see ``agreement``."""
-PRINTED_SUMS = 15
-"""With those of print."""
+PRINTED_SUMS = 17
+"""With those of print and of areas, which only ``describe`` needs."""
+AREA_RADIUS = wp.constant(3)
+"""Pixels between a pixel of an area and its neighbours that must belong to it: more than the rim of a right pose is wide."""
 
-POSE, MODEL_PIXELS, DESCRIBED = slice(0, 16), 16, slice(17, 26)
+POSE, MODEL_PIXELS, DESCRIBED = slice(0, 16), 16, slice(17, 28)
 """Columns of a result row, which both programs read back: T_cam_center (4, 4), pixels of the model in view, and what
 confidence.FEATURES names."""
 RESULT_COLUMNS = DESCRIBED.stop
@@ -38,12 +42,63 @@ def color_at(image: wp.array4d(dtype=wp.float32), n: int, y: int, x: int):
     return wp.vec3f(image[n, y, x, 0], image[n, y, x, 1], image[n, y, x, 2])
 
 
+@wp.func
+def contradiction(
+    rendered_xyz: wp.array4d(dtype=wp.float32),
+    observed_xyz: wp.array4d(dtype=wp.float32),
+    n: int,
+    y: int,
+    x: int,
+    tolerance: float,
+    center: wp.vec3f,
+    radius: float,
+):
+    """1 where the model is seen through, -1 where something before its surface is within ``radius`` m of its centre, 0
+    elsewhere and outside of the crop."""
+    kind = int(0)
+    if y >= 0 and x >= 0 and y < rendered_xyz.shape[1] and x < rendered_xyz.shape[2]:
+        zr = rendered_xyz[n, y, x, 2]
+        zo = observed_xyz[n, y, x, 2]
+        if zr >= 0.001 and zo >= 0.001:
+            if zo - zr > tolerance:
+                kind = 1
+            elif zr - zo > tolerance:
+                point = wp.vec3f(observed_xyz[n, y, x, 0], observed_xyz[n, y, x, 1], zo)
+                kind = wp.where(wp.length(point - center) <= radius, -1, 0)
+    return kind
+
+
+@wp.func
+def area(
+    rendered_xyz: wp.array4d(dtype=wp.float32),
+    observed_xyz: wp.array4d(dtype=wp.float32),
+    n: int,
+    y: int,
+    x: int,
+    tolerance: float,
+    center: wp.vec3f,
+    radius: float,
+):
+    """The pixel's ``contradiction`` where its eight neighbours at AREA_RADIUS have the same, else 0."""
+    kind = contradiction(rendered_xyz, observed_xyz, n, y, x, tolerance, center, radius)
+    same = int(0)
+    for j in range(-1, 2):
+        for i in range(-1, 2):
+            v = y + j * AREA_RADIUS
+            u = x + i * AREA_RADIUS
+            same += wp.where(
+                contradiction(rendered_xyz, observed_xyz, n, v, u, tolerance, center, radius) == kind, 1, 0
+            )
+    return wp.where(same == 9, kind, 0)
+
+
 @wp.kernel
 def agreement(
     rendered_rgb: wp.array4d(dtype=wp.float32),
     rendered_xyz: wp.array4d(dtype=wp.float32),
     observed_rgb: wp.array4d(dtype=wp.float32),
     observed_xyz: wp.array4d(dtype=wp.float32),
+    poses: wp.array(dtype=wp.mat44f),
     diameters: wp.array(dtype=wp.float32),
     partial: wp.array3d(dtype=wp.float32),
 ):
@@ -51,7 +106,9 @@ def agreement(
     agreeing in tolerances, colour difference of the agreeing. The rest of the model pixels has no depth.
 
     Where ``partial`` has PRINTED_SUMS rows, also what the correlation of print needs, over the agreeing: rendered and
-    observed print colour (3 + 3), squared rendered, squared observed, product.
+    observed print colour (3 + 3), squared rendered, squared observed, product; and of the violated, and of the occluded
+    within half a diameter of the model's centre, those whose eight neighbours at AREA_RADIUS are the same: the rims of a
+    slightly wrong silhouette are too narrow for that.
 
     Launched over views, rows and LANES; each thread has a column of ``partial`` (N, SUMS or PRINTED_SUMS, rows * LANES) of
     its own: nothing need be cleared, and sums come out the same each time, as atomic ones do not.
@@ -68,6 +125,10 @@ def agreement(
     rendered = wp.vec3f(0.0, 0.0, 0.0)
     observed = wp.vec3f(0.0, 0.0, 0.0)
     squares = wp.vec3f(0.0, 0.0, 0.0)
+    pierced = float(0.0)
+    filled = float(0.0)
+    center = translation_of(poses[n])
+    radius = 0.5 * diameters[n]
     for x in range(lane, rendered_xyz.shape[2], LANES):
         zr = rendered_xyz[n, y, x, 2]
         if zr >= 0.001:
@@ -87,10 +148,15 @@ def agreement(
                         rendered += r
                         observed += o
                         squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
-                elif dz < 0.0:
-                    occluded += 1.0
                 else:
-                    violated += 1.0
+                    if dz < 0.0:
+                        occluded += 1.0
+                    else:
+                        violated += 1.0
+                    if printed:
+                        kind = area(rendered_xyz, observed_xyz, n, y, x, tolerance, center, radius)
+                        pierced += wp.where(kind == 1, 1.0, 0.0)
+                        filled += wp.where(kind == -1, 1.0, 0.0)
     column = y * LANES + lane
     partial[n, 0, column] = model
     partial[n, 1, column] = agree
@@ -103,6 +169,8 @@ def agreement(
             partial[n, c + 6, column] = rendered[c]
             partial[n, c + 9, column] = observed[c]
             partial[n, c + 12, column] = squares[c]
+        partial[n, 15, column] = pierced
+        partial[n, 16, column] = filled
 
 
 @wp.func
@@ -140,7 +208,9 @@ def describe(
     The features: visible, share of the model's pixels that agree in depth; violated, of those with depth that does not come
     from an occluder, the share seen behind the model, which should have hidden it; missing, without depth; residual, depth
     difference of the agreeing, in tolerances; color, colour difference of the agreeing, in [0, 1]; step, turn: size of the
-    last update, square root; match, missed: see ``print_match``.
+    last update, square root; match, missed: see ``print_match``; pierced, square root of the share that whole areas
+    seen through have of what violated is a share of; filled, share of whole areas before the model but inside of its
+    sphere, where it has nothing, among those and what violated is a share of: the bottom of a mug in place of its opening.
     """
     n = wp.tid()
     pose = poses[n]
@@ -164,3 +234,5 @@ def describe(
     rows[n, 23] = wp.sqrt(wp.min(step[1], 1.0))
     rows[n, 24] = match[0]
     rows[n, 25] = match[1]
+    rows[n, 26] = wp.sqrt(sums[n, 15] / wp.max(agree + violated, 1.0))
+    rows[n, 27] = sums[n, 16] / wp.max(agree + violated + sums[n, 16], 1.0)

@@ -8,7 +8,6 @@ weights (confidence.json), fitted by ``rfdetr-foundationpose calibrate``; docs/a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +19,24 @@ from .checkpoints import CheckpointError
 
 Array = NDArray[np.float64]
 
-FEATURES = ("visible", "violated", "missing", "residual", "color", "step", "turn", "match", "missed")
+FEATURES = (
+    "visible",
+    "violated",
+    "missing",
+    "residual",
+    "color",
+    "step",
+    "turn",
+    "match",
+    "missed",
+    "pierced",
+    "filled",
+)
 """What agreement_kernels.describe finds, and explains."""
 PRINTED = slice(7, 9)
 """Columns of the features that are about print."""
+LATER = ("pierced", "filled")
+"""Features that calibrations of before 2026-11-26 do not know."""
 SUPPORTING = ("visible", "match")
 """Features that speak for a pose; the others speak against it."""
 FILE_NAME = "confidence.json"
@@ -41,14 +54,14 @@ is where it says: it stays tracked, since a registration anew may well choose th
 
 @dataclass(frozen=True)
 class Calibration:
-    """coefficients: (9,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
+    """coefficients: (11,) in the order of FEATURES; the confidence is the logistic function of features @ coefficients
     + intercept, within the bounds that FULL_SUPPORT and BLIND_SHARE set."""
 
     coefficients: Array
     intercept: float
 
     def confidence(self, described: Array, model: Array) -> Array:
-        """(N,) probability in [0, 1] of features (N, 9); 0 where hardly anything of the model, ``model`` (N,) pixels, is in
+        """(N,) probability in [0, 1] of features (N, 11); 0 where hardly anything of the model, ``model`` (N,) pixels, is in
         the image."""
         return np.where(model < MIN_MODEL_PIXELS, 0.0, self.of(described))
 
@@ -62,7 +75,7 @@ class Calibration:
         return odds
 
     def of(self, described: Array) -> Array:
-        """(N,) probability of features (N, 9). Where little of the model is supported by depth, nothing is certain."""
+        """(N,) probability of features (N, 11). Where little of the model is supported by depth, nothing is certain."""
         logits = described @ self._sighted_and_blind + self.intercept
         seen, blind = (1 / (1 + np.exp(-logits.clip(-30, 30)))).T
         support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * np.maximum(seen, BLIND_SHARE * blind)
@@ -70,7 +83,7 @@ class Calibration:
 
     @cached_property
     def _sighted_and_blind(self) -> Array:
-        """(9, 2) coefficients: all, and those without print."""
+        """(11, 2) coefficients: all, and those without print."""
         blind = self.coefficients.copy()
         blind[PRINTED] = 0.0
         return np.stack([self.coefficients, blind], axis=1)
@@ -82,18 +95,21 @@ class Calibration:
         }
 
 
-DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0, 4.0, -4.0]), 0.5)
+DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0, 4.0, -4.0, -6.0, -4.0]), 0.5)
 """For weights that come without a calibration of their own."""
 
 
 def load_calibration(directory: str | Path) -> Calibration:
-    """That of a weights directory, or DEFAULT where there is none. Raises CheckpointError for a broken file."""
+    """That of a weights directory, or DEFAULT where there is none. Raises CheckpointError for a broken file.
+
+    A file without a coefficient for one of LATER was fitted without that feature and holds as it was: the coefficient is 0.
+    """
     path = Path(directory) / FILE_NAME
     if not path.is_file():
         return DEFAULT
     try:
         tree = json.loads(path.read_text())
-        values: Mapping[str, float] = tree["coefficients"]
+        values = dict.fromkeys(LATER, 0.0) | tree["coefficients"]
         return Calibration(np.array([float(values[name]) for name in FEATURES]), float(tree["intercept"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -103,7 +119,7 @@ def load_calibration(directory: str | Path) -> Calibration:
 
 
 def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:
-    """Logistic regression of ``right`` (N,) on features (N, 9), with an L2 penalty on standardized coefficients.
+    """Logistic regression of ``right`` (N,) on features (N, 11), with an L2 penalty on standardized coefficients.
 
     Signs are held to what the features mean, so that agreement never counts against a pose, nor disagreement for it.
     """

@@ -19,7 +19,7 @@ class ViewSet:
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
-    printed: whether ``agree`` compares print too.
+    printed: whether ``agree`` sums up what ``report`` needs, of print and of areas, too.
     inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
     own; M is how many it is asked for with observed crops of their own.
     """
@@ -92,8 +92,8 @@ class ViewSet:
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
     def agree(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
-        """How the rendered first n hypotheses agree with what was observed: sums (n, SUMS), or (n, PRINTED_SUMS) where print
-        is compared, see agreement_kernels. Images as for ``pairs``."""
+        """How the rendered first n hypotheses agree with what was observed: sums (n, SUMS), or (n, PRINTED_SUMS) where
+        ``printed``, see agreement_kernels. Images as for ``pairs``."""
         self._windows(n, camera, "refiner")
         self._launch(
             kernels.crop_observed,
@@ -110,6 +110,7 @@ class ViewSet:
             comparing.agreement,
             (n, self.size, comparing.LANES),
             *(wp.from_torch(image[:n]) for image in images),
+            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:n]),
             wp.from_torch(self._partial[:n]),
         )

@@ -31,7 +31,7 @@ STARTS = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """features: (N, 9), add, adds: (N,) in diameters, confidence: (N,) of the calibration in use, scene: (N,)."""
+    """features: (N, 11), add, adds: (N,) in diameters, confidence: (N,) of the calibration in use, scene: (N,)."""
 
     features: Array
     add: Array
