@@ -148,3 +148,19 @@ def test_exponential_map():
     R = so3_exp(v)
     torch.testing.assert_close(R @ R.mT, torch.eye(3).expand(3, 3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(so3.log(R), v, atol=1e-4, rtol=0)
+
+
+def test_networks_run_as_the_official_seed_leaves_cudnn(case, monkeypatch):
+    item, shown, row, _ = case
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    seen = []
+    refiner = row._estimators[item.name]._networks["refiner"]
+    hook = refiner.register_forward_hook(lambda *_: seen.append((cudnn.benchmark, cudnn.deterministic)))
+    try:
+        row.track(shown.frame, {item.name: shown.truths[item.name]})
+    finally:
+        hook.remove()
+    assert seen == [(False, True)] * CONFIG.pose.track_iterations
+    assert (cudnn.benchmark, cudnn.deterministic) == (True, False), "others on the ladder search"

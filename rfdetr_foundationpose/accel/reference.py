@@ -3,13 +3,14 @@
 Written from its description (Wen et al., CVPR 2024, and the released configuration), not from its code. It computes what
 our pipeline computes, in the order and with the transfers of the official one: numpy between the stages, the whole image
 expanded and warped per hypothesis, all vertices transformed per hypothesis, eager autocast networks with unfolded norms,
-``empty_cache`` after every refinement and every scoring. Nothing is slowed down beyond that. Rasterization itself is ours
+cuDNN's algorithms taken without a search, ``empty_cache`` after every refinement and every scoring. Nothing is slowed down beyond that. Rasterization itself is ours
 (``rasterize``), since the official rasterizer is not freely licensed; here it is as fast as in our own pipeline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,7 +141,10 @@ class ReferenceEstimator:
         return scores.cpu().numpy()
 
     def _run(self, role: str, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+        with (
+            unsearched_algorithms(),
+            torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"),
+        ):
             outputs = self._networks[role](rendered, observed)
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
@@ -197,6 +201,18 @@ class ReferenceEstimator:
         clip = clip @ window
         normals = (poses[:, None, :3, :3] @ self._normals[None, :, :, None])[..., 0]
         return clip, camera, (-normals[..., 2]).clamp(0, 1)
+
+
+@contextmanager
+def unsearched_algorithms() -> Iterator[None]:
+    """cuDNN as ``set_seed`` of the official code leaves it, which its ``register`` calls: deterministic, no search."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def back_project(depth: Array, K: NDArray[np.float64]) -> Array:
