@@ -33,7 +33,7 @@ def setting(
     return field(default=default, metadata=meta)
 
 
-RUNGS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "tensorrt", "onnxruntime")
+RUNGS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
 
 
 @dataclass

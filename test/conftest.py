@@ -17,6 +17,13 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported: its kernels run on the CPU
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     if os.environ.get("CI"):
         # The graph tests skip where there is no ROS; in CI that would be a green run that tested half.

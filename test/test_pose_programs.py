@@ -75,3 +75,52 @@ def test_half_turns_of_the_best_take_the_place_of_the_last():
         half = torch.eye(4)
         half[:3, :3] = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix(), dtype=torch.float32)
         torch.testing.assert_close(after[5 + k], before[0] @ half, atol=1e-5, rtol=0)
+
+
+class WithCoarse:
+    """A runner that offers another one for what a later call corrects; both write down what they are asked."""
+
+    def __init__(self, exact, coarse=None) -> None:
+        self._runner = exact
+        self.name, self.degraded, self.capturable, self.dtype = "eager", "", exact.capturable, exact.dtype
+        self.asked: list[int] = []
+        if coarse is not None:
+            self.coarse = coarse
+
+    def prepare(self, batch, observed=None):
+        self._runner.prepare(batch, observed)
+
+    def __call__(self, rendered, observed):
+        self.asked.append(len(rendered))
+        return self._runner(rendered, observed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "coarse", "exact"),
+    [
+        ("12", [12, 12, 12], [8, 8]),
+        ("12,10,9", [12, 10, 9], [8]),
+        ("14,12,6", [14], [12, 6]),
+        ("6,6,6", [6], [6, 6]),
+    ],
+)
+def test_what_is_refined_last_is_refined_exactly(schedule, coarse, exact):
+    item = object_of(textured_box())
+    frame, mask = scene_of(item, random_pose(3))
+    torch.manual_seed(0)
+    refiner, scorer = (make_runner(n(0.125).eval(), "eager", "cpu", print) for n in (RefineNet, ScoreNet))
+    rough = WithCoarse(refiner)
+    precise = WithCoarse(refiner, rough)
+    config = PoseConfig(register_iterations=3, register_schedule=schedule)
+    found = []
+    for register_refiner in (refiner, precise):
+        networks = Networks(refiner, register_refiner, scorer)
+        estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, config, "cpu")
+        found.append(estimator.register(prepared(estimator, frame), "thing", mask))
+    assert rough.asked == coarse and precise.asked == exact
+    plain, both = found
+    # Here the coarse runner is as good, so that refining the finalists again must give what they had.
+    np.testing.assert_allclose(both.T_cam_obj, plain.T_cam_obj, atol=1e-6)
+    assert torch.equal(both.ranking.scores, plain.ranking.scores)
+    torch.testing.assert_close(both.ranking.poses, plain.ranking.poses)
+    assert both.confidence == pytest.approx(plain.confidence)

@@ -32,11 +32,14 @@ class PlainAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> tuple[Tensor, None]:
         """``key`` and ``value`` are ``query``; masks are not supported (the networks use none)."""
-        n, length, channels = query.shape
-        qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n, length, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.attend(F.linear(query, self.in_proj_weight, self.in_proj_bias)), None
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """What follows the projection of the input to (N, L, 3 C) queries, keys and values: (N, L, C)."""
+        n, length, channels = *qkv.shape[:2], qkv.shape[2] // 3
+        q, k, v = qkv.unflatten(2, (3, self.num_heads, channels // self.num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(attended.transpose(1, 2).reshape(n, length, channels)), None
+        return self.out_proj(attended.transpose(1, 2).reshape(n, length, channels))  # type: ignore[no-any-return]
 
 
 def plain_attention(module: nn.Module) -> nn.Module:

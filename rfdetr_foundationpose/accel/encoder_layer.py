@@ -13,12 +13,19 @@ from .fold import copy_sharing_weights, set_submodule
 class PostNormLayer(nn.Module):
     """An ``nn.TransformerEncoderLayer`` (norm after, ReLU, PlainAttention) with one-pass norms and ReLU in its product."""
 
+    self_attn: PlainAttention
+    linear1: nn.Linear
+    linear2: nn.Linear
+    norm1: nn.LayerNorm
+    norm2: nn.LayerNorm
+
     def __init__(self, layer: nn.TransformerEncoderLayer) -> None:
         super().__init__()
         if not self.fits(layer):
             raise ValueError(
                 f"PostNormLayer stands for a layer with the norm last, ReLU and PlainAttention, not {layer}"
             )
+        assert isinstance(layer.self_attn, PlainAttention)
         self.self_attn = layer.self_attn
         self.linear1, self.linear2, self.norm1, self.norm2 = layer.linear1, layer.linear2, layer.norm1, layer.norm2
 
@@ -40,11 +47,26 @@ class PostNormLayer(nn.Module):
         """(N, L, C) float16 on CUDA -> the same shape."""
         from .norm_kernels import add_norm
 
-        first, second = self.norm1, self.norm2
-        x = add_norm(x, self.self_attn(x, x, x)[0], first.weight, first.bias, first.eps)
-        rows = x.flatten(0, 1)
-        inner = torch._addmm_activation(self.linear1.bias, rows, self.linear1.weight.t())
-        return add_norm(x, self.linear2(inner).view_as(x), second.weight, second.bias, second.eps)
+        return add_norm(
+            *self._before_last_norm(x, self.self_attn(x, x, x)[0]), self.norm2.weight, self.norm2.bias, self.norm2.eps
+        )
+
+    def mean(self, x: Tensor, qkv: Tensor | None = None) -> Tensor:
+        """The mean of what ``forward`` gives over its tokens, (N, C), without writing these. qkv: (N, L, 3 C), where the
+        attention's first projection of x is known."""
+        from .norm_kernels import add_norm_mean
+
+        attended = self.self_attn(x, x, x)[0] if qkv is None else self.self_attn.attend(qkv)
+        return add_norm_mean(*self._before_last_norm(x, attended), self.norm2.weight, self.norm2.bias, self.norm2.eps)
+
+    def _before_last_norm(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last norm is of the sum of."""
+        from .norm_kernels import add_norm
+
+        first = self.norm1
+        x = add_norm(x, attended, first.weight, first.bias, first.eps)
+        inner = torch._addmm_activation(self.linear1.bias, x.flatten(0, 1), self.linear1.weight.t())
+        return x, self.linear2(inner).view_as(x)
 
 
 def one_pass_norms(module: nn.Module) -> nn.Module | None:

@@ -1,7 +1,7 @@
 """The ladder: one name per way to run a network, and a visible way down when one does not work here.
 
 Rungs, slowest first: ``reference`` (as the official code), ``eager`` (FP32), ``half``, ``traced``, ``compile``,
-``cuda_graph``, ``tensorrt``; ``onnxruntime`` stands beside them; ``auto`` picks for the device.
+``cuda_graph``, ``fp8``, ``tensorrt``; ``onnxruntime`` stands beside them; ``auto`` picks for the device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 
 from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, one_line, role_of
 from .engine_cache import cache_directory
+from .fp8_runner import Fp8Runner
 from .graph import Lane
 from .memory import frugally
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
@@ -33,13 +34,16 @@ from .torch_runners import (
 
 __all__ = ["Outputs", "RungUnavailable", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]
 
-RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph", "tensorrt", "onnxruntime")
+RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
+
+SHARING_LANES = {"compile": CompileRunner, "cuda_graph": GraphRunner, "fp8": Fp8Runner}
 
 NEXT = {
     "cuda": {
         "tensorrt": "cuda_graph",
         "onnxruntime": "cuda_graph",
         "compile": "cuda_graph",
+        "fp8": "cuda_graph",
         "cuda_graph": "half",
         "traced": "half",
         "half": "eager",
@@ -47,6 +51,7 @@ NEXT = {
     },
     "cpu": {
         "tensorrt": "onnxruntime",
+        "fp8": "onnxruntime",
         "cuda_graph": "onnxruntime",
         "onnxruntime": "traced",
         "compile": "traced",
@@ -176,8 +181,8 @@ def _build(
         if rung == "tensorrt":
             return TensorRTRunner(path, device, label, log, cache_dir=cache_dir)
         return OnnxRuntimeRunner(path, device, label, log)
-    if rung in ("cuda_graph", "compile"):
-        return (GraphRunner if rung == "cuda_graph" else CompileRunner)(module, device, crop, label, log, lane)
+    if rung in SHARING_LANES:
+        return SHARING_LANES[rung](module, device, crop, label, log, lane)
     simple = {"reference": ReferenceRunner, "eager": EagerRunner, "half": HalfRunner, "traced": TracedRunner}
     return simple[rung](module, device, crop, label, log)
 

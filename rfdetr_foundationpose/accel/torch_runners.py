@@ -144,19 +144,21 @@ class GraphRunner(HalfRunner):
         super().__init__(module, device, crop, label, log)
         self.lane = lane or Lane(label, device)
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
+        self.network: nn.Module | None = None  # what the last rewrite that works here made of it
         best = fuse_conv_relu(self.body.network)
         if self._offer("fused", best):
             blocked = fuse_conv_relu(self.body.network, stem=True)
             best = blocked if self._offer("blocked stem", blocked) else best
             lean = one_pass_norms(best) if self.dtype is torch.float16 else None
             best = lean if lean is not None and self._offer("one-pass norms", lean) else best
+            self.network = best
             if hasattr(best, "heads"):
                 self._offer("parallel heads", SideBySideHeads(best, device))
 
     def _offer(self, name: str, network: nn.Module) -> bool:
         """Take a network among the bodies if it computes what the plain one does."""
         body = FloatOutputs(network, self.dtype, CHUNK)
-        compare = partial(_disagreement, self.body, body, self._example((2, 2), self.dtype))
+        compare = partial(disagreement, self.body, body, self._example((2, 2), self.dtype))
         try:
             reason = frugally(compare, self.device)
         except torch.cuda.OutOfMemoryError as error:
@@ -180,7 +182,7 @@ class GraphRunner(HalfRunner):
             raise RungUnavailable(reason)
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
-        self.log(f"{self.label}: cuda_graph batch {key[0]}: {shown}; takes {name}")
+        self.log(f"{self.label}: {self.name} batch {key[0]}: {shown}; takes {name}")
         body, buffers = self._bodies[name], self.inputs(*key)
         alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
 
@@ -290,8 +292,10 @@ class CompileRunner(HalfRunner):
         return run
 
 
-def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Tensor, Tensor]) -> str:
-    """Why ``candidate`` may not stand for ``reference``, "" when it may.
+def disagreement(
+    reference: nn.Module, candidate: nn.Module, example: tuple[Tensor, Tensor], tolerance: float = 0.05
+) -> str:
+    """Why ``candidate`` may not stand for ``reference``, "" when it may. tolerance: share of the outputs' range.
 
     Free memory is filled with NaN first: fused kernels have been known to read the output that they are to write.
     """
@@ -310,6 +314,6 @@ def _disagreement(reference: nn.Module, candidate: nn.Module, example: tuple[Ten
     for a, b in zip(expected, found, strict=True):
         scale = a.abs().max().item() + 1e-3
         worst = (a - b).abs().max().item() / scale
-        if not worst < 0.05:
+        if not worst < tolerance:
             return f"outputs differ by {worst:.1%} of their range"
     return ""

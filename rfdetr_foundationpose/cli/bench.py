@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 DEFAULT_RUNGS = {
-    "cuda": "reference,eager,half,traced,compile,cuda_graph,tensorrt,onnxruntime",
+    "cuda": "reference,eager,half,traced,compile,cuda_graph,fp8,tensorrt,onnxruntime",
     "cpu": "eager,half,traced,cuda_graph,tensorrt,onnxruntime",
 }
 """On a CPU, compiling takes minutes and the reference minutes a registration: both run when they are named."""

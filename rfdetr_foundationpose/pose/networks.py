@@ -90,7 +90,8 @@ class UpdateHead(nn.Sequential):
 
     def forward(self, tokens: Tensor) -> Tensor:
         layer, linear = self
-        return linear(layer(tokens).mean(dim=1))  # type: ignore[no-any-return]
+        mean = getattr(layer, "mean", None)  # a rewritten layer may have a cheaper way
+        return linear(layer(tokens).mean(dim=1) if mean is None else mean(tokens))  # type: ignore[no-any-return]
 
 
 class RefineNet(nn.Module):
@@ -103,6 +104,11 @@ class RefineNet(nn.Module):
         self.pos_embed = PositionEmbedding(channels, (crop_size // 8) ** 2)
         self.trans_head = UpdateHead(channels)
         self.rot_head = UpdateHead(channels)
+
+    @property
+    def encoders(self) -> tuple[nn.Module, nn.Module]:
+        """Of one crop, and of the features of two."""
+        return self.encodeA, self.encodeAB
 
     @property
     def heads(self) -> tuple[nn.Module, nn.Module]:

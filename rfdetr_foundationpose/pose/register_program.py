@@ -28,6 +28,8 @@ MIN_DEPTH_PIXELS = 4
 """Pixels of the mask with depth that a registration needs."""
 FINALISTS = 8
 """Hypotheses, best by score, among which the confidence has a say."""
+EXACT_ITERATIONS = 2
+"""At the end of a registration, where the refiner offers a coarse one for those before: each halves what that one erred by."""
 UNSCORED = -1e9
 """Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
@@ -129,6 +131,10 @@ class RegisterProgram:
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         self._refiner, self._scorer = refiner, scorer
+        # A runner may offer one that is faster and errs more: what it errs by, a later iteration corrects.
+        self._coarse: Runner = getattr(refiner, "coarse", refiner)
+        self._exact_from = _where_exact(self.kept) if self._coarse is not refiner else 0
+        self._again = self._exact_from > 0 and self.kept[-1] > self.finalists
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
@@ -184,7 +190,7 @@ class RegisterProgram:
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
         """Enqueue the registration; waits for nothing. What ``Finalists.unpack`` takes, for one small copy; scores (M,)
         best first, their poses (M, 4, 4)."""
-        views, preview, kept, image = self.views, self.preview, self.kept, self._image
+        views, preview, kept = self.views, self.preview, self.kept
         translation, pixels = self._guess()
         preview.poses[:, :3, :3] = self.rotations
         preview.poses[:, :3, 3] = translation
@@ -192,14 +198,15 @@ class RegisterProgram:
             preview.keep(self._agreement(self.total).topk(kept[0]).indices)
         views.poses.copy_(preview.poses[: kept[0]])
 
+        before = views.poses
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
             if i == self._turning:
                 self._turn_over(n)
-            first = i == 0
-            trans, rot = self._refiner(*views.pairs(n, *image, "refiner", shared=first))
-            views.update(n, trans, rot)
+            if self._again and i == self._exact_from:
+                before = views.poses.clone()
+            self._refine(self._refiner_of(i), n, shared=i == 0)
 
         n = kept[-1]
         scores = self._score(n)
@@ -209,7 +216,20 @@ class RegisterProgram:
         order = scores.argsort(descending=True)
         views.keep(order)
         scores = scores[order]
+        if self._again:
+            views.poses[: self.finalists] = before[order[: self.finalists]]
+            for _ in range(self._exact_from, len(kept)):
+                self._refine(self._refiner, self.finalists)
         return torch.cat([self._compare(scores).flatten(), pixels]), scores, views.poses[:n]
+
+    def _refiner_of(self, iteration: int) -> Runner:
+        """What refines in an iteration. The last ones are exact; where many are in them, they are so for the finalists, which
+        go through them again."""
+        return self._coarse if iteration < self._exact_from or self._again else self._refiner
+
+    def _refine(self, refiner: Runner, n: int, *, shared: bool = False) -> None:
+        """Move the first n hypotheses."""
+        self.views.update(n, *refiner(*self.views.pairs(n, *self._image, "refiner", shared=shared)))
 
     def _compare(self, scores: Tensor) -> Tensor:
         """(K, RESULT_COLUMNS + 1) rows of the finalists, the first hypotheses, and what they have of ``scores`` (M,)."""
@@ -234,9 +254,10 @@ class RegisterProgram:
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
-        self._refiner.prepare(self.kept[0], 1)
-        for n in self.kept[1:]:
-            self._refiner.prepare(n)
+        for i, n in enumerate(self.kept):
+            self._refiner_of(i).prepare(n, 1 if i == 0 else n)
+        if self._again:
+            self._refiner.prepare(self.finalists)
         for n in scored_batches(self.kept):
             self._scorer.prepare(n)
 
@@ -274,6 +295,14 @@ def _where_to_turn(kept: Sequence[int]) -> int | None:
     """The iteration before which the best hypothesis is turned over: the last that prunes and has another one after it."""
     pruning = [i for i in range(1, len(kept) - 1) if len(HALF_TURNS) < kept[i] < kept[i - 1]]
     return pruning[-1] if pruning else None
+
+
+def _where_exact(kept: Sequence[int]) -> int:
+    """The iteration from which on no error of a coarse refiner may remain; none after it prunes where many are left in the end."""
+    start = max(len(kept) - EXACT_ITERATIONS, 0)
+    if kept[-1] > FINALISTS:
+        start = max(start, kept.index(kept[-1]))
+    return start
 
 
 def camera_matrix(camera: Tensor) -> Tensor:

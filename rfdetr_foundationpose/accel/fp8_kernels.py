@@ -1,0 +1,263 @@
+"""Triton kernels for 3x3 convolutions in FP8 on Hopper and newer GPUs: twice the rate of FP16, half the memory traffic.
+
+cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+FP8 = torch.float8_e4m3fn
+LARGEST = 448.0
+"""Of float8_e4m3fn."""
+_LARGEST = tl.constexpr(LARGEST)
+PIXELS, COLUMNS = 128, 128
+"""Pixels and output channels of a tile, which one group of four warps computes."""
+STEP = 128
+"""Input channels multiplied at once, where there are as many: the bytes of a row of shared memory."""
+COPIED = 16
+"""Pixels of a tile that is only copied."""
+
+
+class FlatImages(NamedTuple):
+    """Images one after the other, with an empty column to the right of each and an empty row below: every neighbour of a
+    pixel is a fixed number of rows away, and beyond an edge lie zeros.
+
+    values: (N * (H + 1) * (W + 1), C) float8_e4m3fn, ``scale`` times what they stand for. size: (N, H, W).
+    """
+
+    values: Tensor
+    size: tuple[int, int, int]
+    scale: float
+
+
+@triton.jit
+def convolve_kernel(
+    x,
+    weight,
+    unit,
+    bias,
+    residual,
+    out,
+    height,
+    width,
+    channels_out,
+    x_unit,
+    residual_unit,
+    out_scale,
+    CHANNELS: tl.constexpr,
+    STEP: tl.constexpr,
+    PIXELS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr,
+    ADDS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One tile. x, residual, out: descriptors of flat images; weight: of (TAPS * K, C), tap by tap. unit: (K,) what a stored 1
+    of a weight stands for, x_unit and residual_unit of an image. TAPS: 9, or 1 for a plain product of rows that are no
+    images, without ReLU. WIDE: out is float16 and unscaled.
+    """
+    tile = tl.program_id(0)
+    across = channels_out // COLUMNS
+    column = (tile % across) * COLUMNS
+    pixel = (tile // across) * PIXELS
+    sums = tl.zeros((PIXELS, COLUMNS), tl.float32)
+    for i in range(TAPS * (CHANNELS // STEP)):
+        tap = i // (CHANNELS // STEP)
+        channel = (i % (CHANNELS // STEP)) * STEP
+        neighbour = (tap // 3 - 1) * (width + 1) + tap % 3 - 1 if TAPS == 9 else 0
+        # Rows before the first image and behind the last one read as zeros.
+        seen = x.load([pixel + neighbour, channel])
+        taps = weight.load([tap * channels_out + column, channel])
+        sums = tl.dot(seen, taps.T, sums)
+    k = column + tl.arange(0, COLUMNS)
+    values = sums * (tl.load(unit + k) * x_unit)[None, :] + tl.load(bias + k)[None, :]
+    if ADDS:
+        values += residual.load([pixel, column]).to(tl.float32) * residual_unit
+    if TAPS == 9:
+        place = (pixel + tl.arange(0, PIXELS)) % ((height + 1) * (width + 1))
+        real = (place // (width + 1) < height) & (place % (width + 1) < width)
+        values = tl.where(real[:, None], tl.maximum(values, 0.0), 0.0)
+    if WIDE:
+        out.store([pixel, column], values.to(tl.float16))
+    else:
+        out.store([pixel, column], tl.minimum(values * out_scale, _LARGEST).to(tl.float8e4nv))
+
+
+@triton.jit
+def flatten_kernel(
+    x,
+    out,
+    rows,
+    height,
+    width,
+    height_in,
+    width_in,
+    scale,
+    pitch_out,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    SHARED: tl.constexpr,
+):
+    """x: (N, height_in, width_in, C), of which the first ``height`` x ``width`` are images, SHARED: N is 1 and they all the same;
+    out: where their flat images begin in rows of ``pitch_out`` channels."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    pitch = (height + 1) * (width + 1)
+    image, place = row // pitch, row % pitch
+    y, column = place // (width + 1), place % (width + 1)
+    real = (row < rows) & (y < height) & (column < width)
+    c = tl.arange(0, CHANNELS)
+    if SHARED:
+        image = image * 0
+    source = ((image * height_in + y) * width_in + column).to(tl.int64) * CHANNELS
+    values = tl.load(x + source[:, None] + c[None, :], mask=real[:, None], other=0.0).to(tl.float32) * scale
+    values = tl.maximum(tl.minimum(values, _LARGEST), -_LARGEST)
+    target = row.to(tl.int64) * pitch_out
+    tl.store(out + target[:, None] + c[None, :], values.to(tl.float8e4nv), mask=(row < rows)[:, None])
+
+
+@triton.jit
+def embed_kernel(
+    x,
+    embedding,
+    tokens,
+    reduced,
+    rows,
+    height,
+    width,
+    scale,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """x: (N, height + 1, width + 1, C); tokens, reduced: (rows, C)."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    c = tl.arange(0, CHANNELS)
+    inside = (row < rows)[:, None]
+    image, place = row // (height * width), row % (height * width)
+    source = ((image * (height + 1) + place // width) * (width + 1) + place % width).to(tl.int64) * CHANNELS
+    values = tl.load(x + source[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(embedding + (place * CHANNELS)[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    target = row.to(tl.int64)[:, None] * CHANNELS + c[None, :]
+    tl.store(tokens + target, values.to(tl.float16), mask=inside)
+    values = tl.maximum(tl.minimum(values * scale, _LARGEST), -_LARGEST)
+    tl.store(reduced + target, values.to(tl.float8e4nv), mask=inside)
+
+
+def fits(channels: int) -> bool:
+    """Whether images of so many channels can be flat ones here: powers of two from 64 on."""
+    return channels >= 64 and channels.bit_count() == 1
+
+
+def flatten(parts: Sequence[Tensor], height: int, width: int, scale: float) -> FlatImages:
+    """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two. The channels of
+    several parts come side by side; of the second and later ones, one image may serve all."""
+    n, channels, height_in, width_in = parts[0].shape
+    rows = n * (height + 1) * (width + 1)
+    out = torch.empty(rows, channels * len(parts), dtype=FP8, device=parts[0].device)
+    for i, part in enumerate(parts):
+        flatten_kernel[(triton.cdiv(rows, COPIED),)](
+            part.contiguous(memory_format=torch.channels_last),
+            out[:, channels * i :],
+            rows,
+            height,
+            width,
+            height_in,
+            width_in,
+            scale,
+            out.shape[1],
+            CHANNELS=channels,
+            ROWS=COPIED,
+            SHARED=len(part) < n,
+        )
+    return FlatImages(out, (n, height, width), scale)
+
+
+def embed(images: Tensor, embedding: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Tokens of images (N, C, H + 1, W + 1) as ``convolve`` returns them, without their empty row and column, plus
+    ``embedding`` (H * W, C): (N, H * W, C) float16, and (N * H * W, C) float8 of ``scale`` times that."""
+    n, channels, rows, columns = images.shape
+    height, width = rows - 1, columns - 1
+    tokens = torch.empty(n, height * width, channels, dtype=torch.float16, device=images.device)
+    reduced = torch.empty(n * height * width, channels, dtype=FP8, device=images.device)
+    count = len(reduced)
+    embed_kernel[(triton.cdiv(count, COPIED),)](
+        images, embedding, tokens, reduced, count, height, width, scale, CHANNELS=channels, ROWS=COPIED
+    )
+    return tokens, reduced
+
+
+def convolve(
+    x: FlatImages, weight: Tensor, unit: Tensor, bias: Tensor, residual: FlatImages | None, out_scale: float | None
+) -> FlatImages | Tensor:
+    """relu(x * weight + bias [+ residual]), a 3x3 convolution with padding 1.
+
+    weight: (9 K, C) float8, tap by tap, of which a stored 1 stands for ``unit`` (K,) float32; bias: (K,) float32. out_scale: of
+    the flat images that are returned; None returns (N, K, H + 1, W + 1) float16, channels-last, zeros in the last row and
+    column.
+    """
+    n, height, width = x.size
+    dtype = torch.float16 if out_scale is None else FP8
+    out = torch.empty(len(x.values), len(bias), dtype=dtype, device=x.values.device)
+    added = None if residual is None else (residual.values, 1.0 / residual.scale)
+    _multiply(x.values, 1.0 / x.scale, (height, width), weight, unit, bias, added, out, out_scale or 1.0)
+    if out_scale is None:
+        return out.view(n, height + 1, width + 1, len(bias)).permute(0, 3, 1, 2)
+    return FlatImages(out, x.size, out_scale)
+
+
+def linear(x: Tensor, scale: float, weight: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
+    """(R, K) float16: x (R, C) float8, ``scale`` times what it stands for, by weight (K, C) float8 plus bias; see ``convolve``."""
+    out = torch.empty(len(x), len(bias), dtype=torch.float16, device=x.device)
+    _multiply(x, 1.0 / scale, (0, 0), weight, unit, bias, None, out, 1.0)
+    return out
+
+
+def _multiply(
+    x: Tensor,
+    x_unit: float,
+    size: tuple[int, int],
+    weight: Tensor,
+    unit: Tensor,
+    bias: Tensor,
+    added: tuple[Tensor, float] | None,
+    out: Tensor,
+    out_scale: float,
+) -> None:
+    """Launch ``convolve_kernel``. added: residual and what a stored 1 of it stands for."""
+    rows, channels = x.shape
+    k = len(bias)
+    columns, step = min(k, COLUMNS), min(channels, STEP)
+    target = _tiles(out, PIXELS, columns)
+    convolve_kernel[(triton.cdiv(rows, PIXELS) * (k // columns),)](
+        _tiles(x, PIXELS, step),
+        _tiles(weight, columns, step),
+        unit,
+        bias,
+        target if added is None else _tiles(added[0], PIXELS, columns),
+        target,
+        *size,
+        k,
+        x_unit,
+        0.0 if added is None else added[1],
+        out_scale,
+        CHANNELS=channels,
+        STEP=step,
+        PIXELS=PIXELS,
+        COLUMNS=columns,
+        TAPS=len(weight) // k,
+        ADDS=added is not None,
+        WIDE=out.dtype == torch.float16,
+        num_warps=4,
+        num_stages=3,
+    )
+
+
+def _tiles(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor(values, list(values.shape), list(values.stride()), [rows, columns])

@@ -1,0 +1,218 @@
+"""FP8 where a later call corrects it. Without a GPU the kernels run in Triton's interpreter (conftest.py), whose conversion to FP8
+rounds some values wrongly: exact tests use what FP8 can hold exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rfdetr_foundationpose.accel.attention import plain_attention
+from rfdetr_foundationpose.accel.encoder_layer import one_pass_norms
+from rfdetr_foundationpose.accel.fold import fold_batch_norm, fuse_conv_relu
+from rfdetr_foundationpose.accel.runner import make_runner
+from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def fp8():
+    pytest.importorskip("triton.tools.tensor_descriptor")
+    from rfdetr_foundationpose.accel import fp8
+
+    return fp8
+
+
+@pytest.fixture
+def kernels(fp8):
+    from rfdetr_foundationpose.accel import fp8_kernels
+
+    return fp8_kernels
+
+
+def small_integers(shape, low, high, seed=0, share=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(low, high, shape, generator=generator).float()
+    return (values * (torch.rand(shape, generator=generator) < share)).to(DEVICE)
+
+
+def images(n, channels, height, width, seed=0):
+    """FP16 integers from 0 to 7, channels-last."""
+    return small_integers((n, channels, height, width), 0, 8, seed).half().contiguous(memory_format=torch.channels_last)
+
+
+def tap_by_tap(weight, kernels):
+    return weight.permute(2, 3, 0, 1).flatten(0, 2).to(kernels.FP8)
+
+
+def unflat(flat, channels):
+    n, height, width = flat.size
+    padded = flat.values.float().view(n, height + 1, width + 1, channels).permute(0, 3, 1, 2) / flat.scale
+    assert not padded[:, :, height].any() and not padded[..., width].any(), "beyond the edges lie zeros"
+    return padded[:, :, :height, :width]
+
+
+@pytest.mark.parametrize(
+    ("n", "channels_in", "channels_out", "height", "width"), [(3, 64, 128, 7, 5), (1, 256, 64, 9, 9)]
+)
+def test_convolution_is_that_of_torch(kernels, n, channels_in, channels_out, height, width):
+    x = images(n, channels_in, height, width)
+    weight = small_integers((channels_out, channels_in, 3, 3), -3, 4, seed=1, share=0.05)
+    bias = small_integers((channels_out,), -5, 6, seed=2)
+    unit = torch.full((channels_out,), 0.5, device=DEVICE)
+    flat = kernels.flatten([x], height, width, 2.0)
+    assert torch.equal(unflat(flat, channels_in), x.float())
+    found = kernels.convolve(flat, tap_by_tap(weight, kernels), unit, bias, None, None)
+    expected = F.conv2d(x.float(), weight * 0.5, bias, padding=1).relu()
+    assert expected.max() < 2048 and (expected > 0).float().mean() > 0.3
+    assert torch.equal(found[:, :, :height, :width].float(), expected)
+    assert not found[:, :, height].any() and not found[..., width].any()
+
+
+@pytest.mark.parametrize("tap", range(9))
+def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
+    x = images(2, 64, 6, 4)
+    weight = torch.zeros(64, 64, 3, 3, device=DEVICE)
+    weight[:, :, tap // 3, tap % 3] = torch.eye(64)
+    one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
+    flat, other = kernels.flatten([x], 6, 4, 4.0), kernels.flatten([images(2, 64, 6, 4, seed=3)], 6, 4, 1.0)
+    found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, other, 8.0)
+    expected = F.conv2d(x.float(), weight, padding=1) + images(2, 64, 6, 4, seed=3).float()
+    assert torch.equal(unflat(found, 64), expected)
+
+
+def test_what_is_too_large_saturates(kernels):
+    x = torch.full((1, 64, 2, 2), 60000.0, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
+    flat = kernels.flatten([x], 2, 2, 1.0)
+    assert torch.equal(unflat(flat, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
+    weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
+    one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
+    found = kernels.convolve(flat, weight, one, none, None, 1.0)
+    assert torch.equal(unflat(found, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
+
+
+def test_only_the_images_become_tokens(kernels):
+    x = images(2, 64, 5, 4)
+    embedding = small_integers((12, 64), 0, 8, seed=4)
+    tokens, reduced = kernels.embed(x, embedding, 0.5)
+    expected = x[:, :, :4, :3].permute(0, 2, 3, 1).reshape(2, 12, 64).float() + embedding
+    assert torch.equal(tokens.float(), expected)
+    assert torch.equal(reduced.float(), expected.flatten(0, 1) / 2)
+
+
+@pytest.mark.parametrize("served", [2, 1])
+def test_flat_images_lie_side_by_side(kernels, served):
+    a, b = images(2, 64, 5, 4), images(served, 64, 5, 4, seed=1)
+    flat = kernels.flatten([a, b], 3, 2, 1.0)
+    expected = torch.cat([a, b.expand(2, -1, -1, -1)], dim=1)[:, :, :3, :2]
+    assert torch.equal(unflat(flat, 128), expected.float())
+
+
+def test_product_of_rows_is_that_of_torch(kernels):
+    x = small_integers((200, 128), -7, 8)
+    weight = small_integers((384, 128), -3, 4, seed=1, share=0.2)
+    bias = small_integers((384,), -5, 6, seed=2)
+    found = kernels.linear(
+        (2 * x).to(kernels.FP8), 2.0, weight.to(kernels.FP8), torch.full((384,), 0.25, device=DEVICE), bias
+    )
+    assert torch.equal(found.float(), F.linear(x, weight * 0.25, bias))
+
+
+def fused_refiner(size=32, stem=False):
+    torch.manual_seed(0)
+    fused = fuse_conv_relu(plain_attention(fold_batch_norm(RefineNet(0.5, size).eval())), stem=stem)
+    lean = one_pass_norms(fused)
+    assert lean is not None
+    return lean.to(DEVICE, torch.float16, memory_format=torch.channels_last)
+
+
+def crops(n, size=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.rand(n, 6, size, size, generator=generator).to(DEVICE, torch.float16)
+    return made.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("observed", [2, 1])
+def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed):
+    network = fused_refiner()
+    reduced_network = fp8.Fp8Refiner(network, (crops(2), crops(2, seed=1)))
+    convolutions = [m for m in reduced_network.modules() if isinstance(m, fp8.Fp8Conv)]
+    assert len(convolutions) == 8, "those of the encoder of two crops but for the one with a stride of 2"
+    with torch.inference_mode():
+        expected = network.tokens(crops(2, seed=2), crops(observed, seed=3))
+        tokens, reduced = reduced_network.tokens(crops(2, seed=2), crops(observed, seed=3))
+        assert difference(tokens, expected) < 0.03
+        for (layer, _), qkv in zip(network.heads, reduced_network._projection(reduced, 2), strict=True):
+            attention = layer.self_attn
+            assert difference(qkv, F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)) < 0.08
+            assert torch.equal(
+                attention.attend(attention_input(attention, tokens)), attention(tokens, tokens, tokens)[0]
+            )
+    assert not any(isinstance(m, fp8.Fp8Conv) for m in network.modules()), "what it was made from stays what it was"
+
+
+def attention_input(attention, tokens):
+    return F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+
+
+def difference(found, expected):
+    return ((found - expected).abs().mean() / expected.abs().mean()).item()
+
+
+def test_networks_that_cannot_run_in_fp8_are_refused(fp8):
+    plain = RefineNet(0.5, 32).eval()
+    with pytest.raises(ValueError, match="only an encoder of fused convolutions"):
+        fp8.Fp8Refiner(plain, (crops(1), crops(1)))
+    with pytest.raises(ValueError, match="one-pass norms"):
+        fp8.Fp8Refiner(fuse_conv_relu(fold_batch_norm(plain)), (crops(1), crops(1)))
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="it is about machines without a GPU")
+def test_without_a_gpu_the_rung_gives_way_and_says_why():
+    said: list[str] = []
+    runner = make_runner(RefineNet(0.125, 32).eval(), "fp8", "cpu", said.append, crop=(6, 32), label="refiner")
+    assert runner.name == "onnxruntime" and "CUDA graphs need a CUDA device" in runner.degraded
+    assert any("fp8 not available" in line for line in said)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [32, 160])
+def test_gpu_coarse_runner_is_near_the_exact_one(size):
+    said: list[str] = []
+    torch.manual_seed(0)
+    module = RefineNet(0.5, size).eval()
+    runner = make_runner(module, "fp8", "cuda", said.append, crop=(6, size), label="refiner", fallback=False)
+    assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
+    exact = make_runner(module, "cuda_graph", "cuda", said.append, crop=(6, size), label="refiner")
+    body = runner.coarse._bodies["fp8"]
+    for n, observed in ((1, 1), (3, 3), (100, 100), (100, 1)):
+        pair = crops(n, size, seed=4).float(), crops(observed, size, seed=5).float()
+        exact.prepare(n, observed)
+        runner.prepare(n, observed)
+        runner.coarse.prepare(n, observed)
+        with torch.inference_mode():
+            expected = exact(*pair)
+            for found in (runner(*pair), runner.coarse(*pair), body(*pair)):
+                for e, f in zip(expected, found, strict=True):
+                    assert f.dtype == torch.float32 and f.shape == e.shape
+                    assert ((e - f).abs().max() / e.abs().max()).item() < 0.1
+
+
+@pytest.mark.gpu
+def test_gpu_a_scorer_stays_exact():
+    torch.manual_seed(0)
+    runner = make_runner(ScoreNet(0.5, 32).eval(), "fp8", "cuda", lambda _: None, crop=(6, 32), fallback=False)
+    assert runner.coarse is runner and "fp8" not in runner._bodies
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("length", "channels"), [(400, 512), (33, 256), (5, 1024)])
+def test_mean_of_the_norm_needs_no_norm(length, channels):
+    from rfdetr_foundationpose.accel.norm_kernels import add_norm_mean
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    x, y = (torch.randn(7, length, channels, generator=generator, device="cuda").half() * 3 + 1 for _ in range(2))
+    weight, bias = (torch.randn(channels, generator=generator, device="cuda").half() for _ in range(2))
+    expected = F.layer_norm(x.float() + y.float(), (channels,), weight.float(), bias.float(), 1e-5).mean(1)
+    torch.testing.assert_close(add_norm_mean(x, y, weight, bias, 1e-5).float(), expected, atol=2e-3, rtol=2e-3)
