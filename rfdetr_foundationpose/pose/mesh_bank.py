@@ -37,6 +37,7 @@ class MeshBank:
             raise ValueError("a mesh bank needs at least one mesh")
         self.device = warp_setup.warp_device(device)
         self.size = len(meshes)
+        self.most_faces = max(len(m.faces) for m in meshes)
         first_vertex = np.cumsum([0] + [len(m.vertices) for m in meshes])
         first_face = np.cumsum([0] + [len(m.faces) for m in meshes])
         texels = [np.zeros((0, 3), np.uint8) if m.texture is None else m.texture.reshape(-1, 3) for m in meshes]
@@ -62,6 +63,7 @@ class MeshBank:
 
         data = BankData()
         data.mesh = put(np.array([m.id for m in self._meshes], np.uint64), wp.uint64)
+        data.face_count = put(np.array([len(m.faces) for m in meshes], np.int32), wp.int32)
         data.first_face = put(first_face[:-1].astype(np.int32), wp.int32)
         data.first_texel = put(first_texel[:-1].astype(np.int32), wp.int32)
         data.texture_size = put(np.array(texture_size, np.int32), wp.vec2i)

@@ -32,6 +32,9 @@ class NvdiffrastRenderer:
         self._thread = threading.local()  # a context has buffers of its own; tracking and registration are two threads
         self._meshes = [self._upload(o) for o in objects]
 
+    def scratch(self, views: int, size: int) -> Tensor | None:
+        return None
+
     def render_into(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
     ) -> None:
@@ -48,6 +51,7 @@ class NvdiffrastRenderer:
         diameters: Tensor,
         min_z: float,
         out: Tensor,
+        scratch: Tensor | None = None,
     ) -> None:
         size = (out.shape[1], out.shape[2])
         rendering = self.render(poses, model, windows, cameras, size)

@@ -22,6 +22,7 @@ class BankData:
     """The arrays of a MeshBank."""
 
     mesh: wp.array(dtype=wp.uint64)
+    face_count: wp.array(dtype=wp.int32)
     first_face: wp.array(dtype=wp.int32)
     first_texel: wp.array(dtype=wp.int32)
     texture_size: wp.array(dtype=wp.vec2i)
@@ -91,6 +92,19 @@ def facing(bank: BankData, vertex: int, R: wp.mat33f):
 
 
 @wp.func
+def shaded(bank: BankData, mesh: int, face: int, bu: float, bv: float, R: wp.mat33f):
+    """Colour in [0, 1] as the headlight of the official renderer shows it."""
+    corner = (bank.first_face[mesh] + face) * 3
+    diffuse = (
+        facing(bank, bank.corner_vertex[corner], R) * bu
+        + facing(bank, bank.corner_vertex[corner + 1], R) * bv
+        + facing(bank, bank.corner_vertex[corner + 2], R) * (1.0 - bu - bv)
+    )
+    color = bank_color(bank, mesh, face, bu, bv) * (0.8 + 0.5 * diffuse)
+    return wp.vec3f(wp.min(color[0], 1.0), wp.min(color[1], 1.0), wp.min(color[2], 1.0))
+
+
+@wp.func
 def rotation_of(T: wp.mat44f):
     return wp.mat33f(T[0, 0], T[0, 1], T[0, 2], T[1, 0], T[1, 1], T[1, 2], T[2, 0], T[2, 1], T[2, 2])
 
@@ -152,14 +166,7 @@ def cast_view(
             bu = hit.u
             bv = hit.v
             xyz = ray * ((hit.t + skip) / length)
-            corner = (bank.first_face[mesh] + face) * 3
-            diffuse = (
-                facing(bank, bank.corner_vertex[corner], R) * bu
-                + facing(bank, bank.corner_vertex[corner + 1], R) * bv
-                + facing(bank, bank.corner_vertex[corner + 2], R) * (1.0 - bu - bv)
-            )
-            color = bank_color(bank, mesh, face, bu, bv) * (0.8 + 0.5 * diffuse)
-            rgb = wp.vec3f(wp.min(color[0], 1.0), wp.min(color[1], 1.0), wp.min(color[2], 1.0))
+            rgb = shaded(bank, mesh, face, bu, bv, R)
     return rgb, xyz, face, bu, bv
 
 

@@ -1,4 +1,5 @@
-"""What a renderer of object models is. Warp ray-casts by default; nvdiffrast rasterizes where it is installed."""
+"""What a renderer of object models is. Warp's, the default, casts rays or, where views are many, rasterizes; nvdiffrast rasterizes
+where it is installed."""
 
 from __future__ import annotations
 
@@ -11,11 +12,19 @@ import warp as wp
 from torch import Tensor
 
 from ..warp_setup import launch
+from . import raster_kernels as raster
 from . import render_kernels as kernels
 from .mesh import ObjectModel
 from .mesh_bank import MeshBank
 
 NEAR = 0.001
+FEWEST_VIEWS = 16
+MOST_FACES = {"cuda": 4_000, "cpu": 8_000}
+"""Views from which on, and faces up to which, rasterization is faster than casting rays (docs/acceleration.md)."""
+VIEWS_AT_ONCE = 126
+"""Whose keys stay in a GPU's cache: 26 MB."""
+LANES = 32
+"""Threads that share the pixels of a face on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class Renderer(Protocol):
     name: str
     capturable: bool
 
+    def scratch(self, views: int, size: int) -> Tensor | None:
+        """What ``render_inputs`` works with to be faster for up to ``views`` views of ``size`` x ``size``; None where it needs
+        nothing."""
+
     def render_into(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
     ) -> None:
@@ -54,10 +67,12 @@ class Renderer(Protocol):
         diameters: Tensor,
         min_z: float,
         out: Tensor,
+        scratch: Tensor | None = None,
     ) -> None:
         """Network inputs into out (N, R, C, 6) float32 or float16: colour, then xyz relative to the pose in mesh radii.
 
-        diameters: (N,) m. min_z: points nearer than this count as none.
+        diameters: (N,) m. min_z: points nearer than this count as none. scratch: as ``scratch`` makes it, for one caller at a
+        time.
         """
 
     def render(
@@ -67,7 +82,7 @@ class Renderer(Protocol):
 
 
 class WarpRenderer:
-    """Ray casting with NVIDIA Warp, the same kernel on CPU and CUDA."""
+    """Ray casting and rasterization with NVIDIA Warp, the same kernels on CPU and CUDA."""
 
     name = "warp"
     capturable = True
@@ -90,11 +105,46 @@ class WarpRenderer:
         diameters: Tensor,
         min_z: float,
         out: Tensor,
+        scratch: Tensor | None = None,
     ) -> None:
+        if scratch is not None and len(out) >= FEWEST_VIEWS:
+            for start in range(0, len(out), len(scratch)):
+                part = slice(start, start + len(scratch))
+                shared = cameras if len(cameras) == 1 else cameras[part]
+                views = (poses[part], model[part], windows[part], shared)
+                self._rasterize(views, diameters[part], min_z, out[part], scratch)
+            return
         launch(
             kernels.render_inputs,
             kernels.tiles(*out.shape[:3]),
-            [*self._scene(poses, model, windows, cameras), wp.from_torch(diameters), min_z, wp.from_torch(out)],
+            [*self._scene(poses, model, windows, cameras), NEAR, wp.from_torch(diameters), min_z, wp.from_torch(out)],
+            device=self.device,
+        )
+
+    def scratch(self, views: int, size: int) -> Tensor | None:
+        if views < FEWEST_VIEWS or self.bank.most_faces > MOST_FACES[self.device.type]:
+            return None
+        shape = (min(views, VIEWS_AT_ONCE), size, size)
+        return torch.full(shape, raster.NOTHING, dtype=torch.int64, device=self.device)
+
+    def _rasterize(
+        self,
+        views: tuple[Tensor, Tensor, Tensor, Tensor],
+        diameters: Tensor,
+        min_z: float,
+        out: Tensor,
+        scratch: Tensor,
+    ) -> None:
+        """Poses, models, windows and cameras of as many views as ``scratch`` has room for."""
+        scene = self._scene(*views)
+        keys = wp.from_torch(scratch[: len(out)])
+        faces = self.bank.most_faces
+        lanes = 1 if self.device.type == "cpu" else LANES
+        launch(raster.rasterize, (len(out), faces, lanes), [*scene, NEAR, lanes, keys], device=self.device)
+        launch(
+            raster.shade_inputs,
+            tuple(out.shape[:3]),
+            [*scene, wp.from_torch(diameters), min_z, keys, wp.from_torch(out)],
             device=self.device,
         )
 
@@ -112,7 +162,7 @@ class WarpRenderer:
         launch(
             kernels.render_views,
             kernels.tiles(*rgb.shape[:3]),
-            [*self._scene(poses, model, windows, cameras), *(wp.from_torch(image) for image in (rgb, xyz, normal))],
+            [*self._scene(poses, model, windows, cameras), NEAR, *(wp.from_torch(i) for i in (rgb, xyz, normal))],
             device=self.device,
         )
 
@@ -123,5 +173,4 @@ class WarpRenderer:
             wp.from_torch(poses, dtype=wp.mat44f),
             wp.from_torch(windows, dtype=wp.vec4f),
             wp.from_torch(cameras, dtype=wp.vec4f),
-            NEAR,
         ]

@@ -45,6 +45,7 @@ class ViewSet:
         self.model = torch.zeros(capacity, dtype=torch.int32, device=self.device)
         self.diameters = torch.ones(capacity, device=self.device)
         self.delta = torch.zeros(capacity, 2, device=self.device)
+        self._scratch = renderer.scratch(capacity, size) if paired else None
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
         compared = capacity if compared is None else compared
@@ -88,6 +89,7 @@ class ViewSet:
             self.diameters[:n],
             MIN_Z[role],
             self._in_r[:n],
+            self._scratch,
         )
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 

@@ -1,0 +1,185 @@
+"""Warp kernels that render many views at once by rasterization: what rays and a tree find, faster where views are many and faces
+are not.
+
+A view has a key for each of its pixels: the depth and the face of what is nearest there, of which the smallest remains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import warp as wp
+
+from .render_kernels import BankData, back_project, rotation_of, shaded, store_input, translation_of
+
+wp.set_module_options({"enable_backward": False, "fast_math": False})
+
+NOTHING = 0x7FFFFFFFFFFFFFFF
+_NOTHING = wp.constant(wp.int64(NOTHING))
+"""Key of a pixel that no face covers. Depths are positive, so that keys are ordered as their depths are."""
+OVERLAP = wp.constant(1.0e-4)
+"""By which, as a share of itself, a face reaches beyond its edges: rounding must not part neighbours."""
+
+
+@wp.func_native("""
+    union { float depth; int bits; } both;
+    both.depth = z;
+    return ((wp::int64)both.bits << 32) | (wp::int64)face;
+""")
+def key_of(z: float, face: int) -> wp.int64: ...
+
+
+@wp.struct
+class Corners:
+    """Camera-frame points of a face."""
+
+    a: wp.vec3f
+    b: wp.vec3f
+    c: wp.vec3f
+
+
+@wp.func
+def corners_of(mesh: wp.uint64, face: int, T: wp.mat44f):
+    R = rotation_of(T)
+    t = translation_of(T)
+    corners = Corners()
+    corners.a = R * wp.mesh_get_point(mesh, face * 3) + t
+    corners.b = R * wp.mesh_get_point(mesh, face * 3 + 1) + t
+    corners.c = R * wp.mesh_get_point(mesh, face * 3 + 2) + t
+    return corners
+
+
+@wp.struct
+class Sides:
+    """What a ray from the camera's centre is multiplied by: see ``meet``."""
+
+    b: wp.vec3f
+    c: wp.vec3f
+    all: wp.vec3f
+    depth: float
+
+
+@wp.func
+def sides_of(corners: Corners):
+    """Moeller and Trumbore's products (1997), of which all but the ray's are the same for all pixels of a face."""
+    to_b = corners.b - corners.a
+    to_c = corners.c - corners.a
+    sides = Sides()
+    sides.b = wp.cross(corners.a, to_c)
+    sides.c = wp.cross(to_b, corners.a)
+    sides.all = wp.cross(to_c, to_b)
+    sides.depth = wp.dot(to_c, sides.c)
+    return sides
+
+
+@wp.func
+def meet(sides: Sides, ray: wp.vec3f):
+    """Share of the second and of the third corner in the point where a ray meets the plane of a face, and its depth; the
+    ray is a point at depth 1. All are infinite or NaN where they are parallel."""
+    total = wp.dot(sides.all, ray)
+    return wp.vec3f(wp.dot(sides.b, ray) / total, wp.dot(sides.c, ray) / total, sides.depth / total)
+
+
+@wp.func
+def place_of(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
+    """Column and row, with fractions, where a point in front of the camera is seen."""
+    u = camera[0] * p[0] / p[2] + camera[2]
+    v = camera[1] * p[1] / p[2] + camera[3]
+    return wp.vec2f(
+        (u - window[0]) / (window[2] - window[0]) * size[0] - 0.5,
+        (v - window[1]) / (window[3] - window[1]) * size[1] - 0.5,
+    )
+
+
+@wp.func
+def ray_of(x: int, y: int, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
+    """Point at depth 1 of a pixel."""
+    return back_project(
+        camera,
+        window[0] + (float(x) + 0.5) * (window[2] - window[0]) / size[0],
+        window[1] + (float(y) + 0.5) * (window[3] - window[1]) / size[1],
+    )
+
+
+@wp.kernel
+def rasterize(
+    bank: BankData,
+    mesh_index: wp.array(dtype=wp.int32),
+    poses: wp.array(dtype=wp.mat44f),
+    windows: wp.array(dtype=wp.vec4f),
+    cameras: wp.array(dtype=wp.vec4f),
+    near: float,
+    lanes: int,
+    keys: wp.array3d(dtype=wp.int64),
+):
+    """Launched over views, faces of the largest mesh, and the lanes that share the pixels of a face."""
+    n, face, lane = wp.tid()
+    mesh = mesh_index[n]
+    if face >= bank.face_count[mesh]:
+        return
+    corners = corners_of(bank.mesh[mesh], face, poses[n])
+    nearest = wp.min(corners.a[2], wp.min(corners.b[2], corners.c[2]))
+    if wp.max(corners.a[2], wp.max(corners.b[2], corners.c[2])) < near:
+        return
+    window = windows[n]
+    camera = cameras[n % cameras.shape[0]]
+    rows = keys.shape[1]
+    columns = keys.shape[2]
+    size = wp.vec2f(float(columns), float(rows))
+    low = wp.vec2f(0.0, 0.0)
+    high = size
+    if nearest > near:  # else it may be seen anywhere
+        a = place_of(corners.a, window, camera, size)
+        b = place_of(corners.b, window, camera, size)
+        c = place_of(corners.c, window, camera, size)
+        low = wp.min(a, wp.min(b, c))
+        high = wp.max(a, wp.max(b, c))
+    # Rounding may put a pixel's centre on the other side of an edge: half a pixel more does no harm.
+    x0 = int(wp.clamp(wp.floor(low[0] + 0.5), 0.0, size[0]))
+    y0 = int(wp.clamp(wp.floor(low[1] + 0.5), 0.0, size[1]))
+    x1 = int(wp.clamp(wp.ceil(high[0] + 0.5), 0.0, size[0]))
+    y1 = int(wp.clamp(wp.ceil(high[1] + 0.5), 0.0, size[1]))
+    across = x1 - x0
+    sides = sides_of(corners)
+    for i in range(lane, across * (y1 - y0), lanes):
+        row = i // across
+        y = y0 + row
+        x = x0 + i - row * across
+        at = meet(sides, ray_of(x, y, window, camera, size))
+        if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
+            wp.atomic_min(keys, n, y, x, key_of(at[2], face))
+
+
+@wp.kernel
+def shade_inputs(
+    bank: BankData,
+    mesh_index: wp.array(dtype=wp.int32),
+    poses: wp.array(dtype=wp.mat44f),
+    windows: wp.array(dtype=wp.vec4f),
+    cameras: wp.array(dtype=wp.vec4f),
+    diameters: wp.array(dtype=wp.float32),
+    min_z: float,
+    keys: wp.array3d(dtype=wp.int64),
+    out: wp.array4d(dtype=Any),
+):
+    """Network inputs (N, R, C, 6) of what ``rasterize`` found, whose keys are cleared for the next time; launched over pixels."""
+    n, y, x = wp.tid()
+    key = keys[n, y, x]
+    T = poses[n]
+    rgb = wp.vec3f(0.0, 0.0, 0.0)
+    xyz = wp.vec3f(0.0, 0.0, 0.0)
+    if key != _NOTHING:
+        keys[n, y, x] = _NOTHING
+        face = int(key & wp.int64(0xFFFFFFFF))
+        mesh = mesh_index[n]
+        size = wp.vec2f(float(out.shape[2]), float(out.shape[1]))
+        ray = ray_of(x, y, windows[n], cameras[n % cameras.shape[0]], size)
+        at = meet(sides_of(corners_of(bank.mesh[mesh], face, T)), ray)
+        xyz = ray * at[2]
+        rgb = shaded(bank, mesh, face, 1.0 - at[0] - at[1], at[0], rotation_of(T))
+    store_input(out, n, y, x, rgb, xyz, translation_of(T), 2.0 / diameters[n], min_z)
+
+
+# Every instance that is used, so that the module is compiled once.
+for _dtype in (wp.float32, wp.float16):
+    wp.overload(shade_inputs, {"out": wp.array4d(dtype=_dtype)})
