@@ -75,6 +75,7 @@ setup(
         ],
         "trt": ["tensorrt>=8.6.1"],
         "onnx": ["onnxruntime>=1.17"],
+        "fp8": ["triton>=3.4"],  # comes with torch's builds for CUDA
         "train": ["rfdetr[train]>=1.9,<2"],
         "dev": [
             "pytest>=8",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from rfdetr_foundationpose.accel import norm_kernels
 from rfdetr_foundationpose.accel.attention import PlainAttention, plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
+from rfdetr_foundationpose.accel.encoder_layer import PostNormLayer, one_pass_norms
 from rfdetr_foundationpose.accel.fold import ConvReLU, StemReLU, fold_batch_norm, fuse_conv_relu
 from rfdetr_foundationpose.accel.stem_kernels import pixel_blocks
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
@@ -123,3 +126,26 @@ def test_training_mode_is_refused():
         fold_batch_norm(network)
     with pytest.raises(ValueError, match="eval mode"):
         plain_attention(network)
+
+
+def test_a_layer_with_one_pass_norms_is_the_layer(monkeypatch):
+    """With torch's norms in the place of the kernels, which need a GPU."""
+    monkeypatch.setattr(norm_kernels, "add_norm", lambda x, y, w, b, eps: F.layer_norm(x + y, x.shape[-1:], w, b, eps))
+    monkeypatch.setattr(
+        norm_kernels, "add_norm_mean", lambda x, y, w, b, eps: F.layer_norm(x + y, x.shape[-1:], w, b, eps).mean(1)
+    )
+    torch.manual_seed(0)
+    network = RefineNet(width=0.5, crop_size=SIZE).eval()
+    tokens = torch.randn(2, 9, 256)
+    lean = one_pass_norms(plain_attention(network))
+    assert lean is not None
+    with torch.inference_mode():
+        for head, rewritten in zip(network.heads, lean.heads, strict=True):
+            layer, plain = rewritten[0], head[0]
+            assert isinstance(layer, PostNormLayer)
+            torch.testing.assert_close(layer(tokens), plain(tokens), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(layer.mean(tokens), plain(tokens).mean(1), atol=1e-5, rtol=1e-4)
+            attention = layer.self_attn
+            qkv = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+            torch.testing.assert_close(layer.mean(tokens, qkv), plain(tokens).mean(1), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(rewritten(tokens), head(tokens), atol=1e-5, rtol=1e-4)

@@ -47,24 +47,24 @@ class PostNormLayer(nn.Module):
         """(N, L, C) float16 on CUDA -> the same shape."""
         from .norm_kernels import add_norm
 
-        return add_norm(
-            *self._before_last_norm(x, self.self_attn(x, x, x)[0]), self.norm2.weight, self.norm2.bias, self.norm2.eps
-        )
+        return add_norm(*self._before_last_norm(x), self.norm2.weight, self.norm2.bias, self.norm2.eps)
 
     def mean(self, x: Tensor, qkv: Tensor | None = None) -> Tensor:
         """The mean of what ``forward`` gives over its tokens, (N, C), without writing these. qkv: (N, L, 3 C), where the
         attention's first projection of x is known."""
         from .norm_kernels import add_norm_mean
 
-        attended = self.self_attn(x, x, x)[0] if qkv is None else self.self_attn.attend(qkv)
-        return add_norm_mean(*self._before_last_norm(x, attended), self.norm2.weight, self.norm2.bias, self.norm2.eps)
+        return add_norm_mean(*self._before_last_norm(x, qkv), self.norm2.weight, self.norm2.bias, self.norm2.eps)
 
-    def _before_last_norm(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+    def _before_last_norm(self, x: Tensor, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the last norm is of the sum of."""
         from .norm_kernels import add_norm
 
-        first = self.norm1
-        x = add_norm(x, attended, first.weight, first.bias, first.eps)
+        first, attention = self.norm1, self.self_attn
+        # What attention gives has no name: it would be kept, 17 MB a head and chunk, while the rest runs.
+        x = add_norm(
+            x, attention(x, x, x)[0] if qkv is None else attention.attend(qkv), first.weight, first.bias, first.eps
+        )
         inner = torch._addmm_activation(self.linear1.bias, x.flatten(0, 1), self.linear1.weight.t())
         return x, self.linear2(inner).view_as(x)
 
