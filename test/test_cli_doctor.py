@@ -25,7 +25,7 @@ def test_installed_packages_are_reported_with_versions(found):
     assert "()" in found["rfdetr"].value
     assert found["objects"].verdict is Verdict.OK
     assert "mug" in found["objects"].value
-    assert {"python", "warp", "onnxruntime", "tensorrt", "rclpy", "vision_msgs", "pose refiner"} <= set(found)
+    assert {"python", "warp", "onnxruntime", "tensorrt", "triton", "rclpy", "vision_msgs", "pose refiner"} <= set(found)
 
 
 def test_missing_optional_ros_packages_say_what_follows(found):

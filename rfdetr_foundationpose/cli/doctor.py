@@ -89,6 +89,7 @@ def findings(pose_weights: str = "default", detector_weights: str = "default") -
         ("libraries", _libraries),
         ("tensorrt", _tensorrt),
         ("onnxruntime", _onnxruntime),
+        ("triton", _triton),
         ("ROS", _ros),
         ("pose weights", lambda: _pose_weights(pose_weights)),
         ("detector weights", lambda: _detector_weights(detector_weights)),
@@ -216,6 +217,14 @@ def _onnxruntime() -> list[Finding]:
     ort: Any = importlib.import_module("onnxruntime")
     providers = ", ".join(p.removesuffix("ExecutionProvider") for p in ort.get_available_providers())
     return [Finding("onnxruntime", Verdict.OK, f"{ort.__version__}: {providers}")]
+
+
+def _triton() -> list[Finding]:
+    """What pose.rung fp8 is written in."""
+    if importlib.util.find_spec("triton") is None:
+        fix = "comes with torch's builds for CUDA; else pip install 'rfdetr_foundationpose[fp8]'"
+        return [Finding("triton", Verdict.OPTIONAL, "not installed", fix)]
+    return [Finding("triton", Verdict.OK, str(importlib.import_module("triton").__version__))]
 
 
 def _ros() -> list[Finding]:
