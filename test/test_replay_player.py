@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
 from rfdetr_foundationpose.replay.live import LiveOptions, NoPose, _Session  # noqa: E402
@@ -39,8 +39,10 @@ def frame(index: int, depth_dtype=np.uint16) -> Frame:
 class EchoNode(Node):
     """Stands in for the pose node: answers each rgb image with a pose whose z is that frame's depth."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, compressed: bool = False) -> None:
         super().__init__("pose_node", context=context)
+        kind, rgb, depth = (CompressedImage, "/compressed", "/compressedDepth") if compressed else (Image, "", "")
+        self._read_depth = conversions.compressed_to_depth if compressed else conversions.image_to_depth
         self.received: dict[str, list] = {"rgb": [], "depth": [], "info": [], "mask": []}
         self._depth: dict[int, float] = {}
         self._rgb: set[int] = set()
@@ -48,14 +50,14 @@ class EchoNode(Node):
         self._latency = self.create_publisher(Float64, "~/latency/track", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(0.1, self._report)
-        self.create_subscription(Image, "rgb/image", self._on_rgb, qos_profile_sensor_data)
-        self.create_subscription(Image, "depth/image", self._on_depth, qos_profile_sensor_data)
+        self.create_subscription(kind, f"rgb/image{rgb}", self._on_rgb, qos_profile_sensor_data)
+        self.create_subscription(kind, f"depth/image{depth}", self._on_depth, qos_profile_sensor_data)
         self.create_subscription(CameraInfo, "rgb/camera_info", self.received["info"].append, qos_profile_sensor_data)
         self.create_subscription(Image, "mask/mug", self.received["mask"].append, qos_profile_sensor_data)
 
     def _on_depth(self, message: Image) -> None:
         self.received["depth"].append(message)
-        depth, scale = conversions.image_to_depth(message, 0.001)
+        depth, scale = self._read_depth(message, 0.001)
         self._depth[conversions.stamp_ns(message.header)] = float(depth.mean()) * scale
         self._answer(message.header)
 
@@ -80,13 +82,14 @@ class EchoNode(Node):
 
 
 @pytest.fixture
-def wire():
-    """A player node and an echo node, each spinning in a thread of its own."""
+def wire(request):
+    """A player node and an echo node, each spinning in a thread of its own. Images are compressed where a test asks for it."""
+    compressed = getattr(request, "param", "raw") == "compressed"
     context = Context()
     rclpy.init(context=context)
-    player, echo = Node("recording_player", context=context), EchoNode(context)
+    player, echo = Node("recording_player", context=context), EchoNode(context, compressed)
     collector = Collector(player, "/pose_node", ["mug", "box"])
-    publisher = FramePublisher(player, ["mug"])
+    publisher = FramePublisher(player, ["mug"], compressed=compressed)
     spinners = [Spinner(player, context), Spinner(echo, context)]
     deadline = time.monotonic() + 20
     while not publisher.connected() and time.monotonic() < deadline:
@@ -122,6 +125,20 @@ def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
     assert pose.received_ns >= stamp
     assert wire.collector.objects_seen() == {"mug"}
     assert not wire.collector.wait_for_pose(stamp + 1, 0.05)
+
+
+@pytest.mark.parametrize("wire", ["compressed"], indirect=True)
+def test_compressed_frames_arrive_bit_for_bit(wire):
+    sent = frame(3)
+    stamp = wire.player.get_clock().now().nanoseconds
+    wire.publisher.publish(sent, stamp)
+    assert wire.collector.wait_for_pose(stamp, 10)
+    np.testing.assert_array_equal(conversions.compressed_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
+    depth, scale = conversions.compressed_to_depth(wire.echo.received["depth"][0], 0.001)
+    np.testing.assert_array_equal(depth, sent.depth)
+    assert scale == 0.001
+    with pytest.raises(ValueError, match="uint16 millimetres only"):
+        wire.publisher.publish(frame(4, np.float32), stamp + 1)
 
 
 def test_depth_in_other_units_goes_out_as_metres(wire):

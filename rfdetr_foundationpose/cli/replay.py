@@ -211,7 +211,7 @@ def _through_node(
             say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    except (NoPose, NodeDied) as error:
+    except (NoPose, NodeDied, ValueError) as error:
         console.print(f"replay: {error}", markup=False, style="red", soft_wrap=True)
         raise typer.Exit(1) from error
     return session.result, session.samples, session.series

@@ -85,7 +85,8 @@ def run_live(
 
     objects: pose topics to listen to. expected: those to wait for before playing; empty: any. masks: mask topics to
     publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one.
-    Raises NoPose, NodeDied, or ValueError for an empty recording.
+    Raises NoPose, NodeDied, or ValueError for an empty recording, and for depth that cannot be compressed where the node is
+    to be given compressed images.
     """
     first = next(frames, None)
     if first is None:
@@ -96,7 +97,8 @@ def run_live(
         rclpy.init(context=context, domain_id=domain)
         node = Node("recording_player", context=context)
         collector = Collector(node, f"/{POSE_NODE}", objects)
-        publisher = FramePublisher(node, masks)
+        compressed = parameters.get("input.image_transport") == "compressed"
+        publisher = FramePublisher(node, masks, compressed=compressed)
         spinner = Spinner(node, context)
         try:
             with NodeProcess(parameters, log, domain, command) as process:

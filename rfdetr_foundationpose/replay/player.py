@@ -17,11 +17,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 
 from ..latency import STAGES
 from ..types import CameraIntrinsics, Frame
+from .recording_messages import depth_pixels, encode_depth, encode_rgb
 
 # Reliable also serves best-effort subscribers, and large images survive small socket buffers.
 CAMERA_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
@@ -43,11 +44,10 @@ def to_image(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
     return message
 
 
-def to_depth_image(header: Header, frame: Frame) -> Image:
-    """16UC1 millimetres or 32FC1 metres; other scales become 32FC1."""
-    if frame.depth.dtype == np.uint16 and abs(frame.depth_scale - 0.001) < 1e-9:
-        return to_image(header, frame.depth, "16UC1")
-    return to_image(header, (frame.depth.astype(np.float32) * np.float32(frame.depth_scale)), "32FC1")
+def to_compressed(header: Header, encoded: tuple[str, NDArray[np.uint8]]) -> CompressedImage:
+    """sensor_msgs/CompressedImage of format and data."""
+    kind, data = encoded
+    return CompressedImage(header=header, format=kind, data=array.array("B", data.tobytes()))
 
 
 def to_camera_info(header: Header, camera: CameraIntrinsics) -> CameraInfo:
@@ -62,11 +62,16 @@ def to_camera_info(header: Header, camera: CameraIntrinsics) -> CameraInfo:
 
 
 class FramePublisher:
-    """rgb/image, depth/image, rgb/camera_info and mask/<object> of frames."""
+    """rgb/image, depth/image, rgb/camera_info and mask/<object> of frames.
 
-    def __init__(self, node: Node, masks: Sequence[str] = ()) -> None:
-        self._rgb = node.create_publisher(Image, "rgb/image", CAMERA_QOS)
-        self._depth = node.create_publisher(Image, "depth/image", CAMERA_QOS)
+    compressed: rgb/image/compressed and depth/image/compressedDepth instead, both as PNG, so that what arrives is the same.
+    """
+
+    def __init__(self, node: Node, masks: Sequence[str] = (), *, compressed: bool = False) -> None:
+        self._compressed = compressed
+        kind, rgb, depth = (CompressedImage, "/compressed", "/compressedDepth") if compressed else (Image, "", "")
+        self._rgb = node.create_publisher(kind, f"rgb/image{rgb}", CAMERA_QOS)
+        self._depth = node.create_publisher(kind, f"depth/image{depth}", CAMERA_QOS)
         self._info = node.create_publisher(CameraInfo, "rgb/camera_info", CAMERA_QOS)
         self._masks = {name: node.create_publisher(Image, f"mask/{name}", CAMERA_QOS) for name in masks}
 
@@ -80,7 +85,11 @@ class FramePublisher:
         self._info.publish(to_camera_info(to_header(stamp_ns, frame.frame_id), frame.camera))
 
     def publish(self, frame: Frame, stamp_ns: int) -> None:
-        """Publish all messages of ``frame`` under one stamp; the rgb image, which completes the set, comes last."""
+        """Publish all messages of ``frame`` under one stamp; the rgb image, which completes the set, comes last.
+
+        Depth goes out as 16UC1 millimetres or 32FC1 metres; other scales become 32FC1. Raises ValueError where it is to be
+        compressed and is not in uint16 millimetres.
+        """
         header = to_header(stamp_ns, frame.frame_id)
         for name, publisher in self._masks.items():
             mask = frame.masks.get(name)
@@ -88,8 +97,12 @@ class FramePublisher:
                 mask = np.zeros(frame.depth.shape, np.bool_)
             publisher.publish(to_image(header, mask.astype(np.uint8) * 255, "mono8"))
         self._info.publish(to_camera_info(header, frame.camera))
-        self._depth.publish(to_depth_image(header, frame))
-        self._rgb.publish(to_image(header, frame.rgb, "rgb8"))
+        if self._compressed:
+            self._depth.publish(to_compressed(header, encode_depth(*depth_pixels(frame))))
+            self._rgb.publish(to_compressed(header, encode_rgb(frame.rgb, "png")))
+        else:
+            self._depth.publish(to_image(header, *depth_pixels(frame)))
+            self._rgb.publish(to_image(header, frame.rgb, "rgb8"))
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,14 @@ class RecordingWriter:
             self._send("/rgb/image", messages.image_message(header, frame.rgb, "rgb8"), stamp)
         else:
             self._send(
-                "/depth/image/compressedDepth", messages.compressed_depth_message(header, depth, encoding), stamp
+                "/depth/image/compressedDepth",
+                messages.compressed_message(header, messages.encode_depth(depth, encoding)),
+                stamp,
             )
             self._send(
-                "/rgb/image/compressed", messages.compressed_rgb_message(header, frame.rgb, self._compressed), stamp
+                "/rgb/image/compressed",
+                messages.compressed_message(header, messages.encode_rgb(frame.rgb, self._compressed)),
+                stamp,
             )
         self.frames += 1
 

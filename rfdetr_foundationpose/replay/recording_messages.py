@@ -50,22 +50,30 @@ def camera_info_message(header: Any, camera: CameraIntrinsics) -> Any:
     )
 
 
-def compressed_rgb_message(header: Any, rgb: NDArray[np.uint8], kind: str) -> Any:
-    """sensor_msgs/CompressedImage, kind "jpeg" or "png"."""
+def encode_rgb(rgb: NDArray[np.uint8], kind: str) -> tuple[str, NDArray[np.uint8]]:
+    """Format and data of a sensor_msgs/CompressedImage, kind "jpeg" or "png"."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if kind == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
     _, data = cv2.imencode(".jpg" if kind == "jpeg" else ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    return TYPES["sensor_msgs/msg/CompressedImage"](header, f"rgb8; {kind} compressed bgr8", data.reshape(-1))
+    return f"rgb8; {kind} compressed bgr8", np.asarray(data, np.uint8).reshape(-1)
 
 
-def compressed_depth_message(header: Any, depth: NDArray[Any], encoding: str) -> Any:
-    """compressed_depth_image_transport's layout: 12 bytes of configuration, then PNG of millimetres."""
+def encode_depth(depth: NDArray[Any], encoding: str) -> tuple[str, NDArray[np.uint8]]:
+    """The same of depth in compressed_depth_image_transport's layout: 12 bytes of configuration, then PNG of millimetres.
+
+    Raises ValueError for an encoding other than 16UC1.
+    """
     if encoding != "16UC1":
         raise ValueError(
             "compressed depth is written for uint16 millimetres only; give depth as uint16 with scale 0.001"
         )
     _, data = cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    payload = np.concatenate([np.frombuffer(struct.pack("<iff", 0, 0.0, 0.0), np.uint8), data.reshape(-1)])
-    return TYPES["sensor_msgs/msg/CompressedImage"](header, "16UC1; compressedDepth png", payload)
+    payload = [np.frombuffer(struct.pack("<iff", 0, 0.0, 0.0), np.uint8), np.asarray(data, np.uint8).reshape(-1)]
+    return "16UC1; compressedDepth png", np.concatenate(payload)
+
+
+def compressed_message(header: Any, encoded: tuple[str, NDArray[np.uint8]]) -> Any:
+    """sensor_msgs/CompressedImage of what ``encode_rgb`` or ``encode_depth`` gives."""
+    return TYPES["sensor_msgs/msg/CompressedImage"](header, *encoded)
 
 
 def pose_message(T: NDArray[np.float64]) -> Any:
