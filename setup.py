@@ -42,7 +42,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "rfdetr>=1.9,<2",
-        "warp-lang>=1.7,<2",
+        "warp-lang>=1.8,<2",
         "trimesh>=4.4",
         "scipy>=1.11",
         "numpy>=1.24",

@@ -14,6 +14,9 @@ from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.skipif(
+    DEVICE.type == "cuda" and torch.cuda.get_device_capability() < (9, 0), reason="needs compute capability 9.0"
+)
 
 
 @pytest.fixture
@@ -101,6 +104,11 @@ def test_only_the_images_become_tokens(kernels):
     assert torch.equal(reduced.float(), expected.flatten(0, 1) / 2)
 
 
+def test_images_that_do_not_fit_together_are_refused(kernels):
+    with pytest.raises(ValueError, match=r"parts of \[3, 2\] images"):
+        kernels.flatten([images(3, 64, 4, 4), images(2, 64, 4, 4)], 4, 4, 1.0)
+
+
 @pytest.mark.parametrize("served", [2, 1])
 def test_flat_images_lie_side_by_side(kernels, served):
     a, b = images(2, 64, 5, 4), images(served, 64, 5, 4, seed=1)
@@ -133,9 +141,10 @@ def crops(n, size=32, seed=0):
     return made.contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("stem", [False, True])
 @pytest.mark.parametrize("observed", [2, 1])
-def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed):
-    network = fused_refiner()
+def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed, stem):
+    network = fused_refiner(stem=stem)
     reduced_network = fp8.Fp8Refiner(network, (crops(2), crops(2, seed=1)))
     convolutions = [m for m in reduced_network.modules() if isinstance(m, fp8.Fp8Conv)]
     assert len(convolutions) == 8, "those of the encoder of two crops but for the one with a stride of 2"
@@ -146,14 +155,7 @@ def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed):
         for (layer, _), qkv in zip(network.heads, reduced_network._projection(reduced, 2), strict=True):
             attention = layer.self_attn
             assert difference(qkv, F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)) < 0.08
-            assert torch.equal(
-                attention.attend(attention_input(attention, tokens)), attention(tokens, tokens, tokens)[0]
-            )
     assert not any(isinstance(m, fp8.Fp8Conv) for m in network.modules()), "what it was made from stays what it was"
-
-
-def attention_input(attention, tokens):
-    return F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
 
 
 def difference(found, expected):
@@ -172,7 +174,7 @@ def test_networks_that_cannot_run_in_fp8_are_refused(fp8):
 def test_without_a_gpu_the_rung_gives_way_and_says_why():
     said: list[str] = []
     runner = make_runner(RefineNet(0.125, 32).eval(), "fp8", "cpu", said.append, crop=(6, 32), label="refiner")
-    assert runner.name == "onnxruntime" and "CUDA graphs need a CUDA device" in runner.degraded
+    assert runner.name != "fp8" and "CUDA graphs need a CUDA device" in runner.degraded
     assert any("fp8 not available" in line for line in said)
 
 

@@ -148,7 +148,14 @@ def test_own_threshold_of_an_object_wins():
 
 def test_rungs_that_cannot_run_here_fall_back_and_say_so():
     said: list[str] = []
-    wanted = {"half": "eager", "cuda_graph": "traced", "tensorrt": "eager", "onnxruntime": "eager", "auto": "eager"}
+    wanted = {
+        "half": "eager",
+        "cuda_graph": "traced",
+        "tensorrt": "eager",
+        "onnxruntime": "eager",
+        "fp8": "eager",
+        "auto": "eager",
+    }
     for asked, runs in wanted.items():
         d = RfDetrDetector(loaded(), SPECS, DetectorConfig(rung=asked), CPU, said.append)
         assert d.rung == runs
@@ -159,6 +166,7 @@ def test_rungs_that_cannot_run_here_fall_back_and_say_so():
         "detector: rung cuda_graph needs a CUDA device, this is cpu; running traced instead",
         "detector: rung tensorrt is not offered for RF-DETR; running eager instead",
         "detector: rung onnxruntime is not offered for RF-DETR; running eager instead",
+        "detector: rung fp8 is not offered for RF-DETR; running eager instead",
     ]
 
 

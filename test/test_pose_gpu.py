@@ -75,6 +75,12 @@ def test_the_captured_step_waits_for_nothing(case):
     assert torch.isfinite(program.result).all()
 
 
+def needs_capability(rung: str) -> None:
+    """Skip where the GPU is too old for the rung."""
+    if rung == "fp8" and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("FP8 needs compute capability 9.0")
+
+
 def shipped(rung: str, item) -> PoseEstimator:
     """With the shipped weights, whose answers mean something."""
     directory = models_dir() / "pose"
@@ -92,8 +98,9 @@ def difference(a, b) -> tuple[float, float]:
     return 1e3 * np.linalg.norm(a[:3, 3] - b[:3, 3]), np.degrees(rotation_angle(a[:3, :3].T @ b[:3, :3]))
 
 
-@pytest.mark.parametrize("rung", ["half", "cuda_graph"])
-def test_registration_equals_eager(case, rung):
+@pytest.mark.parametrize(("rung", "most_degrees"), [("half", 0.5), ("cuda_graph", 0.5), ("fp8", 2.0)])
+def test_registration_equals_eager(case, rung, most_degrees):
+    needs_capability(rung)
     item, _, frame, mask = case
     found = [shipped(how, item) for how in ("eager", rung)]
     for estimator in found:
@@ -104,14 +111,17 @@ def test_registration_equals_eager(case, rung):
     assert program.graph.captured and program.graph.counters.replays == 2
     millimetres, degrees = difference(*(e.T_cam_obj for e in estimates))
     assert millimetres < 0.5
-    assert degrees < 0.5
+    assert degrees < most_degrees
     assert estimates[0].confidence == pytest.approx(estimates[1].confidence, abs=0.05)
 
 
+@pytest.mark.parametrize("rung", ["cuda_graph", "fp8"])
 @pytest.mark.parametrize("schedule", ["full", "auto", "100,40,8"])
-def test_the_captured_registration_waits_for_nothing(case, schedule):
+def test_the_captured_registration_waits_for_nothing(case, schedule, rung):
+    needs_capability(rung)
     item, _, frame, mask = case
-    estimator = estimator_on("cuda:0", "cuda_graph", item, schedule=schedule)
+    # FP8 has no tiles for networks as narrow as others are tested with.
+    estimator = estimator_on("cuda:0", rung, item, width=0.5 if rung == "fp8" else 0.25, schedule=schedule)
     estimator.register(prepared(estimator, frame), "thing", mask)
     (program,) = estimator._registers.values()
     assert program.graph.captured, estimator.degraded

@@ -25,6 +25,9 @@ class Runner(Protocol):
 
     name: the rung that really runs. degraded: why it is not the one that was asked for, "" when it is.
     capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
+
+    A runner may have more, which is looked for: ``lane`` and ``inputs`` (GraphRunner), and ``coarse`` (Fp8Runner), another
+    runner, faster and less precise, for what a later call corrects.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """A refiner whose large products run in FP8: for the iterations of a registration that a later one corrects.
 
-Weights are scaled per output channel, activations by what random crops give, with room for those of real ones.
+Weights are scaled per output channel, activations by what random crops give, with room for those of real ones. What is larger,
+infinite or NaN becomes the largest value or none: that something overflowed, only the exact iterations show.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from .attention import PlainAttention
 from .encoder_layer import PostNormLayer
 from .fold import ConvReLU, copy_sharing_weights, set_submodule
-from .fp8_kernels import FP8, LARGEST, FlatImages, convolve, embed, fits, flatten, linear
+from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed, flatten, linear
 
 HEADROOM = 16.0
 """Between the largest activation of random crops and the largest that FP8 can hold: real crops give up to 6 times as much."""
@@ -38,7 +39,7 @@ class Fp8Conv(nn.Module):
             isinstance(conv, ConvReLU)
             and _is_3x3(conv)
             and conv.stride == [1, 1]
-            and all(fits(channels) for channels in conv.weight.shape[:2])
+            and all(can_be_flat(channels) for channels in conv.weight.shape[:2])
         )
 
     def forward(self, x: FlatImages, residual: FlatImages | None = None) -> FlatImages | Tensor:

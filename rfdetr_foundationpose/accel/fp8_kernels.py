@@ -6,7 +6,7 @@ cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -150,7 +150,7 @@ def embed_kernel(
     tl.store(reduced + target, values.to(tl.float8e4nv), mask=inside)
 
 
-def fits(channels: int) -> bool:
+def can_be_flat(channels: int) -> bool:
     """Whether images of so many channels can be flat ones here: powers of two from 64 on."""
     return channels >= 64 and channels.bit_count() == 1
 
@@ -159,10 +159,15 @@ def flatten(parts: Sequence[Tensor], height: int, width: int, scale: float) -> F
     """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two. The channels of
     several parts come side by side; of the second and later ones, one image may serve all."""
     n, channels, height_in, width_in = parts[0].shape
+    if any(len(part) not in (1, n) for part in parts):
+        raise ValueError(f"parts of {[len(p) for p in parts]} images: need {n} of each, or one that serves all")
     rows = n * (height + 1) * (width + 1)
     out = torch.empty(rows, channels * len(parts), dtype=FP8, device=parts[0].device)
     for i, part in enumerate(parts):
-        flatten_kernel[(triton.cdiv(rows, COPIED),)](
+        _launch(
+            flatten_kernel,
+            triton.cdiv(rows, COPIED),
+            out,
             part.contiguous(memory_format=torch.channels_last),
             out[:, channels * i :],
             rows,
@@ -187,8 +192,20 @@ def embed(images: Tensor, embedding: Tensor, scale: float) -> tuple[Tensor, Tens
     tokens = torch.empty(n, height * width, channels, dtype=torch.float16, device=images.device)
     reduced = torch.empty(n * height * width, channels, dtype=FP8, device=images.device)
     count = len(reduced)
-    embed_kernel[(triton.cdiv(count, COPIED),)](
-        images, embedding, tokens, reduced, count, height, width, scale, CHANNELS=channels, ROWS=COPIED
+    _launch(
+        embed_kernel,
+        triton.cdiv(count, COPIED),
+        reduced,
+        images,
+        embedding,
+        tokens,
+        reduced,
+        count,
+        height,
+        width,
+        scale,
+        CHANNELS=channels,
+        ROWS=COPIED,
     )
     return tokens, reduced
 
@@ -235,7 +252,10 @@ def _multiply(
     k = len(bias)
     columns, step = min(k, COLUMNS), min(channels, STEP)
     target = _tiles(out, PIXELS, columns)
-    convolve_kernel[(triton.cdiv(rows, PIXELS) * (k // columns),)](
+    _launch(
+        convolve_kernel,
+        triton.cdiv(rows, PIXELS) * (k // columns),
+        out,
         _tiles(x, PIXELS, step),
         _tiles(weight, columns, step),
         unit,
@@ -257,6 +277,12 @@ def _multiply(
         num_warps=4,
         num_stages=3,
     )
+
+
+def _launch(kernel: Any, programs: int, out: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Run ``programs`` of a kernel on the device of ``out``: Triton takes the current one, which need not be it."""
+    with torch.cuda.device_of(out):
+        kernel[(programs,)](*arguments, **constants)
 
 
 def _tiles(values: Tensor, rows: int, columns: int) -> TensorDescriptor:

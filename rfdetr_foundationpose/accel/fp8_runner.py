@@ -34,10 +34,9 @@ class Fp8Runner(GraphRunner):
         log: Log,
         lane: Lane | None = None,
     ) -> None:
-        super().__init__(module, device, crop, label, log, lane)
-        capability = torch.cuda.get_device_capability(device)
-        if capability <= NEWEST_WITHOUT:
+        if device.type == "cuda" and (capability := torch.cuda.get_device_capability(device)) <= NEWEST_WITHOUT:
             raise RungUnavailable(f"FP8 needs compute capability 9.0 (Hopper) or newer, this GPU has {capability}")
+        super().__init__(module, device, crop, label, log, lane)
         self.coarse: BaseRunner = CoarseRunner(self) if hasattr(module, "encoders") else self
 
 
@@ -61,7 +60,7 @@ class CoarseRunner(GraphRunner):
             raise RungUnavailable(f"FP8 needs Triton 3.4 or newer: {error}") from error
         example = self._example((2, 2), self.dtype)
         try:
-            network = Fp8Refiner(self.network, example)
+            network = frugally(partial(Fp8Refiner, self.network, example), self.device)
         except ValueError as error:
             raise RungUnavailable(f"{self.label}: {error}") from error
         body = FloatOutputs(network, self.dtype, 2 * CHUNK)

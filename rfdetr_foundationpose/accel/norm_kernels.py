@@ -175,8 +175,17 @@ def fits(channels: int) -> bool:
     return channels % STEP == 0 and channels <= MAX_CHANNELS
 
 
+def _check(x: Tensor) -> None:
+    if not x.is_cuda or x.dtype != torch.float16:
+        raise ValueError(f"one-pass norms are for float16 on CUDA, not {x.dtype} on {x.device}")
+
+
 def add_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """layer_norm(x + y) over the last dimension of float16 CUDA tensors (..., C), summed in float32; a new tensor."""
+    """layer_norm(x + y) over the last dimension of float16 CUDA tensors (..., C), summed in float32; a new tensor.
+
+    Raises ValueError for others.
+    """
+    _check(x)
     x, y = x.contiguous(), y.contiguous()
     out = torch.empty_like(x)
     channels = x.shape[-1]
@@ -191,7 +200,11 @@ def add_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
 
 
 def add_norm_mean(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """The mean of layer_norm(x + y) over the tokens of float16 CUDA tensors (N, L, C), summed in float32: (N, C) float16."""
+    """The mean of layer_norm(x + y) over the tokens of float16 CUDA tensors (N, L, C), summed in float32: (N, C) float16.
+
+    Raises ValueError for others.
+    """
+    _check(x)
     x, y = x.contiguous(), y.contiguous()
     n, length, channels = x.shape
     groups = -(-length // ROWS)

@@ -175,7 +175,7 @@ class GraphRunner(HalfRunner):
         for name, body in self._bodies.items():
             try:
                 times[name] = self._time(body, key)
-            except RuntimeError as error:  # out of memory, or a capture that failed
+            except Exception as error:  # out of memory, a capture that failed, or what Triton raises
                 reason = f"{self.label}: {name} is left out for batch {key[0]}: {one_line(error)}"
                 self.log(reason)
         if not times:

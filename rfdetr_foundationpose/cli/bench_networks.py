@@ -39,7 +39,8 @@ def measure_networks(
         for rung in rungs:
             begin = time.perf_counter()
             try:
-                runners[rung] = make_runner(module, rung, device, log, label=role, batches=batches, fallback=False)
+                runner = make_runner(module, rung, device, log, label=role, batches=batches, fallback=False)
+                runners[rung] = getattr(runner, "coarse", runner)
             except RungUnavailable as error:
                 reasons[rung] = str(error)
             prepared[rung] = time.perf_counter() - begin

@@ -126,8 +126,9 @@ def measure_overlap(
 def _detector(rung: str, config: Config, specs: Sequence[Any], device: torch.device, log: Callable[[str], None]) -> Any:
     """At the rung, or at the best one where RF-DETR does not have it."""
     from ..detect import build_detector
+    from ..detect.rungs import RUNGS
 
-    offered = rung if rung not in ("tensorrt", "onnxruntime") else "auto"
+    offered = rung if rung in RUNGS else "auto"
     return build_detector(from_flat({"detector.rung": offered}, config), specs, device, log)
 
 

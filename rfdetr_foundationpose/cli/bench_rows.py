@@ -180,8 +180,9 @@ def detector_call(
 ) -> tuple[Callable[[Frame], Any] | None, str]:
     """host image -> host boxes at a rung, or None and the reason."""
     from ..config import from_flat
+    from ..detect.rungs import RUNGS as DETECTOR_RUNGS
 
-    if rung in ("tensorrt", "onnxruntime"):
+    if rung not in DETECTOR_RUNGS:
         return None, "not offered"
     try:
         from ..detect import build_detector

@@ -116,7 +116,7 @@ def explain(error: BaseException) -> str:
 
 def _unfit(rung: str, device: torch.device, half_on_cpu: bool) -> str:
     """Why a rung cannot run on a device, before it is tried."""
-    if rung in ("tensorrt", "onnxruntime"):
+    if rung not in RUNGS:
         return "is not offered for RF-DETR"
     if device.type != "cuda" and (rung == "cuda_graph" or (rung == "half" and not half_on_cpu)):
         return f"needs a CUDA device, this is {device.type}"

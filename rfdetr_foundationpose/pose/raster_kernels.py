@@ -118,6 +118,9 @@ def rasterize(
     if face >= bank.face_count[mesh]:
         return
     corners = corners_of(bank.mesh[mesh], face, poses[n])
+    middle = corners.a + corners.b + corners.c
+    if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
+        return  # it would be looked for everywhere
     nearest = wp.min(corners.a[2], wp.min(corners.b[2], corners.c[2]))
     if wp.max(corners.a[2], wp.max(corners.b[2], corners.c[2])) < near:
         return

@@ -29,7 +29,8 @@ MIN_DEPTH_PIXELS = 4
 FINALISTS = 8
 """Hypotheses, best by score, among which the confidence has a say."""
 EXACT_ITERATIONS = 2
-"""At the end of a registration, where the refiner offers a coarse one for those before: each halves what that one erred by."""
+"""At the end of a registration, where the refiner offers a coarse one for those before: each halves what that one erred by. Only
+one where many are left in the end and the last iteration is the first to have so few."""
 UNSCORED = -1e9
 """Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
@@ -47,7 +48,7 @@ AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06
 @dataclass(frozen=True)
 class Ranking:
     """scores: (M,) the scorer's own logits of the scored hypotheses, best first; UNSCORED where it gave none, -inf where the
-    pose is not finite. poses: (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence
+    pose is not finite; where the finalists were refined again, exactly, of what they were before. poses: (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence
     said otherwise."""
 
     scores: Tensor

@@ -20,9 +20,11 @@ from .mesh_bank import MeshBank
 NEAR = 0.001
 FEWEST_VIEWS = 16
 MOST_FACES = {"cuda": 4_000, "cpu": 8_000}
-"""Views from which on, and faces up to which, rasterization is faster than casting rays (docs/acceleration.md)."""
+MOST_BOXED = {"cuda": 50.0, "cpu": 100.0}
+"""Views from which on, and faces and boxed area (see mesh_bank) of the largest mesh up to which, rasterization is faster than
+casting rays (docs/benchmarks.md, Rendering)."""
 VIEWS_AT_ONCE = 126
-"""Whose keys stay in a GPU's cache: 26 MB."""
+"""Whose keys stay in an H200's cache: 26 MB."""
 LANES = 32
 """Threads that share the pixels of a face on a GPU."""
 
@@ -51,7 +53,7 @@ class Renderer(Protocol):
 
     def scratch(self, views: int, size: int) -> Tensor | None:
         """What ``render_inputs`` works with to be faster for up to ``views`` views of ``size`` x ``size``; None where it needs
-        nothing."""
+        nothing. It is the same for all who ask: they must not render at the same time, as registrations do not."""
 
     def render_into(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
@@ -71,8 +73,8 @@ class Renderer(Protocol):
     ) -> None:
         """Network inputs into out (N, R, C, 6) float32 or float16: colour, then xyz relative to the pose in mesh radii.
 
-        diameters: (N,) m. min_z: points nearer than this count as none. scratch: as ``scratch`` makes it, for one caller at a
-        time.
+        diameters: (N,) m. min_z: points nearer than this count as none. scratch: as ``scratch`` gives it. Raises
+        ValueError where that is for another size.
         """
 
     def render(
@@ -90,6 +92,7 @@ class WarpRenderer:
     def __init__(self, objects: Sequence[ObjectModel], device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.bank = MeshBank([o.arrays for o in objects], device)
+        self._scratch: Tensor | None = None
 
     def render_into(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
@@ -108,6 +111,8 @@ class WarpRenderer:
         scratch: Tensor | None = None,
     ) -> None:
         if scratch is not None and len(out) >= FEWEST_VIEWS:
+            if scratch.shape[1:] != out.shape[1:3]:
+                raise ValueError(f"scratch for {tuple(scratch.shape[1:])} pixels, output of {tuple(out.shape[1:3])}")
             for start in range(0, len(out), len(scratch)):
                 part = slice(start, start + len(scratch))
                 shared = cameras if len(cameras) == 1 else cameras[part]
@@ -122,10 +127,15 @@ class WarpRenderer:
         )
 
     def scratch(self, views: int, size: int) -> Tensor | None:
-        if views < FEWEST_VIEWS or self.bank.most_faces > MOST_FACES[self.device.type]:
+        kind, bank = self.device.type, self.bank
+        if views < FEWEST_VIEWS or bank.most_faces > MOST_FACES[kind] or bank.most_boxed > MOST_BOXED[kind]:
             return None
-        shape = (min(views, VIEWS_AT_ONCE), size, size)
-        return torch.full(shape, raster.NOTHING, dtype=torch.int64, device=self.device)
+        views = min(views, VIEWS_AT_ONCE)
+        kept = self._scratch
+        if kept is None or len(kept) < views or kept.shape[1] != size:
+            kept = torch.full((views, size, size), raster.NOTHING, dtype=torch.int64, device=self.device)
+            self._scratch = kept
+        return kept[:views]
 
     def _rasterize(
         self,
