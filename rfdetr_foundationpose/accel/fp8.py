@@ -113,17 +113,11 @@ class Fp8Refiner(nn.Module):
 
     def tokens(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L, C) float16, and (N * L, C) float8 for the projection."""
-        single, pair = self.network.encoders  # type: ignore[misc]
-        n = len(rendered)
-        if len(observed) == n:
-            join: Any = getattr(single, "join", torch.cat)
-            both = single(join([rendered, observed]))
-            parts = [both[:n], both[n:]]
-        else:
-            parts = [single(rendered), single(observed)]
+        network: Any = self.network
+        parts = network.features(rendered, observed)
+        _, pair = network.encoders
         found = pair(flatten(parts, parts[0].shape[2], parts[0].shape[3], self._joined_scale))
-        embedding: Any = self.network.pos_embed
-        return embed(found, embedding.pe[0], self._projection.scale)
+        return embed(found, network.pos_embed.pe[0], self._projection.scale)
 
 
 def _stored(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -157,7 +157,8 @@ def can_be_flat(channels: int) -> bool:
 
 def flatten(parts: Sequence[Tensor], height: int, width: int, scale: float) -> FlatImages:
     """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two. The channels of
-    several parts come side by side; of the second and later ones, one image may serve all."""
+    several parts come side by side; of the second and later ones, one image may serve all. Raises ValueError for other numbers.
+    """
     n, channels, height_in, width_in = parts[0].shape
     if any(len(part) not in (1, n) for part in parts):
         raise ValueError(f"parts of {[len(p) for p in parts]} images: need {n} of each, or one that serves all")

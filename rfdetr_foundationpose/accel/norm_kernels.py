@@ -74,8 +74,6 @@ _ROW = f"""{_BEGIN}{_NORMALIZE}
     }}
 #endif
 """
-
-
 _MEAN = f"""{_BEGIN}
     float total[4][8] = {{}};
     for (int i = 0; i < count; ++i) {{

@@ -3,8 +3,8 @@
 Written from its description (Wen et al., CVPR 2024, and the released configuration), not from its code. It computes what
 our pipeline computes, in the order and with the transfers of the official one: numpy between the stages, the whole image
 expanded and warped per hypothesis, all vertices transformed per hypothesis, eager autocast networks with unfolded norms,
-cuDNN's algorithms taken without a search, ``empty_cache`` after every refinement and every scoring. Nothing is slowed down beyond that. Rendering itself is ours
-(``rasterize``), since the official rasterizer is not freely licensed.
+cuDNN's algorithms taken without a search, ``empty_cache`` after every refinement and every scoring. Nothing is slowed down
+beyond that. Rendering itself is ours (``rasterize``), since the official rasterizer is not freely licensed.
 """
 
 from __future__ import annotations

@@ -66,19 +66,23 @@ def make_encoders(width: float) -> tuple[nn.Sequential, nn.Sequential, int]:
     return single, pair, c4
 
 
-def encode_pair(single: nn.Module, pair: nn.Module, rendered: Tensor, observed: Tensor) -> Tensor:
-    """(N, tokens, channels). One observed crop for all hypotheses (N' = 1) is encoded once."""
+def encode_each(single: nn.Module, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of both sides. One observed crop for all hypotheses (N' = 1) is encoded once, and has one image of them."""
     n = rendered.shape[0]
-    if observed.shape[0] == n:
-        join = getattr(single, "join", torch.cat)  # a rewritten encoder may have a cheaper way
-        both = single(join([rendered, observed]))
-        features = torch.cat([both[:n], both[n:]], dim=1)
-    else:
-        a, b = single(rendered), single(observed)
+    if observed.shape[0] != n:
+        return single(rendered), single(observed)
+    join = getattr(single, "join", torch.cat)  # a rewritten encoder may have a cheaper way
+    both = single(join([rendered, observed]))
+    return both[:n], both[n:]
+
+
+def encode_pair(single: nn.Module, pair: nn.Module, rendered: Tensor, observed: Tensor) -> Tensor:
+    """(N, tokens, channels)."""
+    a, b = encode_each(single, rendered, observed)
+    if observed.shape[0] != rendered.shape[0]:
         # Copied first, since joining what is merely expanded takes a slow kernel.
-        repeated = b.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        features = torch.cat([a, repeated], dim=1)
-    return pair(features).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        b = b.expand(rendered.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    return pair(torch.cat([a, b], dim=1)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class UpdateHead(nn.Sequential):
@@ -109,6 +113,10 @@ class RefineNet(nn.Module):
     def encoders(self) -> tuple[nn.Module, nn.Module]:
         """Of one crop, and of the features of two."""
         return self.encodeA, self.encodeAB
+
+    def features(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first encoder makes of either side, see ``encode_each``."""
+        return encode_each(self.encodeA, rendered, observed)
 
     @property
     def heads(self) -> tuple[nn.Module, nn.Module]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import warp as wp
 
-from .render_kernels import BankData, back_project, rotation_of, shaded, store_input, translation_of
+from .render_kernels import BankData, ray_of, rotation_of, shaded, store_input, translation_of
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -91,16 +91,6 @@ def place_of(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
     )
 
 
-@wp.func
-def ray_of(x: int, y: int, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
-    """Point at depth 1 of a pixel."""
-    return back_project(
-        camera,
-        window[0] + (float(x) + 0.5) * (window[2] - window[0]) / size[0],
-        window[1] + (float(y) + 0.5) * (window[3] - window[1]) / size[1],
-    )
-
-
 @wp.kernel
 def rasterize(
     bank: BankData,
@@ -148,7 +138,7 @@ def rasterize(
         row = i // across
         y = y0 + row
         x = x0 + i - row * across
-        at = meet(sides, ray_of(x, y, window, camera, size))
+        at = meet(sides, ray_of(wp.vec2f(float(x), float(y)), window, camera, size))
         if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
             wp.atomic_min(keys, n, y, x, key_of(at[2], face))
 
@@ -176,7 +166,7 @@ def shade_inputs(
         face = int(key & wp.int64(0xFFFFFFFF))
         mesh = mesh_index[n]
         size = wp.vec2f(float(out.shape[2]), float(out.shape[1]))
-        ray = ray_of(x, y, windows[n], cameras[n % cameras.shape[0]], size)
+        ray = ray_of(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size)
         at = meet(sides_of(corners_of(bank.mesh[mesh], face, T)), ray)
         xyz = ray * at[2]
         rgb = shaded(bank, mesh, face, 1.0 - at[0] - at[1], at[0], rotation_of(T))

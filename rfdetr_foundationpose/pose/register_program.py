@@ -48,8 +48,8 @@ AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06
 @dataclass(frozen=True)
 class Ranking:
     """scores: (M,) the scorer's own logits of the scored hypotheses, best first; UNSCORED where it gave none, -inf where the
-    pose is not finite; where the finalists were refined again, exactly, of what they were before. poses: (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence
-    said otherwise."""
+    pose is not finite; where the finalists were refined again, exactly, of what they were before. poses: (M, 4, 4)
+    T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence said otherwise."""
 
     scores: Tensor
     poses: Tensor

@@ -121,6 +121,15 @@ def back_project(camera: wp.vec4f, u: float, v: float):
 
 
 @wp.func
+def ray_of(at: wp.vec2f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
+    """Point at depth 1 of a pixel. at, size: column and row. window: left, top, right, bottom in image coordinates; pixel i of
+    C columns lies at left + (i + 0.5)(right - left) / C."""
+    u = window[0] + (at[0] + 0.5) * (window[2] - window[0]) / size[0]
+    v = window[1] + (at[1] + 0.5) * (window[3] - window[1]) / size[1]
+    return back_project(camera, u, v)
+
+
+@wp.func
 def pixel_of(tile_y: int, tile_x: int, lane: int):
     """Row and column of a lane of a launch over ``tiles``."""
     return wp.vec2i(tile_y * TILE_ROWS + lane // TILE_COLUMNS, tile_x * TILE_COLUMNS + lane % TILE_COLUMNS)
@@ -137,14 +146,9 @@ def cast_view(
     at: wp.vec2f,
     size: wp.vec2f,
 ):
-    """Colour in [0, 1], camera-frame point (0 in the background), and face with two barycentrics of what a pixel sees.
-
-    at, size: column and row. window: left, top, right, bottom in image coordinates; pixel i of C columns lies at
-    left + (i + 0.5)(right - left) / C.
-    """
-    u = window[0] + (at[0] + 0.5) * (window[2] - window[0]) / size[0]
-    v = window[1] + (at[1] + 0.5) * (window[3] - window[1]) / size[1]
-    ray = back_project(camera, u, v)
+    """Colour in [0, 1], camera-frame point (0 in the background), and face with two barycentrics of what a pixel sees; at,
+    window and size as for ``ray_of``."""
+    ray = ray_of(at, window, camera, size)
     length = wp.length(ray)
     R = rotation_of(T)
     origin = wp.transpose(R) * (-translation_of(T))
