@@ -19,6 +19,14 @@ _NOTHING = wp.constant(wp.int64(NOTHING))
 """Key of a pixel that no face covers. Depths are positive, so that keys are ordered as their depths are."""
 OVERLAP = wp.constant(1.0e-4)
 """By which, as a share of itself, a face reaches beyond its edges: rounding must not part neighbours."""
+SLACK = wp.constant(0.125)
+"""Pixels by which a face is looked for beyond where it is seen: a hundred times what rounding moves it by there."""
+FAR = wp.constant(1.0e4)
+"""Columns and rows from the window beyond which floats are too coarse to say where an edge crosses a row."""
+
+STEEP = wp.constant(20.0)
+"""Farthest by nearest depth of a face beyond which rounding of shares moves its edges by pixels: one that all but touches the
+camera."""
 
 
 @wp.func_native("""
@@ -91,6 +99,73 @@ def place_of(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
     )
 
 
+@wp.func
+def reach_of(corner: wp.vec3f, middle: wp.vec3f):
+    """A corner moved out by OVERLAP and a tenth more, which rounding of shares may reach, of a face whose corners add up to
+    ``middle``. Next to the camera this is many pixels."""
+    return corner + 1.1 * OVERLAP * (3.0 * corner - middle)
+
+
+@wp.func
+def whole_of(x: float, most: int):
+    """``x`` without its fraction, from 0 to ``most``, 0 where it is NaN. What does not fit an int is never made one: loops end
+    because of this."""
+    if not (x > 0.0):
+        return 0
+    if x >= float(most):
+        return most
+    return int(x)
+
+
+@wp.func
+def first_of(x: float, most: int):
+    """First of ``most`` pixels where a face may be seen that begins at ``x``."""
+    return whole_of(wp.ceil(x - SLACK), most)
+
+
+@wp.func
+def end_of(x: float, most: int):
+    """The pixel after the last where a face may be seen that ends at ``x``."""
+    return whole_of(wp.floor(x + SLACK) + 1.0, most)
+
+
+@wp.struct
+class Edge:
+    """Column and row of the end in the lesser row, the other end's row, columns a row."""
+
+    top: wp.vec2f
+    bottom: float
+    slope: float
+
+
+@wp.func
+def edge_of(p: wp.vec2f, q: wp.vec2f):
+    top = p
+    bottom = q
+    if q[1] < p[1]:
+        top = q
+        bottom = p
+    edge = Edge()
+    edge.top = top
+    edge.bottom = bottom[1]
+    # The least that two rows differ by is 2^-26 (``place_of`` subtracts 0.5), so that this is the slope but for edges along
+    # a row. Of these p is all that is found; q is found in the next edge of the face, which begins there.
+    edge.slope = (bottom[0] - top[0]) / wp.max(bottom[1] - top[1], 1.0e-9)
+    return edge
+
+
+@wp.func
+def widened(span: wp.vec2f, edge: Edge, row: float):
+    """First and last column of ``span`` and of what an edge has within SLACK of a row."""
+    start = wp.max(row - SLACK, edge.top[1])
+    end = wp.min(row + SLACK, edge.bottom)
+    if start > end:
+        return span
+    p = edge.top[0] + (start - edge.top[1]) * edge.slope
+    q = edge.top[0] + (end - edge.top[1]) * edge.slope
+    return wp.vec2f(wp.min(span[0], wp.min(p, q)), wp.max(span[1], wp.max(p, q)))
+
+
 @wp.kernel
 def rasterize(
     bank: BankData,
@@ -102,7 +177,7 @@ def rasterize(
     lanes: int,
     keys: wp.array3d(dtype=wp.int64),
 ):
-    """Launched over views, faces of the largest mesh, and the lanes that share the pixels of a face."""
+    """Launched over views, faces of the largest mesh, and the lanes that share the rows of a face."""
     n, face, lane = wp.tid()
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
@@ -111,36 +186,53 @@ def rasterize(
     middle = corners.a + corners.b + corners.c
     if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
         return  # it would be looked for everywhere
-    nearest = wp.min(corners.a[2], wp.min(corners.b[2], corners.c[2]))
-    if wp.max(corners.a[2], wp.max(corners.b[2], corners.c[2])) < near:
+    reach_a = reach_of(corners.a, middle)
+    reach_b = reach_of(corners.b, middle)
+    reach_c = reach_of(corners.c, middle)
+    nearest = wp.min(reach_a[2], wp.min(reach_b[2], reach_c[2]))
+    farthest = wp.max(reach_a[2], wp.max(reach_b[2], reach_c[2]))
+    if farthest < near:
         return
     window = windows[n]
     camera = cameras[n % cameras.shape[0]]
     rows = keys.shape[1]
     columns = keys.shape[2]
     size = wp.vec2f(float(columns), float(rows))
-    low = wp.vec2f(0.0, 0.0)
-    high = size
+    a = wp.vec2f(0.0, 0.0)
+    b = size
+    c = size
     if nearest > near:  # else it may be seen anywhere
-        a = place_of(corners.a, window, camera, size)
-        b = place_of(corners.b, window, camera, size)
-        c = place_of(corners.c, window, camera, size)
-        low = wp.min(a, wp.min(b, c))
-        high = wp.max(a, wp.max(b, c))
-    # Rounding may put a pixel's centre on the other side of an edge: half a pixel more does no harm.
-    x0 = int(wp.clamp(wp.floor(low[0] + 0.5), 0.0, size[0]))
-    y0 = int(wp.clamp(wp.floor(low[1] + 0.5), 0.0, size[1]))
-    x1 = int(wp.clamp(wp.ceil(high[0] + 0.5), 0.0, size[0]))
-    y1 = int(wp.clamp(wp.ceil(high[1] + 0.5), 0.0, size[1]))
-    across = x1 - x0
+        a = place_of(reach_a, window, camera, size)
+        b = place_of(reach_b, window, camera, size)
+        c = place_of(reach_c, window, camera, size)
+    low = wp.min(a, wp.min(b, c))
+    high = wp.max(a, wp.max(b, c))
+    x0 = first_of(low[0], columns)
+    x1 = end_of(high[0], columns)
+    if x0 >= x1:
+        return
+    # Written so that NaN is not.
+    by_edges = nearest > near and farthest < STEEP * nearest
+    by_edges = by_edges and low[0] > -FAR and low[1] > -FAR and high[0] < FAR and high[1] < FAR
+    ab = edge_of(a, b)
+    bc = edge_of(b, c)
+    ca = edge_of(c, a)
     sides = sides_of(corners)
-    for i in range(lane, across * (y1 - y0), lanes):
-        row = i // across
-        y = y0 + row
-        x = x0 + i - row * across
-        at = meet(sides, ray_of(wp.vec2f(float(x), float(y)), window, camera, size))
-        if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
-            wp.atomic_min(keys, n, y, x, key_of(at[2], face))
+    for y in range(first_of(low[1], rows) + lane, end_of(high[1], rows), lanes):
+        start = x0
+        end = x1
+        if by_edges:
+            # The part of a triangle between two rows is convex, so that its ends are on edges.
+            span = wp.vec2f(size[0], -1.0)
+            span = widened(span, ab, float(y))
+            span = widened(span, bc, float(y))
+            span = widened(span, ca, float(y))
+            start = first_of(span[0], columns)
+            end = end_of(span[1], columns)
+        for x in range(start, end):
+            at = meet(sides, ray_of(wp.vec2f(float(x), float(y)), window, camera, size))
+            if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
+                wp.atomic_min(keys, n, y, x, key_of(at[2], face))
 
 
 @wp.kernel

@@ -19,14 +19,14 @@ from .mesh_bank import MeshBank
 
 NEAR = 0.001
 FEWEST_VIEWS = 16
-MOST_FACES = {"cuda": 4_000, "cpu": 8_000}
-MOST_BOXED = {"cuda": 50.0, "cpu": 100.0}
+MOST_FACES = {"cuda": 4_000, "cpu": 20_000}
+MOST_BOXED = {"cuda": 50.0, "cpu": 5_000.0}
 """Views from which on, and faces and boxed area (see mesh_bank) of the largest mesh up to which, rasterization is faster than
 casting rays (docs/benchmarks.md, Rendering)."""
 VIEWS_AT_ONCE = 126
 """Whose keys stay in an H200's cache: 26 MB."""
 LANES = 32
-"""Threads that share the pixels of a face on a GPU."""
+"""Threads that share the rows of a face on a GPU."""
 
 
 @dataclass(frozen=True)
