@@ -149,9 +149,18 @@ class ScoreNet(nn.Module):
         """What ``rank`` is made of."""
         return self.att_cross, self.linear
 
+    @property
+    def encoders(self) -> tuple[nn.Module, nn.Module]:
+        """Of one crop, and of the features of two."""
+        return self.encoderA, self.encoderAB
+
+    def tokens(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        """(N, tokens, channels)."""
+        return self.pos_embed(encode_pair(self.encoderA, self.encoderAB, rendered, observed))  # type: ignore[no-any-return]
+
     def encode(self, rendered: Tensor, observed: Tensor) -> Tensor:
         """One vector a hypothesis, (N, channels)."""
-        tokens = self.pos_embed(encode_pair(self.encoderA, self.encoderAB, rendered, observed))
+        tokens = self.tokens(rendered, observed)
         return self.att(tokens, tokens, tokens, need_weights=False)[0].mean(dim=1)  # type: ignore[no-any-return]
 
     def rank(self, vectors: Tensor) -> Tensor:
