@@ -64,7 +64,7 @@ def test_convolution_is_that_of_torch(kernels, n, channels_in, channels_out, hei
     weight = small_integers((channels_out, channels_in, 3, 3), -3, 4, seed=1, share=0.05)
     bias = small_integers((channels_out,), -5, 6, seed=2)
     unit = torch.full((channels_out,), 0.5, device=DEVICE)
-    flat = kernels.flatten([x], height, width, 2.0)
+    flat = kernels.flatten(x, height, width, 2.0)
     assert torch.equal(unflat(flat, channels_in), x.float())
     found = kernels.convolve(flat, tap_by_tap(weight, kernels), unit, bias, None, None)
     expected = F.conv2d(x.float(), weight * 0.5, bias, padding=1).relu()
@@ -79,7 +79,7 @@ def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
     weight = torch.zeros(64, 64, 3, 3, device=DEVICE)
     weight[:, :, tap // 3, tap % 3] = torch.eye(64)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
-    flat, other = kernels.flatten([x], 6, 4, 4.0), kernels.flatten([images(2, 64, 6, 4, seed=3)], 6, 4, 1.0)
+    flat, other = kernels.flatten(x, 6, 4, 4.0), kernels.flatten(images(2, 64, 6, 4, seed=3), 6, 4, 1.0)
     found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, other, 8.0)
     expected = F.conv2d(x.float(), weight, padding=1) + images(2, 64, 6, 4, seed=3).float()
     assert torch.equal(unflat(found, 64), expected)
@@ -87,7 +87,7 @@ def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
 
 def test_what_is_too_large_saturates(kernels):
     x = torch.full((1, 64, 2, 2), 60000.0, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
-    flat = kernels.flatten([x], 2, 2, 1.0)
+    flat = kernels.flatten(x, 2, 2, 1.0)
     assert torch.equal(unflat(flat, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
     weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
@@ -104,17 +104,25 @@ def test_only_the_images_become_tokens(kernels):
     assert torch.equal(reduced.float(), expected.flatten(0, 1) / 2)
 
 
-def test_images_that_do_not_fit_together_are_refused(kernels):
-    with pytest.raises(ValueError, match=r"parts of \[3, 2\] images"):
-        kernels.flatten([images(3, 64, 4, 4), images(2, 64, 4, 4)], 4, 4, 1.0)
+def test_only_the_upper_left_is_flattened_and_parts_of_it_are_the_same_memory(kernels):
+    x = images(3, 64, 5, 4)
+    flat = kernels.flatten(x, 3, 2, 1.0)
+    assert torch.equal(unflat(flat, 64), x[:, :, :3, :2].float())
+    part = flat.images(1, 2)
+    assert torch.equal(unflat(part, 64), x[1:, :, :3, :2].float())
+    assert part.values.untyped_storage().data_ptr() == flat.values.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("served", [2, 1])
-def test_flat_images_lie_side_by_side(kernels, served):
-    a, b = images(2, 64, 5, 4), images(served, 64, 5, 4, seed=1)
-    flat = kernels.flatten([a, b], 3, 2, 1.0)
-    expected = torch.cat([a, b.expand(2, -1, -1, -1)], dim=1)[:, :, :3, :2]
-    assert torch.equal(unflat(flat, 128), expected.float())
+def test_a_convolution_writes_beside_another_one(kernels):
+    x = images(2, 64, 6, 4)
+    weight = torch.zeros(64, 64, 3, 3, device=DEVICE)
+    weight[:, :, 1, 1] = torch.eye(64)
+    one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
+    both = torch.full((2 * 7 * 5, 128), 7.0, device=DEVICE).to(kernels.FP8)
+    flat = kernels.flatten(x, 6, 4, 1.0)
+    found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, None, 1.0, both[:, 64:])
+    assert torch.equal(unflat(found, 64), x.float())
+    assert torch.equal(both[:, 64:].float(), found.values.float()) and bool((both[:, :64].float() == 7).all())
 
 
 def test_product_of_rows_is_that_of_torch(kernels):
@@ -127,12 +135,11 @@ def test_product_of_rows_is_that_of_torch(kernels):
     assert torch.equal(found.float(), F.linear(x, weight * 0.25, bias))
 
 
-def fused_refiner(size=32, stem=False):
+def fused(module, stem=False):
     torch.manual_seed(0)
-    fused = fuse_conv_relu(plain_attention(fold_batch_norm(RefineNet(0.5, size).eval())), stem=stem)
-    lean = one_pass_norms(fused)
-    assert lean is not None
-    return lean.to(DEVICE, torch.float16, memory_format=torch.channels_last)
+    network = fuse_conv_relu(plain_attention(fold_batch_norm(module.eval())), stem=stem)
+    network = one_pass_norms(network) or network
+    return network.to(DEVICE, torch.float16, memory_format=torch.channels_last)
 
 
 def crops(n, size=32, seed=0):
@@ -141,19 +148,25 @@ def crops(n, size=32, seed=0):
     return made.contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("kind", [RefineNet, ScoreNet])
 @pytest.mark.parametrize("stem", [False, True])
 @pytest.mark.parametrize("observed", [2, 1])
-def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed, stem):
-    network = fused_refiner(stem=stem)
-    reduced_network = fp8.Fp8Refiner(network, (crops(2), crops(2, seed=1)))
-    convolutions = [m for m in reduced_network.modules() if isinstance(m, fp8.Fp8Conv)]
-    assert len(convolutions) == 8, "those of the encoder of two crops but for the one with a stride of 2"
+def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed, stem, kind):
+    network = fused(kind(0.5, 32), stem)
+    example = crops(2), crops(2, seed=1)
+    if kind is RefineNet:
+        reduced = fp8.Fp8Refiner(network, example)
+        attentions = [layer.self_attn for layer, _ in network.heads]
+    else:
+        reduced = fp8.Fp8Scorer(network, example)
+        attentions = [network.att]
+    convolutions = [m for m in reduced.modules() if isinstance(m, fp8.Fp8Conv)]
+    assert len(convolutions) == 12, "all but those with a stride of 2"
     with torch.inference_mode():
         expected = network.tokens(crops(2, seed=2), crops(observed, seed=3))
-        tokens, reduced = reduced_network.tokens(crops(2, seed=2), crops(observed, seed=3))
-        assert difference(tokens, expected) < 0.03
-        for (layer, _), qkv in zip(network.heads, reduced_network._projection(reduced, 2), strict=True):
-            attention = layer.self_attn
+        tokens, projected = reduced.tokens(crops(2, seed=2), crops(observed, seed=3))
+        assert difference(tokens, expected) < 0.04
+        for attention, qkv in zip(attentions, projected, strict=True):
             assert difference(qkv, F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)) < 0.08
     assert not any(isinstance(m, fp8.Fp8Conv) for m in network.modules()), "what it was made from stays what it was"
 
@@ -162,12 +175,19 @@ def difference(found, expected):
     return ((found - expected).abs().mean() / expected.abs().mean()).item()
 
 
+def test_vectors_of_a_scorer_are_near_those_in_fp16(fp8):
+    network = fused(ScoreNet(0.5, 32))
+    pair = crops(3, seed=2), crops(3, seed=3)
+    with torch.inference_mode():
+        assert difference(fp8.Fp8Scorer(network, pair)(*pair), network.encode(*pair)) < 0.05
+
+
 def test_networks_that_cannot_run_in_fp8_are_refused(fp8):
     plain = RefineNet(0.5, 32).eval()
-    with pytest.raises(ValueError, match="only an encoder of fused convolutions"):
-        fp8.Fp8Refiner(plain, (crops(1), crops(1)))
     with pytest.raises(ValueError, match="one-pass norms"):
         fp8.Fp8Refiner(fuse_conv_relu(fold_batch_norm(plain)), (crops(1), crops(1)))
+    with pytest.raises(ValueError, match="only an encoder of fused convolutions"):
+        fp8.Fp8Scorer(plain_attention(ScoreNet(0.5, 32).eval()), (crops(1), crops(1)))
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="it is about machines without a GPU")
@@ -202,10 +222,22 @@ def test_gpu_coarse_runner_is_near_the_exact_one(size):
 
 
 @pytest.mark.gpu
-def test_gpu_a_scorer_stays_exact():
+@pytest.mark.parametrize("size", [32, 160])
+def test_gpu_vectors_of_a_coarse_scorer_can_stand_beside_exact_ones(size):
+    said: list[str] = []
     torch.manual_seed(0)
-    runner = make_runner(ScoreNet(0.5, 32).eval(), "fp8", "cuda", lambda _: None, crop=(6, 32), fallback=False)
-    assert runner.coarse is runner and "fp8" not in runner._bodies
+    module = ScoreNet(0.5, size).eval()
+    runner = make_runner(module, "fp8", "cuda", said.append, crop=(6, size), label="scorer", fallback=False)
+    assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
+    exact = make_runner(module, "cuda_graph", "cuda", said.append, crop=(6, size), label="scorer")
+    for n in (3, 100):
+        pair = crops(n, size, seed=4).float(), crops(n, size, seed=5).float()
+        expected = exact(*pair)[0]
+        vectors, coarse = runner.vectors(*pair), runner.coarse.vectors(*pair)
+        assert vectors.dtype == torch.float32 and difference(coarse, vectors) < 0.05
+        torch.testing.assert_close(runner(*pair)[0], expected, atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(runner.rank(vectors), expected, atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(runner.coarse(*pair)[0], runner.rank(coarse))
 
 
 @pytest.mark.gpu

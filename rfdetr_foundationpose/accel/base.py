@@ -27,7 +27,8 @@ class Runner(Protocol):
     capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
 
     A runner may have more, which is looked for: ``lane`` and ``inputs`` (GraphRunner), and ``coarse`` (Fp8Runner), another
-    runner, faster and less precise, for what a later call corrects.
+    runner, faster and less precise, for what exact ones decide in the end. A scorer that has it offers ``vectors`` and ``rank``
+    besides, in both (Fp8ScoreRunner).
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""A refiner whose large products run in FP8: for the iterations of a registration that a later one corrects.
+"""Refiner and scorer with their large products in FP8: for what is decided by exact ones in the end.
 
 Weights are scaled per output channel, activations by what random crops give, with room for those of real ones. What is larger,
-infinite or NaN becomes the largest value or none: that something overflowed, only the exact iterations show.
+infinite or NaN becomes the largest value or none: that something overflowed, only the exact networks show.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from .attention import PlainAttention
 from .encoder_layer import PostNormLayer
-from .fold import ConvReLU, copy_sharing_weights, set_submodule
+from .fold import ConvReLU, StemFirst, copy_sharing_weights, set_submodule
 from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed, flatten, linear
 
 HEADROOM = 16.0
@@ -23,13 +23,17 @@ HEADROOM = 16.0
 
 
 class Fp8Conv(nn.Module):
-    """A ``ConvReLU`` over flat images. Returns such, or float16 images with an empty row and column where ``out_scale`` is None."""
+    """A ``ConvReLU`` over flat images. Returns such, or float16 images with an empty row and column where ``out_scale`` is None.
+
+    out: where the values of the former go, (rows, channels), a new tensor by default.
+    """
 
     def __init__(self, conv: ConvReLU, out_scale: float | None) -> None:
         super().__init__()
         # No buffers: they would be cast with the rest of the network.
         self.weight, self.unit = _stored(conv.weight.detach().float().permute(2, 3, 0, 1).flatten(0, 1))
         self.bias = conv.bias.detach().float()
+        self.channels = len(self.bias)
         self.out_scale = out_scale
 
     @staticmethod
@@ -42,8 +46,10 @@ class Fp8Conv(nn.Module):
             and all(can_be_flat(channels) for channels in conv.weight.shape[:2])
         )
 
-    def forward(self, x: FlatImages, residual: FlatImages | None = None) -> FlatImages | Tensor:
-        return convolve(x, self.weight, self.unit, self.bias, residual, self.out_scale)
+    def forward(
+        self, x: FlatImages, residual: FlatImages | None = None, out: Tensor | None = None
+    ) -> FlatImages | Tensor:
+        return convolve(x, self.weight, self.unit, self.bias, residual, self.out_scale, out)
 
 
 class Fp8Projection:
@@ -62,19 +68,25 @@ class Fp8Projection:
 
 
 class IntoFlat(nn.Module):
-    """A 3x3 ``ConvReLU`` before an ``Fp8Conv``, itself in FP16: from the images that an ``Fp8Conv`` returns to flat images."""
+    """A ``ConvReLU`` before an ``Fp8Conv``, itself in FP16. padded: the images that it is given are those of an ``Fp8Conv``, with an
+    empty row and column."""
 
-    def __init__(self, conv: ConvReLU, scale: float) -> None:
+    def __init__(self, conv: ConvReLU, scale: float, padded: bool) -> None:
         super().__init__()
-        if not _is_3x3(conv):
+        if padded and not _is_3x3(conv):
             raise ValueError(f"an empty row and column stand for the padding of a 3x3 convolution, not of {conv}")
         self.conv = conv
         self.scale = scale
+        self.padded = padded
 
     def forward(self, x: Tensor) -> FlatImages:
-        # What saw the empty row and column in its middle is left out.
-        height, width = ((size - 2) // stride + 1 for size, stride in zip(x.shape[2:], self.conv.stride, strict=True))
-        return flatten([self.conv(x)], height, width, self.scale)
+        found = self.conv(x)
+        height, width = found.shape[2:]
+        if self.padded:  # what saw the empty row and column in its middle is left out
+            height, width = (
+                (size - 2) // stride + 1 for size, stride in zip(x.shape[2:], self.conv.stride, strict=True)
+            )
+        return flatten(found, height, width, self.scale)
 
 
 def _is_3x3(conv: ConvReLU) -> bool:
@@ -82,42 +94,88 @@ def _is_3x3(conv: ConvReLU) -> bool:
     return tuple(conv.weight.shape[2:]) == (3, 3) and (conv.padding, conv.dilation, conv.groups) == ([1, 1], [1, 1], 1)
 
 
-class Fp8Refiner(nn.Module):
-    """A fused refiner with one-pass norms, of which the encoder of two crops and the first projections of the heads run in FP8.
+class Fp8Tokens(nn.Module):
+    """What a fused network makes of pairs of crops before its attention, but for the first two convolutions and one with a stride
+    in FP8: tokens (N, L, C) float16, and their projections for ``attentions``, (N, L, 3 C) float16 each.
 
-    The encoder of one crop stays as it is: what FP8 errs by there counts three times as much (docs/accuracy.md). Raises
-    ValueError for another network.
+    network: a copy, which is changed. Raises ValueError for one that is not fused.
     """
+
+    def __init__(self, network: Any, attentions: Sequence[PlainAttention], example: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        single, pair = network.encoders
+        first: Any = single.network if isinstance(single, StemFirst) else single
+        for part in (first, pair):
+            if not isinstance(part, fx.GraphModule):
+                raise ValueError(f"only an encoder of fused convolutions can run in FP8, not {type(part).__name__}")
+        largest = _largest_outputs(network, [*_layers(first).values(), *_layers(pair).values()], example)
+        token_scale = _scale(largest[_result(pair)] + 1)  # the embedding adds a sine
+        _into_fp8(first, largest, flat_input=False, flat_output=True)
+        _into_fp8(pair, largest, flat_input=True, flat_output=False)
+        self._last = _cut_last(first)
+        self._join = getattr(single, "join", torch.cat)
+        self.single, self.pair = single, pair
+        self.embedding = network.pos_embed
+        self._projection = Fp8Projection(attentions, token_scale)
+
+    def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        features = self._features(rendered, observed)
+        tokens, reduced = embed(self.pair(features), self.embedding.pe[0], self._projection.scale)
+        return tokens, self._projection(reduced, len(tokens))
+
+    def _features(self, rendered: Tensor, observed: Tensor) -> FlatImages:
+        """Of both sides, side by side. One observed crop may serve all."""
+        n = len(rendered)
+        shared = len(observed) != n
+        if shared:
+            sides = [self.single(rendered), self.single(observed)]
+        else:
+            both = self.single(self._join([rendered, observed]))
+            sides = [[part.images(begin, n) for part in both] for begin in (0, n)]
+        first = sides[0][0]
+        values = torch.empty(len(first.values), 2 * self._last.channels, dtype=FP8, device=rendered.device)
+        left, right = values.chunk(2, dim=1)
+        found = self._last(*sides[0], out=left)
+        if shared:
+            # Eight values at a time: torch's copy of single bytes is slow.
+            one = self._last(*sides[1]).values.view(torch.int64)
+            right.view(torch.int64).unflatten(0, (n, -1)).copy_(one)
+        else:
+            self._last(*sides[1], out=right)
+        return FlatImages(values, found.size, found.scale)
+
+
+class Fp8Refiner(nn.Module):
+    """A fused refiner with one-pass norms, of which encoders and the first projections of the heads run in FP8. Raises ValueError
+    for another network."""
 
     def __init__(self, network: nn.Module, example: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        network = copy_sharing_weights(network)
-        single, pair = network.encoders  # type: ignore[misc]
-        layers = [head[0] for head in network.heads]  # type: ignore[union-attr, index]
-        if not isinstance(pair, fx.GraphModule):
-            raise ValueError(f"only an encoder of fused convolutions can run in FP8, not {type(pair).__name__}")
+        copied: Any = copy_sharing_weights(network)
+        self.heads = copied.heads
+        layers = [head[0] for head in self.heads]
         if not all(isinstance(layer, PostNormLayer) for layer in layers):
             raise ValueError("only heads with one-pass norms can take their projections from FP8")
-        largest = _largest_outputs(network, [single, *_layers(pair).values()], example)
-        self._joined_scale = _scale(largest[single])
-        token_scale = _scale(largest[_result(pair)] + 1)  # the embedding adds a sine
-        _into_fp8(pair, largest)
-        self.network = network
-        self._projection = Fp8Projection([layer.self_attn for layer in layers], token_scale)
+        self.tokens = Fp8Tokens(copied, [layer.self_attn for layer in layers], example)
 
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
-        tokens, reduced = self.tokens(rendered, observed)
-        projected = self._projection(reduced, len(tokens))
-        heads: Any = self.network.heads
-        return tuple(last(layer.mean(tokens, qkv)) for (layer, last), qkv in zip(heads, projected, strict=True))
+        tokens, projected = self.tokens(rendered, observed)
+        return tuple(last(layer.mean(tokens, qkv)) for (layer, last), qkv in zip(self.heads, projected, strict=True))
 
-    def tokens(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L, C) float16, and (N * L, C) float8 for the projection."""
-        network: Any = self.network
-        parts = network.features(rendered, observed)
-        _, pair = network.encoders
-        found = pair(flatten(parts, parts[0].shape[2], parts[0].shape[3], self._joined_scale))
-        return embed(found, network.pos_embed.pe[0], self._projection.scale)
+
+class Fp8Scorer(nn.Module):
+    """A fused scorer up to its vectors (N, C), of which encoders and the first projection of the attention run in FP8. Raises
+    ValueError for another network."""
+
+    def __init__(self, network: nn.Module, example: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        copied: Any = copy_sharing_weights(network)
+        self.attention = copied.att
+        self.tokens = Fp8Tokens(copied, [self.attention], example)
+
+    def forward(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        _, (qkv,) = self.tokens(rendered, observed)
+        return self.attention.attend(qkv).mean(dim=1)  # type: ignore[no-any-return]
 
 
 def _stored(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,20 +213,39 @@ def _largest_outputs(
     return largest
 
 
-def _into_fp8(traced: fx.GraphModule, largest: dict[nn.Module, float]) -> None:
-    """Replace the layers of an encoder that is given flat images, in place."""
+def _into_fp8(traced: fx.GraphModule, largest: dict[nn.Module, float], *, flat_input: bool, flat_output: bool) -> None:
+    """Replace the layers of an encoder, in place: all that can be flat, and those that give such what they take. What comes before
+    the first of them, where the input is not flat, stays as it is."""
     layers = _layers(traced)
     flat = {node for node, layer in layers.items() if Fp8Conv.fits(layer)}
+    inputs = flat | {node for node in traced.graph.nodes if flat_input and node.op == "placeholder"}
+    outputs = flat | {node for node in traced.graph.nodes if flat_output and node.op == "output"}
     for node, layer in layers.items():
-        scale = _scale(largest[layer]) if flat & set(node.users) else None
+        scale = _scale(largest[layer]) if outputs & set(node.users) else None
         replaced: nn.Module
         if node in flat and isinstance(layer, ConvReLU):
             replaced = Fp8Conv(layer, scale)
-        elif scale is not None and node.args[0] in flat and isinstance(layer, ConvReLU):
-            replaced = IntoFlat(layer, scale)
-        else:
+        elif scale is not None and isinstance(layer, ConvReLU):
+            replaced = IntoFlat(layer, scale, padded=node.args[0] in inputs)
+        elif node.args[0] in inputs:
             raise ValueError(f"{node.target} is no convolution that can run in FP8 or lies between such")
+        else:
+            continue
         set_submodule(traced, str(node.target), replaced)
+
+
+def _cut_last(traced: fx.GraphModule) -> Any:
+    """Make an encoder return what its last layer is called with, and return that layer."""
+    (output,) = (node for node in traced.graph.nodes if node.op == "output")
+    node = output.args[0]
+    layer = traced.get_submodule(str(node.target))
+    if not isinstance(layer, Fp8Conv):
+        raise ValueError(f"{node.target} is no convolution that can run in FP8")
+    output.args = (tuple(node.args),)
+    traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return layer
 
 
 def _scale(largest: float) -> float:

@@ -5,7 +5,6 @@ cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +35,12 @@ class FlatImages(NamedTuple):
     values: Tensor
     size: tuple[int, int, int]
     scale: float
+
+    def images(self, begin: int, count: int) -> FlatImages:
+        """``count`` images from ``begin`` on, the same memory."""
+        _, height, width = self.size
+        pitch = (height + 1) * (width + 1)
+        return FlatImages(self.values[begin * pitch : (begin + count) * pitch], (count, height, width), self.scale)
 
 
 @triton.jit
@@ -101,25 +106,20 @@ def flatten_kernel(
     height_in,
     width_in,
     scale,
-    pitch_out,
     CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
-    SHARED: tl.constexpr,
 ):
-    """x: (N, height_in, width_in, C), of which the first ``height`` x ``width`` are images, SHARED: N is 1 and they all the same;
-    out: where their flat images begin in rows of ``pitch_out`` channels."""
+    """x: (N, height_in, width_in, C), of which the first ``height`` x ``width`` are images; out: (rows, C)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     pitch = (height + 1) * (width + 1)
     image, place = row // pitch, row % pitch
     y, column = place // (width + 1), place % (width + 1)
     real = (row < rows) & (y < height) & (column < width)
     c = tl.arange(0, CHANNELS)
-    if SHARED:
-        image = image * 0
     source = ((image * height_in + y) * width_in + column).to(tl.int64) * CHANNELS
     values = tl.load(x + source[:, None] + c[None, :], mask=real[:, None], other=0.0).to(tl.float32) * scale
     values = tl.maximum(tl.minimum(values, _LARGEST), -_LARGEST)
-    target = row.to(tl.int64) * pitch_out
+    target = row.to(tl.int64) * CHANNELS
     tl.store(out + target[:, None] + c[None, :], values.to(tl.float8e4nv), mask=(row < rows)[:, None])
 
 
@@ -155,33 +155,26 @@ def can_be_flat(channels: int) -> bool:
     return channels >= 64 and channels.bit_count() == 1
 
 
-def flatten(parts: Sequence[Tensor], height: int, width: int, scale: float) -> FlatImages:
-    """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two. The channels of
-    several parts come side by side; of the second and later ones, one image may serve all. Raises ValueError for other numbers.
-    """
-    n, channels, height_in, width_in = parts[0].shape
-    if any(len(part) not in (1, n) for part in parts):
-        raise ValueError(f"parts of {[len(p) for p in parts]} images: need {n} of each, or one that serves all")
+def flatten(images: Tensor, height: int, width: int, scale: float) -> FlatImages:
+    """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two."""
+    n, channels, height_in, width_in = images.shape
     rows = n * (height + 1) * (width + 1)
-    out = torch.empty(rows, channels * len(parts), dtype=FP8, device=parts[0].device)
-    for i, part in enumerate(parts):
-        _launch(
-            flatten_kernel,
-            triton.cdiv(rows, COPIED),
-            out,
-            part.contiguous(memory_format=torch.channels_last),
-            out[:, channels * i :],
-            rows,
-            height,
-            width,
-            height_in,
-            width_in,
-            scale,
-            out.shape[1],
-            CHANNELS=channels,
-            ROWS=COPIED,
-            SHARED=len(part) < n,
-        )
+    out = torch.empty(rows, channels, dtype=FP8, device=images.device)
+    _launch(
+        flatten_kernel,
+        triton.cdiv(rows, COPIED),
+        out,
+        images.contiguous(memory_format=torch.channels_last),
+        out,
+        rows,
+        height,
+        width,
+        height_in,
+        width_in,
+        scale,
+        CHANNELS=channels,
+        ROWS=COPIED,
+    )
     return FlatImages(out, (n, height, width), scale)
 
 
@@ -212,17 +205,24 @@ def embed(images: Tensor, embedding: Tensor, scale: float) -> tuple[Tensor, Tens
 
 
 def convolve(
-    x: FlatImages, weight: Tensor, unit: Tensor, bias: Tensor, residual: FlatImages | None, out_scale: float | None
+    x: FlatImages,
+    weight: Tensor,
+    unit: Tensor,
+    bias: Tensor,
+    residual: FlatImages | None,
+    out_scale: float | None,
+    out: Tensor | None = None,
 ) -> FlatImages | Tensor:
     """relu(x * weight + bias [+ residual]), a 3x3 convolution with padding 1.
 
     weight: (9 K, C) float8, tap by tap, of which a stored 1 stands for ``unit`` (K,) float32; bias: (K,) float32. out_scale: of
     the flat images that are returned; None returns (N, K, H + 1, W + 1) float16, channels-last, zeros in the last row and
-    column.
+    column. out: (rows, K) float8 for the values of the former, rows may lie apart; a new tensor by default.
     """
     n, height, width = x.size
-    dtype = torch.float16 if out_scale is None else FP8
-    out = torch.empty(len(x.values), len(bias), dtype=dtype, device=x.values.device)
+    if out is None:
+        dtype = torch.float16 if out_scale is None else FP8
+        out = torch.empty(len(x.values), len(bias), dtype=dtype, device=x.values.device)
     added = None if residual is None else (residual.values, 1.0 / residual.scale)
     _multiply(x.values, 1.0 / x.scale, (height, width), weight, unit, bias, added, out, out_scale or 1.0)
     if out_scale is None:

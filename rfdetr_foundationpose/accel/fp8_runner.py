@@ -1,12 +1,12 @@
-"""The rung ``fp8``: ``cuda_graph``, and beside it the same in FP8 for outputs that a later call corrects."""
+"""The rung ``fp8``: ``cuda_graph``, and beside it the same in FP8 for what exact runs decide in the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import BaseRunner, FloatOutputs, Log, Outputs, RungUnavailable
 from .graph import Lane
@@ -20,8 +20,7 @@ TOLERANCE = 0.2
 
 
 class Fp8Runner(GraphRunner):
-    """As GraphRunner. ``coarse`` is a runner of less precision that is faster for many pairs; itself where the network has no
-    ``encoders``, since what a scorer tells apart is less than FP8 errs by."""
+    """As GraphRunner. ``coarse`` is a runner of less precision that is faster for many pairs."""
 
     name = "fp8"
 
@@ -37,7 +36,10 @@ class Fp8Runner(GraphRunner):
         if device.type == "cuda" and (capability := torch.cuda.get_device_capability(device)) <= NEWEST_WITHOUT:
             raise RungUnavailable(f"FP8 needs compute capability 9.0 (Hopper) or newer, this GPU has {capability}")
         super().__init__(module, device, crop, label, log, lane)
-        self.coarse: BaseRunner = CoarseRunner(self) if hasattr(module, "encoders") else self
+        self.coarse: BaseRunner = self._make_coarse()
+
+    def _make_coarse(self) -> BaseRunner:
+        return CoarseRunner(self)
 
 
 class CoarseRunner(GraphRunner):
@@ -48,23 +50,89 @@ class CoarseRunner(GraphRunner):
     def __init__(self, exact: GraphRunner) -> None:
         BaseRunner.__init__(self, exact.device, exact.crop, f"coarse {exact.label}", exact.log)
         self.dtype, self.lane, self.body, self.network = exact.dtype, exact.lane, exact.body, exact.network
-        self._bodies: dict[str, Callable[..., Outputs]] = {**exact._bodies, "fp8": self._reduced()}
+        self._bodies = {**exact._bodies, "fp8": self._reduced()}
 
     def _reduced(self) -> FloatOutputs:
         """Raises RungUnavailable where FP8 does not work here."""
         if self.network is None:
             raise RungUnavailable(f"{self.label}: FP8 builds on fused convolutions, which do not work here")
         try:
-            from .fp8 import Fp8Refiner
+            from .fp8 import Fp8Refiner, Fp8Scorer
         except ImportError as error:
             raise RungUnavailable(f"FP8 needs Triton 3.4 or newer: {error}") from error
         example = self._example((2, 2), self.dtype)
         try:
-            network = frugally(partial(Fp8Refiner, self.network, example), self.device)
+            network = self.network
+            kind: type[Fp8Refiner | Fp8Scorer] = Fp8Refiner
+            if isinstance(network, ScoreVectors):
+                kind, network = Fp8Scorer, network.scorer
+            reduced = frugally(partial(kind, network, example), self.device)
         except ValueError as error:
             raise RungUnavailable(f"{self.label}: {error}") from error
-        body = FloatOutputs(network, self.dtype, 2 * CHUNK)
+        body = FloatOutputs(reduced, self.dtype, 2 * CHUNK)
         reason = frugally(partial(disagreement, self.body, body, example, TOLERANCE), self.device)
         if reason:
             raise RungUnavailable(f"{self.label}: in FP8 {reason}")
         return body
+
+
+class ScoreVectors(nn.Module):
+    """A scorer up to one vector a hypothesis: what it says of each by itself, before ``rank`` compares them."""
+
+    def __init__(self, scorer: nn.Module) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    @property
+    def ranking(self) -> Any:
+        return self.scorer.ranking
+
+    def forward(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        """(N, C)."""
+        return self.scorer.encode(rendered, observed)  # type: ignore[operator, no-any-return]
+
+
+class _Ranking(GraphRunner):
+    """A runner over ``ScoreVectors`` as one over the scorer; in two steps, so that some vectors can be replaced in between."""
+
+    def vectors(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        """(N, C) float32, see ScoreVectors; the call is a runner's."""
+        return super().__call__(rendered, observed)[0]
+
+    def rank(self, vectors: Tensor) -> Tensor:
+        """Logits (N,) of hypotheses (N, C) beside each other."""
+        network: Any = self.body.network
+        with torch.inference_mode():
+            return network.scorer.rank(vectors)  # type: ignore[no-any-return]
+
+    def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
+        return (self.rank(self.vectors(rendered, observed)),)
+
+
+class Fp8ScoreRunner(_Ranking, Fp8Runner):
+    """As Fp8Runner, for a scorer; it and ``coarse`` offer ``vectors`` and ``rank``."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        crop: tuple[int, int],
+        label: str,
+        log: Log,
+        lane: Lane | None = None,
+    ) -> None:
+        super().__init__(ScoreVectors(module), device, crop, label, log, lane)
+
+    def _make_coarse(self) -> BaseRunner:
+        return _CoarseScoreRunner(self)
+
+
+class _CoarseScoreRunner(_Ranking, CoarseRunner): ...
+
+
+def fp8_runner(
+    module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, lane: Lane | None = None
+) -> Fp8Runner:
+    """For a refiner or a scorer. Raises RungUnavailable where FP8 does not work here."""
+    kind = Fp8ScoreRunner if hasattr(module, "rank") else Fp8Runner
+    return kind(module, device, crop, label, log, lane)

@@ -17,7 +17,7 @@ from torch import nn
 
 from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, one_line, role_of
 from .engine_cache import cache_directory
-from .fp8_runner import Fp8Runner
+from .fp8_runner import fp8_runner
 from .graph import Lane
 from .memory import frugally
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
@@ -36,7 +36,7 @@ __all__ = ["Outputs", "RungUnavailable", "Runner", "make_runner", "resolve_auto"
 
 RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
 
-SHARING_LANES = {"compile": CompileRunner, "cuda_graph": GraphRunner, "fp8": Fp8Runner}
+SHARING_LANES = {"compile": CompileRunner, "cuda_graph": GraphRunner, "fp8": fp8_runner}
 
 NEXT = {
     "cuda": {

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,13 @@ MIN_DEPTH_PIXELS = 4
 """Pixels of the mask with depth that a registration needs."""
 FINALISTS = 8
 """Hypotheses, best by score, among which the confidence has a say."""
-EXACT_ITERATIONS = 2
-"""At the end of a registration, where the refiner offers a coarse one for those before: each halves what that one erred by. Only
-one where many are left in the end and the last iteration is the first to have so few."""
+COARSE_FROM = 64
+"""Hypotheses from which on coarse runners are asked, where refiner and scorer offer such: fewer are no slower exactly."""
+EXACT_ITERATIONS = 4
+"""At the end of a registration that drops hypotheses: each corrects what a coarse one erred by."""
+REPEATED = 16
+"""Best hypotheses by coarse scores that are refined and scored again, exactly, where none is dropped before: nearly always the best
+by exact scores is among them (docs/accuracy.md)."""
 UNSCORED = -1e9
 """Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
@@ -48,8 +53,8 @@ AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06
 @dataclass(frozen=True)
 class Ranking:
     """scores: (M,) the scorer's own logits of the scored hypotheses, best first; UNSCORED where it gave none, -inf where the
-    pose is not finite; where the finalists were refined again, exactly, of what they were before. poses: (M, 4, 4)
-    T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence said otherwise."""
+    pose is not finite; where the first were refined again, exactly, those after them are coarse, and may be higher. poses:
+    (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence said otherwise."""
 
     scores: Tensor
     poses: Tensor
@@ -131,11 +136,14 @@ class RegisterProgram:
         self.camera = torch.ones(1, 4, device=device)
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
-        self._refiner, self._scorer = refiner, scorer
-        # A runner may offer one that is faster and errs more: what it errs by, a later iteration corrects.
-        self._coarse: Runner = getattr(refiner, "coarse", refiner)
-        self._exact_from = _where_exact(self.kept) if self._coarse is not refiner else 0
-        self._again = self._exact_from > 0 and self.kept[-1] > self.finalists
+        self._refiner: Runner = refiner
+        self._scorer: Any = scorer
+        # Runners may offer others that are faster and err more, for what exact ones decide in the end.
+        offered = self.kept[0] >= COARSE_FROM and all(hasattr(runner, "coarse") for runner in (refiner, scorer))
+        self._coarse_refiner: Runner = getattr(refiner, "coarse", refiner) if offered else refiner
+        self._coarse_scorer: Any = getattr(scorer, "coarse", scorer) if offered else scorer
+        self._again = offered and self.kept[-1] == self.kept[0]
+        self._exact_from = _where_exact(self.kept) if offered else 0
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
@@ -199,34 +207,41 @@ class RegisterProgram:
             preview.keep(self._agreement(self.total).topk(kept[0]).indices)
         views.poses.copy_(preview.poses[: kept[0]])
 
-        before = views.poses
+        start = views.poses.clone() if self._again else views.poses
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
             if i == self._turning:
                 self._turn_over(n)
-            if self._again and i == self._exact_from:
-                before = views.poses.clone()
-            self._refine(self._refiner_of(i), n, shared=i == 0)
+            self._refine(self._coarse_refiner if i < self._exact_from else self._refiner, n, shared=i == 0)
 
         n = kept[-1]
-        scores = self._score(n)
-        # NaN would come first, and keep others out of the final.
-        scores = scores.nan_to_num(UNSCORED, UNSCORED, UNSCORED)
-        scores = scores.masked_fill(~views.poses[:n].flatten(1).isfinite().all(1), -torch.inf)
+        vectors = self._coarse_scorer.vectors(*self._scored_pairs(n)) if self._again else None
+        scores = self._usable(self._score(n) if vectors is None else self._coarse_scorer.rank(vectors))
         order = scores.argsort(descending=True)
         views.keep(order)
         scores = scores[order]
-        if self._again:
-            views.poses[: self.finalists] = before[order[: self.finalists]]
-            for _ in range(self._exact_from, len(kept)):
-                self._refine(self._refiner, self.finalists)
+        if vectors is not None:
+            scores = self._repeat(start[order[:REPEATED]], vectors[order], scores)
         return torch.cat([self._compare(scores).flatten(), pixels]), scores, views.poses[:n]
 
-    def _refiner_of(self, iteration: int) -> Runner:
-        """What refines in an iteration. The last ones are exact; where many are in them, they are so for the finalists, which
-        go through them again."""
-        return self._coarse if iteration < self._exact_from or self._again else self._refiner
+    def _repeat(self, start: Tensor, vectors: Tensor, scores: Tensor) -> Tensor:
+        """Refine and score the first hypotheses again, exactly, and rank them anew. start: (R, 4, 4) where they began. vectors:
+        (M, C) of all, beside which they are ranked. scores: (M,) of all. The new scores of all."""
+        n, views = len(start), self.views
+        views.poses[:n] = start
+        for i in range(len(self.kept)):
+            self._refine(self._refiner, n, shared=i == 0)
+        exact = torch.cat([self._scorer.vectors(*self._scored_pairs(n)), vectors[n:]])
+        first = self._usable(self._scorer.rank(exact))[:n]
+        order = first.argsort(descending=True)
+        views.keep(order)
+        return torch.cat([first[order], scores[n:]])
+
+    def _usable(self, scores: Tensor) -> Tensor:
+        """scores (N,) of the first N hypotheses, without NaN, which would come first and keep others out of the final."""
+        scores = scores.nan_to_num(UNSCORED, UNSCORED, UNSCORED)
+        return scores.masked_fill(~self.views.poses[: len(scores)].flatten(1).isfinite().all(1), -torch.inf)
 
     def _refine(self, refiner: Runner, n: int, *, shared: bool = False) -> None:
         """Move the first n hypotheses."""
@@ -256,11 +271,14 @@ class RegisterProgram:
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
         for i, n in enumerate(self.kept):
-            self._refiner_of(i).prepare(n, 1 if i == 0 else n)
+            refiner = self._coarse_refiner if i < self._exact_from else self._refiner
+            refiner.prepare(n, 1 if i == 0 else n)
         if self._again:
-            self._refiner.prepare(self.finalists)
+            for observed in (1, REPEATED):
+                self._refiner.prepare(REPEATED, observed)
+            self._scorer.prepare(REPEATED)
         for n in scored_batches(self.kept):
-            self._scorer.prepare(n)
+            (self._coarse_scorer if self._again else self._scorer).prepare(n)
 
     def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses, best first; copies of better ones come last."""
@@ -271,8 +289,11 @@ class RegisterProgram:
         return self._agreement(count).topk(wanted).indices
 
     def _score(self, n: int) -> Tensor:
-        (scores,) = self._scorer(*self.views.pairs(n, *self._image, "scorer"))
+        (scores,) = self._scorer(*self._scored_pairs(n))
         return scores.reshape(n).clone()
+
+    def _scored_pairs(self, n: int) -> tuple[Tensor, Tensor]:
+        return self.views.pairs(n, *self._image, "scorer")
 
     def _agreement(self, n: int) -> Tensor:
         """(n,) share of the preview's model pixels that agree in depth and colour, less those seen through."""
@@ -299,11 +320,9 @@ def _where_to_turn(kept: Sequence[int]) -> int | None:
 
 
 def _where_exact(kept: Sequence[int]) -> int:
-    """The iteration from which on no error of a coarse refiner may remain; none after it prunes where many are left in the end."""
-    start = max(len(kept) - EXACT_ITERATIONS, 0)
-    if kept[-1] > FINALISTS:
-        start = max(start, kept.index(kept[-1]))
-    return start
+    """The iteration from which on a coarse refiner is not asked: none of them where no hypothesis is dropped, since the best begin
+    again."""
+    return len(kept) if kept[-1] == kept[0] else max(len(kept) - EXACT_ITERATIONS, 0)
 
 
 def camera_matrix(camera: Tensor) -> Tensor:
