@@ -121,7 +121,7 @@ class Fp8ScoreRunner(_Ranking, Fp8Runner):
         log: Log,
         lane: Lane | None = None,
     ) -> None:
-        super().__init__(ScoreVectors(module), device, crop, label, log, lane)
+        super().__init__(ScoreVectors(module).eval(), device, crop, label, log, lane)
 
     def _make_coarse(self) -> BaseRunner:
         return _CoarseScoreRunner(self)

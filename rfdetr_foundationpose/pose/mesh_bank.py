@@ -29,15 +29,6 @@ class MeshArrays:
     texture: NDArray[np.uint8] | None = None
 
 
-def boxed_area(mesh: MeshArrays) -> float:
-    """What the boxes around the faces cover at most, together, in squares of the diameter: a few for compact faces, hundreds
-    for long and thin ones."""
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    longest = np.square(corners - np.roll(corners, 1, axis=1)).sum(2).max(1)
-    size = np.square(np.ptp(mesh.vertices.astype(np.float64), axis=0)).sum()
-    return float(longest.sum() / max(size, 1e-12))
-
-
 class MeshBank:
     """Uploads meshes once; ``data`` is the struct that kernels take, mesh i is addressed by its index."""
 
@@ -47,7 +38,6 @@ class MeshBank:
         self.device = warp_setup.warp_device(device)
         self.size = len(meshes)
         self.most_faces = max(len(m.faces) for m in meshes)
-        self.most_boxed = max(boxed_area(m) for m in meshes)
         first_vertex = np.cumsum([0] + [len(m.vertices) for m in meshes])
         first_face = np.cumsum([0] + [len(m.faces) for m in meshes])
         texels = [np.zeros((0, 3), np.uint8) if m.texture is None else m.texture.reshape(-1, 3) for m in meshes]

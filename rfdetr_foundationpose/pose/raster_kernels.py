@@ -23,7 +23,6 @@ SLACK = wp.constant(0.125)
 """Pixels by which a face is looked for beyond where it is seen: a hundred times what rounding moves it by there."""
 FAR = wp.constant(1.0e4)
 """Columns and rows from the window beyond which floats are too coarse to say where an edge crosses a row."""
-
 STEEP = wp.constant(20.0)
 """Farthest by nearest depth of a face beyond which rounding of shares moves its edges by pixels: one that all but touches the
 camera."""

@@ -19,14 +19,13 @@ from .mesh_bank import MeshBank
 
 NEAR = 0.001
 FEWEST_VIEWS = 16
-MOST_FACES = {"cuda": 4_000, "cpu": 20_000}
-MOST_BOXED = {"cuda": 50.0, "cpu": 5_000.0}
-"""Views from which on, and faces and boxed area (see mesh_bank) of the largest mesh up to which, rasterization is faster than
-casting rays (docs/benchmarks.md, Rendering)."""
+MOST_FACES = {"cuda": 40_000, "cpu": 20_000}
+"""Views from which on, and faces of the largest mesh up to which, rasterization is faster than casting rays (docs/benchmarks.md,
+Rendering)."""
 VIEWS_AT_ONCE = 126
 """Whose keys stay in an H200's cache: 26 MB."""
-LANES = 32
-"""Threads that share the rows of a face on a GPU."""
+THREADS_A_VIEW, MOST_LANES = 4096, 32
+"""On a GPU, as many threads share the rows of a face as make about so many a view."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,8 @@ class WarpRenderer:
         )
 
     def scratch(self, views: int, size: int) -> Tensor | None:
-        kind, bank = self.device.type, self.bank
-        if views < FEWEST_VIEWS or bank.most_faces > MOST_FACES[kind] or bank.most_boxed > MOST_BOXED[kind]:
+        kind = self.device.type
+        if views < FEWEST_VIEWS or self.bank.most_faces > MOST_FACES[kind]:
             return None
         views = min(views, VIEWS_AT_ONCE)
         kept = self._scratch
@@ -149,7 +148,7 @@ class WarpRenderer:
         scene = self._scene(*views)
         keys = wp.from_torch(scratch[: len(out)])
         faces = self.bank.most_faces
-        lanes = 1 if self.device.type == "cpu" else LANES
+        lanes = 1 if self.device.type == "cpu" else min(max(THREADS_A_VIEW // faces, 1), MOST_LANES)
         launch(raster.rasterize, (len(out), faces, lanes), [*scene, NEAR, lanes, keys], device=self.device)
         launch(
             raster.shade_inputs,
