@@ -21,6 +21,8 @@ PIXELS, COLUMNS = 128, 128
 """Pixels and output channels of a tile, which one group of four warps computes."""
 STEP = 128
 """Input channels multiplied at once, where there are as many: the bytes of a row of shared memory."""
+STAGES_CHANNELS = 256
+"""Input channels above which a fourth stage of loads pays: sums are long enough to hide what it costs to fill."""
 COPIED = 16
 """Pixels of a tile that is only copied."""
 
@@ -276,7 +278,7 @@ def _multiply(
         ADDS=added is not None,
         WIDE=out.dtype == torch.float16,
         num_warps=4,
-        num_stages=3,
+        num_stages=3 if channels <= STAGES_CHANNELS else 4,
     )
 
 

@@ -13,6 +13,8 @@ from .graph import Lane
 from .memory import frugally
 from .torch_runners import CHUNK, GraphRunner, disagreement
 
+COARSE_CHUNK = 3 * CHUNK
+"""Activations of FP8 need half the memory."""
 NEWEST_WITHOUT = (8, 9)
 """Compute capability: GPUs up to this one lack the copy engine that the kernels use."""
 TOLERANCE = 0.2
@@ -69,7 +71,7 @@ class CoarseRunner(GraphRunner):
             reduced = frugally(partial(kind, network, example), self.device)
         except ValueError as error:
             raise RungUnavailable(f"{self.label}: {error}") from error
-        body = FloatOutputs(reduced, self.dtype, 2 * CHUNK)
+        body = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
         reason = frugally(partial(disagreement, self.body, body, example, TOLERANCE), self.device)
         if reason:
             raise RungUnavailable(f"{self.label}: in FP8 {reason}")

@@ -30,12 +30,10 @@ MIN_DEPTH_PIXELS = 4
 FINALISTS = 8
 """Hypotheses, best by score, among which the confidence has a say."""
 COARSE_FROM = 64
-"""Hypotheses from which on coarse runners are asked, where refiner and scorer offer such: fewer are no slower exactly."""
-EXACT_ITERATIONS = 4
-"""At the end of a registration that drops hypotheses: each corrects what a coarse one erred by."""
-REPEATED = 16
-"""Best hypotheses by coarse scores that are refined and scored again, exactly, where none is dropped before: nearly always the best
-by exact scores is among them (docs/accuracy.md)."""
+"""Hypotheses from which on, where none is dropped before the end, coarse runners are asked, if refiner and scorer offer such."""
+REPEATED = 12
+"""Best hypotheses by coarse scores that are refined and scored again, exactly: nearly always the best by exact scores, or one as
+good, is among them (docs/accuracy.md)."""
 UNSCORED = -1e9
 """Stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SCORED_WHEN_PRUNING = 64
@@ -138,12 +136,12 @@ class RegisterProgram:
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         self._refiner: Runner = refiner
         self._scorer: Any = scorer
-        # Runners may offer others that are faster and err more, for what exact ones decide in the end.
-        offered = self.kept[0] >= COARSE_FROM and all(hasattr(runner, "coarse") for runner in (refiner, scorer))
-        self._coarse_refiner: Runner = getattr(refiner, "coarse", refiner) if offered else refiner
-        self._coarse_scorer: Any = getattr(scorer, "coarse", scorer) if offered else scorer
-        self._again = offered and self.kept[-1] == self.kept[0]
-        self._exact_from = _where_exact(self.kept) if offered else 0
+        # Runners may offer others that are faster and err more. Dropping hypotheses by what these say changes who is left.
+        self._again = (
+            self.kept[-1] == self.kept[0] >= COARSE_FROM and hasattr(refiner, "coarse") and hasattr(scorer, "coarse")
+        )
+        self._coarse_refiner: Runner = getattr(refiner, "coarse", refiner) if self._again else refiner
+        self._coarse_scorer: Any = getattr(scorer, "coarse", scorer) if self._again else scorer
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
@@ -213,7 +211,7 @@ class RegisterProgram:
                 views.keep(self._best(kept[i - 1], n))
             if i == self._turning:
                 self._turn_over(n)
-            self._refine(self._coarse_refiner if i < self._exact_from else self._refiner, n, shared=i == 0)
+            self._refine(self._coarse_refiner, n, shared=i == 0)
 
         n = kept[-1]
         vectors = self._coarse_scorer.vectors(*self._scored_pairs(n)) if self._again else None
@@ -271,14 +269,13 @@ class RegisterProgram:
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
         for i, n in enumerate(self.kept):
-            refiner = self._coarse_refiner if i < self._exact_from else self._refiner
-            refiner.prepare(n, 1 if i == 0 else n)
+            self._coarse_refiner.prepare(n, 1 if i == 0 else n)
         if self._again:
             for observed in (1, REPEATED):
                 self._refiner.prepare(REPEATED, observed)
             self._scorer.prepare(REPEATED)
         for n in scored_batches(self.kept):
-            (self._coarse_scorer if self._again else self._scorer).prepare(n)
+            self._coarse_scorer.prepare(n)
 
     def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses, best first; copies of better ones come last."""
@@ -289,7 +286,7 @@ class RegisterProgram:
         return self._agreement(count).topk(wanted).indices
 
     def _score(self, n: int) -> Tensor:
-        (scores,) = self._scorer(*self._scored_pairs(n))
+        (scores,) = self._coarse_scorer(*self._scored_pairs(n))
         return scores.reshape(n).clone()
 
     def _scored_pairs(self, n: int) -> tuple[Tensor, Tensor]:
@@ -317,12 +314,6 @@ def _where_to_turn(kept: Sequence[int]) -> int | None:
     """The iteration before which the best hypothesis is turned over: the last that prunes and has another one after it."""
     pruning = [i for i in range(1, len(kept) - 1) if len(HALF_TURNS) < kept[i] < kept[i - 1]]
     return pruning[-1] if pruning else None
-
-
-def _where_exact(kept: Sequence[int]) -> int:
-    """The iteration from which on a coarse refiner is not asked: none of them where no hypothesis is dropped, since the best begin
-    again."""
-    return len(kept) if kept[-1] == kept[0] else max(len(kept) - EXACT_ITERATIONS, 0)
 
 
 def camera_matrix(camera: Tensor) -> Tensor:
