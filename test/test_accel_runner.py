@@ -231,4 +231,7 @@ def test_every_body_of_the_graph_rung_is_offered():
     said: list[str] = []
     torch.manual_seed(0)
     runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", "cuda", said.append, fallback=False)
-    assert set(runner._bodies) == {"plain", "fused", "blocked stem", "one-pass norms", "parallel heads"}, said
+    bodies = {"plain", "fused", "blocked stem", "one-pass norms", "one-pass copies"}
+    assert set(runner._bodies) == {*bodies, "parallel heads"}, said
+    scorer = make_runner(ScoreNet(width=0.5).eval(), "cuda_graph", "cuda", said.append, fallback=False)
+    assert set(scorer._bodies) == bodies - {"one-pass norms"}, said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -149,6 +150,51 @@ class StemFirst(nn.Module):
 
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
         return self.network(x)  # type: ignore[no-any-return]
+
+
+class SidesFirst(nn.Module):
+    """A network that takes the features of two crops side by side: ``join`` is how they become its input, in one pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @staticmethod
+    def join(a: Tensor, b: Tensor) -> Tensor:
+        """(N, C, H, W) and (N or 1, C, H, W) -> (N, 2 C, H, W), channels-last."""
+        from .copy_kernels import join_sides
+
+        return join_sides(a, b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+class OnePassEmbedding(nn.Module):
+    """Positions ``pe`` (1, L, C) added to float16 tokens (N, L, C), in one pass."""
+
+    pe: Tensor
+
+    def __init__(self, pe: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("pe", pe)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from .copy_kernels import add_embedding
+
+        return add_embedding(x, self.pe[0])
+
+
+def one_pass_copies(module: nn.Module) -> nn.Module | None:
+    """A copy of a network that shares its weights and whose parts that offer ``encoders`` and ``pos_embed`` have SidesFirst and
+    OnePassEmbedding; None where none does. It is for float16 and inference."""
+    rewritten = copy_sharing_weights(module)
+    fitting: list[Any] = [m for m in rewritten.modules() if hasattr(m, "encoders") and hasattr(m, "pos_embed")]
+    for part in fitting:
+        _, pair = part.encoders
+        _replace(part, pair, SidesFirst(pair).eval())
+        part.pos_embed = OnePassEmbedding(part.pos_embed.pe).eval()
+    return rewritten if fitting else None
 
 
 def copy_sharing_weights(module: nn.Module) -> nn.Module:

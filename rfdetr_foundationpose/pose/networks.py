@@ -76,13 +76,19 @@ def encode_each(single: nn.Module, rendered: Tensor, observed: Tensor) -> tuple[
     return both[:n], both[n:]
 
 
+def join_sides(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 2 C, H, W) of features (N, C, H, W) and (N or 1, C, H, W)."""
+    n = a.shape[0]
+    if b.shape[0] != n:
+        # Copied first, since joining what is merely expanded takes a slow kernel.
+        b = b.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    return torch.cat([a, b], dim=1)
+
+
 def encode_pair(single: nn.Module, pair: nn.Module, rendered: Tensor, observed: Tensor) -> Tensor:
     """(N, tokens, channels)."""
-    a, b = encode_each(single, rendered, observed)
-    if observed.shape[0] != rendered.shape[0]:
-        # Copied first, since joining what is merely expanded takes a slow kernel.
-        b = b.expand(rendered.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    return pair(torch.cat([a, b], dim=1)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+    join = getattr(pair, "join", join_sides)  # a rewritten encoder may have a cheaper way
+    return pair(join(*encode_each(single, rendered, observed))).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class UpdateHead(nn.Sequential):
