@@ -108,15 +108,21 @@ def test_what_rays_are_better_at_asks_for_no_scratch():
     few, many = object_of(cylinder()), object_of(trimesh.creation.icosphere(6, 0.05))
     assert len(many.arrays.faces) > max(rendering.MOST_FACES.values())
     assert WarpRenderer([few, many], DEVICE).scratch(252, 160) is None
-    assert WarpRenderer([few], DEVICE).scratch(rendering.FEWEST_VIEWS - 1, 160) is None
     renderer = WarpRenderer([few], DEVICE)
     scratch = renderer.scratch(252, 160)
     assert scratch.shape == (rendering.VIEWS_AT_ONCE, 160, 160)
-    assert renderer.scratch(20, 160).data_ptr() == scratch.data_ptr(), "one for all programs"
+    assert renderer.scratch(20, 160).data_ptr() == scratch.data_ptr(), "one for all registrations"
+    own = [renderer.scratch(4, 160) for _ in range(2)]
+    assert own[0].shape == (4, 160, 160) and own[0].data_ptr() != own[1].data_ptr(), "tracking goes on beside them"
     poses, model, windows, diameters = views_of([few], 20, 0.6)
     out = torch.zeros(20, 96, 96, 6, device=DEVICE)
     with pytest.raises(ValueError, match=r"scratch for \(160, 160\) pixels, output of \(96, 96\)"):
         renderer.render_inputs(poses, model, windows, INTRINSICS, diameters, 0.001, out, scratch)
+
+
+def test_as_many_threads_share_a_face_as_keep_a_gpu_busy():
+    assert rendering.lanes_of(126, 1400) == 2 and rendering.lanes_of(1, 1400) == 11
+    assert rendering.lanes_of(126, 20_000) == 1 and rendering.lanes_of(1, 12) == rendering.MOST_LANES
 
 
 @wp.kernel

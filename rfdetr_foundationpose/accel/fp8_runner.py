@@ -13,7 +13,7 @@ from .graph import Lane
 from .memory import frugally
 from .torch_runners import CHUNK, GraphRunner, disagreement
 
-COARSE_CHUNK = 3 * CHUNK
+COARSE_CHUNK = 2 * CHUNK
 """Activations of FP8 need half the memory."""
 NEWEST_WITHOUT = (8, 9)
 """Compute capability: GPUs up to this one lack the copy engine that the kernels use."""

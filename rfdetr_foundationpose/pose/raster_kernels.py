@@ -1,5 +1,4 @@
-"""Warp kernels that render many views at once by rasterization: what rays and a tree find, faster where views are many and faces
-are not.
+"""Warp kernels that render views by rasterization: what rays and a tree find, faster unless faces are very many.
 
 A view has a key for each of its pixels: the depth and the face of what is nearest there, of which the smallest remains.
 """

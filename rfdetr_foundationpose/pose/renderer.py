@@ -1,5 +1,5 @@
-"""What a renderer of object models is. Warp's, the default, casts rays or, where views are many, rasterizes; nvdiffrast rasterizes
-where it is installed."""
+"""What a renderer of object models is. Warp's, the default, rasterizes or, where faces are very many, casts rays; nvdiffrast
+rasterizes where it is installed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .mesh import ObjectModel
 from .mesh_bank import MeshBank
 
 NEAR = 0.001
-FEWEST_VIEWS = 16
 MOST_FACES = {"cuda": 40_000, "cpu": 20_000}
-"""Views from which on, and faces of the largest mesh up to which, rasterization is faster than casting rays (docs/benchmarks.md,
-Rendering)."""
+"""Of the largest mesh up to which rasterization is faster than casting rays (docs/benchmarks.md, Rendering)."""
 VIEWS_AT_ONCE = 126
 """Whose keys stay in an H200's cache: 26 MB."""
-THREADS_A_VIEW, MOST_LANES = 4096, 32
-"""On a GPU, as many threads share the rows of a face as make about so many a view."""
+SHARED_FROM = 16
+"""Views from which on one scratch serves all: it has MB."""
+THREADS, THREADS_A_VIEW, MOST_LANES = 1 << 18, (4096, 16384), 128
+"""On a GPU: together as many threads, but a view not fewer or more than these, and so many at most share the rows of a face."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Renderer(Protocol):
 
     def scratch(self, views: int, size: int) -> Tensor | None:
         """What ``render_inputs`` works with to be faster for up to ``views`` views of ``size`` x ``size``; None where it needs
-        nothing. It is the same for all who ask: they must not render at the same time, as registrations do not."""
+        nothing. From SHARED_FROM views on it is the same for all who ask: they must not render at the same time, as
+        registrations do not."""
 
     def render_into(
         self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
@@ -109,7 +110,7 @@ class WarpRenderer:
         out: Tensor,
         scratch: Tensor | None = None,
     ) -> None:
-        if scratch is not None and len(out) >= FEWEST_VIEWS:
+        if scratch is not None:
             if scratch.shape[1:] != out.shape[1:3]:
                 raise ValueError(f"scratch for {tuple(scratch.shape[1:])} pixels, output of {tuple(out.shape[1:3])}")
             for start in range(0, len(out), len(scratch)):
@@ -126,15 +127,17 @@ class WarpRenderer:
         )
 
     def scratch(self, views: int, size: int) -> Tensor | None:
-        kind = self.device.type
-        if views < FEWEST_VIEWS or self.bank.most_faces > MOST_FACES[kind]:
+        if self.bank.most_faces > MOST_FACES[self.device.type]:
             return None
+        if views < SHARED_FROM:
+            return self._empty_keys(views, size)
         views = min(views, VIEWS_AT_ONCE)
-        kept = self._scratch
-        if kept is None or len(kept) < views or kept.shape[1] != size:
-            kept = torch.full((views, size, size), raster.NOTHING, dtype=torch.int64, device=self.device)
-            self._scratch = kept
-        return kept[:views]
+        if self._scratch is None or len(self._scratch) < views or self._scratch.shape[1] != size:
+            self._scratch = self._empty_keys(views, size)
+        return self._scratch[:views]
+
+    def _empty_keys(self, views: int, size: int) -> Tensor:
+        return torch.full((views, size, size), raster.NOTHING, dtype=torch.int64, device=self.device)
 
     def _rasterize(
         self,
@@ -148,7 +151,7 @@ class WarpRenderer:
         scene = self._scene(*views)
         keys = wp.from_torch(scratch[: len(out)])
         faces = self.bank.most_faces
-        lanes = 1 if self.device.type == "cpu" else min(max(THREADS_A_VIEW // faces, 1), MOST_LANES)
+        lanes = 1 if self.device.type == "cpu" else lanes_of(len(out), faces)
         launch(raster.rasterize, (len(out), faces, lanes), [*scene, NEAR, lanes, keys], device=self.device)
         launch(
             raster.shade_inputs,
@@ -183,3 +186,9 @@ class WarpRenderer:
             wp.from_torch(windows, dtype=wp.vec4f),
             wp.from_torch(cameras, dtype=wp.vec4f),
         ]
+
+
+def lanes_of(views: int, faces: int) -> int:
+    """Threads of a GPU that share the rows of a face: few views want more, many faces fewer."""
+    fewest, most = THREADS_A_VIEW
+    return min(max(min(max(THREADS // views, fewest), most) // faces, 1), MOST_LANES)
