@@ -64,7 +64,7 @@ def test_convolution_is_that_of_torch(kernels, n, channels_in, channels_out, hei
     weight = small_integers((channels_out, channels_in, 3, 3), -3, 4, seed=1, share=0.05)
     bias = small_integers((channels_out,), -5, 6, seed=2)
     unit = torch.full((channels_out,), 0.5, device=DEVICE)
-    flat = kernels.flatten(x, height, width, 2.0)
+    flat = kernels.flatten(x, 2.0)
     assert torch.equal(unflat(flat, channels_in), x.float())
     found = kernels.convolve(flat, tap_by_tap(weight, kernels), unit, bias, None, None)
     expected = F.conv2d(x.float(), weight * 0.5, bias, padding=1).relu()
@@ -79,7 +79,7 @@ def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
     weight = torch.zeros(64, 64, 3, 3, device=DEVICE)
     weight[:, :, tap // 3, tap % 3] = torch.eye(64)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
-    flat, other = kernels.flatten(x, 6, 4, 4.0), kernels.flatten(images(2, 64, 6, 4, seed=3), 6, 4, 1.0)
+    flat, other = kernels.flatten(x, 4.0), kernels.flatten(images(2, 64, 6, 4, seed=3), 1.0)
     found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, other, 8.0)
     expected = F.conv2d(x.float(), weight, padding=1) + images(2, 64, 6, 4, seed=3).float()
     assert torch.equal(unflat(found, 64), expected)
@@ -87,7 +87,7 @@ def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
 
 def test_what_is_too_large_saturates(kernels):
     x = torch.full((1, 64, 2, 2), 60000.0, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
-    flat = kernels.flatten(x, 2, 2, 1.0)
+    flat = kernels.flatten(x, 1.0)
     assert torch.equal(unflat(flat, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
     weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
@@ -104,13 +104,41 @@ def test_only_the_images_become_tokens(kernels):
     assert torch.equal(reduced.float(), expected.flatten(0, 1) / 2)
 
 
-def test_only_the_upper_left_is_flattened_and_parts_of_it_are_the_same_memory(kernels):
+def test_parts_of_flat_images_are_the_same_memory(kernels):
     x = images(3, 64, 5, 4)
-    flat = kernels.flatten(x, 3, 2, 1.0)
-    assert torch.equal(unflat(flat, 64), x[:, :, :3, :2].float())
+    flat = kernels.flatten(x, 1.0)
     part = flat.images(1, 2)
-    assert torch.equal(unflat(part, 64), x[1:, :, :3, :2].float())
+    assert torch.equal(unflat(part, 64), x[1:].float())
     assert part.values.untyped_storage().data_ptr() == flat.values.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 6, 4), (3, 8, 10)])
+def test_strided_convolution_of_split_images_is_that_of_torch(kernels, n, height, width):
+    x = images(n, 64, height, width)
+    copy = torch.zeros(64, 64, 3, 3, device=DEVICE)
+    copy[:, :, 1, 1] = torch.eye(64)
+    one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
+    out = torch.full((n * (height // 2 + 1) * (width // 2 + 1), 256), 7.0, device=DEVICE).to(kernels.FP8)
+    flat = kernels.flatten(x, 1.0)
+    split = kernels.convolve(flat, tap_by_tap(copy, kernels), one, none, None, 1.0, out, split=True)
+    assert split.size == (n, height // 2, width // 2)
+    quarters = F.pixel_unshuffle(x.float(), 2).unflatten(1, (64, 4)).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(unflat(split, 256), quarters)
+
+    weight = small_integers((128, 64, 3, 3), -3, 4, seed=1, share=0.05)
+    bias = small_integers((128,), -5, 6, seed=2)
+    unit = torch.full((128,), 0.5, device=DEVICE)
+    found = kernels.convolve(split, tap_by_tap(weight, kernels), unit, bias, None, None, strided=True)
+    expected = F.conv2d(x.float(), weight * 0.5, bias, stride=2, padding=1).relu()
+    assert torch.equal(found[:, :, : height // 2, : width // 2].float(), expected)
+
+
+def test_images_of_odd_size_are_not_split(kernels):
+    flat = kernels.flatten(images(1, 64, 5, 4), 1.0)
+    one = torch.ones(64, device=DEVICE)
+    weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
+    with pytest.raises(ValueError, match="5 x 4 pixels cannot be split"):
+        kernels.convolve(flat, weight, one, one, None, 1.0, split=True)
 
 
 def test_a_convolution_writes_beside_another_one(kernels):
@@ -119,7 +147,7 @@ def test_a_convolution_writes_beside_another_one(kernels):
     weight[:, :, 1, 1] = torch.eye(64)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
     both = torch.full((2 * 7 * 5, 128), 7.0, device=DEVICE).to(kernels.FP8)
-    flat = kernels.flatten(x, 6, 4, 1.0)
+    flat = kernels.flatten(x, 1.0)
     found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, None, 1.0, both[:, 64:])
     assert torch.equal(unflat(found, 64), x.float())
     assert torch.equal(both[:, 64:].float(), found.values.float()) and bool((both[:, :64].float() == 7).all())
@@ -161,7 +189,7 @@ def test_tokens_and_projections_are_near_those_in_fp16(fp8, observed, stem, kind
         reduced = fp8.Fp8Scorer(network, example)
         attentions = [network.att]
     convolutions = [m for m in reduced.modules() if isinstance(m, fp8.Fp8Conv)]
-    assert len(convolutions) == 12, "all but those with a stride of 2"
+    assert len(convolutions) == 13, "all but the first two"
     with torch.inference_mode():
         expected = network.tokens(crops(2, seed=2), crops(observed, seed=3))
         tokens, projected = reduced.tokens(crops(2, seed=2), crops(observed, seed=3))

@@ -23,33 +23,37 @@ HEADROOM = 16.0
 
 
 class Fp8Conv(nn.Module):
-    """A ``ConvReLU`` over flat images. Returns such, or float16 images with an empty row and column where ``out_scale`` is None.
+    """A ``ConvReLU`` over flat images; over split ones where its stride is 2. Returns flat images, split ones where ``split``, or
+    float16 images with an empty row and column where ``out_scale`` is None.
 
     out: where the values of the former go, (rows, channels), a new tensor by default.
     """
 
-    def __init__(self, conv: ConvReLU, out_scale: float | None) -> None:
+    def __init__(self, conv: ConvReLU, out_scale: float | None, split: bool = False) -> None:
         super().__init__()
         # No buffers: they would be cast with the rest of the network.
         self.weight, self.unit = _stored(conv.weight.detach().float().permute(2, 3, 0, 1).flatten(0, 1))
         self.bias = conv.bias.detach().float()
         self.channels = len(self.bias)
         self.out_scale = out_scale
+        self.split, self.strided = split, conv.stride == [2, 2]
 
     @staticmethod
     def fits(conv: nn.Module) -> bool:
         """Whether this class can stand for ``conv``."""
         return (
             isinstance(conv, ConvReLU)
-            and _is_3x3(conv)
-            and conv.stride == [1, 1]
+            and tuple(conv.weight.shape[2:]) == (3, 3)
+            and conv.stride in ([1, 1], [2, 2])
+            and (conv.padding, conv.dilation, conv.groups) == ([1, 1], [1, 1], 1)
             and all(can_be_flat(channels) for channels in conv.weight.shape[:2])
         )
 
     def forward(
         self, x: FlatImages, residual: FlatImages | None = None, out: Tensor | None = None
     ) -> FlatImages | Tensor:
-        return convolve(x, self.weight, self.unit, self.bias, residual, self.out_scale, out)
+        how = {"split": self.split, "strided": self.strided}
+        return convolve(x, self.weight, self.unit, self.bias, residual, self.out_scale, out, **how)
 
 
 class Fp8Projection:
@@ -68,35 +72,19 @@ class Fp8Projection:
 
 
 class IntoFlat(nn.Module):
-    """A ``ConvReLU`` before an ``Fp8Conv``, itself in FP16. padded: the images that it is given are those of an ``Fp8Conv``, with an
-    empty row and column."""
+    """A ``ConvReLU`` in FP16 before the first ``Fp8Conv``."""
 
-    def __init__(self, conv: ConvReLU, scale: float, padded: bool) -> None:
+    def __init__(self, conv: ConvReLU, scale: float) -> None:
         super().__init__()
-        if padded and not _is_3x3(conv):
-            raise ValueError(f"an empty row and column stand for the padding of a 3x3 convolution, not of {conv}")
         self.conv = conv
         self.scale = scale
-        self.padded = padded
 
     def forward(self, x: Tensor) -> FlatImages:
-        found = self.conv(x)
-        height, width = found.shape[2:]
-        if self.padded:  # what saw the empty row and column in its middle is left out
-            height, width = (
-                (size - 2) // stride + 1 for size, stride in zip(x.shape[2:], self.conv.stride, strict=True)
-            )
-        return flatten(found, height, width, self.scale)
-
-
-def _is_3x3(conv: ConvReLU) -> bool:
-    """Whether it is a 3x3 convolution with padding 1, of any stride."""
-    return tuple(conv.weight.shape[2:]) == (3, 3) and (conv.padding, conv.dilation, conv.groups) == ([1, 1], [1, 1], 1)
+        return flatten(self.conv(x), self.scale)
 
 
 class Fp8Tokens(nn.Module):
-    """What a fused network makes of pairs of crops before its attention, but for the first two convolutions and one with a stride
-    in FP8: tokens (N, L, C) float16, and their projections for ``attentions``, (N, L, 3 C) float16 each.
+    """What a fused network makes of pairs of crops before its attention, all but the first two convolutions in FP8: tokens (N, L, C) float16, and their projections for ``attentions``, (N, L, 3 C) float16 each.
 
     network: a copy, which is changed. Raises ValueError for one that is not fused.
     """
@@ -214,21 +202,28 @@ def _largest_outputs(
 
 
 def _into_fp8(traced: fx.GraphModule, largest: dict[nn.Module, float], *, flat_input: bool, flat_output: bool) -> None:
-    """Replace the layers of an encoder, in place: all that can be flat, and those that give such what they take. What comes before
-    the first of them, where the input is not flat, stays as it is."""
+    """Replace the layers of an encoder, in place: all that can be flat, and the one before the first of them, where the input is
+    not flat. What comes before stays as it is."""
     layers = _layers(traced)
-    flat = {node for node, layer in layers.items() if Fp8Conv.fits(layer)}
+    flat: set[fx.Node] = set()
+    for node, layer in layers.items():
+        source = node.args[0]
+        alone = isinstance(source, fx.Node) and source in flat and len(source.users) == 1
+        if Fp8Conv.fits(layer) and (layer.stride == [1, 1] or alone):
+            flat.add(node)
     inputs = flat | {node for node in traced.graph.nodes if flat_input and node.op == "placeholder"}
     outputs = flat | {node for node in traced.graph.nodes if flat_output and node.op == "output"}
     for node, layer in layers.items():
-        scale = _scale(largest[layer]) if outputs & set(node.users) else None
+        users = set(node.users)
+        scale = _scale(largest[layer]) if outputs & users else None
         replaced: nn.Module
         if node in flat and isinstance(layer, ConvReLU):
-            replaced = Fp8Conv(layer, scale)
-        elif scale is not None and isinstance(layer, ConvReLU):
-            replaced = IntoFlat(layer, scale, padded=node.args[0] in inputs)
+            split = any(layers[user].stride == [2, 2] for user in flat & users)
+            replaced = Fp8Conv(layer, scale, split)
         elif node.args[0] in inputs:
-            raise ValueError(f"{node.target} is no convolution that can run in FP8 or lies between such")
+            raise ValueError(f"{node.target} is no convolution that can run in FP8")
+        elif scale is not None and isinstance(layer, ConvReLU):
+            replaced = IntoFlat(layer, scale)
         else:
             continue
         set_submodule(traced, str(node.target), replaced)

@@ -53,6 +53,7 @@ def convolve_kernel(
     bias,
     residual,
     out,
+    rows,
     height,
     width,
     channels_out,
@@ -66,59 +67,71 @@ def convolve_kernel(
     TAPS: tl.constexpr,
     ADDS: tl.constexpr,
     WIDE: tl.constexpr,
+    STRIDED: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
     """One tile. x, residual, out: descriptors of flat images; weight: of (TAPS * K, C), tap by tap. unit: (K,) what a stored 1
     of a weight stands for, x_unit and residual_unit of an image. TAPS: 9, or 1 for a plain product of rows that are no
-    images, without ReLU. WIDE: out is float16 and unscaled.
+    images, without ReLU. WIDE: out is float16 and unscaled. STRIDED: x is split into quarters, see ``split``. SPLIT: out is
+    to be, and a pointer.
     """
     tile = tl.program_id(0)
-    across = channels_out // COLUMNS
-    column = (tile % across) * COLUMNS
-    pixel = (tile // across) * PIXELS
+    tiles_across = channels_out // COLUMNS
+    column = (tile % tiles_across) * COLUMNS
+    pixel = (tile // tiles_across) * PIXELS
     sums = tl.zeros((PIXELS, COLUMNS), tl.float32)
     for i in range(TAPS * (CHANNELS // STEP)):
         tap = i // (CHANNELS // STEP)
         channel = (i % (CHANNELS // STEP)) * STEP
         neighbour = (tap // 3 - 1) * (width + 1) + tap % 3 - 1 if TAPS == 9 else 0
+        quarter = channel
+        if STRIDED:
+            # The middle of three rows is in the upper quarters; the others are in the lower ones, the first of a place before.
+            neighbour = -tl.where(tap // 3 == 0, width + 1, 0) - tl.where(tap % 3 == 0, 1, 0)
+            quarter += (tl.where(tap // 3 == 1, 0, 2) + tl.where(tap % 3 == 1, 0, 1)) * CHANNELS
         # Rows before the first image and behind the last one read as zeros.
-        seen = x.load([pixel + neighbour, channel])
+        seen = x.load([pixel + neighbour, quarter])
         taps = weight.load([tap * channels_out + column, channel])
         sums = tl.dot(seen, taps.T, sums)
     k = column + tl.arange(0, COLUMNS)
     values = sums * (tl.load(unit + k) * x_unit)[None, :] + tl.load(bias + k)[None, :]
     if ADDS:
         values += residual.load([pixel, column]).to(tl.float32) * residual_unit
+    row = pixel + tl.arange(0, PIXELS)
+    place = row % ((height + 1) * (width + 1))
+    y, across = place // (width + 1), place % (width + 1)
     if TAPS == 9:
-        place = (pixel + tl.arange(0, PIXELS)) % ((height + 1) * (width + 1))
-        real = (place // (width + 1) < height) & (place % (width + 1) < width)
+        real = (y < height) & (across < width)
         values = tl.where(real[:, None], tl.maximum(values, 0.0), 0.0)
     if WIDE:
         out.store([pixel, column], values.to(tl.float16))
-    else:
+    elif not SPLIT:
         out.store([pixel, column], tl.minimum(values * out_scale, _LARGEST).to(tl.float8e4nv))
+    else:
+        image = row // ((height + 1) * (width + 1))
+        target = (image * (height // 2 + 1) + y // 2) * (width // 2 + 1) + across // 2
+        target = target.to(tl.int64) * 4 + y % 2 * 2 + across % 2
+        to = out + target[:, None] * channels_out + k[None, :]
+        inside = row < rows
+        tl.store(to, tl.minimum(values * out_scale, _LARGEST).to(tl.float8e4nv), mask=inside[:, None])
+        # What is beyond an edge has quarters that no pixel of x has.
+        nothing = tl.zeros((PIXELS, COLUMNS), tl.float32).to(tl.float8e4nv)
+        right, below = inside & (across == width), inside & (y == height)
+        tl.store(to + channels_out, nothing, mask=right[:, None])
+        tl.store(to + 2 * channels_out, nothing, mask=below[:, None])
+        tl.store(to + 3 * channels_out, nothing, mask=(right & below)[:, None])
 
 
 @triton.jit
-def flatten_kernel(
-    x,
-    out,
-    rows,
-    height,
-    width,
-    height_in,
-    width_in,
-    scale,
-    CHANNELS: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    """x: (N, height_in, width_in, C), of which the first ``height`` x ``width`` are images; out: (rows, C)."""
+def flatten_kernel(x, out, rows, height, width, scale, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+    """x: (N, H, W, C); out: (rows, C)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     pitch = (height + 1) * (width + 1)
     image, place = row // pitch, row % pitch
     y, column = place // (width + 1), place % (width + 1)
     real = (row < rows) & (y < height) & (column < width)
     c = tl.arange(0, CHANNELS)
-    source = ((image * height_in + y) * width_in + column).to(tl.int64) * CHANNELS
+    source = ((image * height + y) * width + column).to(tl.int64) * CHANNELS
     values = tl.load(x + source[:, None] + c[None, :], mask=real[:, None], other=0.0).to(tl.float32) * scale
     values = tl.maximum(tl.minimum(values, _LARGEST), -_LARGEST)
     target = row.to(tl.int64) * CHANNELS
@@ -157,9 +170,9 @@ def can_be_flat(channels: int) -> bool:
     return channels >= 64 and channels.bit_count() == 1
 
 
-def flatten(images: Tensor, height: int, width: int, scale: float) -> FlatImages:
-    """Flat images of the upper left ``height`` x ``width`` of images (N, C, H, W), channels-last, C a power of two."""
-    n, channels, height_in, width_in = images.shape
+def flatten(images: Tensor, scale: float) -> FlatImages:
+    """Flat images of images (N, C, H, W), channels-last, C a power of two."""
+    n, channels, height, width = images.shape
     rows = n * (height + 1) * (width + 1)
     out = torch.empty(rows, channels, dtype=FP8, device=images.device)
     _launch(
@@ -171,8 +184,6 @@ def flatten(images: Tensor, height: int, width: int, scale: float) -> FlatImages
         rows,
         height,
         width,
-        height_in,
-        width_in,
         scale,
         CHANNELS=channels,
         ROWS=COPIED,
@@ -214,22 +225,36 @@ def convolve(
     residual: FlatImages | None,
     out_scale: float | None,
     out: Tensor | None = None,
+    *,
+    split: bool = False,
+    strided: bool = False,
 ) -> FlatImages | Tensor:
     """relu(x * weight + bias [+ residual]), a 3x3 convolution with padding 1.
 
     weight: (9 K, C) float8, tap by tap, of which a stored 1 stands for ``unit`` (K,) float32; bias: (K,) float32. out_scale: of
     the flat images that are returned; None returns (N, K, H + 1, W + 1) float16, channels-last, zeros in the last row and
     column. out: (rows, K) float8 for the values of the former, rows may lie apart; a new tensor by default.
+
+    split: return images of half the size and 4 K channels, those of four pixels, row by row. strided: x is such, and the
+    stride is 2. Raises ValueError for images to be split whose size is odd.
     """
     n, height, width = x.size
+    rows, k = len(x.values), len(bias)
+    size = (height, width)
+    if split:
+        if height % 2 or width % 2:
+            raise ValueError(f"images of {height} x {width} pixels cannot be split: both must be even")
+        size = (height // 2, width // 2)
+        rows, k = n * (size[0] + 1) * (size[1] + 1), 4 * k
     if out is None:
-        dtype = torch.float16 if out_scale is None else FP8
-        out = torch.empty(len(x.values), len(bias), dtype=dtype, device=x.values.device)
+        out = torch.empty(rows, k, dtype=torch.float16 if out_scale is None else FP8, device=x.values.device)
     added = None if residual is None else (residual.values, 1.0 / residual.scale)
-    _multiply(x.values, 1.0 / x.scale, (height, width), weight, unit, bias, added, out, out_scale or 1.0)
+    _multiply(
+        x.values, 1.0 / x.scale, (height, width), weight, unit, bias, added, out, out_scale or 1.0, strided, split
+    )
     if out_scale is None:
         return out.view(n, height + 1, width + 1, len(bias)).permute(0, 3, 1, 2)
-    return FlatImages(out, x.size, out_scale)
+    return FlatImages(out, (n, *size), out_scale)
 
 
 def linear(x: Tensor, scale: float, weight: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
@@ -249,12 +274,14 @@ def _multiply(
     added: tuple[Tensor, float] | None,
     out: Tensor,
     out_scale: float,
+    strided: bool = False,
+    split: bool = False,
 ) -> None:
     """Launch ``convolve_kernel``. added: residual and what a stored 1 of it stands for."""
-    rows, channels = x.shape
+    rows, channels = len(x), weight.shape[1]
     k = len(bias)
     columns, step = min(k, COLUMNS), min(channels, STEP)
-    target = _tiles(out, PIXELS, columns)
+    target = out if split else _tiles(out, PIXELS, columns)
     _launch(
         convolve_kernel,
         triton.cdiv(rows, PIXELS) * (k // columns),
@@ -265,6 +292,7 @@ def _multiply(
         bias,
         target if added is None else _tiles(added[0], PIXELS, columns),
         target,
+        rows,
         *size,
         k,
         x_unit,
@@ -277,6 +305,8 @@ def _multiply(
         TAPS=len(weight) // k,
         ADDS=added is not None,
         WIDE=out.dtype == torch.float16,
+        STRIDED=strided,
+        SPLIT=split,
         num_warps=4,
         num_stages=3 if channels <= STAGES_CHANNELS else 4,
     )
