@@ -9,7 +9,7 @@ from typing import Any
 
 import warp as wp
 
-from .render_kernels import BankData, ray_of, rotation_of, shaded, store_input, translation_of
+from .render_kernels import BankData, place_in, ray_of, rotation_of, shaded, store_input, translation_of
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -245,8 +245,12 @@ def shade_inputs(
     keys: wp.array3d(dtype=wp.int64),
     out: wp.array4d(dtype=Any),
 ):
-    """Network inputs (N, R, C, 6) of what ``rasterize`` found, whose keys are cleared for the next time; launched over pixels."""
-    n, y, x = wp.tid()
+    """Network inputs (N, R, C, 6) of what ``rasterize`` found, whose keys are cleared for the next time; launched over all
+    pixels."""
+    place = place_in(wp.tid(), out.shape[1], out.shape[2])
+    n = place[0]
+    y = place[1]
+    x = place[2]
     key = keys[n, y, x]
     T = poses[n]
     rgb = wp.vec3f(0.0, 0.0, 0.0)

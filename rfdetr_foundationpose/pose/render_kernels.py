@@ -121,6 +121,15 @@ def back_project(camera: wp.vec4f, u: float, v: float):
 
 
 @wp.func
+def place_in(i: int, rows: int, columns: int):
+    """Image, row and column of the i-th pixel of several images. Warp's own tid of three dimensions divides in 64 bits, which
+    takes a GPU as long as the rest of a small kernel."""
+    across = i // columns
+    n = across // rows
+    return wp.vec3i(n, across - n * rows, i - across * columns)
+
+
+@wp.func
 def ray_of(at: wp.vec2f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
     """Point at depth 1 of a pixel. at, size: column and row. window: left, top, right, bottom in image coordinates; pixel i of
     C columns lies at left + (i + 0.5)(right - left) / C."""

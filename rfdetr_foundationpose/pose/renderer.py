@@ -155,7 +155,7 @@ class WarpRenderer:
         launch(raster.rasterize, (len(out), faces, lanes), [*scene, NEAR, lanes, keys], device=self.device)
         launch(
             raster.shade_inputs,
-            tuple(out.shape[:3]),
+            keys.size,
             [*scene, wp.from_torch(diameters), min_z, keys, wp.from_torch(out)],
             device=self.device,
         )

@@ -74,7 +74,7 @@ class ViewSet:
         self._windows(n, camera, role)
         self._launch(
             kernels.crop_inputs,
-            (observed, self.size, self.size),
+            observed * self.size * self.size,
             *self._observed(observed, rgb, depth, camera),
             wp.from_torch(self.poses[:observed], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:observed]),

@@ -11,7 +11,7 @@ from typing import Any
 
 import warp as wp
 
-from .render_kernels import back_project, rotation_of, store_input, translation_of
+from .render_kernels import back_project, place_in, rotation_of, store_input, translation_of
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -182,8 +182,11 @@ def crop_inputs(
     min_z: float,
     out: wp.array4d(dtype=Any),
 ):
-    """Network inputs (N, R, R, 6) of observed crops, without an image in between."""
-    n, y, x = wp.tid()
+    """Network inputs (N, R, R, 6) of observed crops, without an image in between; launched over all pixels."""
+    place = place_in(wp.tid(), out.shape[1], out.shape[2])
+    n = place[0]
+    y = place[1]
+    x = place[2]
     at = crop_pixel(windows[n], x, y, float(out.shape[1]), rgb.shape[1], rgb.shape[0])
     color, xyz = observe(rgb, depth, cameras[n % cameras.shape[0]], at)
     store_input(out, n, y, x, color, xyz, translation_of(poses[n]), 2.0 / diameters[n], min_z)
