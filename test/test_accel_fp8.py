@@ -1,4 +1,4 @@
-"""FP8 where a later call corrects it. Without a GPU the kernels run in Triton's interpreter (conftest.py), whose conversion to FP8
+"""FP8 where exact runs decide. Without a GPU the kernels run in Triton's interpreter (conftest.py), whose conversion to FP8
 rounds some values wrongly: exact tests use what FP8 can hold exactly."""
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ def test_images_of_odd_size_are_not_split(kernels):
     weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
     with pytest.raises(ValueError, match="5 x 4 pixels cannot be split"):
         kernels.convolve(flat, weight, one, one, None, 1.0, split=True)
+    with pytest.raises(ValueError, match="only flat images"):
+        kernels.convolve(flat, weight, one, one, None, None, split=True)
 
 
 def test_a_convolution_writes_beside_another_one(kernels):

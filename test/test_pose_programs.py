@@ -117,6 +117,35 @@ class WithCoarseScores(WithCoarse):
             return self._network.rank(vectors)
 
 
+class Spoiled(WithCoarseScores):
+    """Its answer about one of the first hypotheses it is asked about is NaN."""
+
+    def vectors(self, rendered, observed):
+        found = super().vectors(rendered, observed)
+        found[1] = float("nan")
+        return found
+
+
+@pytest.mark.parametrize("spoiled", ["exact", "coarse"])
+def test_a_score_that_is_not_finite_harms_no_other(monkeypatch, spoiled):
+    monkeypatch.setattr(register_program, "COARSE_FROM", 9)
+    monkeypatch.setattr(register_program, "REPEATED", 8)
+    item = object_of(textured_box())
+    frame, mask = scene_of(item, random_pose(3))
+    network, _ = load_scorer(find(models_dir() / "pose", "scorer"))
+    moving, _ = load_refiner(find(models_dir() / "pose", "refiner"))
+    refiner = make_runner(moving, "eager", "cpu", print)
+    rough = (Spoiled if spoiled == "coarse" else WithCoarseScores)(network)
+    scorer = (Spoiled if spoiled == "exact" else WithCoarseScores)(network, coarse=rough)
+    config = PoseConfig(register_iterations=2, register_schedule="12")
+    networks = Networks(refiner, WithCoarse(refiner, WithCoarse(refiner)), scorer)
+    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, config, "cpu")
+    scores = estimator.register(prepared(estimator, frame), "thing", mask).ranking.scores[:8]
+    unscored = scores == register_program.UNSCORED
+    assert scores.isfinite().all() and unscored.sum() == (spoiled == "exact")
+    assert not unscored[:7].any()
+
+
 @pytest.mark.parametrize(
     ("schedule", "coarse", "exact", "scored"),
     [

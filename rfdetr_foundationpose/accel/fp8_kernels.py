@@ -236,12 +236,14 @@ def convolve(
     column. out: (rows, K) float8 for the values of the former, rows may lie apart; a new tensor by default.
 
     split: return images of half the size and 4 K channels, those of four pixels, row by row. strided: x is such, and the
-    stride is 2. Raises ValueError for images to be split whose size is odd.
+    stride is 2. Raises ValueError for images to be split whose size is odd, or that are not to be flat.
     """
     n, height, width = x.size
     rows, k = len(x.values), len(bias)
     size = (height, width)
     if split:
+        if out_scale is None or (out is not None and not out.is_contiguous()):
+            raise ValueError("only flat images whose rows lie side by side can be split")
         if height % 2 or width % 2:
             raise ValueError(f"images of {height} x {width} pixels cannot be split: both must be even")
         size = (height // 2, width // 2)

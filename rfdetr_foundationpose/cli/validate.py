@@ -42,7 +42,8 @@ class View:
 
 
 class Tap:
-    """A scorer that remembers what it last saw and said, for the other scorer to be asked the same."""
+    """A scorer that remembers what it last saw and said, for the other scorer to be asked the same. It offers nothing coarse, so
+    that a reference is exact."""
 
     def __init__(self, inner: Runner) -> None:
         self._inner = inner

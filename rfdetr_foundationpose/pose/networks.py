@@ -120,10 +120,6 @@ class RefineNet(nn.Module):
         """Of one crop, and of the features of two."""
         return self.encodeA, self.encodeAB
 
-    def features(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first encoder makes of either side, see ``encode_each``."""
-        return encode_each(self.encodeA, rendered, observed)
-
     @property
     def heads(self) -> tuple[nn.Module, nn.Module]:
         """What turns tokens into outputs."""

@@ -137,11 +137,15 @@ class RegisterProgram:
         self._refiner: Runner = refiner
         self._scorer: Any = scorer
         # Runners may offer others that are faster and err more. Dropping hypotheses by what these say changes who is left.
-        self._again = (
-            self.kept[-1] == self.kept[0] >= COARSE_FROM and hasattr(refiner, "coarse") and hasattr(scorer, "coarse")
-        )
-        self._coarse_refiner: Runner = getattr(refiner, "coarse", refiner) if self._again else refiner
-        self._coarse_scorer: Any = getattr(scorer, "coarse", scorer) if self._again else scorer
+        offered = hasattr(refiner, "coarse") and hasattr(scorer, "coarse") and hasattr(scorer, "vectors")
+        self._again = offered and self.kept[-1] == self.kept[0] >= COARSE_FROM
+        self._first_refiner: Runner = getattr(refiner, "coarse", refiner) if self._again else refiner
+        self._first_scorer: Any = getattr(scorer, "coarse", scorer) if self._again else scorer
+        if offered and not self._again:
+            log(
+                f"register {','.join(map(str, self.kept))}: {refiner.name} is for {COARSE_FROM} or more hypotheses of which "
+                "none is dropped; this runs exactly"
+            )
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         lend = getattr(refiner, "inputs", None)
@@ -205,17 +209,17 @@ class RegisterProgram:
             preview.keep(self._agreement(self.total).topk(kept[0]).indices)
         views.poses.copy_(preview.poses[: kept[0]])
 
-        start = views.poses.clone() if self._again else views.poses
+        start = views.poses.clone()
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
             if i == self._turning:
                 self._turn_over(n)
-            self._refine(self._coarse_refiner, n, shared=i == 0)
+            self._refine(self._first_refiner, n, shared=i == 0)
 
         n = kept[-1]
-        vectors = self._coarse_scorer.vectors(*self._scored_pairs(n)) if self._again else None
-        scores = self._usable(self._score(n) if vectors is None else self._coarse_scorer.rank(vectors))
+        vectors = self._first_scorer.vectors(*self._scored_pairs(n)).nan_to_num() if self._again else None
+        scores = self._usable(self._score(n) if vectors is None else self._first_scorer.rank(vectors))
         order = scores.argsort(descending=True)
         views.keep(order)
         scores = scores[order]
@@ -230,8 +234,11 @@ class RegisterProgram:
         views.poses[:n] = start
         for i in range(len(self.kept)):
             self._refine(self._refiner, n, shared=i == 0)
-        exact = torch.cat([self._scorer.vectors(*self._scored_pairs(n)), vectors[n:]])
-        first = self._usable(self._scorer.rank(exact))[:n]
+        found = self._scorer.vectors(*self._scored_pairs(n))
+        # Each is ranked beside all others: one that is not finite would make them all so.
+        finite = found.isfinite().all(1)
+        exact = torch.cat([torch.where(finite[:, None], found, vectors[:n]), vectors[n:]])
+        first = self._usable(self._scorer.rank(exact))[:n].masked_fill(~finite, UNSCORED)
         order = first.argsort(descending=True)
         views.keep(order)
         return torch.cat([first[order], scores[n:]])
@@ -269,13 +276,13 @@ class RegisterProgram:
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
         for i, n in enumerate(self.kept):
-            self._coarse_refiner.prepare(n, 1 if i == 0 else n)
+            self._first_refiner.prepare(n, 1 if i == 0 else n)
         if self._again:
             for observed in (1, REPEATED):
                 self._refiner.prepare(REPEATED, observed)
             self._scorer.prepare(REPEATED)
         for n in scored_batches(self.kept):
-            self._coarse_scorer.prepare(n)
+            self._first_scorer.prepare(n)
 
     def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses, best first; copies of better ones come last."""
@@ -286,7 +293,7 @@ class RegisterProgram:
         return self._agreement(count).topk(wanted).indices
 
     def _score(self, n: int) -> Tensor:
-        (scores,) = self._coarse_scorer(*self._scored_pairs(n))
+        (scores,) = self._first_scorer(*self._scored_pairs(n))
         return scores.reshape(n).clone()
 
     def _scored_pairs(self, n: int) -> tuple[Tensor, Tensor]:
