@@ -81,7 +81,7 @@ def needs_capability(rung: str) -> None:
         pytest.skip("FP8 needs compute capability 9.0")
 
 
-def shipped(rung: str, item, schedule: str) -> PoseEstimator:
+def shipped(rung: str, item, schedule: str = "auto") -> PoseEstimator:
     """With the shipped weights, whose answers mean something."""
     directory = models_dir() / "pose"
     refiner, _ = load_refiner(find(directory, "refiner"))
