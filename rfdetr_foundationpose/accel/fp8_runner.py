@@ -14,11 +14,11 @@ from .memory import frugally
 from .torch_runners import CHUNK, GraphRunner, disagreement
 
 COARSE_CHUNK = 2 * CHUNK
-"""Activations of FP8 need half the memory."""
+"""Pairs at once: activations of FP8 need half the memory."""
 NEWEST_WITHOUT = (8, 9)
 """Compute capability: GPUs up to this one lack the copy engine that the kernels use."""
 TOLERANCE = 0.2
-"""Of the range of the outputs for random crops: of real ones, FP8 errs by 4 % of an update (docs/accuracy.md)."""
+"""Of the range of the outputs for random crops, by which FP8 may err: what is broken errs by more."""
 
 
 class Fp8Runner(GraphRunner):
