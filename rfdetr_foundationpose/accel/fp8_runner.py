@@ -112,18 +112,7 @@ class _Ranking(GraphRunner):
 
 
 class Fp8ScoreRunner(_Ranking, Fp8Runner):
-    """As Fp8Runner, for a scorer; it and ``coarse`` offer ``vectors`` and ``rank``."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        crop: tuple[int, int],
-        label: str,
-        log: Log,
-        lane: Lane | None = None,
-    ) -> None:
-        super().__init__(ScoreVectors(module).eval(), device, crop, label, log, lane)
+    """As Fp8Runner, over ScoreVectors; it and ``coarse`` offer ``vectors`` and ``rank``."""
 
     def _make_coarse(self) -> BaseRunner:
         return _CoarseScoreRunner(self)
@@ -136,5 +125,6 @@ def fp8_runner(
     module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, lane: Lane | None = None
 ) -> Fp8Runner:
     """For a refiner or a scorer. Raises RungUnavailable where FP8 does not work here."""
-    kind = Fp8ScoreRunner if hasattr(module, "rank") else Fp8Runner
-    return kind(module, device, crop, label, log, lane)
+    if hasattr(module, "rank"):
+        return Fp8ScoreRunner(ScoreVectors(module).eval(), device, crop, label, log, lane)
+    return Fp8Runner(module, device, crop, label, log, lane)
