@@ -35,8 +35,8 @@ HOT_PATH = {
     "accel/fold.py": [
         "ConvReLU.forward",
         "StemReLU.forward",
+        "JoinedFirst.forward",
         "SidesFirst.join",
-        "SidesFirst.forward",
         "OnePassEmbedding.forward",
     ],
     "accel/attention.py": ["PlainAttention.forward", "PlainAttention.attend"],

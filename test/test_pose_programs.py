@@ -126,21 +126,32 @@ class Spoiled(WithCoarseScores):
         return found
 
 
-@pytest.mark.parametrize("spoiled", ["exact", "coarse"])
-def test_a_score_that_is_not_finite_harms_no_other(monkeypatch, spoiled):
+@pytest.fixture
+def repeating_eight(monkeypatch):
+    """From nine hypotheses on, eight are repeated. A runner of the refiner that ships, and the scorer: to random weights all
+    hypotheses are alike."""
     monkeypatch.setattr(register_program, "COARSE_FROM", 9)
     monkeypatch.setattr(register_program, "REPEATED", 8)
-    item = object_of(textured_box())
+    refiner, _ = load_refiner(find(models_dir() / "pose", "refiner"))
+    scorer, _ = load_scorer(find(models_dir() / "pose", "scorer"))
+    return make_runner(refiner, "eager", "cpu", print), scorer
+
+
+def registered(item, networks, **settings):
+    """The estimate of an object that all these see alike."""
     frame, mask = scene_of(item, random_pose(3))
-    network, _ = load_scorer(find(models_dir() / "pose", "scorer"))
-    moving, _ = load_refiner(find(models_dir() / "pose", "refiner"))
-    refiner = make_runner(moving, "eager", "cpu", print)
+    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, PoseConfig(**settings), "cpu")
+    return estimator.register(prepared(estimator, frame), "thing", mask)
+
+
+@pytest.mark.parametrize("spoiled", ["exact", "coarse"])
+def test_a_score_that_is_not_finite_harms_no_other(repeating_eight, spoiled):
+    refiner, network = repeating_eight
     rough = (Spoiled if spoiled == "coarse" else WithCoarseScores)(network)
     scorer = (Spoiled if spoiled == "exact" else WithCoarseScores)(network, coarse=rough)
-    config = PoseConfig(register_iterations=2, register_schedule="12")
     networks = Networks(refiner, WithCoarse(refiner, WithCoarse(refiner)), scorer)
-    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, config, "cpu")
-    scores = estimator.register(prepared(estimator, frame), "thing", mask).ranking.scores[:8]
+    found = registered(object_of(textured_box()), networks, register_iterations=2, register_schedule="12")
+    scores = found.ranking.scores[:8]
     unscored = scores == register_program.UNSCORED
     assert scores.isfinite().all() and unscored.sum() == (spoiled == "exact")
     assert not unscored[:7].any()
@@ -154,22 +165,15 @@ def test_a_score_that_is_not_finite_harms_no_other(monkeypatch, spoiled):
         ("7", [], [7] * 6, ([], [7])),
     ],
 )
-def test_what_decides_in_the_end_is_exact(monkeypatch, schedule, coarse, exact, scored):
-    monkeypatch.setattr(register_program, "COARSE_FROM", 9)
-    monkeypatch.setattr(register_program, "REPEATED", 8)
-    item = object_of(textured_box())
-    frame, mask = scene_of(item, random_pose(3))
-    # Weights that mean something: to random ones all hypotheses are alike.
-    network, _ = load_scorer(find(models_dir() / "pose", "scorer"))
-    moving, _ = load_refiner(find(models_dir() / "pose", "refiner"))
-    refiner, scorer = (make_runner(n, "eager", "cpu", print) for n in (moving, network))
+def test_what_decides_in_the_end_is_exact(repeating_eight, schedule, coarse, exact, scored):
+    refiner, network = repeating_eight
+    scorer = make_runner(network, "eager", "cpu", print)
     rough, rough_scorer = WithCoarse(refiner), WithCoarseScores(network, noise=0.02)
     precise, precise_scorer = WithCoarse(refiner, rough), WithCoarseScores(network, coarse=rough_scorer)
-    config = PoseConfig(register_iterations=6, register_schedule=schedule)
-    found = []
-    for networks in (Networks(refiner, refiner, scorer), Networks(refiner, precise, precise_scorer)):
-        estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, config, "cpu")
-        found.append(estimator.register(prepared(estimator, frame), "thing", mask))
+    found = [
+        registered(object_of(textured_box()), networks, register_iterations=6, register_schedule=schedule)
+        for networks in (Networks(refiner, refiner, scorer), Networks(refiner, precise, precise_scorer))
+    ]
     assert rough.asked == coarse and precise.asked == exact
     assert (rough_scorer.asked, precise_scorer.asked) == scored
     plain, both = found

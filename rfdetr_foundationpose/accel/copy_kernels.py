@@ -11,6 +11,7 @@ import warp as wp
 from torch import Tensor
 
 from ..warp_setup import launch
+from .norm_kernels import HALVES
 
 wp.set_module_options({"enable_backward": False})
 
@@ -43,10 +44,7 @@ _JOIN = f"""{_PLACE}
         po[k * (size_t)area * 2 + pixel_words] = right[k];
     }}
 """
-_ADD = f"""{_PLACE}
-    auto widen = [](unsigned int bits) {{ wp::half h; h.u = (unsigned short)bits; return wp::half_to_float(h); }};
-    auto narrow = [](float f) {{ return (unsigned int)wp::float_to_half(f).u; }};
-    const unsigned int count = x.shape[0];
+_ADD = f"""{_PLACE}{HALVES}    const unsigned int count = x.shape[0];
     const Word* px = reinterpret_cast<const Word*>(x.data) + (size_t)first * area + at;
     Word* po = reinterpret_cast<Word*>(out.data) + (size_t)first * area + at;
     const Word added = reinterpret_cast<const Word*>(embedding.data)[at];

@@ -139,10 +139,8 @@ class StemReLU(ConvReLU):
         return pairs.permute(0, 2, 3, 1).reshape(n, rows, 2 * columns, channels // 2).permute(0, 3, 1, 2)
 
 
-class StemFirst(nn.Module):
-    """A network whose first layer is a StemReLU: ``join`` is how batches become its input, instead of ``torch.cat``."""
-
-    join = staticmethod(tuple)
+class JoinedFirst(nn.Module):
+    """A network that says how several tensors become its input: by its ``join``, instead of ``torch.cat``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -152,12 +150,14 @@ class StemFirst(nn.Module):
         return self.network(x)  # type: ignore[no-any-return]
 
 
-class SidesFirst(nn.Module):
-    """A network that takes the features of two crops side by side: ``join`` is how they become its input, in one pass."""
+class StemFirst(JoinedFirst):
+    """Its first layer is a StemReLU, which takes several batches as they are."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    join = staticmethod(tuple)
+
+
+class SidesFirst(JoinedFirst):
+    """It takes the features of two crops side by side, which are joined in one pass."""
 
     @staticmethod
     def join(a: Tensor, b: Tensor) -> Tensor:
@@ -165,9 +165,6 @@ class SidesFirst(nn.Module):
         from .copy_kernels import join_sides
 
         return join_sides(a, b)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)  # type: ignore[no-any-return]
 
 
 class OnePassEmbedding(nn.Module):

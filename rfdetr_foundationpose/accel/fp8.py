@@ -84,7 +84,8 @@ class IntoFlat(nn.Module):
 
 
 class Fp8Tokens(nn.Module):
-    """What a fused network makes of pairs of crops before its attention, all but the first two convolutions in FP8: tokens (N, L, C) float16, and their projections for ``attentions``, (N, L, 3 C) float16 each.
+    """What a fused network makes of pairs of crops before its attention, all but the first two convolutions in FP8: tokens
+    (N, L, C) float16, and their projections for ``attentions``, (N, L, 3 C) float16 each.
 
     network: a copy, which is changed. Raises ValueError for one that is not fused.
     """

@@ -19,11 +19,13 @@ STEP, MAX_CHANNELS = 256, 1024
 ROWS = wp.constant(16)
 """That a warp averages."""
 
-_BEGIN = """
-#if defined(__CUDA_ARCH__)
+HALVES = """
     auto widen = [](unsigned int bits) { wp::half h; h.u = (unsigned short)bits; return wp::half_to_float(h); };
     auto narrow = [](float f) { return (unsigned int)wp::float_to_half(f).u; };
-    const int chunks = channels >> 8;
+"""
+"""From the bits of a float16 to a float and back, in native code."""
+_BEGIN = f"""
+#if defined(__CUDA_ARCH__){HALVES}    const int chunks = channels >> 8;
     const uint4* pw = reinterpret_cast<const uint4*>(weight.data);
     const uint4* pb = reinterpret_cast<const uint4*>(bias.data);
 """

@@ -209,7 +209,6 @@ class RegisterProgram:
             preview.keep(self._agreement(self.total).topk(kept[0]).indices)
         views.poses.copy_(preview.poses[: kept[0]])
 
-        start = views.poses.clone()
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
@@ -224,7 +223,8 @@ class RegisterProgram:
         views.keep(order)
         scores = scores[order]
         if vectors is not None:
-            scores = self._repeat(start[order[:REPEATED]], vectors[order], scores)
+            # None was dropped, so that the preview still has where each began.
+            scores = self._repeat(preview.poses[order[:REPEATED]], vectors[order], scores)
         return torch.cat([self._compare(scores).flatten(), pixels]), scores, views.poses[:n]
 
     def _repeat(self, start: Tensor, vectors: Tensor, scores: Tensor) -> Tensor:
