@@ -9,9 +9,9 @@ import torch
 from cli_runs import run_cli
 
 from rfdetr_foundationpose.cli.bench import build_row, parse_resolution
-from rfdetr_foundationpose.cli.bench_rows import EstimatorRow
-from rfdetr_foundationpose.cli.bench_timing import Stats, interleave
 from rfdetr_foundationpose.config import Config
+from rfdetr_foundationpose.evaluate.bench_rows import EstimatorRow
+from rfdetr_foundationpose.evaluate.bench_timing import Stats, interleave
 from rfdetr_foundationpose.types import CameraIntrinsics
 
 
@@ -66,7 +66,7 @@ def test_a_rung_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypatch
         def warm_up(self, camera) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5.00 GiB")
 
-    monkeypatch.setattr("rfdetr_foundationpose.cli.bench_rows.EstimatorRow", Large)
+    monkeypatch.setattr("rfdetr_foundationpose.evaluate.bench_rows.EstimatorRow", Large)
     camera = CameraIntrinsics(100.0, 100.0, 80.0, 60.0, 160, 120)
     built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [], print)
     assert built.row is None

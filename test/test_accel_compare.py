@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.accel.compare import Differences, OrderChanges, pose_difference
+from rfdetr_foundationpose.evaluate.compare import Differences, OrderChanges, pose_difference
 
 
 def pose(rotvec_deg, t) -> np.ndarray:

@@ -10,8 +10,13 @@ import torch
 from pose_scenes import object_of, textured_box
 from torch import nn
 
-from rfdetr_foundationpose.accel.compare import pose_difference
-from rfdetr_foundationpose.accel.reference import (
+from rfdetr_foundationpose.accel.runner import make_runner
+from rfdetr_foundationpose.config import Config, PoseConfig
+from rfdetr_foundationpose.device_frame import Uploader
+from rfdetr_foundationpose.evaluate.bench_rows import ReferenceRow, metres
+from rfdetr_foundationpose.evaluate.bench_scene import BenchScene
+from rfdetr_foundationpose.evaluate.compare import pose_difference
+from rfdetr_foundationpose.evaluate.reference import (
     ReferenceEstimator,
     back_project,
     crop_transforms,
@@ -19,11 +24,6 @@ from rfdetr_foundationpose.accel.reference import (
     so3_exp,
     warp_perspective,
 )
-from rfdetr_foundationpose.accel.runner import make_runner
-from rfdetr_foundationpose.cli.bench_rows import ReferenceRow, metres
-from rfdetr_foundationpose.cli.bench_scene import BenchScene
-from rfdetr_foundationpose.config import Config, PoseConfig
-from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet

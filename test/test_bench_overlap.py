@@ -9,9 +9,9 @@ import pytest
 import torch
 from cli_runs import run_cli
 
-from rfdetr_foundationpose.cli.bench_overlap import Ways, difference, overlap_table, ratios
-from rfdetr_foundationpose.cli.bench_timing import Stats
 from rfdetr_foundationpose.detect.detector import DetectionReport
+from rfdetr_foundationpose.evaluate.bench_overlap import Ways, difference, overlap_table, ratios
+from rfdetr_foundationpose.evaluate.bench_timing import Stats
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, Frame
 
 CPU = torch.device("cpu")

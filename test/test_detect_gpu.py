@@ -9,11 +9,11 @@ from test_detect_rfdetr import CAMERA, SPECS, frame, loaded
 from rfdetr_foundationpose.config import DetectorConfig
 from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
 from rfdetr_foundationpose.device_frame import Uploader
+from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.detector_data import ScenePool
-from rfdetr_foundationpose.synth.detector_validate import compare
 from rfdetr_foundationpose.synth.scene import SceneSampler
-from rfdetr_foundationpose.synth.train_detector import MEAN, STD, Trainer, TrainSettings
+from rfdetr_foundationpose.train.detector_data import ScenePool
+from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, TrainSettings
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")

@@ -10,8 +10,8 @@ import typer
 from cli_runs import run_cli
 
 from rfdetr_foundationpose.cli.evaluate_detector import parse_seeds, verdict
+from rfdetr_foundationpose.evaluate.detector_recordings import FalseDetection, Outcome, Wanted, match
 from rfdetr_foundationpose.resources import models_dir
-from rfdetr_foundationpose.synth.detector_recordings import FalseDetection, Outcome, Wanted, match
 
 A, B, C = (np.array([x, 0.0, x + 10.0, 10.0]) for x in (0.0, 100.0, 200.0))
 

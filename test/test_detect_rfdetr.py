@@ -311,7 +311,7 @@ def test_build_detector_loads_a_saved_checkpoint(tmp_path):
 
 
 def test_bench_times_every_way_that_runs_here(tmp_path):
-    from rfdetr_foundationpose.detect.bench import bench_detector, table
+    from rfdetr_foundationpose.evaluate.bench_detector import bench_detector, table
 
     made, path = loaded(), tmp_path / "mine.safetensors"
     save(path, library.network(made.model), variant="nano", config=TINY, class_names=NAMES)

@@ -8,14 +8,14 @@ import torch
 
 from rfdetr_foundationpose.detect.checkpoint import load_file
 from rfdetr_foundationpose.detect.hot_path import RawDetections
-from rfdetr_foundationpose.synth.coco_source import CocoSource, DatasetError
+from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.detector_data import ScenePool, boxes_of
-from rfdetr_foundationpose.synth.detector_eval import Truth, match, scenes
-from rfdetr_foundationpose.synth.detector_loss import Targets, corners, detection_loss
-from rfdetr_foundationpose.synth.detector_validate import compare
 from rfdetr_foundationpose.synth.scene import SceneSampler
-from rfdetr_foundationpose.synth.train_detector import MEAN, STD, Trainer, TrainSettings, train
+from rfdetr_foundationpose.train.coco_source import CocoSource, DatasetError
+from rfdetr_foundationpose.train.detector_data import ScenePool, boxes_of
+from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
+from rfdetr_foundationpose.train.detector_loss import Targets, corners, detection_loss
+from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, TrainSettings, train
 
 TINY = {
     "resolution": 96,

@@ -14,14 +14,8 @@ from cli_runs import run_cli
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.cli.demo import write_known
-from rfdetr_foundationpose.objects import load_objects
-from rfdetr_foundationpose.pipeline.results import FrameResult
-from rfdetr_foundationpose.replay.metrics import ObjectGeometry
-from rfdetr_foundationpose.replay.recording import InstanceTruth
-from rfdetr_foundationpose.resources import default_objects_file
-from rfdetr_foundationpose.synth.detector_recordings import RecordingSettings
-from rfdetr_foundationpose.synth.generate import load_scene_objects
-from rfdetr_foundationpose.synth.pipeline_recordings import (
+from rfdetr_foundationpose.evaluate.detector_recordings import RecordingSettings
+from rfdetr_foundationpose.evaluate.pipeline_recordings import (
     JudgedPose,
     PipelineOutcome,
     RecordingRun,
@@ -30,6 +24,12 @@ from rfdetr_foundationpose.synth.pipeline_recordings import (
     judge_poses,
     stretches,
 )
+from rfdetr_foundationpose.objects import load_objects
+from rfdetr_foundationpose.pipeline.results import FrameResult
+from rfdetr_foundationpose.replay.metrics import ObjectGeometry
+from rfdetr_foundationpose.replay.recording import InstanceTruth
+from rfdetr_foundationpose.resources import default_objects_file
+from rfdetr_foundationpose.synth.generate import load_scene_objects
 from rfdetr_foundationpose.synth.video import SceneVideo
 from rfdetr_foundationpose.types import ObjectPose, TrackState
 

@@ -12,12 +12,12 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.evaluate.attempts import Attempt, auc, detector_like_mask, summarize_attempts
+from rfdetr_foundationpose.evaluate.ycbv import MUSTARD, load_frames, mustard
 from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
 from rfdetr_foundationpose.overlay import OverlayModel, silhouette
 from rfdetr_foundationpose.replay.bop import BopDataset
-from rfdetr_foundationpose.replay.evaluation import Attempt, auc, detector_like_mask, summarize_attempts
 from rfdetr_foundationpose.replay.metrics import PoseError, symmetry_group
-from rfdetr_foundationpose.replay.ycbv import MUSTARD, load_frames, mustard
 
 YCBV = Path(__file__).resolve().parents[2] / "shared" / "realdata" / "ycbv"
 

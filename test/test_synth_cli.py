@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from typer.testing import CliRunner
 
-from rfdetr_foundationpose.cli.synth import app
+from rfdetr_foundationpose.cli.generate import app
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.recording import read_recording

@@ -11,8 +11,8 @@ from rfdetr_foundationpose.objects import ContinuousSymmetry
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
-from rfdetr_foundationpose.synth.pairs import MOVED_ON_SHARE, PairSampler
-from rfdetr_foundationpose.synth.train_pose import TrainSettings, _ranking_loss, train
+from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
+from rfdetr_foundationpose.train.train_pose import TrainSettings, _ranking_loss, train
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_logarithm_inverts_the_exponential():
 
 @pytest.mark.parametrize("role", ["refiner", "scorer"])
 def test_training_writes_weights_and_resumes(role, tmp_path, objects, monkeypatch):
-    from rfdetr_foundationpose.synth import train_pose
+    from rfdetr_foundationpose.train import train_pose
 
     monkeypatch.setattr(train_pose, "make_objects", lambda count, seed: objects)
     settings = TrainSettings(role, tmp_path, 0.04, 1.0, 0.125, batch=4, hypotheses=4, objects=2, device="cpu")

@@ -10,21 +10,21 @@ from cli_runs import run_cli
 from scipy.stats import chi2
 from torch import Tensor
 
-from rfdetr_foundationpose.cli.schedules import parse_schedules
+from rfdetr_foundationpose.cli.evaluate_schedules import parse_schedules
 from rfdetr_foundationpose.config import ConfigError
-from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator, PoseFrame
-from rfdetr_foundationpose.replay.evaluation import Attempt
-from rfdetr_foundationpose.replay.metrics import PoseError
-from rfdetr_foundationpose.synth import schedule_compare
-from rfdetr_foundationpose.synth.objects import random_object
-from rfdetr_foundationpose.synth.scene import SceneSampler, as_model
-from rfdetr_foundationpose.synth.schedule_compare import (
+from rfdetr_foundationpose.evaluate import schedule_compare
+from rfdetr_foundationpose.evaluate.attempts import Attempt
+from rfdetr_foundationpose.evaluate.schedule_compare import (
     CompareSettings,
     cases,
     difference,
     report,
     too_lossy,
 )
+from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator, PoseFrame
+from rfdetr_foundationpose.replay.metrics import PoseError
+from rfdetr_foundationpose.synth.objects import random_object
+from rfdetr_foundationpose.synth.scene import SceneSampler, as_model
 
 DIAMETERS = {"mug": 0.1, "can": 0.2}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from rfdetr_foundationpose.config import from_flat
+from rfdetr_foundationpose.evaluate.calibrate import STARTS, collect, reliability, starts
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
-from rfdetr_foundationpose.synth.calibrate import STARTS, collect, reliability, starts
 from rfdetr_foundationpose.synth.objects import random_object
 from rfdetr_foundationpose.synth.scene import as_model
 from rfdetr_foundationpose.synth.specs import random_specs

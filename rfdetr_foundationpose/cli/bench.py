@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import Config
-    from .bench_rows import BuiltRow
-    from .bench_scene import BenchFrame
+    from ..evaluate.bench_rows import BuiltRow
+    from ..evaluate.bench_scene import BenchFrame
 
 app = typer.Typer()
 
@@ -70,7 +70,7 @@ def bench(
     from ..accel.runner import RUNGS
     from ..config import from_flat
     from ..device import resolve_device
-    from .bench_report import bar_chart, compact_lines, environment, stage_table
+    from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
     from .export import load_networks
 
     console = Console()
@@ -81,7 +81,7 @@ def bench(
         raise typer.BadParameter(f"--rungs: {', '.join(unknown)}: must be among {', '.join(RUNGS)}")
     size = parse_resolution(resolution)
     if overlap and place.type != "cuda":
-        from .bench_overlap import NOTHING_TO_OVERLAP
+        from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP
 
         console.print(NOTHING_TO_OVERLAP.format(device=place), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
@@ -94,7 +94,7 @@ def bench(
         console.print(text, markup=False, highlight=False)
 
     if networks:
-        from .bench_networks import measure_networks, network_tables
+        from ..evaluate.bench_networks import measure_networks, network_tables
 
         sizes = [int(b) for b in batches.split(",")]
         measured = measure_networks(loaded, wanted, sizes, place, repeat_track or REPEATS[place.type][1] // 2, say)
@@ -105,7 +105,7 @@ def bench(
 
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     if overlap:
-        from .bench_overlap import measure_overlap, overlap_table
+        from ..evaluate.bench_overlap import measure_overlap, overlap_table
 
         samples = repeat_track or REPEATS[place.type][1]
         found = measure_overlap(
@@ -155,10 +155,10 @@ def measure(
     console: Console,
 ) -> dict[str, Any]:
     """Build every row, discard the first calls, then sample all rows in turn. Returns the JSON tree."""
+    from ..evaluate.bench_rows import detector_call
+    from ..evaluate.bench_scene import BenchScene
+    from ..evaluate.bench_timing import Stats, interleave, timed
     from ..pose.mesh import load_object
-    from .bench_rows import detector_call
-    from .bench_scene import BenchScene
-    from .bench_timing import Stats, interleave, timed
 
     specs, models = demo_objects(count, load_object)
     scene = BenchScene(models, size, device, seed)
@@ -221,8 +221,8 @@ def measure(
 
 def publish_stats(shown: BenchFrame, samples: int) -> dict[str, Any]:
     """The same for every row: poses to serialized messages."""
-    from .bench_rows import publish_call
-    from .bench_timing import Stats
+    from ..evaluate.bench_rows import publish_call
+    from ..evaluate.bench_timing import Stats
 
     publish, reason = publish_call()
     if publish is None:
@@ -254,8 +254,8 @@ def build_row(
 ) -> BuiltRow:
     """A warmed-up row with what it cost, or the reason why there is none."""
     from ..accel.base import one_line
-    from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row
-    from .bench_timing import MemoryMeter, synchronize
+    from ..evaluate.bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row
+    from ..evaluate.bench_timing import MemoryMeter, synchronize
 
     gc.collect()
     meter = MemoryMeter(device)
@@ -293,7 +293,7 @@ def add_differences(
     tree: dict[str, Any], rows: dict[str, Any], frames: Sequence[BenchFrame], models: Sequence[Any]
 ) -> None:
     """Pose differences of each row to FP32 eager, from equal starts, for tracking and registration."""
-    from ..accel.compare import Differences, pose_difference
+    from ..evaluate.compare import Differences, pose_difference
 
     exact = rows.get("eager")
     if exact is None:

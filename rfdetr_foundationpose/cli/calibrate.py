@@ -23,8 +23,8 @@ def calibrate(
 ) -> None:
     """Fit the confidence on half of the generated scenes and show its reliability on the other half."""
     from ..config import from_flat
+    from ..evaluate.calibrate import collect, reliability
     from ..pose import confidence
-    from ..synth.calibrate import collect, reliability
 
     console = Console()
     config = from_flat({"device": device, "pose.weights": weights})

@@ -45,8 +45,8 @@ def train(
     from ..objects import load_objects
     from ..pose.mesh import load_object
     from ..resources import default_objects_file
-    from ..synth.train_detector import SMALL_NANO, TrainSettings
-    from ..synth.train_detector import train as run
+    from ..train.train_detector import SMALL_NANO, TrainSettings
+    from ..train.train_detector import train as run
 
     if resolution % 32:
         raise typer.BadParameter(f"--resolution {resolution} must be a multiple of 32")
@@ -92,9 +92,9 @@ def validate(
     """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
     from ..detect.detector import DetectorError
     from ..device import resolve_device
+    from ..evaluate.detector_validate import validate_detector
     from ..objects import load_objects
     from ..resources import default_objects_file
-    from ..synth.detector_validate import validate_detector
 
     if rung not in RUNGS:
         raise typer.BadParameter(f"--rung {rung} is unknown; use one of {', '.join(RUNGS)}")

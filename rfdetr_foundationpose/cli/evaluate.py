@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from ..evaluate.attempts import Attempt, Evaluator
     from ..objects import ObjectSpec
-    from ..replay.evaluation import Attempt, Evaluator
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")]
 Weights = Annotated[str, typer.Option("--weights", help="Value of pose.weights.")]
@@ -36,9 +36,9 @@ def synth(
     json_file: JsonFile = None,
 ) -> None:
     """Generated scenes: register one object in each from a faulty mask, then track it."""
+    from ..evaluate.attempts import detector_like_mask
     from ..objects import load_objects
     from ..pose.mesh import load_object
-    from ..replay.evaluation import detector_like_mask
     from ..resources import default_objects_file
     from ..synth.specs import random_specs
     from ..synth.video import SceneVideo, VideoSettings
@@ -96,8 +96,8 @@ def bop(
 ) -> None:
     """A data set in BOP layout: register every visible instance."""
     from ..config import ConfigError
+    from ..evaluate.attempts import detector_like_mask
     from ..replay.bop import BopDataset
-    from ..replay.evaluation import detector_like_mask
 
     console = Console()
     try:
@@ -137,9 +137,9 @@ def ycbv(
     json_file: JsonFile = None,
 ) -> None:
     """Real YCB-Video frames: register the mustard bottle from its projected silhouette, made faulty."""
+    from ..evaluate.attempts import detector_like_mask
+    from ..evaluate.ycbv import MUSTARD, load_frames, mustard
     from ..overlay import OverlayModel, silhouette
-    from ..replay.evaluation import detector_like_mask
-    from ..replay.ycbv import MUSTARD, load_frames, mustard
 
     console = Console()
     if not data.is_dir():
@@ -172,8 +172,8 @@ def _evaluator(
     """The estimator of the settings, and what it is made of."""
     from ..config import from_flat
     from ..device import resolve_device
+    from ..evaluate.attempts import Evaluator
     from ..pose.build import build_estimator
-    from ..replay.evaluation import Evaluator
     from ..replay.metrics import ObjectGeometry
     from .replay import read_settings
 
@@ -210,7 +210,7 @@ def _finish(
     console: Console, attempts: Sequence[Attempt], out: Path, json_file: Path | None, about: Mapping[str, Any]
 ) -> None:
     """Table and JSON; exits 1 when there was nothing to attempt."""
-    from ..replay.evaluation import attempt_row, summarize_attempts
+    from ..evaluate.attempts import attempt_row, summarize_attempts
     from ..replay.result import write_json
 
     summary = summarize_attempts(attempts)

@@ -55,9 +55,9 @@ def detector(
     from ..detect.classes import thresholds
     from ..detect.rfdetr_detector import RfDetrDetector
     from ..device import resolve_device
+    from ..evaluate.detector_recordings import RecordingSettings, evaluate_recordings
     from ..objects import load_objects
     from ..resources import default_objects_file
-    from ..synth.detector_recordings import RecordingSettings, evaluate_recordings
     from ..synth.generate import load_scene_objects
     from .evaluate import _progress
     from .replay import read_settings

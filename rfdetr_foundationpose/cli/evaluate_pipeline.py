@@ -46,12 +46,12 @@ def pipeline(
     import time
 
     from ..config import ConfigError, from_flat
+    from ..evaluate.detector_recordings import RecordingSettings
+    from ..evaluate.pipeline_recordings import evaluate_pipeline
     from ..objects import load_objects
     from ..pipeline import Pipeline
     from ..resources import default_objects_file
-    from ..synth.detector_recordings import RecordingSettings
     from ..synth.generate import load_scene_objects
-    from ..synth.pipeline_recordings import evaluate_pipeline
     from .replay import read_settings
 
     console = Console()

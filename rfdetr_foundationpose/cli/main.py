@@ -43,22 +43,22 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "ycbv": Command("cli.evaluate:ycbv", "Register the mustard bottle in real YCB-Video frames."),
         "detector": Command("cli.evaluate_detector:detector", "RF-DETR alone on generated recordings."),
         "pipeline": Command("cli.evaluate_pipeline:pipeline", "The whole pipeline on generated recordings."),
-        "schedules": Command("cli.schedules:schedules", "Schedules of registration against each other."),
+        "schedules": Command("cli.evaluate_schedules:schedules", "Schedules of registration against each other."),
     },
     "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),
     "bench": Command("cli.bench:app", "Measure the speed of each stage and of each way to run the networks."),
     "validate": {
-        "pose": Command("cli.validate:pose", "Hold a faster way to run the pose networks against FP32 eager."),
+        "pose": Command("cli.validate_pose:pose", "Hold a faster way to run the pose networks against FP32 eager."),
         "detector": Command("cli.detector:validate", "Hold a faster way to run RF-DETR against its reference."),
     },
     "export": Command("cli.export:export", "Write the networks as ONNX."),
     "build-engines": Command("cli.export:build_engines", "Build and cache TensorRT engines for this GPU."),
     "train": {
-        "refiner": Command("cli.train:refiner", "Train the pose refiner on generated pairs."),
-        "scorer": Command("cli.train:scorer", "Train the pose scorer on generated hypotheses."),
+        "refiner": Command("cli.train_pose:refiner", "Train the pose refiner on generated pairs."),
+        "scorer": Command("cli.train_pose:scorer", "Train the pose scorer on generated hypotheses."),
         "detector": Command("cli.detector:train", "Train RF-DETR on generated scenes."),
     },
-    "generate": Command("cli.synth:app", "Generate objects, recordings and data sets with ground truth."),
+    "generate": Command("cli.generate:app", "Generate objects, recordings and data sets with ground truth."),
 }
 GROUP_HELP = {
     "evaluate": "Measure accuracy on generated scenes, a BOP folder or real frames.",

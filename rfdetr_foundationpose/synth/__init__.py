@@ -1,1 +1,1 @@
-"""The synthetic world: procedural objects, RGB-D scenes with ground truth, data sets and training data."""
+"""The synthetic world: procedural objects, RGB-D scenes and recordings with ground truth."""

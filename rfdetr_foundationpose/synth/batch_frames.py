@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..types import CameraIntrinsics, Frame
 
 if TYPE_CHECKING:
-    from .coco_source import CocoBatch
+    from ..train.coco_source import CocoBatch
     from .scene import SceneBatch
 
 

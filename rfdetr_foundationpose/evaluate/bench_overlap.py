@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from ..accel.base import RungUnavailable
-from ..accel.compare import pose_difference
+from ..cli.bench import before, demo_objects
 from ..config import from_flat
 from ..detect.detector import DetectionReport, DetectorError
 from ..device_frame import Uploader
@@ -19,10 +19,10 @@ from ..latency import StageTimer
 from ..pipeline.side_stream import SideStream
 from ..pose.estimator import TrackRequest
 from ..types import Frame
-from .bench import before, demo_objects
 from .bench_rows import EstimatorRow, Pose
 from .bench_scene import BenchScene
 from .bench_timing import Stats, interleave, timed
+from .compare import pose_difference
 
 if TYPE_CHECKING:
     from ..config import Config

@@ -18,14 +18,14 @@ from ..accel.graph import totals
 from ..config import Config, ConfigError, schedule_counts
 from ..pose.build import build_estimator
 from ..pose.hypotheses import hypothesis_rotations
-from ..replay.evaluation import MIN_MASK, Attempt, Evaluator, detector_like_mask
 from ..replay.judge import MIN_VISIBILITY
 from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, percentiles
+from ..synth.batch_frames import host_frames, instance_pixels
+from ..synth.scene import SceneBatch, SceneSampler
+from ..synth.specs import random_specs
+from ..train.train_pose import EVALUATION_SEED
 from ..types import Frame
-from .batch_frames import host_frames, instance_pixels
-from .scene import SceneBatch, SceneSampler
-from .specs import random_specs
-from .train_pose import EVALUATION_SEED
+from .attempts import MIN_MASK, Attempt, Evaluator, detector_like_mask
 
 CHUNK = 8
 """Scenes rendered together."""

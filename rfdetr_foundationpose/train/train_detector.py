@@ -24,6 +24,8 @@ from ..detect.checkpoint import load_file, save
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
+from ..synth.objects import SynthObject
+from ..synth.scene import SceneSampler
 from .coco_source import CocoSource, DatasetError
 from .detector_backbone import NarrowBackbone
 from .detector_data import DetectorBatch, ScenePool, Source
@@ -31,8 +33,6 @@ from .detector_eval import evaluate
 from .detector_heads import TokenHeads
 from .detector_loss import detection_loss
 from .detector_selection import quicken
-from .objects import SynthObject
-from .scene import SceneSampler
 
 # Seeds from here on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003

@@ -14,13 +14,13 @@ from torch import nn
 
 from ..accel.base import Runner
 from ..accel.graph import Lane
-from ..accel.reference import ReferenceEstimator, ReferenceObject
 from ..accel.runner import make_runner
 from ..config import Config
 from ..device_frame import Uploader
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame
+from .reference import ReferenceEstimator, ReferenceObject
 
 if TYPE_CHECKING:
     from ..pose.estimator import PoseFrame

@@ -18,9 +18,9 @@ from ..pose.build import build_estimator
 from ..pose.estimator import TrackRequest
 from ..pose.mesh import ObjectModel
 from ..replay.metrics import ObjectGeometry, pose_error
-from .sensor import ColorSensor
-from .specs import random_specs
-from .video import SceneVideo, VideoSettings
+from ..synth.sensor import ColorSensor
+from ..synth.specs import random_specs
+from ..synth.video import SceneVideo, VideoSettings
 
 Array = NDArray[np.float64]
 RIGHT = 0.1

@@ -27,7 +27,7 @@ from ..pose import checkpoints
 from ..pose.constants import ROT_NORMALIZER
 from ..pose.mesh import ObjectModel, make_object
 from ..pose.networks import RefineNet, ScoreNet
-from .objects import random_object
+from ..synth.objects import random_object
 from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
 
 EVALUATION_SEED = 1_000_003

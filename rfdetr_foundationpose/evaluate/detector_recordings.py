@@ -15,9 +15,9 @@ from ..detect.rfdetr_detector import RfDetrDetector
 from ..pipeline.association import DUPLICATE_IOU
 from ..pose.mesh import ObjectModel
 from ..replay.recording import GroundTruth
+from ..synth.video import SceneVideo, VideoSettings
+from ..train.detector_eval import MATCH_IOU, asked_for, pair_ious
 from ..types import Frame
-from .detector_eval import MATCH_IOU, asked_for, pair_ious
-from .video import SceneVideo, VideoSettings
 
 FLOOR = 0.05
 """Rows of a lower score are not looked at."""

@@ -17,10 +17,10 @@ from ..pipeline import Pipeline
 from ..pose.mesh import ObjectModel
 from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, centre_distances, percentiles, pose_error
 from ..replay.recording import GroundTruth, InstanceTruth
+from ..synth.video import SceneVideo
+from ..train.detector_eval import asked_for
 from ..types import Frame, ObjectPose, TrackState
-from .detector_eval import asked_for
 from .detector_recordings import TRACK_FRAMES, Picture, RecordingSettings, rectangle
-from .video import SceneVideo
 
 PLACE = 0.25
 """A pose at most so many diameters from an instance of its object, at the model centre, is in its place."""

@@ -18,12 +18,12 @@ from rich.table import Table
 from torch import Tensor
 
 from ..accel.base import Outputs, RungUnavailable, Runner
-from ..accel.compare import MAX_DEG, MAX_MM, Differences, OrderChanges, pose_difference
 from ..config import Config
+from ..evaluate.bench_rows import EstimatorRow
+from ..evaluate.compare import MAX_DEG, MAX_MM, Differences, OrderChanges, pose_difference
 from ..pose.estimator import PoseFrame, RegistrationError, TrackRequest
 from ..pose.mesh import ObjectModel, load_object
 from ..types import Frame
-from .bench_rows import EstimatorRow
 
 if TYPE_CHECKING:
     from ..objects import ObjectSpec
@@ -255,10 +255,10 @@ def open_source(
     source: Path | None, split: str, synth: int, resolution: str, config: Config, device: torch.device, seed: int = 0
 ) -> tuple[list[ObjectSpec], Iterator[View], int]:
     """Objects, frames and their number."""
+    from ..evaluate.bench_scene import BenchScene
     from ..objects import load_objects
     from ..resources import default_objects_file
     from .bench import demo_objects, parse_resolution
-    from .bench_scene import BenchScene
 
     if source is None:
         specs, models = demo_objects(2, load_object)

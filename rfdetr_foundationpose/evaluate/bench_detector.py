@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from ..config import DetectorConfig
+from ..detect import rfdetr_library as library
+from ..detect.checkpoint import LoadedModel, load_model
+from ..detect.rfdetr_detector import RfDetrDetector
+from ..detect.rungs import explain
 from ..device_frame import Uploader
 from ..latency import percentile
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Frame
-from . import rfdetr_library as library
-from .checkpoint import LoadedModel, load_model
-from .rfdetr_detector import RfDetrDetector
-from .rungs import explain
 
 Run = Callable[[Frame], Any]
 

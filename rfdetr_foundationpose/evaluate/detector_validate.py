@@ -19,8 +19,8 @@ from ..detect.rfdetr_detector import RfDetrDetector
 from ..device import matmul_precision
 from ..objects import ObjectSpec
 from ..pose.mesh import load_object
-from .detector_eval import pair_ious, scenes
-from .scene import SceneSampler
+from ..synth.scene import SceneSampler
+from ..train.detector_eval import pair_ious, scenes
 
 IMAGE_SIZE = (720, 1280)
 MAX_BOX_P95 = 2.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..accel.reference import FilterDepth, Rasterize
 from ..pose.depth import DepthFilter
 from ..pose.mesh import ObjectModel
 from ..pose.networks import CROP_SIZE
 from ..pose.renderer import WarpRenderer
+from .reference import FilterDepth, Rasterize
 
 
 def depth_filter(device: torch.device, min_depth: float, max_depth: float) -> FilterDepth:

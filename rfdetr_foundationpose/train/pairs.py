@@ -21,8 +21,8 @@ from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.mesh_bank import MeshBank
 from ..pose.networks import CROP_SIZE
+from ..synth import so3
 from ..warp_setup import launch
-from . import so3
 from .pair_kernels import SceneData, render_observed
 
 INSTANCES = 5

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..detect.hot_path import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
+from ..synth.batch_frames import host_frames, instance_pixels
 from ..types import Frame
-from .batch_frames import host_frames, instance_pixels
 from .detector_data import MIN_PIXELS, MIN_VISIBILITY, Source
 
 MATCH_IOU = 0.5

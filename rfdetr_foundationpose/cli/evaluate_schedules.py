@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .evaluate import Device, Settings, Weights
-from .synth import parse_size
+from .generate import parse_size
 
 
 def schedules(
@@ -33,10 +33,10 @@ def schedules(
 ) -> None:
     """Schedules of registration against each other, on the same masks of the same generated scenes."""
     from ..config import ConfigError, from_flat
+    from ..evaluate.attempts import attempt_row
+    from ..evaluate.schedule_compare import CompareSettings, compare_schedules, too_lossy
     from ..pose.checkpoints import CheckpointError
-    from ..replay.evaluation import attempt_row
     from ..replay.result import write_json
-    from ..synth.schedule_compare import CompareSettings, compare_schedules, too_lossy
     from .replay import read_settings
 
     console = Console()

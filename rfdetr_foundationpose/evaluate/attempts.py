@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..device_frame import DeviceFrame, Uploader
+from ..replay.metrics import ObjectGeometry, PoseError, percentiles, pose_error, recall
 from ..types import Frame
-from .metrics import ObjectGeometry, PoseError, percentiles, pose_error, recall
 
 if TYPE_CHECKING:
     from ..pose.estimator import PoseEstimator, PoseFrame

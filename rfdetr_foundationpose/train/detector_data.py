@@ -9,11 +9,11 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from ..synth.scene import SceneBatch
 from ..warp_setup import launch
 from .coco_source import CocoBatch
 from .detector_kernels import color_crops, crop_scenes
 from .detector_loss import Targets
-from .scene import SceneBatch
 
 # An instance with less than this share of its pixels in sight, or this few pixels in the network's image, is ignored.
 MIN_VISIBILITY = 0.3

@@ -9,7 +9,7 @@ import typer
 
 from ..pose.checkpoints import find
 from ..resources import models_dir
-from ..synth.train_pose import TrainSettings, train
+from ..train.train_pose import TrainSettings, train
 
 Out = Annotated[
     Path, typer.Option(help="Folder of checkpoint, metrics and weights; an interrupted training resumes there.")

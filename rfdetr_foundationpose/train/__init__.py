@@ -1,0 +1,1 @@
+"""Training of refiner, scorer and detector on generated data."""
