@@ -33,7 +33,7 @@ def setting(
     return field(default=default, metadata=meta)
 
 
-RUNGS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
+BACKENDS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
 
 
 @dataclass
@@ -64,7 +64,7 @@ class DetectorConfig:
         "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...",
     )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
-    rung: str = setting("auto", "how the network is run", choices=RUNGS)
+    backend: str = setting("auto", "how the network is run", choices=BACKENDS)
     threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
     period_frames: int = setting(
@@ -97,7 +97,7 @@ class PoseConfig:
     weights: str = setting(
         "default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors"
     )
-    rung: str = setting("auto", "how refiner and scorer are run", choices=RUNGS)
+    backend: str = setting("auto", "how refiner and scorer are run", choices=BACKENDS)
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(

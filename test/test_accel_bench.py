@@ -23,7 +23,7 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 def test_one_run_one_table(weights, tmp_path, capsys):
     arguments = ["--weights", str(weights), "--resolution", "160x120", "--schedule", "4,2", "--no-detector"]
     few = ["--repeat-track", "2", "--repeat-register", "2", "--objects", "2", "--compact", "--out", str(tmp_path)]
-    code, text = run(capsys, *arguments, *few, "--rungs", "eager,traced,cuda_graph,tensorrt")
+    code, text = run(capsys, *arguments, *few, "--backends", "eager,traced,cuda_graph,tensorrt")
     assert code == 0, text
     result = json.loads((tmp_path / "bench.json").read_text())
     rows = result["rows"]
@@ -45,7 +45,7 @@ def test_one_run_one_table(weights, tmp_path, capsys):
 
 
 def test_networks_alone(weights, tmp_path, capsys):
-    arguments = ["--networks", "--weights", str(weights), "--rungs", "eager,half,cuda_graph", "--batches", "1,3"]
+    arguments = ["--networks", "--weights", str(weights), "--backends", "eager,half,cuda_graph", "--batches", "1,3"]
     code, text = run(capsys, *arguments, "--repeat-track", "5", "--out", str(tmp_path))
     assert code == 0, text
     tree = json.loads((tmp_path / "networks.json").read_text())["networks"]
@@ -58,7 +58,7 @@ def test_networks_alone(weights, tmp_path, capsys):
         assert rows["half"]["batches"]["3"]["difference"] < 0.1
 
 
-def test_a_rung_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypatch):
+def test_a_backend_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypatch):
     class Large(EstimatorRow):
         def __init__(self, *arguments) -> None:
             pass
@@ -74,7 +74,7 @@ def test_a_rung_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypatch
 
 
 def test_bad_arguments_are_named(capsys):
-    code, text = run(capsys, "--rungs", "eager,warp")
+    code, text = run(capsys, "--backends", "eager,warp")
     assert code == 2 and "warp" in text and "must be among" in text
     code, text = run(capsys, "--resolution", "720p", "--official-size")
     assert code == 2 and "WIDTHxHEIGHT" in text

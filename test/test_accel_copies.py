@@ -154,7 +154,7 @@ def test_gpu_body_gives_the_outputs_of_the_plain_one(kind, size):
             channels_last(random(n, 6, size, size).abs()),
             channels_last(random(observed, 6, size, size, seed=1).abs()),
         )
-        captured = runner._graphed(copying, (n, observed), runner.lane)
+        captured = runner._graphed(copying, (n, observed), runner.pool)
         for buffer, given in zip(runner.inputs(n, observed), pair, strict=True):
             buffer.copy_(given)
         with torch.inference_mode():

@@ -221,7 +221,7 @@ def test_networks_that_cannot_run_in_fp8_are_refused(fp8):
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="it is about machines without a GPU")
-def test_without_a_gpu_the_rung_gives_way_and_says_why():
+def test_without_a_gpu_the_backend_gives_way_and_says_why():
     said: list[str] = []
     runner = make_runner(RefineNet(0.125, 32).eval(), "fp8", "cpu", said.append, crop=(6, 32), label="refiner")
     assert runner.name != "fp8" and "CUDA graphs need a CUDA device" in runner.degraded

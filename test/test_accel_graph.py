@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel.graph import GraphedProgram, Lane, inlining, totals
-from rfdetr_foundationpose.accel.memory import frugally
+from rfdetr_foundationpose.accel.graph import GraphedProgram, GraphPool, inlining, totals
+from rfdetr_foundationpose.accel.memory import within_memory_limit
 
 
 class Accumulator:
@@ -87,9 +87,9 @@ def test_replay_equals_eager_and_reads_new_inputs():
 
 @pytest.mark.gpu
 def test_two_programs_share_a_lane():
-    lane = Lane("shared", "cuda")
+    pool = GraphPool("shared", "cuda")
     bodies = [Accumulator("cuda") for _ in range(2)]
-    programs = [GraphedProgram(body, "cuda", lane=lane) for body in bodies]
+    programs = [GraphedProgram(body, "cuda", pool=pool) for body in bodies]
     for program in programs:
         program.prepare()
     for i in (0, 1, 0, 1):
@@ -104,16 +104,16 @@ def test_a_failed_capture_is_said_and_runs_eagerly():
     x = torch.ones(4, device="cuda")
     before = torch.cuda.current_stream()
     said: list[str] = []
-    lane = Lane("step", "cuda")
-    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", lane=lane, log=said.append)
+    pool = GraphPool("step", "cuda")
+    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", pool=pool, log=said.append)
     program.prepare()
     assert torch.cuda.current_stream() == before
     assert not program.captured
     assert "capture failed" in program.degraded and said == [program.degraded]
     x.fill_(2.0)
     torch.testing.assert_close(program(), torch.full_like(x, 16.0))
-    # The lane goes on: what failed must not take its neighbours along.
-    neighbour = GraphedProgram(lambda: x + 1, "cuda", lane=lane)
+    # The pool goes on: what failed must not take its neighbours along.
+    neighbour = GraphedProgram(lambda: x + 1, "cuda", pool=pool)
     torch.testing.assert_close(neighbour(), torch.full_like(x, 3.0))
     assert neighbour.captured
 
@@ -127,13 +127,13 @@ def test_preparing_gets_more_memory_when_little_is_not_enough():
         tries += 1
         return torch.empty(2 << 30, dtype=torch.uint8, device="cuda").numel()
 
-    assert frugally(run, torch.device("cuda")) == 2 << 30
+    assert within_memory_limit(run, torch.device("cuda")) == 2 << 30
     assert tries == 3, "twice bounded, then not"
     torch.empty(2 << 30, dtype=torch.uint8, device="cuda")  # the bound is lifted
     with pytest.raises(RuntimeError, match="something else"):
-        frugally(lambda: (_ for _ in ()).throw(RuntimeError("something else")), torch.device("cuda:0"))
+        within_memory_limit(lambda: (_ for _ in ()).throw(RuntimeError("something else")), torch.device("cuda:0"))
 
 
 def test_preparing_on_a_cpu_runs_once():
     ran: list[int] = []
-    assert frugally(lambda: ran.append(1) or len(ran), torch.device("cpu")) == 1
+    assert within_memory_limit(lambda: ran.append(1) or len(ran), torch.device("cpu")) == 1

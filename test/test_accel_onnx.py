@@ -149,7 +149,7 @@ def test_nvidias_layout_runs_as_ours(role, tmp_path):
             torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-5)
 
 
-def test_onnx_weights_with_a_rung_that_cannot_run_them_say_what_runs(tmp_path):
+def test_onnx_weights_with_a_backend_that_cannot_run_them_say_what_runs(tmp_path):
     path = export_onnx(RefineNet(0.125).eval(), tmp_path / "refine_model.onnx", outputs=("trans", "rot"))
     said: list[str] = []
     runner = _Source(path, "ours").runner("refiner", "half", torch.device("cpu"), said.append, (1,), ("trans", "rot"))
@@ -215,7 +215,7 @@ def test_files_that_are_no_onnx_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe not a model")
     with pytest.raises(OnnxFormatError, match="not an ONNX file"):
         runner_from_onnx(path, "onnxruntime", "cpu", lambda _: None)
-    with pytest.raises(ValueError, match="rung='traced' needs a torch module"):
+    with pytest.raises(ValueError, match="backend='traced' needs a torch module"):
         runner_from_onnx(path, "traced", "cpu")
 
 

@@ -163,4 +163,4 @@ def test_networks_run_as_the_official_seed_leaves_cudnn(case, monkeypatch):
     finally:
         hook.remove()
     assert seen == [(False, True)] * CONFIG.pose.track_iterations
-    assert (cudnn.benchmark, cudnn.deterministic) == (True, False), "others on the ladder search"
+    assert (cudnn.benchmark, cudnn.deterministic) == (True, False), "others on the fallback order search"

@@ -1,4 +1,4 @@
-"""The ladder: every rung gives the network's answers, and one that cannot run says so and gives way."""
+"""The fallback order: every backend gives the network's answers, and one that cannot run says so and gives way."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from rfdetr_foundationpose.accel import RungUnavailable, Runner, make_runner, resolve_auto
+from rfdetr_foundationpose.accel import BackendUnavailable, Runner, make_runner, resolve_auto
 from rfdetr_foundationpose.accel.base import as_tuple
-from rfdetr_foundationpose.accel.graph import Lane
-from rfdetr_foundationpose.accel.runner import NEXT, RUNGS
+from rfdetr_foundationpose.accel.graph import GraphPool
+from rfdetr_foundationpose.accel.runner import BACKENDS, NEXT
 from rfdetr_foundationpose.accel.torch_runners import GraphRunner, HalfRunner, half_dtype
-from rfdetr_foundationpose.config import RUNGS as CONFIG_RUNGS
+from rfdetr_foundationpose.config import BACKENDS as CONFIG_BACKENDS
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 SIZE = 64
 CROP = (6, SIZE)
 NETWORKS = {"refiner": RefineNet, "scorer": ScoreNet}
-CPU_RUNGS = [
+CPU_BACKENDS = [
     "reference",
     "eager",
     "half",
@@ -51,15 +51,15 @@ def agree(runner: Runner, module: nn.Module, a: torch.Tensor, b: torch.Tensor) -
 
 
 @pytest.mark.parametrize("role", NETWORKS)
-@pytest.mark.parametrize("rung", CPU_RUNGS)
-def test_every_rung_gives_the_networks_answers(rung, role, tmp_path):
-    if rung == "onnxruntime":
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_every_backend_gives_the_networks_answers(backend, role, tmp_path):
+    if backend == "onnxruntime":
         pytest.importorskip("onnxruntime")
     module = network(role)
     said: list[str] = []
-    runner = make_runner(module, rung, "cpu", said.append, label=role, crop=CROP, batches=(1, 4), cache_dir=tmp_path)
+    runner = make_runner(module, backend, "cpu", said.append, label=role, crop=CROP, batches=(1, 4), cache_dir=tmp_path)
     assert isinstance(runner, Runner)
-    assert (runner.name, runner.degraded) == (rung, "")
+    assert (runner.name, runner.degraded) == (backend, "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for batch in (4, 1):
@@ -68,22 +68,22 @@ def test_every_rung_gives_the_networks_answers(rung, role, tmp_path):
         channels_last = crops(4).contiguous(memory_format=torch.channels_last)
         agree(runner, module, channels_last, crops(1, seed=6))  # one observed crop for all hypotheses
         late = [line for line in said if "prepared for batch" in line]
-        assert len(late) == (rung not in ("eager", "reference")), "what cost a pause is said"
+        assert len(late) == (backend not in ("eager", "reference")), "what cost a pause is said"
 
 
-def test_settings_and_ladder_name_the_same_rungs():
-    assert set(CONFIG_RUNGS) == {"auto", *RUNGS}
+def test_settings_and_ladder_name_the_same_backends():
+    assert set(CONFIG_BACKENDS) == {"auto", *BACKENDS}
     for device, table in NEXT.items():
-        for start in RUNGS:
-            seen, rung = [], start
-            while rung is not None:
-                assert rung not in seen, f"{device}: {start} goes round in circles"
-                seen.append(rung)
-                rung = table.get(rung)
+        for start in BACKENDS:
+            seen, backend = [], start
+            while backend is not None:
+                assert backend not in seen, f"{device}: {start} goes round in circles"
+                seen.append(backend)
+                backend = table.get(backend)
             assert seen[-1] == "eager", f"{device}: {start} ends at {seen[-1]}"
 
 
-def test_auto_is_a_rung_that_runs_here(tmp_path):
+def test_auto_is_a_backend_that_runs_here(tmp_path):
     said: list[str] = []
     runner = make_runner(network("refiner"), "auto", "cpu", said.append, crop=CROP, cache_dir=tmp_path)
     assert runner.name == resolve_auto("cpu") != "half", "the default on a CPU is exact"
@@ -97,17 +97,17 @@ def test_auto_without_onnxruntime_is_no_degradation(monkeypatch, tmp_path):
     assert (runner.name, runner.degraded) == ("traced", "")
 
 
-@pytest.mark.parametrize("rung", ["cuda_graph", "tensorrt"])
-def test_a_rung_that_needs_a_gpu_says_so_and_gives_way(rung, tmp_path):
+@pytest.mark.parametrize("backend", ["cuda_graph", "tensorrt"])
+def test_a_backend_that_needs_a_gpu_says_so_and_gives_way(backend, tmp_path):
     module = network("refiner")
     said: list[str] = []
-    runner = make_runner(module, rung, "cpu", said.append, label="refiner", crop=CROP, cache_dir=tmp_path)
+    runner = make_runner(module, backend, "cpu", said.append, label="refiner", crop=CROP, cache_dir=tmp_path)
     assert runner.name in ("onnxruntime", "traced")
-    assert f"refiner: {rung} not available" in runner.degraded and "CUDA" in runner.degraded
-    assert any(line.startswith(f"refiner: {rung} not available") and "trying" in line for line in said)
+    assert f"refiner: {backend} not available" in runner.degraded and "CUDA" in runner.degraded
+    assert any(line.startswith(f"refiner: {backend} not available") and "trying" in line for line in said)
     agree(runner, module, crops(2), crops(2, seed=6))
-    with pytest.raises(RungUnavailable, match="CUDA"):
-        make_runner(module, rung, "cpu", said.append, crop=CROP, fallback=False)
+    with pytest.raises(BackendUnavailable, match="CUDA"):
+        make_runner(module, backend, "cpu", said.append, crop=CROP, fallback=False)
 
 
 def test_missing_onnxruntime_gives_way_to_traced(monkeypatch, tmp_path):
@@ -131,7 +131,7 @@ class Explodes(nn.Module):
         return (self.conv(a) - self.conv(b)).mean(dim=(2, 3)), a.mean(dim=(2, 3))
 
 
-def test_a_rung_with_wrong_results_is_refused():
+def test_a_backend_with_wrong_results_is_refused():
     if half_dtype(torch.device("cpu"))[0] is torch.float32:
         pytest.skip("this CPU runs half in FP32")
     said: list[str] = []
@@ -162,7 +162,7 @@ def bare_graph_runner(failing: set[str], said: list[str]) -> GraphRunner:
     """What chooses among bodies, on a machine where no graph can be captured: times are given, some bodies fail."""
     runner = GraphRunner.__new__(GraphRunner)
     HalfRunner.__init__(runner, network("refiner"), torch.device("cpu"), CROP, "refiner", said.append)
-    runner.lane = Lane("test", "cpu")
+    runner.pool = GraphPool("test", "cpu")
     runner._bodies = {name: (lambda a, b, name=name: (name,)) for name in ("plain", "fused", "parallel heads")}
 
     def time(body, key):
@@ -175,18 +175,18 @@ def bare_graph_runner(failing: set[str], said: list[str]) -> GraphRunner:
     return runner
 
 
-def test_a_body_that_does_not_fit_in_memory_leaves_the_rung_to_the_others():
+def test_a_body_that_does_not_fit_in_memory_leaves_the_backend_to_the_others():
     said: list[str] = []
     bare_graph_runner({"parallel heads"}, said).prepare(4)
     assert any("parallel heads is left out for batch 4: CUDA out of memory" in line for line in said)
     assert said[-1].endswith("takes fused")
-    with pytest.raises(RungUnavailable, match="out of memory"):
+    with pytest.raises(BackendUnavailable, match="out of memory"):
         bare_graph_runner({"plain", "fused", "parallel heads"}, said).prepare(4)
 
 
 def test_bad_arguments_are_named():
     module = network("refiner")
-    with pytest.raises(ValueError, match=r"rung='warp' must be one of auto, reference"):
+    with pytest.raises(ValueError, match=r"backend='warp' must be one of auto, reference"):
         make_runner(module, "warp", "cpu")
     runner = make_runner(module, "eager", "cpu", crop=CROP)
     with pytest.raises(ValueError, match="observed=2"):
@@ -195,11 +195,11 @@ def test_bad_arguments_are_named():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("role", NETWORKS)
-@pytest.mark.parametrize("rung", ["half", "traced", "compile", "cuda_graph"])
-def test_gpu_rungs_agree_and_do_not_synchronize(rung, role):
+@pytest.mark.parametrize("backend", ["half", "traced", "compile", "cuda_graph"])
+def test_gpu_backends_agree_and_do_not_synchronize(backend, role):
     module = network(role)
-    runner = make_runner(module, rung, "cuda", lambda _: None, label=role, crop=CROP, batches=(1, 2, 4))
-    assert runner.name == rung, runner.degraded
+    runner = make_runner(module, backend, "cuda", lambda _: None, label=role, crop=CROP, batches=(1, 2, 4))
+    assert runner.name == backend, runner.degraded
     reference = network(role).cuda()
     for batch in (1, 2, 4):
         agree(runner, reference, crops(batch, "cuda"), crops(batch, "cuda", seed=6))
@@ -226,7 +226,7 @@ def test_one_pass_norm_is_the_norm_of_the_sum(channels):
 
 
 @pytest.mark.gpu
-def test_every_body_of_the_graph_rung_is_offered():
+def test_every_body_of_the_graph_backend_is_offered():
     """One that is left out would not fail: another one would be taken, and nobody would know."""
     said: list[str] = []
     torch.manual_seed(0)

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel import RungUnavailable, make_runner
-from rfdetr_foundationpose.accel import tensorrt as rung
+from rfdetr_foundationpose.accel import BackendUnavailable, make_runner
+from rfdetr_foundationpose.accel import tensorrt as backend
 from rfdetr_foundationpose.accel.engine_cache import EngineCache, EngineKey, driver_version, shape_strings
 from rfdetr_foundationpose.accel.onnx_export import OUTPUTS, export_onnx
 from rfdetr_foundationpose.accel.onnx_fp16 import has_float16
@@ -204,7 +204,7 @@ def files(tmp_path_factory):
 def test_precision_is_asked_for_as_each_version_wants_it(version, creation, fp16_flag, source, files):
     trt = Recorder(version)
     said: list[str] = []
-    assert rung.build_engine(files[source], "fp16", 4, trt, said.append) == b"engine"
+    assert backend.build_engine(files[source], "fp16", 4, trt, said.append) == b"engine"
     assert trt.creation == creation
     assert trt.flags == (["FP16"] if fp16_flag else [])
     assert has_float16(trt.model) == (source == "fp16" or not fp16_flag), "strongly typed: the graph must be FP16"
@@ -217,15 +217,15 @@ def test_precision_is_asked_for_as_each_version_wants_it(version, creation, fp16
 def test_fp32_stays_fp32(files):
     for version in ("8.6.1", "10.9.0", "11.0.0"):
         trt = Recorder(version)
-        rung.build_engine(files["fp32"], "fp32", 1, trt, lambda _: None)
+        backend.build_engine(files["fp32"], "fp32", 1, trt, lambda _: None)
         assert trt.flags == [] and not has_float16(trt.model)
 
 
 def test_tensorrts_own_words_reach_the_user(files):
-    with pytest.raises(RungUnavailable, match=r"cannot parse fp32.onnx: error 0; error 1"):
-        rung.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", parses=False), lambda _: None)
-    with pytest.raises(RungUnavailable, match="could not build an engine"):
-        rung.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", builds=False), lambda _: None)
+    with pytest.raises(BackendUnavailable, match=r"cannot parse fp32.onnx: error 0; error 1"):
+        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", parses=False), lambda _: None)
+    with pytest.raises(BackendUnavailable, match="could not build an engine"):
+        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", builds=False), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_tensorrts_own_words_reach_the_user(files):
 )
 def test_a_missing_or_useless_tensorrt_is_named(module, reason, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    with pytest.raises(RungUnavailable, match=reason):
-        rung.import_tensorrt()
+    with pytest.raises(BackendUnavailable, match=reason):
+        backend.import_tensorrt()
 
 
 def test_a_usable_tensorrt_still_needs_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorrt", Recorder("10.9.0"))
-    assert rung.import_tensorrt().__version__ == "10.9.0"
+    assert backend.import_tensorrt().__version__ == "10.9.0"
     module = RefineNet(width=0.125, crop_size=SIZE).eval()
     runner = make_runner(module, "tensorrt", "cpu", lambda _: None, label="refiner", crop=(6, SIZE), cache_dir=tmp_path)
     assert runner.name != "tensorrt" and "TensorRT needs a CUDA device" in runner.degraded

@@ -21,20 +21,22 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rung", ["eager", "traced"])
-def test_an_equal_rung_passes(rung, weights, tmp_path, capsys):
+@pytest.mark.parametrize("backend", ["eager", "traced"])
+def test_an_equal_backend_passes(backend, weights, tmp_path, capsys):
     report = tmp_path / "report.json"
     arguments = ["--weights", str(weights), "--synth", "3", "--resolution", "160x120", "--json", str(report), *FEW]
-    code, text = run(capsys, *arguments, "--rung", rung)
+    code, text = run(capsys, *arguments, "--backend", backend)
     result = json.loads(report.read_text())
-    assert (result["rung"], result["reference"], result["frames"]) == (rung, "eager", 3)
+    assert (result["backend"], result["reference"], result["frames"]) == (backend, "eager", 3)
     assert result["register"]["count"] >= 4  # two objects in frames 0 and 2
     assert result["track"]["count"] >= 2 and result["track_step"]["count"] == result["track"]["count"]
     assert result["track"]["mm"]["max"] < 0.05 and result["track"]["deg"]["max"] < 0.05
     assert result["score_order"]["compared"] == result["register"]["count"]
     assert result["lost"]["other"] == result["lost"]["reference"]
-    assert f"{rung} against eager" in text
-    if rung == "eager":  # random weights score all hypotheses nearly alike, so another rung may pick another winner
+    assert f"{backend} against eager" in text
+    if (
+        backend == "eager"
+    ):  # random weights score all hypotheses nearly alike, so another backend may pick another winner
         assert code == 0, text
         assert result["passed"] and result["reasons"] == [] and "within 0.5 mm" in text
         assert result["score_order"]["winner_changed"] == 0
@@ -44,7 +46,7 @@ def test_an_equal_rung_passes(rung, weights, tmp_path, capsys):
 def test_limits_that_are_missed_fail(weights, tmp_path, capsys):
     report = tmp_path / "report.json"
     arguments = ["--weights", str(weights), "--synth", "2", "--resolution", "160x120", "--json", str(report), *FEW]
-    code, text = run(capsys, *arguments, "--rung", "half", "--max-mm", "0", "--max-deg", "0")
+    code, text = run(capsys, *arguments, "--backend", "half", "--max-mm", "0", "--max-deg", "0")
     result = json.loads(report.read_text())
     if result["track"]["mm"]["max"] == 0:
         pytest.skip("this CPU runs half in FP32")
@@ -58,7 +60,7 @@ def test_what_cannot_be_compared_is_said(weights, tmp_path, capsys):
     code, text = run(capsys, str(tmp_path / "nothing.mcap"))
     assert code == 2 and "does not exist" in text
     code, text = run(
-        capsys, "--weights", str(weights), "--synth", "1", "--resolution", "160x120", "--rung", "cuda_graph"
+        capsys, "--weights", str(weights), "--synth", "1", "--resolution", "160x120", "--backend", "cuda_graph"
     )
     assert code == 2 and "CUDA graphs need a CUDA device" in text
     code, text = run(capsys, "--synth", "1", "--set", "pose.track_iterations=0")

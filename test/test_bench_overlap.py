@@ -106,7 +106,7 @@ def test_ratios_are_those_of_the_own_stream_to_the_others():
     assert found["one after the other"] == {"p50": 0.5, "p95": 0.5}
     assert found["one stream"]["p50"] == pytest.approx(2 / 3) and set(found) == {"one after the other", "one stream"}
     row = {
-        "detector_rung": "cuda_graph",
+        "detector_backend": "cuda_graph",
         "ways": {name: s.as_dict() for name, s in stats.items()},
         "ratios": found,
         "difference": difference([], []),

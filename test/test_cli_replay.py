@@ -25,10 +25,10 @@ def test_settings_come_from_file_then_flags(tmp_path):
     file.write_text(
         "/pose_node:\n  ros__parameters:\n    detector:\n      threshold: 0.3\n    pose:\n      track_iterations: 3\n"
     )
-    config = read_settings(file, ["detector.threshold=0.7", "pose.rung=eager"], tmp_path / "objects.yaml")
+    config = read_settings(file, ["detector.threshold=0.7", "pose.backend=eager"], tmp_path / "objects.yaml")
     assert config.detector.threshold == 0.7
     assert config.pose.track_iterations == 3
-    assert config.pose.rung == "eager"
+    assert config.pose.backend == "eager"
     assert config.objects_file == str(tmp_path / "objects.yaml")
     with pytest.raises(ConfigError, match="NAME=VALUE"):
         read_settings(None, ["detector.threshold"], None)
@@ -45,7 +45,7 @@ def test_bad_input_is_said_before_anything_runs(tmp_path, capsys):
     baseline.write_text('{"something": 1}')
     assert run(str(tmp_path / "none"), "--baseline", str(baseline)) == 2
     assert "result.json" in capsys.readouterr().out
-    assert run(str(tmp_path / "none"), "--set", "pose.rung=warp9") == 2
+    assert run(str(tmp_path / "none"), "--set", "pose.backend=warp9") == 2
     assert "warp9" in capsys.readouterr().out
 
 

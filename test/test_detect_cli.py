@@ -54,17 +54,17 @@ def run(*arguments: str) -> int:
 def test_validate_passes_the_hot_path_and_writes_json(objects_file, weights, tmp_path, capsys):
     out = tmp_path / "result.json"
     common = ["--objects-file", str(objects_file), "--device", "cpu", "--images", "2", "--json", str(out)]
-    code = run("validate", "detector", "--weights", str(weights), "--rung", "eager", *common)
+    code = run("validate", "detector", "--weights", str(weights), "--backend", "eager", *common)
     printed = capsys.readouterr().out
     assert code == 0, printed
-    assert "verdict           PASS" in printed and "FP32 eager, hot path" in printed
+    assert "verdict           PASS" in printed and "FP32 eager, predictor" in printed
     result = json.loads(out.read_text())
     assert result["passed"] and result["images"] == 2 and result["detections"] > 0
 
 
 def test_validate_fails_when_nothing_is_there_to_compare(objects_file, weights, capsys):
     common = ["--objects-file", str(objects_file), "--device", "cpu", "--images", "1", "--threshold", "1.0"]
-    assert run("validate", "detector", "--weights", str(weights), "--rung", "eager", *common) == 1
+    assert run("validate", "detector", "--weights", str(weights), "--backend", "eager", *common) == 1
     assert "FAIL: nothing was detected" in capsys.readouterr().out
 
 

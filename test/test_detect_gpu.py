@@ -19,19 +19,19 @@ pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")
 
 
-def detector(rung: str) -> RfDetrDetector:
-    made = RfDetrDetector(loaded(device=CUDA), SPECS, DetectorConfig(rung=rung, threshold=0.5), CUDA, log=print)
+def detector(backend: str) -> RfDetrDetector:
+    made = RfDetrDetector(loaded(device=CUDA), SPECS, DetectorConfig(backend=backend, threshold=0.5), CUDA, log=print)
     made.warm_up(CAMERA)
     return made
 
 
-@pytest.mark.parametrize("rung", ["eager", "half", "traced", "compile", "cuda_graph"])
-def test_rung_runs_and_agrees_with_predict(rung):
-    reference, fast = detector("reference"), detector(rung)
-    assert (fast.rung, fast.degraded) == (rung, [])
-    assert fast.dtype == (torch.float32 if rung == "eager" else torch.float16)
+@pytest.mark.parametrize("backend", ["eager", "half", "traced", "compile", "cuda_graph"])
+def test_backend_runs_and_agrees_with_predict(backend):
+    reference, fast = detector("reference"), detector(backend)
+    assert (fast.backend, fast.degraded) == (backend, [])
+    assert fast.dtype == (torch.float32 if backend == "eager" else torch.float16)
     pairs = [(reference.raw(frame(i)), fast.raw(frame(i))) for i in range(8)]
-    words = {"reference": "predict", "candidate": rung, "device": "cuda", "weights": "random"}
+    words = {"reference": "predict", "candidate": backend, "device": "cuda", "weights": "random"}
     result = compare(pairs, 0.5, **words)
     print(result.table())
     # Random weights amplify FP16 more than trained ones; those are held to the real bars by validate detector.

@@ -96,7 +96,7 @@ def blob(x: int) -> np.ndarray:
 
 def test_recorded_masks_become_detections():
     detector = mask_detector()
-    assert (detector.source, detector.rung) == ("mask-topic", "")
+    assert (detector.source, detector.backend) == ("mask-topic", "")
     frame = recorded({"mug": blob(10), "can_1": blob(60), "can": np.zeros((120, 160), bool), "other": blob(90)})
     frame.depth[30:40] = 0
     found = detector.detect(Uploader("cpu")(frame)).detections

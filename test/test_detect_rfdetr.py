@@ -1,4 +1,4 @@
-"""The RF-DETR wrapper: our hot path against predict(), rungs, the optimization shim across versions."""
+"""The RF-DETR wrapper: our predictor against predict(), backends, the optimization shim across versions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from rfdetr_foundationpose.config import Config, DetectorConfig
 from rfdetr_foundationpose.detect import DetectorError, build_detector
 from rfdetr_foundationpose.detect import rfdetr_library as library
+from rfdetr_foundationpose.detect.backends import explain
 from rfdetr_foundationpose.detect.checkpoint import LoadedModel, save
-from rfdetr_foundationpose.detect.hot_path import Sampler
+from rfdetr_foundationpose.detect.predictor import Sampler
 from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
-from rfdetr_foundationpose.detect.rungs import explain
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
@@ -54,8 +54,8 @@ def loaded(variant: str = "nano", device: torch.device = CPU, **config) -> Loade
     return LoadedModel(model, dict(enumerate(NAMES)), "random weights")
 
 
-def detector(rung: str = "eager", variant: str = "nano", config=None, **settings) -> RfDetrDetector:
-    settings = DetectorConfig(rung=rung, **settings)
+def detector(backend: str = "eager", variant: str = "nano", config=None, **settings) -> RfDetrDetector:
+    settings = DetectorConfig(backend=backend, **settings)
     return RfDetrDetector(loaded(variant, **(config or TINY)), SPECS, settings, CPU, log=lambda s: None)
 
 
@@ -91,10 +91,10 @@ def test_sampler_is_torch_bilinear_with_normalization():
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rung", ["eager", "traced"])
-def test_hot_path_gives_what_predict_gives(rung):
-    reference, fast = detector("reference"), detector(rung)
-    assert (reference.rung, fast.rung) == ("reference", rung)
+@pytest.mark.parametrize("backend", ["eager", "traced"])
+def test_hot_path_gives_what_predict_gives(backend):
+    reference, fast = detector("reference"), detector(backend)
+    assert (reference.backend, fast.backend) == ("reference", backend)
     for seed in range(3):
         expected = reference.raw(frame(seed))
         assert expected.boxes.std() > 5 and expected.scores.std() > 0.01
@@ -146,7 +146,7 @@ def test_own_threshold_of_an_object_wins():
     assert set(report.best_below) == {"mug"}
 
 
-def test_rungs_that_cannot_run_here_fall_back_and_say_so():
+def test_backends_that_cannot_run_here_fall_back_and_say_so():
     said: list[str] = []
     wanted = {
         "half": "eager",
@@ -157,16 +157,16 @@ def test_rungs_that_cannot_run_here_fall_back_and_say_so():
         "auto": "eager",
     }
     for asked, runs in wanted.items():
-        d = RfDetrDetector(loaded(), SPECS, DetectorConfig(rung=asked), CPU, said.append)
-        assert d.rung == runs
+        d = RfDetrDetector(loaded(), SPECS, DetectorConfig(backend=asked), CPU, said.append)
+        assert d.backend == runs
         # What is said at the start is what diagnostics show later; "auto" is never degraded.
         assert [f"{reason}; running {runs} instead" for reason in d.degraded] == ([] if asked == "auto" else said[-1:])
     assert said == [
-        "detector: rung half needs a CUDA device, this is cpu; running eager instead",
-        "detector: rung cuda_graph needs a CUDA device, this is cpu; running traced instead",
-        "detector: rung tensorrt is not offered for RF-DETR; running eager instead",
-        "detector: rung onnxruntime is not offered for RF-DETR; running eager instead",
-        "detector: rung fp8 is not offered for RF-DETR; running eager instead",
+        "detector: backend half needs a CUDA device, this is cpu; running eager instead",
+        "detector: backend cuda_graph needs a CUDA device, this is cpu; running traced instead",
+        "detector: backend tensorrt is not offered for RF-DETR; running eager instead",
+        "detector: backend onnxruntime is not offered for RF-DETR; running eager instead",
+        "detector: backend fp8 is not offered for RF-DETR; running eager instead",
     ]
 
 
@@ -174,7 +174,7 @@ def test_rungs_that_cannot_run_here_fall_back_and_say_so():
 def test_compiled_network_gives_what_predict_gives():
     small = {**TINY, "out_feature_indexes": [1], "dec_layers": 1}
     reference, fast = detector("reference", config=small), detector("compile", config=small)
-    assert fast.rung == "compile" and fast.degraded == []
+    assert fast.backend == "compile" and fast.degraded == []
     for seed in range(2):
         assert_same(fast.raw(frame(seed)), reference.raw(frame(seed)))
 
@@ -191,11 +191,11 @@ def test_compiler_that_fails_gives_way_with_its_reason(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     said: list[str] = []
-    d = RfDetrDetector(loaded(), SPECS, DetectorConfig(rung="compile"), CPU, said.append)
-    assert d.rung == "eager" and len(d.raw(frame()).scores)
+    d = RfDetrDetector(loaded(), SPECS, DetectorConfig(backend="compile"), CPU, said.append)
+    assert d.backend == "eager" and len(d.raw(frame()).scores)
     reason = "backend='inductor' raised: InvalidCxxCompiler: No working C++ compiler found: (None, 'g++')"
-    assert said == [f"detector: rung compile {reason}; running eager instead"]
-    assert d.degraded == [f"detector: rung compile {reason}"]
+    assert said == [f"detector: backend compile {reason}; running eager instead"]
+    assert d.degraded == [f"detector: backend compile {reason}"]
 
 
 def test_reason_of_an_error_is_one_short_line():
@@ -209,8 +209,8 @@ def test_reason_of_an_error_is_one_short_line():
 def test_what_follows_the_encoder_stays_float32_and_is_not_rounded():
     made = loaded()
     before = {k: v.clone() for k, v in library.network(made.model).state_dict().items()}
-    d = RfDetrDetector(made, SPECS, DetectorConfig(rung="half"), CPU, log=lambda s: None, half_on_cpu=True)
-    assert d.rung == "half" and d.dtype == torch.float16
+    d = RfDetrDetector(made, SPECS, DetectorConfig(backend="half"), CPU, log=lambda s: None, half_on_cpu=True)
+    assert d.backend == "half" and d.dtype == torch.float16
     fast = made.model.model.inference_model
     for name, tensor in fast.state_dict().items():
         encoder = name.startswith("backbone.0.encoder.")
@@ -225,7 +225,7 @@ def test_what_follows_the_encoder_stays_float32_and_is_not_rounded():
 @pytest.mark.parametrize("variant, config", [("nano", TINY), ("seg-nano", SEG_TINY)])
 def test_half_precision_is_near_predict(variant, config):
     made = loaded(variant, **config)
-    settings = DetectorConfig(rung="half", threshold=0.5)
+    settings = DetectorConfig(backend="half", threshold=0.5)
     fast = RfDetrDetector(made, SPECS, settings, CPU, log=lambda s: None, half_on_cpu=True)
     reference = detector("reference", variant, config)
     near = total = 0
@@ -319,8 +319,8 @@ def test_bench_times_every_way_that_runs_here(tmp_path):
     assert [r["name"] for r in rows] == [
         "predict, eager",
         "predict, traced",
-        "hot path, eager",
-        "hot path, traced",
+        "predictor, eager",
+        "predictor, traced",
     ]
     for row in rows:
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] and row["precision"] == "FP32" and row["count"] == 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rfdetr_foundationpose.detect.checkpoint import load_file
-from rfdetr_foundationpose.detect.hot_path import RawDetections
+from rfdetr_foundationpose.detect.predictor import RawDetections
 from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler

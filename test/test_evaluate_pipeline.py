@@ -86,7 +86,7 @@ def test_objects_are_judged_apart():
     assert mug.off == np.inf
 
 
-def test_turned_over_needs_place_and_angle():
+def test_flipped_needs_place_and_angle():
     def turned(turn: float, geometry: ObjectGeometry = CAN) -> bool:
         (one,) = judge_poses([pose("can", at(0.0, turn))], truth(0.0), {"can": geometry})
         assert one.instance == "can"
@@ -124,7 +124,7 @@ def test_figures_are_exact():
     assert figures["by_seed"][1]["translation_error_mm"]["p95"] == pytest.approx(30.0)
     assert figures["by_seed"][1]["rotation_error_deg"]["p95"] == pytest.approx(0.0, abs=1e-4)
     assert figures["by_seed"][2]["rotation_error_deg"]["p50"] == pytest.approx(180.0)
-    keys = ("poses", "false_poses", "false_tracks", "turned_over", "doubles", "id_changes")
+    keys = ("poses", "false_poses", "false_tracks", "flipped", "doubles", "id_changes")
     assert [total[k] for k in keys] == [16, 6, 1, 1, 2, 1]
     assert [figures["by_seed"][1][k] for k in keys] == [15, 6, 1, 0, 2, 1]
     assert [figures["by_object"]["can"][k] for k in keys] == [16, 6, 1, 1, 2, 1]

@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("ament_index_python", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.config import Config, ConfigError, from_flat, iter_settings, load_yaml, to_flat
-from rfdetr_foundationpose.ros import reference
+from rfdetr_foundationpose.ros import parameter_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -149,7 +149,7 @@ def test_given_arguments_reach_the_node_typed_and_the_rest_stays_with_the_file()
         detector__threshold="0.7",
         detector__period_frames="5",
         output__tf="false",
-        pose__rung="eager",
+        pose__backend="eager",
         rgb_topic="/cam/color",
         fastdds_profile="",
     )
@@ -159,7 +159,7 @@ def test_given_arguments_reach_the_node_typed_and_the_rest_stays_with_the_file()
         "detector.threshold": 0.7,
         "detector.period_frames": 5,
         "output.tf": False,
-        "pose.rung": "eager",
+        "pose.backend": "eager",
         "use_sim_time": True,
     }
     assert node.kwargs["remappings"][0] == ("rgb/image", "/cam/color")
@@ -237,7 +237,9 @@ def test_cameras_have_namespaces_topics_and_tf_frames_of_their_own():
 
 def test_pose_yaml_is_complete_and_current():
     path = ROOT / "config" / "pose.yaml"
-    assert path.read_text() == reference.parameters_yaml(), "run python -m rfdetr_foundationpose.ros.reference"
+    assert path.read_text() == parameter_docs.parameters_yaml(), (
+        "run python -m rfdetr_foundationpose.ros.parameter_docs"
+    )
     assert to_flat(load_yaml(path)) == to_flat(Config())
     tree = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
     flat = {
@@ -250,10 +252,10 @@ def test_pose_yaml_is_complete_and_current():
 
 def test_the_table_in_the_docs_is_current():
     page = (ROOT / "docs" / "ros.md").read_text()
-    assert page == reference.with_table(page), "run python -m rfdetr_foundationpose.ros.reference"
+    assert page == parameter_docs.with_table(page), "run python -m rfdetr_foundationpose.ros.parameter_docs"
     assert all(f"`{path}`" in page for path in SETTINGS)
     with pytest.raises(ValueError, match="needs the lines"):
-        reference.with_table("no place")
+        parameter_docs.with_table("no place")
 
 
 def test_rviz_configuration_shows_what_the_node_publishes():

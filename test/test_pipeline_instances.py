@@ -1,4 +1,4 @@
-"""Several instances of one object: which detection, registration and track is whose. Doubles as in the scheduling test."""
+"""Several instances of one object: which detection, registration and track is whose. DuplicateTracks as in the scheduling test."""
 
 from __future__ import annotations
 

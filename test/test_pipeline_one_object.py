@@ -1,4 +1,4 @@
-"""A thing is tracked as one object: what becomes of two that claim it. Doubles as in the scheduling test."""
+"""A thing is tracked as one object: what becomes of two that claim it. DuplicateTracks as in the scheduling test."""
 
 from __future__ import annotations
 

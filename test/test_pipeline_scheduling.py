@@ -47,7 +47,7 @@ class World:
 
 
 class ScriptedDetector:
-    source, rung, weights, degraded = "mask-topic", "", "none", ()
+    source, backend, weights, degraded = "mask-topic", "", "none", ()
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -71,7 +71,7 @@ class ScriptedDetector:
 class ScriptedEstimator:
     """Tracks to the nearest thing of that object; registers to where it was in the frame of the mask."""
 
-    rung, weights, objects, degraded = "eager", "none", (), ()
+    backend, weights, objects, degraded = "eager", "none", (), ()
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -1,7 +1,7 @@
 """Two mugs and a drill through the whole pipeline: shipped RF-DETR, shipped pose weights, a generated video, the CPU.
 
 The seed is not the easiest: of four, it is the one with both things that went wrong in any. The detector takes a distractor
-for a can on one frame, which must not become a track, and one mug registers turned over, which ADD-S hardly sees.
+for a can on one frame, which must not become a track, and one mug registers flipped, which ADD-S hardly sees.
 Takes one to two minutes.
 """
 

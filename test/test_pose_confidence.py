@@ -1,4 +1,4 @@
-"""Confidence: a pose that fits but is turned over gets little of it where the print tells, and no blame where it cannot."""
+"""Confidence: a pose that fits but is flipped gets little of it where the print tells, and no blame where it cannot."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def grey(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_a_printed_box_that_is_turned_over_has_a_low_confidence(seed):
+def test_a_printed_box_that_is_flipped_has_a_low_confidence(seed):
     box = printed_box()
     right, *over = seen(box, box, random_pose(seed), [RIGHT, *OVER])
     assert right.confidence > 0.9
@@ -129,7 +129,7 @@ def test_a_mug_on_its_head_has_less_confidence(degrees, spin):
     mug = cup()
     open_to_us = tilted(degrees, spin)
     on_its_head = open_to_us @ np.diag([1.0, -1, -1, 1])
-    for at, name, falls in ((open_to_us, "pierced", 0.4), (on_its_head, "filled", 0.08)):
+    for at, name, falls in ((open_to_us, "free_space_violation", 0.4), (on_its_head, "occupancy", 0.08)):
         right, over = seen(mug, mug, at, [RIGHT, (1.0, -1.0, -1.0)], wall=1.2)
         assert right.confidence > 0.9
         assert [right.features[FEATURES.index(n)] for n in LATER] == [0, 0]
@@ -141,9 +141,9 @@ def test_handles_that_are_not_there_cost_confidence():
     """The wall is seen through them, in areas that no slightly wrong silhouette has."""
     pot, body, T = cup((1, -1)), cup(()), tilted(0, 20)
     (right,), (wrong,) = (seen(shown, pot, T, [RIGHT], wall=1.2) for shown in (pot, body))
-    pierced = [estimate.features[FEATURES.index("pierced")] for estimate in (right, wrong)]
-    assert pierced[0] == 0
-    assert pierced[1] > 0.2
+    free_space_violation = [estimate.features[FEATURES.index("free_space_violation")] for estimate in (right, wrong)]
+    assert free_space_violation[0] == 0
+    assert free_space_violation[1] > 0.2
     assert wrong.confidence < right.confidence - 0.3
 
 
@@ -151,7 +151,7 @@ def test_what_stands_before_an_object_does_not_fill_it():
     mug = cup()
     (covered,) = seen(mug, mug, tilted(30, 20), [RIGHT], wall=1.2, cover=(330, 0.5))
     assert covered.visibility < 0.7
-    assert covered.features[FEATURES.index("filled")] == 0
+    assert covered.features[FEATURES.index("occupancy")] == 0
     assert covered.confidence > 0.75
 
 
@@ -188,8 +188,8 @@ def test_features_are_what_they_are_said_to_be():
         "color": 0.1,
         "step": 0.2,
         "turn": 1,
-        "pierced": 0.2,
-        "filled": 72 / 722,
+        "free_space_violation": 0.2,
+        "occupancy": 72 / 722,
     }
     assert {name: pytest.approx(found[name][0]) for name in expected} == expected
     assert (found["visible"][1], found["violated"][1], found["missing"][1]) == (0, 0, 1)

@@ -1,4 +1,4 @@
-"""The CUDA path of the pose stage, on a GPU: the same poses on every rung, captured or not, and no waiting inside."""
+"""The CUDA path of the pose stage, on a GPU: the same poses on every backend, captured or not, and no waiting inside."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rfdetr_foundationpose.resources import models_dir
 pytestmark = pytest.mark.gpu
 
 
-def estimator_on(device: str, rung: str, item, width: float = 0.25, schedule: str = "64,16,8"):
+def estimator_on(device: str, backend: str, item, width: float = 0.25, schedule: str = "64,16,8"):
     torch.manual_seed(0)
     refiner, scorer = RefineNet(width).eval(), ScoreNet(width).eval()
-    runners = [make_runner(refiner, rung, device, print, label="refiner", fallback=False) for _ in range(2)]
-    scoring = make_runner(scorer, rung, device, print, label="scorer", fallback=False)
+    runners = [make_runner(refiner, backend, device, print, label="refiner", fallback=False) for _ in range(2)]
+    scoring = make_runner(scorer, backend, device, print, label="scorer", fallback=False)
     config = PoseConfig(register_schedule=schedule, register_iterations=3)
     return PoseEstimator([item], WarpRenderer([item], device), Networks(*runners, scoring), config, device)
 
@@ -41,17 +41,17 @@ def case():
     return item, T, frame, mask
 
 
-@pytest.mark.parametrize("rung", ["half", "cuda_graph"])
+@pytest.mark.parametrize("backend", ["half", "cuda_graph"])
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_tracking_equals_eager(case, rung, k):
+def test_tracking_equals_eager(case, backend, k):
     item, T, frame, _ = case
     results = []
-    for how in ("reference", rung):
+    for how in ("reference", backend):
         estimator = estimator_on("cuda:0", how, item)
         requests = [TrackRequest("thing", item.from_centered(T))] * k
         for _ in range(2):
             found = estimator.track(prepared(estimator, frame), requests)
-        assert estimator._tracks[k].graph.captured == (how == rung)
+        assert estimator._tracks[k].graph.captured == (how == backend)
         results.append(found)
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(b.T_cam_obj, a.T_cam_obj, atol=2e-3)
@@ -75,19 +75,19 @@ def test_the_captured_step_waits_for_nothing(case):
     assert torch.isfinite(program.result).all()
 
 
-def needs_capability(rung: str) -> None:
-    """Skip where the GPU is too old for the rung."""
-    if rung == "fp8" and torch.cuda.get_device_capability() < (9, 0):
+def needs_capability(backend: str) -> None:
+    """Skip where the GPU is too old for the backend."""
+    if backend == "fp8" and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("FP8 needs compute capability 9.0")
 
 
-def shipped(rung: str, item, schedule: str = "auto") -> PoseEstimator:
+def shipped(backend: str, item, schedule: str = "auto") -> PoseEstimator:
     """With the shipped weights, whose answers mean something."""
     directory = models_dir() / "pose"
     refiner, _ = load_refiner(find(directory, "refiner"))
     scorer, _ = load_scorer(find(directory, "scorer"))
     made = [
-        make_runner(network, rung, "cuda:0", print, label=label, fallback=False)
+        make_runner(network, backend, "cuda:0", print, label=label, fallback=False)
         for network, label in ((refiner, "refiner"), (refiner, "register refiner"), (scorer, "scorer"))
     ]
     return PoseEstimator(
@@ -100,31 +100,31 @@ def difference(a, b) -> tuple[float, float]:
     return 1e3 * np.linalg.norm(a[:3, 3] - b[:3, 3]), np.degrees(rotation_angle(a[:3, :3].T @ b[:3, :3]))
 
 
-@pytest.mark.parametrize(("rung", "schedule"), [("half", "auto"), ("cuda_graph", "auto"), ("fp8", "full")])
-def test_registration_equals_eager(case, rung, schedule):
-    needs_capability(rung)
+@pytest.mark.parametrize(("backend", "schedule"), [("half", "auto"), ("cuda_graph", "auto"), ("fp8", "full")])
+def test_registration_equals_eager(case, backend, schedule):
+    needs_capability(backend)
     item, _, frame, mask = case
-    found = [shipped(how, item, schedule) for how in ("eager", rung)]
+    found = [shipped(how, item, schedule) for how in ("eager", backend)]
     for estimator in found:
         estimator.register(prepared(estimator, frame), "thing", ~mask)  # replays must forget what they saw before
     estimates = [e.register(prepared(e, frame), "thing", mask) for e in found]
     assert found[1].degraded == []
     (program,) = found[1]._registers.values()
     assert program.graph.captured and program.graph.counters.replays == 2
-    assert program._again == (rung == "fp8")
+    assert program._again == (backend == "fp8")
     millimetres, degrees = difference(*(e.T_cam_obj for e in estimates))
     assert millimetres < 0.5
     assert degrees < 0.5
     assert estimates[0].confidence == pytest.approx(estimates[1].confidence, abs=0.05)
 
 
-@pytest.mark.parametrize("rung", ["cuda_graph", "fp8"])
+@pytest.mark.parametrize("backend", ["cuda_graph", "fp8"])
 @pytest.mark.parametrize("schedule", ["full", "auto", "100,40,8"])
-def test_the_captured_registration_waits_for_nothing(case, schedule, rung):
-    needs_capability(rung)
+def test_the_captured_registration_waits_for_nothing(case, schedule, backend):
+    needs_capability(backend)
     item, _, frame, mask = case
     # FP8 has no tiles for networks as narrow as others are tested with.
-    estimator = estimator_on("cuda:0", rung, item, width=0.5 if rung == "fp8" else 0.25, schedule=schedule)
+    estimator = estimator_on("cuda:0", backend, item, width=0.5 if backend == "fp8" else 0.25, schedule=schedule)
     estimator.register(prepared(estimator, frame), "thing", mask)
     (program,) = estimator._registers.values()
     assert program.graph.captured, estimator.degraded
@@ -132,7 +132,7 @@ def test_the_captured_registration_waits_for_nothing(case, schedule, rung):
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = [t.clone() for t in program.graph()]  # outputs hold until something else of the lane runs
+        found = [t.clone() for t in program.graph()]  # outputs hold until something else of the pool runs
         eagerly = [t.clone() for t in program.run()]
     finally:
         torch.cuda.set_sync_debug_mode("default")

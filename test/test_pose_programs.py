@@ -58,7 +58,7 @@ def test_copies_of_better_hypotheses_come_last():
     ("schedule", "expected"),
     [((252, 63, 33, 15, 8), 3), ((63, 33, 15, 8, 8), 3), ((252,) * 5, None), ((8, 4), None), ((40, 3, 3), None)],
 )
-def test_the_best_is_turned_over_where_pruning_leaves_an_iteration(schedule, expected):
+def test_the_best_is_flipped_where_pruning_leaves_an_iteration(schedule, expected):
     assert _where_to_turn(schedule) == expected
 
 

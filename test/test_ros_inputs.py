@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 
 from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
 from rfdetr_foundationpose.ros import inputs
-from rfdetr_foundationpose.ros.worker import Pair, Slot
+from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 
 INSTANCES = ["mug", "mug_1", "box"]
 MASKED = {
@@ -30,7 +30,9 @@ def graph():
 
 def opened(graph: Graph, config: Config) -> inputs.Inputs:
     errors: list = []
-    made = inputs.Inputs(graph.node, config, INSTANCES, Slot(), errors.append, lambda *error: errors.append(error))
+    made = inputs.Inputs(
+        graph.node, config, INSTANCES, LatestFrame(), errors.append, lambda *error: errors.append(error)
+    )
     made.open()
     return made
 

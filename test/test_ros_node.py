@@ -186,14 +186,14 @@ def test_reset_and_set_enabled(scene):
 
 def test_parameters_describe_themselves_and_change_where_it_is_safe(scene):
     _, graph, _ = scene
-    threshold, rung, autostart, period = graph.describe(
-        "detector.threshold", "pose.rung", "autostart", "detector.period_frames"
+    threshold, backend, autostart, period = graph.describe(
+        "detector.threshold", "pose.backend", "autostart", "detector.period_frames"
     )
     assert threshold.description == "lowest score of a detection"
     (score,) = threshold.floating_point_range
     assert (score.from_value, score.to_value) == (0.0, 1.0)
     assert not threshold.read_only
-    assert "tensorrt" in rung.additional_constraints
+    assert "tensorrt" in backend.additional_constraints
     assert autostart.read_only
     assert autostart.type == ParameterType.PARAMETER_BOOL
     assert period.integer_range[0].to_value == 10000
@@ -201,7 +201,7 @@ def test_parameters_describe_themselves_and_change_where_it_is_safe(scene):
     assert graph.set_parameter("detector.threshold", 0.7).successful
     for name, value, reason in (
         ("detector.threshold", 1.7, "out of range"),
-        ("pose.rung", "tensorrt", "cannot change while the node is configured"),
+        ("pose.backend", "tensorrt", "cannot change while the node is configured"),
         ("pose.lost_confidence", 0.9, "must not exceed pose.accept_confidence"),
         ("autostart", False, "read-only"),
     ):
@@ -216,8 +216,8 @@ def test_life_cycle_under_a_running_stream(tmp_path):
         with streaming(camera):
             assert graph.state() == "unconfigured"
             assert not graph.transition("activate")
-            assert graph.set_parameter("pose.rung", "eager").successful
-            refused = graph.set_parameter("pose.rung", "warp9")
+            assert graph.set_parameter("pose.backend", "eager").successful
+            refused = graph.set_parameter("pose.backend", "warp9")
             assert not refused.successful
             assert "must be one of" in refused.reason
             for _ in range(2):
@@ -274,7 +274,7 @@ def test_configure_that_fails_says_why_and_can_be_repeated(tmp_path):
 def test_wrong_parameters_at_start_end_the_process_with_a_reason(tmp_path):
     nodes = {
         Node(tmp_path, "/wrong", ["-p", parameter], {}): said
-        for parameter, said in (("debug.image_rate:=10", "10.0, not 10"), ("pose.rung:=warp9", "must be one of"))
+        for parameter, said in (("debug.image_rate:=10", "10.0, not 10"), ("pose.backend:=warp9", "must be one of"))
     }
     for node, said in nodes.items():
         assert node.wait(60) == 1

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from rfdetr_foundationpose.ros.worker import Pair, Slot, Worker
+from rfdetr_foundationpose.ros.worker import LatestFrame, Pair, Worker
 from rfdetr_foundationpose.types import InputError
 
 
@@ -17,26 +17,26 @@ def pair(number: int) -> Pair:
     return Pair(None, None, number, time.monotonic())
 
 
-def balanced(slot: Slot) -> bool:
-    tally = slot.tally()
+def balanced(latest: LatestFrame) -> bool:
+    tally = latest.tally()
     return tally.received == tally.processed + sum(tally.dropped.values()) + tally.in_flight
 
 
-def run(handle, numbers, slot=None):
-    """A worker that was given the numbered pairs one by one; returns slot and reported errors."""
-    slot = slot or Slot()
+def run(handle, numbers, latest=None):
+    """A worker that was given the numbered pairs one by one; returns the mailbox and reported errors."""
+    latest = latest or LatestFrame()
     errors: list[tuple[str, Exception]] = []
-    worker = Worker(slot, handle, lambda kind, error: errors.append((kind, error)))
+    worker = Worker(latest, handle, lambda kind, error: errors.append((kind, error)))
     worker.start()
     for number in numbers:
-        slot.put(pair(number))
-        assert balanced(slot)
+        latest.put(pair(number))
+        assert balanced(latest)
         time.sleep(0.002)
     deadline = time.monotonic() + 10
-    while slot.tally().in_flight and time.monotonic() < deadline:
+    while latest.tally().in_flight and time.monotonic() < deadline:
         time.sleep(0.005)
     assert worker.stop(5)
-    return slot, errors
+    return latest, errors
 
 
 def test_the_newest_is_processed_and_the_rest_counted_as_replaced():
@@ -48,21 +48,21 @@ def test_the_newest_is_processed_and_the_rest_counted_as_replaced():
         begun.set()
         assert release.wait(10)
 
-    slot = Slot()
-    worker = Worker(slot, handle, lambda *_: None)
+    latest = LatestFrame()
+    worker = Worker(latest, handle, lambda *_: None)
     worker.start()
-    slot.put(pair(0))
+    latest.put(pair(0))
     assert begun.wait(10)
     for number in range(1, 6):
-        slot.put(pair(number))
+        latest.put(pair(number))
     assert worker.busy_for() > 0
     release.set()
-    while slot.tally().in_flight:
+    while latest.tally().in_flight:
         time.sleep(0.005)
     assert worker.stop(5)
     assert seen == [0, 5]
-    assert slot.tally().dropped == {"replaced": 4}
-    assert slot.tally().processed == 2
+    assert latest.tally().dropped == {"replaced": 4}
+    assert latest.tally().processed == 2
     assert worker.busy_for() == 0
 
 
@@ -73,9 +73,9 @@ def test_skips_and_failures_are_counted_under_their_kind_and_do_not_end_the_thre
         if p.stamp_ns % 3 == 2:
             raise RuntimeError("unforeseen")
 
-    slot, errors = run(handle, range(60))
-    tally = slot.tally()
-    assert balanced(slot)
+    latest, errors = run(handle, range(60))
+    tally = latest.tally()
+    assert balanced(latest)
     assert tally.in_flight == 0
     assert tally.dropped["bad_depth"] > 0
     assert tally.dropped["pipeline_error"] > 0
@@ -83,22 +83,22 @@ def test_skips_and_failures_are_counted_under_their_kind_and_do_not_end_the_thre
 
 
 def test_stop_drops_what_waits_and_start_goes_on():
-    slot, _ = run(lambda p: None, range(5))
-    before = slot.tally()
-    slot.put(pair(9))
-    slot.close("deactivated")
-    assert slot.tally().dropped.get("deactivated", 0) == before.dropped.get("deactivated", 0) + 1
-    slot, _ = run(lambda p: None, range(5), slot)
-    assert balanced(slot)
-    assert slot.tally().received == 11
+    latest, _ = run(lambda p: None, range(5))
+    before = latest.tally()
+    latest.put(pair(9))
+    latest.close("deactivated")
+    assert latest.tally().dropped.get("deactivated", 0) == before.dropped.get("deactivated", 0) + 1
+    latest, _ = run(lambda p: None, range(5), latest)
+    assert balanced(latest)
+    assert latest.tally().received == 11
 
 
 def test_stop_says_when_a_frame_does_not_end():
     release = threading.Event()
-    slot = Slot()
-    worker = Worker(slot, lambda p: release.wait(20), lambda *_: None)
+    latest = LatestFrame()
+    worker = Worker(latest, lambda p: release.wait(20), lambda *_: None)
     worker.start()
-    slot.put(pair(0))
+    latest.put(pair(0))
     while worker.busy_for() == 0:
         time.sleep(0.002)
     assert not worker.stop(0.05)
@@ -118,10 +118,10 @@ def test_a_thread_that_outlived_its_stop_keeps_a_new_one_from_starting_and_takes
     def workers() -> list[threading.Thread]:
         return [t for t in threading.enumerate() if t.name == "pose_worker"]
 
-    slot = Slot()
-    worker = Worker(slot, handle, lambda *_: None)
+    latest = LatestFrame()
+    worker = Worker(latest, handle, lambda *_: None)
     assert worker.start()
-    slot.put(pair(0))
+    latest.put(pair(0))
     while worker.busy_for() == 0:
         time.sleep(0.002)
     assert not worker.stop(0.05)
@@ -133,42 +133,42 @@ def test_a_thread_that_outlived_its_stop_keeps_a_new_one_from_starting_and_takes
     assert worker.start()
     (new,) = workers()
     assert new is not old
-    slot.put(pair(1))
-    while slot.tally().in_flight:
+    latest.put(pair(1))
+    while latest.tally().in_flight:
         time.sleep(0.005)
     assert worker.stop(5)
     assert seen == [0, 1]
-    assert balanced(slot)
+    assert balanced(latest)
 
 
 def test_rate_and_silence():
-    slot = Slot()
-    assert slot.rate(0.0) == 0.0
-    assert slot.silence(0.0) is None
+    latest = LatestFrame()
+    assert latest.rate(0.0) == 0.0
+    assert latest.silence(0.0) is None
     for i in range(11):
-        slot.put(Pair(None, None, i, 100 + i * 0.1))
-    assert slot.rate(101.0) == pytest.approx(10.0)
-    assert slot.silence(103.0) == pytest.approx(2.0)
-    assert slot.rate(200.0) == 0.0
+        latest.put(Pair(None, None, i, 100 + i * 0.1))
+    assert latest.rate(101.0) == pytest.approx(10.0)
+    assert latest.silence(103.0) == pytest.approx(2.0)
+    assert latest.rate(200.0) == 0.0
 
 
 def test_processed_rate_counts_what_was_processed_and_not_what_was_dropped():
-    slot = Slot()
+    latest = LatestFrame()
     for i in range(20):
-        slot.put(pair(i))
-        assert slot.take(1.0) is not None
-        slot.done("bad_depth" if i % 2 else None)
+        latest.put(pair(i))
+        assert latest.take(1.0) is not None
+        latest.done("bad_depth" if i % 2 else None)
         time.sleep(0.01)
     now = time.monotonic()
-    assert 0 < slot.processed_rate(now) <= 50.0
-    assert slot.processed_rate(now + 10.0) == 0.0
-    slot.open()
-    assert slot.processed_rate(now) == 0.0
+    assert 0 < latest.processed_rate(now) <= 50.0
+    assert latest.processed_rate(now + 10.0) == 0.0
+    latest.open()
+    assert latest.processed_rate(now) == 0.0
 
 
 def test_refused_pairs_are_counted():
-    slot = Slot()
-    slot.refuse("out_of_order")
-    assert slot.tally().received == 1
-    assert slot.tally().dropped == {"out_of_order": 1}
-    assert balanced(slot)
+    latest = LatestFrame()
+    latest.refuse("out_of_order")
+    assert latest.tally().received == 1
+    assert latest.tally().dropped == {"out_of_order": 1}
+    assert balanced(latest)

@@ -70,5 +70,5 @@ def test_samples_of_calibration_are_of_held_out_scenes(weights):
     assert np.bincount(samples.scene).tolist() == [STARTS * 3] * 2
     assert (samples.adds <= samples.add).all()
     assert (samples.right == (samples.add < 0.1)).all()
-    assert not (samples.right & samples.turned_over).any()
+    assert not (samples.right & samples.flipped).any()
     assert ((samples.confidence >= 0) & (samples.confidence <= 1)).all()

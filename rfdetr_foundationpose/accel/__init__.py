@@ -1,7 +1,7 @@
-"""How a network is run: one protocol, ``Runner``, over a fixed-shape module, and the ladder of ways to run it."""
+"""How a network is run: one protocol, ``Runner``, over a fixed-shape module, and the fallback order of ways to run it."""
 
-from .base import RungUnavailable, Runner
+from .base import BackendUnavailable, Runner
 from .graph import GraphedProgram
 from .runner import make_runner, resolve_auto, runner_from_onnx
 
-__all__ = ["GraphedProgram", "RungUnavailable", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]
+__all__ = ["BackendUnavailable", "GraphedProgram", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]

@@ -1,4 +1,4 @@
-"""What every rung of the ladder is: a network over crop pairs, prepared per batch size."""
+"""What every backend of the fallback order is: a network over crop pairs, prepared per batch size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = tuple[int, int]
 """(rendered crops, observed crops): the observed crop may be one for all hypotheses."""
 
 
-class RungUnavailable(RuntimeError):
+class BackendUnavailable(RuntimeError):
     """A way to run a network that does not work on this machine; the message is the reason shown to the user."""
 
 
@@ -23,10 +23,10 @@ class RungUnavailable(RuntimeError):
 class Runner(Protocol):
     """A network over (rendered, observed) crop pairs.
 
-    name: the rung that really runs. degraded: why it is not the one that was asked for, "" when it is.
+    name: the backend that really runs. degraded: why it is not the one that was asked for, "" when it is.
     capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
 
-    A runner may have more, which is looked for: ``lane`` and ``inputs`` (GraphRunner), and ``coarse`` (Fp8Runner), another
+    A runner may have more, which is looked for: ``pool`` and ``inputs`` (GraphRunner), and ``coarse`` (Fp8Runner), another
     runner, faster and less precise, for what exact ones decide in the end. A scorer that has it offers ``vectors`` and ``rank``
     besides, in both (Fp8ScoreRunner).
     """

@@ -1,4 +1,4 @@
-"""The rung ``fp8``: ``cuda_graph``, and beside it the same in FP8 for what exact runs decide in the end."""
+"""The backend ``fp8``: ``cuda_graph``, and beside it the same in FP8 for what exact runs decide in the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import BaseRunner, FloatOutputs, Log, Outputs, RungUnavailable
-from .graph import Lane
-from .memory import frugally
+from .base import BackendUnavailable, BaseRunner, FloatOutputs, Log, Outputs
+from .graph import GraphPool
+from .memory import within_memory_limit
 from .torch_runners import CHUNK, GraphRunner, disagreement
 
 COARSE_CHUNK = 2 * CHUNK
@@ -33,11 +33,11 @@ class Fp8Runner(GraphRunner):
         crop: tuple[int, int],
         label: str,
         log: Log,
-        lane: Lane | None = None,
+        pool: GraphPool | None = None,
     ) -> None:
         if device.type == "cuda" and (capability := torch.cuda.get_device_capability(device)) <= NEWEST_WITHOUT:
-            raise RungUnavailable(f"FP8 needs compute capability 9.0 (Hopper) or newer, this GPU has {capability}")
-        super().__init__(module, device, crop, label, log, lane)
+            raise BackendUnavailable(f"FP8 needs compute capability 9.0 (Hopper) or newer, this GPU has {capability}")
+        super().__init__(module, device, crop, label, log, pool)
         self.coarse: BaseRunner = self._make_coarse()
 
     def _make_coarse(self) -> BaseRunner:
@@ -51,30 +51,30 @@ class CoarseRunner(GraphRunner):
 
     def __init__(self, exact: GraphRunner) -> None:
         BaseRunner.__init__(self, exact.device, exact.crop, f"coarse {exact.label}", exact.log)
-        self.dtype, self.lane, self.body, self.network = exact.dtype, exact.lane, exact.body, exact.network
+        self.dtype, self.pool, self.body, self.network = exact.dtype, exact.pool, exact.body, exact.network
         self._bodies = {**exact._bodies, "fp8": self._reduced()}
 
     def _reduced(self) -> FloatOutputs:
-        """Raises RungUnavailable where FP8 does not work here."""
+        """Raises BackendUnavailable where FP8 does not work here."""
         if self.network is None:
-            raise RungUnavailable(f"{self.label}: FP8 builds on fused convolutions, which do not work here")
+            raise BackendUnavailable(f"{self.label}: FP8 builds on fused convolutions, which do not work here")
         try:
             from .fp8 import Fp8Refiner, Fp8Scorer
         except ImportError as error:
-            raise RungUnavailable(f"FP8 needs Triton 3.4 or newer: {error}") from error
+            raise BackendUnavailable(f"FP8 needs Triton 3.4 or newer: {error}") from error
         example = self._example((2, 2), self.dtype)
         try:
             network = self.network
             kind: type[Fp8Refiner | Fp8Scorer] = Fp8Refiner
             if isinstance(network, ScoreVectors):
                 kind, network = Fp8Scorer, network.scorer
-            reduced = frugally(partial(kind, network, example), self.device)
+            reduced = within_memory_limit(partial(kind, network, example), self.device)
         except ValueError as error:
-            raise RungUnavailable(f"{self.label}: {error}") from error
+            raise BackendUnavailable(f"{self.label}: {error}") from error
         body = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
-        reason = frugally(partial(disagreement, self.body, body, example, TOLERANCE), self.device)
+        reason = within_memory_limit(partial(disagreement, self.body, body, example, TOLERANCE), self.device)
         if reason:
-            raise RungUnavailable(f"{self.label}: in FP8 {reason}")
+            raise BackendUnavailable(f"{self.label}: in FP8 {reason}")
         return body
 
 
@@ -122,9 +122,9 @@ class _CoarseScoreRunner(_Ranking, CoarseRunner): ...
 
 
 def fp8_runner(
-    module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, lane: Lane | None = None
+    module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log, pool: GraphPool | None = None
 ) -> Fp8Runner:
-    """For a refiner or a scorer. Raises RungUnavailable where FP8 does not work here."""
+    """For a refiner or a scorer. Raises BackendUnavailable where FP8 does not work here."""
     if hasattr(module, "rank"):
-        return Fp8ScoreRunner(ScoreVectors(module).eval(), device, crop, label, log, lane)
-    return Fp8Runner(module, device, crop, label, log, lane)
+        return Fp8ScoreRunner(ScoreVectors(module).eval(), device, crop, label, log, pool)
+    return Fp8Runner(module, device, crop, label, log, pool)

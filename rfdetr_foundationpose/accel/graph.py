@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .base import one_line
-from .memory import frugally
+from .memory import within_memory_limit
 
 Log = Callable[[str], None]
 _ONE_CAPTURE = RLock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
@@ -47,9 +47,9 @@ def totals() -> GraphCounters:
     return replace(_TOTALS)
 
 
-class Lane:
+class GraphPool:
     """Programs that never run at the same time: captured on one stream, they share workspaces, the memory of
-    intermediate results and input buffers. So one program's outputs hold until the next program of its lane runs."""
+    intermediate results and input buffers. So one program's outputs hold until the next program of its pool runs."""
 
     def __init__(self, name: str, device: torch.device | str) -> None:
         self.name = name
@@ -63,25 +63,25 @@ class Lane:
         self.pool = torch.cuda.graph_pool_handle()
 
 
-def lane_of(runner: object, name: str, device: torch.device) -> Lane:
-    """Where a program that runs ``runner`` belongs: the runner's own lane, or a new one where it has none."""
-    return getattr(runner, "lane", None) or Lane(name, device)
+def pool_of(runner: object, name: str, device: torch.device) -> GraphPool:
+    """Where a program that runs ``runner`` belongs: the runner's own pool, or a new one where it has none."""
+    return getattr(runner, "pool", None) or GraphPool(name, device)
 
 
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
 
 
-def _capture_stream(device: torch.device, lane: str) -> torch.cuda.Stream:
-    """One stream a lane, kept: torch hands streams out of a pool of 32 in turn, so a new one each time could be one that
+def _capture_stream(device: torch.device, pool: str) -> torch.cuda.Stream:
+    """One stream a pool, kept: torch hands streams out of a pool of 32 in turn, so a new one each time could be one that
     another thread works on, and graphs captured on one stream share a cuBLAS workspace."""
-    key = (device, lane)
+    key = (device, pool)
     if key not in _CAPTURE_STREAMS:
         _CAPTURE_STREAMS[key] = torch.cuda.Stream(device)
     return _CAPTURE_STREAMS[key]
 
 
 class GraphedProgram:
-    """``body`` captured once per key and replayed. Programs that may run at the same time need lanes of their own;
+    """``body`` captured once per key and replayed. Programs that may run at the same time need pools of their own;
     without one, a program gets its own.
 
     ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
@@ -100,7 +100,7 @@ class GraphedProgram:
         name: str = "program",
         capture: bool = True,
         warmup: int = 3,
-        lane: Lane | None = None,
+        pool: GraphPool | None = None,
         log: Log | None = None,
     ) -> None:
         self.body = body
@@ -110,7 +110,7 @@ class GraphedProgram:
         self.outputs: Any = None
         self.degraded = ""
         self._warmup = warmup
-        self._lane = lane or Lane(name, self.device)
+        self._pool = pool or GraphPool(name, self.device)
         self._log = log or (lambda _: None)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: Hashable = None
@@ -178,16 +178,16 @@ class GraphedProgram:
 
     def _warm_up_and_capture(self) -> None:
         before = torch.cuda.current_stream(self.device)
-        side = _capture_stream(self.device, self._lane.name)
+        side = _capture_stream(self.device, self._pool.name)
         side.wait_stream(before)
         with torch.cuda.device(self.device), torch.inference_mode():
             with torch.cuda.stream(side):
-                frugally(self._warm_up, self.device)
+                within_memory_limit(self._warm_up, self.device)
             before.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             try:
                 # thread_local: the debug-image and upload threads may go on calling CUDA during a capture
-                with torch.cuda.graph(graph, pool=self._lane.pool, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=self._pool.pool, stream=side, capture_error_mode="thread_local"):
                     self.outputs = self.body()
                 self._graph = graph
             except RuntimeError as error:
@@ -195,7 +195,7 @@ class GraphedProgram:
                 reason = one_line(error)
                 self.degraded = f"{self.name}: CUDA graph capture failed, runs eagerly: {reason}"
                 self._capture = False
-                self._lane.abandon(graph)
+                self._pool.abandon(graph)
                 self._log(self.degraded)
             else:
                 torch.cuda.empty_cache()  # what the warm-up used is not needed again; torch would keep it for ever

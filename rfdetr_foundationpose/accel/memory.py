@@ -13,7 +13,7 @@ SPARE = (256 << 20, 1 << 30)
 """Bytes that preparing a program may take beyond what is held, tried in turn."""
 
 
-def frugally(run: Callable[[], T], device: torch.device) -> T:
+def within_memory_limit(run: Callable[[], T], device: torch.device) -> T:
     """``run()`` while torch may take little memory beyond what is held; again with more, at last without a bound, if that
     is not enough.
 

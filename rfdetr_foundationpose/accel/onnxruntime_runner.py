@@ -1,4 +1,4 @@
-"""The onnxruntime rung, on its CPU or CUDA provider, with torch's buffers."""
+"""The onnxruntime backend, on its CPU or CUDA provider, with torch's buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import BaseRunner, Key, Log, Outputs, RungUnavailable
+from .base import BackendUnavailable, BaseRunner, Key, Log, Outputs
 from .onnx_export import OnnxSpec, inspect_onnx
 
 
@@ -42,33 +42,33 @@ class OnnxRuntimeRunner(BaseRunner):
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's own exception classes are not public
-            raise RungUnavailable(
+            raise BackendUnavailable(
                 f"onnxruntime cannot load {path.name}: {str(error).strip().splitlines()[0]}"
             ) from error
         active = self._session.get_providers()[0]
         if device.type == "cuda" and active != "CUDAExecutionProvider":
-            raise RungUnavailable(f"onnxruntime fell back to {active}: its CUDA libraries do not load here")
+            raise BackendUnavailable(f"onnxruntime fell back to {active}: its CUDA libraries do not load here")
         self._run_options = onnxruntime.RunOptions()
         if device.type == "cuda":  # torch's stream orders the work; onnxruntime need not wait for it
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     @staticmethod
     def check_available(device: torch.device) -> Any:
-        """The onnxruntime module. Raises RungUnavailable with the reason why the rung cannot run on ``device``."""
+        """The onnxruntime module. Raises BackendUnavailable with the reason why the backend cannot run on ``device``."""
         try:
             import onnxruntime
         except ImportError as error:
-            raise RungUnavailable(f"onnxruntime is not installed ({error}); pip install onnxruntime") from error
+            raise BackendUnavailable(f"onnxruntime is not installed ({error}); pip install onnxruntime") from error
         available = onnxruntime.get_available_providers()
         if device.type == "cuda" and "CUDAExecutionProvider" not in available:
-            raise RungUnavailable(
+            raise BackendUnavailable(
                 f"this onnxruntime has no CUDA provider (it has {', '.join(available)}); pip install onnxruntime-gpu"
             )
         return onnxruntime
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         if self.spec.batch not in (None, batch):
-            raise RungUnavailable(
+            raise BackendUnavailable(
                 f"{self.spec.path.name} has a fixed batch of {self.spec.batch}, {batch} was asked for"
             )
         super().prepare(batch, observed)

@@ -1,6 +1,6 @@
-"""The ladder: one name per way to run a network, and a visible way down when one does not work here.
+"""The fallback order: one name per way to run a network, and a visible way down when one does not work here.
 
-Rungs, slowest first: ``reference`` (as the official code), ``eager`` (FP32), ``half``, ``traced``, ``compile``,
+Backends, slowest first: ``reference`` (as the official code), ``eager`` (FP32), ``half``, ``traced``, ``compile``,
 ``cuda_graph``, ``fp8``, ``tensorrt``; ``onnxruntime`` stands beside them; ``auto`` picks for the device.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .base import BaseRunner, Log, Outputs, RungUnavailable, Runner, one_line, role_of
+from .base import BackendUnavailable, BaseRunner, Log, Outputs, Runner, one_line, role_of
 from .engine_cache import cache_directory
 from .fp8_runner import fp8_runner
-from .graph import Lane
-from .memory import frugally
+from .graph import GraphPool
+from .memory import within_memory_limit
 from .onnx_export import OnnxFormatError, export_onnx, inspect_onnx, state_digest
 from .onnxruntime_runner import OnnxRuntimeRunner
 from .tensorrt import TensorRTRunner
@@ -32,11 +32,11 @@ from .torch_runners import (
     TracedRunner,
 )
 
-__all__ = ["Outputs", "RungUnavailable", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]
+__all__ = ["BackendUnavailable", "Outputs", "Runner", "make_runner", "resolve_auto", "runner_from_onnx"]
 
-RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
+BACKENDS = ("reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
 
-SHARING_LANES = {"compile": CompileRunner, "cuda_graph": GraphRunner, "fp8": fp8_runner}
+SHARING_POOL = {"compile": CompileRunner, "cuda_graph": GraphRunner, "fp8": fp8_runner}
 
 NEXT = {
     "cuda": {
@@ -60,11 +60,11 @@ NEXT = {
         "reference": "eager",
     },
 }
-"""What is tried when a rung does not work, per device type."""
+"""What is tried when a backend does not work, per device type."""
 
 
 def resolve_auto(device: torch.device | str) -> str:
-    """The rung that "auto" stands for. docs/acceleration.md has the measurements behind it."""
+    """The backend that "auto" stands for. docs/acceleration.md has the measurements behind it."""
     if torch.device(device).type == "cuda":
         return "cuda_graph"
     # Both are exact; onnxruntime's threads suffer less from other processes on the same cores.
@@ -73,7 +73,7 @@ def resolve_auto(device: torch.device | str) -> str:
 
 def make_runner(
     module: nn.Module,
-    rung: str = "auto",
+    backend: str = "auto",
     device: torch.device | str = "cpu",
     log: Log = print,
     *,
@@ -83,20 +83,20 @@ def make_runner(
     crop: tuple[int, int] = (6, 160),
     fallback: bool = True,
     cache_dir: Path | None = None,
-    lane: Lane | None = None,
+    pool: GraphPool | None = None,
 ) -> Runner:
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
     batches: sizes to prepare now; others are prepared when first met. outputs: their names in ONNX files.
-    lane: shared by runners that never run at the same time, which saves memory on a GPU. label: for the log; its last word names the network in caches ("register refiner" shares those of "refiner").
-    A rung that does not work here (missing library, failed capture, wrong results) is logged with the reason and the
-    next one takes its place, with the reason in ``runner.degraded``; with ``fallback=False`` RungUnavailable is
-    raised instead. Raises ValueError for an unknown rung.
+    pool: shared by runners that never run at the same time, which saves memory on a GPU. label: for the log; its last word names the network in caches ("register refiner" shares those of "refiner").
+    A backend that does not work here (missing library, failed capture, wrong results) is logged with the reason and the
+    next one takes its place, with the reason in ``runner.degraded``; with ``fallback=False`` BackendUnavailable is
+    raised instead. Raises ValueError for an unknown backend.
     """
     device = torch.device(device)
-    wished = resolve_auto(device) if rung == "auto" else rung
-    if wished not in RUNGS:
-        raise ValueError(f"rung={rung!r} must be one of auto, {', '.join(RUNGS)}")
+    wished = resolve_auto(device) if backend == "auto" else backend
+    if wished not in BACKENDS:
+        raise ValueError(f"backend={backend!r} must be one of auto, {', '.join(BACKENDS)}")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every shape is fixed: the search pays once, in warm-up
     home = next((p.device for p in module.parameters()), device)
@@ -105,30 +105,30 @@ def make_runner(
     current: str | None = wished
     while current is not None:
         try:
-            runner = _build(current, module, device, log, label, outputs, crop, cache_dir, lane)
-            frugally(partial(_check, runner, module, device, crop), device)
+            runner = _build(current, module, device, log, label, outputs, crop, cache_dir, pool)
+            within_memory_limit(partial(_check, runner, module, device, crop), device)
             for batch in batches:
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)
             if getattr(runner, "module", None) is not module:
-                module.to(home)  # most rungs run a copy of their own: no device memory for two
+                module.to(home)  # most backends run a copy of their own: no device memory for two
             return runner
         except (
             Exception
         ) as error:  # out of memory, a read-only cache, a library that does not load: each has its own type
             reason = one_line(error)
             if not fallback:
-                raise RungUnavailable(reason) from error
+                raise BackendUnavailable(reason) from error
             following = NEXT[device.type if device.type == "cuda" else "cpu"].get(current)
             reasons.append(f"{label}: {current} not available: {reason}")
             log(f"{reasons[-1]}; trying {following}" if following else reasons[-1])
             current = following
-    raise RungUnavailable("; ".join(reasons))
+    raise BackendUnavailable("; ".join(reasons))
 
 
 def runner_from_onnx(
     path: str | Path,
-    rung: str = "auto",
+    backend: str = "auto",
     device: torch.device | str = "cpu",
     log: Log = print,
     *,
@@ -139,14 +139,16 @@ def runner_from_onnx(
     """A runner over an ONNX refiner or scorer (ours, or NVIDIA's refine_model.onnx / score_model.onnx).
 
     Only tensorrt and onnxruntime can run such a file; "auto" tries them in this order. Raises OnnxFormatError for
-    another network, RungUnavailable when neither works here, ValueError for a rung that needs a torch module.
+    another network, BackendUnavailable when neither works here, ValueError for a backend that needs a torch module.
     """
     device = torch.device(device)
-    if rung not in ("auto", "tensorrt", "onnxruntime"):
-        raise ValueError(f"rung={rung!r} needs a torch module; an ONNX file runs with auto, tensorrt or onnxruntime")
+    if backend not in ("auto", "tensorrt", "onnxruntime"):
+        raise ValueError(
+            f"backend={backend!r} needs a torch module; an ONNX file runs with auto, tensorrt or onnxruntime"
+        )
     inspect_onnx(path)
     reasons: list[str] = []
-    wished = {"onnxruntime": ("onnxruntime",)}.get(rung, ("tensorrt", "onnxruntime"))
+    wished = {"onnxruntime": ("onnxruntime",)}.get(backend, ("tensorrt", "onnxruntime"))
     for current in wished:
         try:
             runner: BaseRunner
@@ -156,16 +158,16 @@ def runner_from_onnx(
                 runner = OnnxRuntimeRunner(Path(path), device, label, log)
             for batch in batches:
                 runner.prepare(batch)
-            runner.degraded = "; ".join(reasons) if rung == "tensorrt" else ""
+            runner.degraded = "; ".join(reasons) if backend == "tensorrt" else ""
             return runner
-        except RungUnavailable as error:
+        except BackendUnavailable as error:
             reasons.append(f"{label}: {current} not available: {error}")
             log(reasons[-1])
-    raise RungUnavailable("; ".join(reasons))
+    raise BackendUnavailable("; ".join(reasons))
 
 
 def _build(
-    rung: str,
+    backend: str,
     module: nn.Module,
     device: torch.device,
     log: Log,
@@ -173,23 +175,23 @@ def _build(
     outputs: Sequence[str] | None,
     crop: tuple[int, int],
     cache_dir: Path | None,
-    lane: Lane | None,
+    pool: GraphPool | None,
 ) -> BaseRunner:
-    if rung in ("tensorrt", "onnxruntime"):
-        (TensorRTRunner if rung == "tensorrt" else OnnxRuntimeRunner).check_available(device)
-        path = _exported(module, rung, device, outputs, crop, cache_dir, label)
-        if rung == "tensorrt":
+    if backend in ("tensorrt", "onnxruntime"):
+        (TensorRTRunner if backend == "tensorrt" else OnnxRuntimeRunner).check_available(device)
+        path = _exported(module, backend, device, outputs, crop, cache_dir, label)
+        if backend == "tensorrt":
             return TensorRTRunner(path, device, label, log, cache_dir=cache_dir)
         return OnnxRuntimeRunner(path, device, label, log)
-    if rung in SHARING_LANES:
-        return SHARING_LANES[rung](module, device, crop, label, log, lane)
+    if backend in SHARING_POOL:
+        return SHARING_POOL[backend](module, device, crop, label, log, pool)
     simple = {"reference": ReferenceRunner, "eager": EagerRunner, "half": HalfRunner, "traced": TracedRunner}
-    return simple[rung](module, device, crop, label, log)
+    return simple[backend](module, device, crop, label, log)
 
 
 def _exported(
     module: nn.Module,
-    rung: str,
+    backend: str,
     device: torch.device,
     outputs: Sequence[str] | None,
     crop: tuple[int, int],
@@ -220,7 +222,7 @@ def _exported(
 
 
 def _check(runner: BaseRunner, module: nn.Module, device: torch.device, crop: tuple[int, int]) -> None:
-    """Refuse a rung whose results are not those of the module: overflow in half precision, a broken kernel, ..."""
+    """Refuse a backend whose results are not those of the module: overflow in half precision, a broken kernel, ..."""
     if runner.name in ("eager", "reference"):
         return
     fixed = getattr(getattr(runner, "spec", None), "batch", None)
@@ -235,4 +237,4 @@ def _check(runner: BaseRunner, module: nn.Module, device: torch.device, crop: tu
     for e, f in zip(expected, found, strict=True):
         worst = ((e - f).abs().max() / (e.abs().max() + 1e-3)).item()
         if not worst < 0.1:
-            raise RungUnavailable(f"its outputs differ from FP32 eager by {worst:.1%} of their range")
+            raise BackendUnavailable(f"its outputs differ from FP32 eager by {worst:.1%} of their range")

@@ -1,4 +1,4 @@
-"""The tensorrt rung: build an engine from ONNX (TensorRT 8.6, 10, 11) and run it on torch's stream and buffers."""
+"""The tensorrt backend: build an engine from ONNX (TensorRT 8.6, 10, 11) and run it on torch's stream and buffers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import BaseRunner, Key, Log, Outputs, RungUnavailable, role_of
+from .base import BackendUnavailable, BaseRunner, Key, Log, Outputs, role_of
 from .engine_cache import EngineCache, EngineKey
 from .onnx_export import file_digest, inspect_onnx
 from .onnx_fp16 import has_float16, to_float16
@@ -18,21 +18,21 @@ WORKSPACE_BYTES = 1 << 30
 
 
 def import_tensorrt() -> Any:
-    """The ``tensorrt`` module. Raises RungUnavailable where it is missing or too old."""
+    """The ``tensorrt`` module. Raises BackendUnavailable where it is missing or too old."""
     try:
         import tensorrt
     except ImportError as error:
-        raise RungUnavailable(f"TensorRT is not installed ({error})") from error
+        raise BackendUnavailable(f"TensorRT is not installed ({error})") from error
     version = getattr(tensorrt, "__version__", "unknown")
     if not hasattr(tensorrt, "OnnxParser"):
-        raise RungUnavailable(f"the installed tensorrt {version} is a stub without OnnxParser")
+        raise BackendUnavailable(f"the installed tensorrt {version} is a stub without OnnxParser")
     if tuple(int(p) for p in version.split(".")[:2]) < (8, 5):
-        raise RungUnavailable(f"TensorRT {version} is too old: 8.5 or later has the tensor-address API")
+        raise BackendUnavailable(f"TensorRT {version} is too old: 8.5 or later has the tensor-address API")
     return tensorrt
 
 
 def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log) -> bytes:
-    """Serialized engine for a fixed batch. precision: "fp16" or "fp32". Raises RungUnavailable with TensorRT's reason.
+    """Serialized engine for a fixed batch. precision: "fp16" or "fp32". Raises BackendUnavailable with TensorRT's reason.
 
     Where networks can be strongly typed (9.1 and later; always in 11) the types come from the graph, so an FP32 file is
     converted to FP16 first; before that, the FP16 builder flag decides.
@@ -58,7 +58,7 @@ def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise RungUnavailable(f"TensorRT cannot parse {onnx_path.name}: {errors}")
+        raise BackendUnavailable(f"TensorRT cannot parse {onnx_path.name}: {errors}")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if spec.batch is None:
         profile = builder.create_optimization_profile()
@@ -71,7 +71,7 @@ def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log
     )
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise RungUnavailable(f"TensorRT could not build an engine from {onnx_path.name}; its log above says why")
+        raise BackendUnavailable(f"TensorRT could not build an engine from {onnx_path.name}; its log above says why")
     return bytes(serialized)
 
 
@@ -107,14 +107,14 @@ class TensorRTRunner(BaseRunner):
 
     @staticmethod
     def check_available(device: torch.device) -> Any:
-        """The tensorrt module. Raises RungUnavailable with the reason why the rung cannot run on ``device``."""
+        """The tensorrt module. Raises BackendUnavailable with the reason why the backend cannot run on ``device``."""
         if device.type != "cuda":
-            raise RungUnavailable("TensorRT needs a CUDA device")
+            raise BackendUnavailable("TensorRT needs a CUDA device")
         return import_tensorrt()
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         if self.spec.batch not in (None, batch):
-            raise RungUnavailable(
+            raise BackendUnavailable(
                 f"{self.spec.path.name} has a fixed batch of {self.spec.batch}, {batch} was asked for"
             )
         super().prepare(batch, observed)
@@ -137,7 +137,7 @@ class TensorRTRunner(BaseRunner):
     def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
         engine = self._runtime.deserialize_cuda_engine(self.engine(key[0]))
         if engine is None:
-            raise RungUnavailable("TensorRT cannot deserialize the engine; its log above says why")
+            raise BackendUnavailable("TensorRT cannot deserialize the engine; its log above says why")
         context = engine.create_execution_context()
         shape = input_shape(self.spec.layout, key[0], self.spec.size)
         buffers = {name: self._buffer(engine, name, shape) for name in self.spec.inputs}

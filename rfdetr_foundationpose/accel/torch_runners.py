@@ -1,4 +1,4 @@
-"""The rungs that need nothing but torch: reference, eager, half, traced, compile, cuda_graph."""
+"""The backends that need nothing but torch: reference, eager, half, traced, compile, cuda_graph."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .attention import plain_attention
-from .base import BaseRunner, FloatOutputs, Key, Log, Outputs, RungUnavailable, as_tuple, one_line
+from .base import BackendUnavailable, BaseRunner, FloatOutputs, Key, Log, Outputs, as_tuple, one_line
 from .encoder_layer import one_pass_norms
 from .fold import fold_batch_norm, fuse_conv_relu, one_pass_copies
-from .graph import GraphedProgram, Lane, inlining
+from .graph import GraphedProgram, GraphPool, inlining
 from .heads import SideBySideHeads
-from .memory import frugally
+from .memory import within_memory_limit
 
 Body = Callable[[Tensor, Tensor], Outputs]
 
@@ -137,12 +137,12 @@ class GraphRunner(HalfRunner):
         crop: tuple[int, int],
         label: str,
         log: Log,
-        lane: Lane | None = None,
+        pool: GraphPool | None = None,
     ) -> None:
         if device.type != "cuda":
-            raise RungUnavailable("CUDA graphs need a CUDA device")
+            raise BackendUnavailable("CUDA graphs need a CUDA device")
         super().__init__(module, device, crop, label, log)
-        self.lane = lane or Lane(label, device)
+        self.pool = pool or GraphPool(label, device)
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         self.network: nn.Module | None = None  # fused as far as works here, its encoders still as fx made them
         best = fuse_conv_relu(self.body.network)
@@ -162,7 +162,7 @@ class GraphRunner(HalfRunner):
         body = FloatOutputs(network, self.dtype, CHUNK)
         compare = partial(disagreement, self.body, body, self._example((2, 2), self.dtype))
         try:
-            reason = frugally(compare, self.device)
+            reason = within_memory_limit(compare, self.device)
         except torch.cuda.OutOfMemoryError as error:
             reason = one_line(error)
         if reason:
@@ -181,7 +181,7 @@ class GraphRunner(HalfRunner):
                 reason = f"{self.label}: {name} is left out for batch {key[0]}: {one_line(error)}"
                 self.log(reason)
         if not times:
-            raise RungUnavailable(reason)
+            raise BackendUnavailable(reason)
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
         self.log(f"{self.label}: {self.name} batch {key[0]}: {shown}; takes {name}")
@@ -192,7 +192,7 @@ class GraphRunner(HalfRunner):
             if inlining(self.device):
                 return body(rendered, observed)
             if not alone:
-                alone.append(self._graphed(body, key, self.lane))
+                alone.append(self._graphed(body, key, self.pool))
             for buffer, given in zip(buffers, (rendered, observed), strict=True):
                 if buffer.data_ptr() != given.data_ptr():
                     buffer.copy_(given)
@@ -200,23 +200,23 @@ class GraphRunner(HalfRunner):
 
         return run
 
-    def _graphed(self, body: Callable[..., Outputs], key: Key, lane: Lane) -> GraphedProgram:
+    def _graphed(self, body: Callable[..., Outputs], key: Key, pool: GraphPool) -> GraphedProgram:
         buffers = self.inputs(*key)
         program = GraphedProgram(
-            lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", lane=lane, log=self.log
+            lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", pool=pool, log=self.log
         )
         program.prepare()
         if not program.captured:
-            raise RungUnavailable(program.degraded)
+            raise BackendUnavailable(program.degraded)
         return program
 
     def inputs(self, rendered: int, observed: int) -> tuple[Tensor, Tensor]:
         """The static inputs (rendered, 6, R, R) and (observed, 6, R, R), channels-last: who writes there saves this runner
         the copy.
 
-        Smaller batches use the front of the largest ones, since only one program of a lane runs at a time.
+        Smaller batches use the front of the largest ones, since only one program of a pool runs at a time.
         """
-        pair = [self._input(kept, n) for kept, n in zip(self.lane.inputs, (rendered, observed), strict=True)]
+        pair = [self._input(kept, n) for kept, n in zip(self.pool.inputs, (rendered, observed), strict=True)]
         return pair[0], pair[1]
 
     def _input(self, kept: list[Tensor], batch: int) -> Tensor:
@@ -230,7 +230,7 @@ class GraphRunner(HalfRunner):
 
     def _time(self, body: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""
-        program = self._graphed(body, key, Lane(self.lane.name, self.device))
+        program = self._graphed(body, key, GraphPool(self.pool.name, self.device))
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         repeats = 3 if key[0] > 32 else 20
         stream = torch.cuda.current_stream(self.device)
@@ -255,10 +255,10 @@ class CompileRunner(HalfRunner):
         crop: tuple[int, int],
         label: str,
         log: Log,
-        lane: Lane | None = None,
+        pool: GraphPool | None = None,
     ) -> None:
         super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
-        self.lane = lane or Lane(label, device)
+        self.pool = pool or GraphPool(label, device)
 
     def _build(self, key: Key) -> Body:
         begin = time.perf_counter()
@@ -273,13 +273,13 @@ class CompileRunner(HalfRunner):
             with dynamo.patch({limit: 64}):  # type: ignore[attr-defined]  # one compilation per batch size, none later
                 body(rendered_in, observed_in)
         except Exception as error:  # inductor raises whatever its compiler raised
-            raise RungUnavailable(f"torch.compile failed: {one_line(error)}") from error
+            raise BackendUnavailable(f"torch.compile failed: {one_line(error)}") from error
         self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
         program = GraphedProgram(
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
-            lane=self.lane,
+            pool=self.pool,
             log=self.log,
         )
         program.prepare()
@@ -310,7 +310,7 @@ def disagreement(
         try:
             found = candidate(*example)
         except torch.cuda.OutOfMemoryError:
-            raise  # perhaps of a bound that frugally lifts
+            raise  # perhaps of a bound that within_memory_limit lifts
         except Exception as error:  # Warp's compiler, cuDNN and cuBLAS each raise their own
             return one_line(error)
     for a, b in zip(expected, found, strict=True):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-DEFAULT_RUNGS = {
+DEFAULT_BACKENDS = {
     "cuda": "reference,eager,half,traced,compile,cuda_graph,fp8,tensorrt,onnxruntime",
     "cpu": "eager,half,traced,cuda_graph,tensorrt,onnxruntime",
 }
@@ -38,7 +38,7 @@ FRAMES = 30
 
 @app.command()
 def bench(
-    rungs: Annotated[str, typer.Option(help="Comma-separated; default: all that take seconds to prepare.")] = "",
+    backends: Annotated[str, typer.Option(help="Comma-separated; default: all that take seconds to prepare.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     resolution: Annotated[str, typer.Option(help="Image size, WIDTHxHEIGHT.")] = "1280x720",
     objects: Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together.")] = 1,
@@ -57,7 +57,7 @@ def bench(
         bool,
         typer.Option(
             "--overlap",
-            help="Only the detector beside the tracker on a CUDA stream of its own; default rung cuda_graph.",
+            help="Only the detector beside the tracker on a CUDA stream of its own; default backend cuda_graph.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of scene and random weights.")] = 0,
@@ -67,7 +67,7 @@ def bench(
     """Measure the speed of each stage and of each way to run the networks."""
     import torch
 
-    from ..accel.runner import RUNGS
+    from ..accel.runner import BACKENDS
     from ..config import from_flat
     from ..device import resolve_device
     from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
@@ -75,10 +75,10 @@ def bench(
 
     console = Console()
     place = resolve_device(device)
-    wanted = [r.strip() for r in (rungs or DEFAULT_RUNGS[place.type]).split(",") if r.strip()]
-    unknown = [r for r in wanted if r not in RUNGS]
+    wanted = [r.strip() for r in (backends or DEFAULT_BACKENDS[place.type]).split(",") if r.strip()]
+    unknown = [r for r in wanted if r not in BACKENDS]
     if unknown:
-        raise typer.BadParameter(f"--rungs: {', '.join(unknown)}: must be among {', '.join(RUNGS)}")
+        raise typer.BadParameter(f"--backends: {', '.join(unknown)}: must be among {', '.join(BACKENDS)}")
     size = parse_resolution(resolution)
     if overlap and place.type != "cuda":
         from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP
@@ -109,7 +109,7 @@ def bench(
 
         samples = repeat_track or REPEATS[place.type][1]
         found = measure_overlap(
-            wanted if rungs else ["cuda_graph"], loaded, config, place, size, objects, samples, seed, say
+            wanted if backends else ["cuda_graph"], loaded, config, place, size, objects, samples, seed, say
         )
         facts = environment(place)
         write(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
@@ -143,7 +143,7 @@ def bench(
 
 
 def measure(
-    rungs: Sequence[str],
+    backends: Sequence[str],
     networks: dict[str, Any],
     config: Config,
     device: torch.device,
@@ -170,7 +170,7 @@ def measure(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
-    built = [build_row(rung, models, networks, config, device, scene.camera, frames, say) for rung in rungs]
+    built = [build_row(backend, models, networks, config, device, scene.camera, frames, say) for backend in backends]
     rows = {b.name: b.row for b in built if b.row is not None}
     tree: dict[str, Any] = {b.name: {"reason": b.reason, "stages": {}} for b in built}
     for b in built:
@@ -243,7 +243,7 @@ def demo_objects(count: int, load: Any) -> tuple[list[Any], list[Any]]:
 
 
 def build_row(
-    rung: str,
+    backend: str,
     models: Sequence[Any],
     networks: dict[str, Any],
     config: Config,
@@ -264,24 +264,24 @@ def build_row(
     registers, tracks = WARM_UP[device.type]
     try:
         row: Row
-        if rung == "reference":
+        if backend == "reference":
             row = ReferenceRow(models, networks, config, device)
         else:
-            row = EstimatorRow(rung, models, networks, config, device, log)
+            row = EstimatorRow(backend, models, networks, config, device, log)
         row.warm_up(camera)
         for _ in range(registers):
             row.register(frames[0].frame, models[0].name)
         for i in range(tracks):
             row.track(frames[i % len(frames)].frame, before(frames, i))
-    except RuntimeError as error:  # unavailable, or out of memory: the other rungs are still of interest
-        return BuiltRow(rung, None, one_line(error))
+    except RuntimeError as error:  # unavailable, or out of memory: the other backends are still of interest
+        return BuiltRow(backend, None, one_line(error))
     synchronize(device)
     took, peak = time.perf_counter() - begin, meter.peak_mb()
     if device.type == "cuda":
         meter.settle()
         row.register(frames[0].frame, models[0].name)
         row.track(frames[0].frame, before(frames, 0))
-    return BuiltRow(rung, row, "", took, meter.peak_mb(), peak)
+    return BuiltRow(backend, row, "", took, meter.peak_mb(), peak)
 
 
 def before(frames: Sequence[BenchFrame], i: int) -> dict[str, NDArray[np.float64]]:

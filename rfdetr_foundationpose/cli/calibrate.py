@@ -44,11 +44,11 @@ def calibrate(
     error = float(sum(r["count"] * abs(r["confidence"] - r["right"]) for r in rows) / len(right))
     order = held_out[right][:, None] > held_out[~right][None]
     console.print(f"Brier score {brier:.3f}, expected calibration error {error:.3f}, AUC {order.mean():.3f}")
-    turned_over = held_out[samples.turned_over[~fitted_on]]
-    if len(turned_over):
+    flipped = held_out[samples.flipped[~fitted_on]]
+    if len(flipped):
         console.print(
-            f"{len(turned_over)} poses lie where the object is, but turned over: mean confidence {turned_over.mean():.2f}, "
-            f"{(turned_over > 0.5).mean():.0%} above 0.5"
+            f"{len(flipped)} poses lie where the object is, but flipped: mean confidence {flipped.mean():.2f}, "
+            f"{(flipped > 0.5).mean():.0%} above 0.5"
         )
     final = confidence.fit(samples.features, samples.right)
     out.mkdir(parents=True, exist_ok=True)
@@ -57,9 +57,9 @@ def calibrate(
         "brier": brier,
         "calibration_error": error,
         "auc": float(order.mean()),
-        "turned_over": {
-            "poses": len(turned_over),
-            "confidence": float(turned_over.mean()) if len(turned_over) else None,
+        "flipped": {
+            "poses": len(flipped),
+            "confidence": float(flipped.mean()) if len(flipped) else None,
         },
         "reliability": rows,
     }

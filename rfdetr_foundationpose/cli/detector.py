@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import RUNGS, DetectorConfig
+from ..config import BACKENDS, DetectorConfig
 
 Objects = Annotated[str, typer.Option(help="objects.yaml of what is to be found; empty takes the demo's objects.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
@@ -78,7 +78,9 @@ def train(
 
 def validate(
     images: Annotated[int, typer.Option(min=1, help="Generated images to compare on.")] = 200,
-    rung: Annotated[str, typer.Option(help=f"The way to run RF-DETR that is checked: {', '.join(RUNGS)}.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help=f"The way to run RF-DETR that is checked: {', '.join(BACKENDS)}.")
+    ] = "auto",
     weights: Annotated[str, typer.Option(help="'default', 'published', or a checkpoint path.")] = "default",
     variant: Annotated[str, typer.Option(help="RF-DETR variant where the weights do not name one.")] = "nano",
     objects_file: Objects = "",
@@ -96,12 +98,12 @@ def validate(
     from ..objects import load_objects
     from ..resources import default_objects_file
 
-    if rung not in RUNGS:
-        raise typer.BadParameter(f"--rung {rung} is unknown; use one of {', '.join(RUNGS)}")
+    if backend not in BACKENDS:
+        raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(BACKENDS)}")
     try:
         result = validate_detector(
             load_objects(objects_file or default_objects_file()),
-            rung=rung,
+            backend=backend,
             weights=weights,
             variant=variant,
             threshold=threshold,

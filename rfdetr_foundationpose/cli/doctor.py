@@ -220,7 +220,7 @@ def _onnxruntime() -> list[Finding]:
 
 
 def _triton() -> list[Finding]:
-    """What pose.rung fp8 is written in."""
+    """What pose.backend fp8 is written in."""
     if importlib.util.find_spec("triton") is None:
         fix = "comes with torch's builds for CUDA; else pip install 'rfdetr_foundationpose[fp8]'"
         return [Finding("triton", Verdict.OPTIONAL, "not installed", fix)]

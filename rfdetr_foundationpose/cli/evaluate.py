@@ -183,7 +183,7 @@ def _evaluator(
         config, specs, lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
     )
     geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
-    used = {"device": str(place), "weights": estimator.weights, "pose_backend": estimator.rung}
+    used = {"device": str(place), "weights": estimator.weights, "pose_backend": estimator.backend}
     return Evaluator(estimator, geometries, place), used
 
 

@@ -28,7 +28,7 @@ def detector(
         str, typer.Option(help="Objects on the table, repeated for several instances; all: every object.")
     ] = ",".join(TARGETS),
     frames: Annotated[int, typer.Option(min=1, help="Frames of each recording.")] = round(SECONDS * RATE),
-    stride: Annotated[int, typer.Option(min=1, help="Look at every so manieth frame.")] = 15,
+    stride: Annotated[int, typer.Option(min=1, help="Look at every n-th frame.")] = 15,
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Value of detector.threshold; default: the setting's.")
     ] = None,
@@ -36,7 +36,7 @@ def detector(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     objects_file: Annotated[str, typer.Option(help="objects.yaml; empty takes the demo's objects.")] = "",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. detector.rung=half; may be repeated.")
+        list[str] | None, typer.Option("--set", help="One setting, e.g. detector.backend=half; may be repeated.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/evaluate-detector"),
     json_file: Annotated[
@@ -99,7 +99,7 @@ def detector(
     figures = {
         "device": str(place),
         "weights": found.weights,
-        "detector_backend": found.rung,
+        "detector_backend": found.backend,
         "seeds": list(numbers),
         "targets": list(names),
         "stride": stride,

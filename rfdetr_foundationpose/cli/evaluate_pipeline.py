@@ -101,9 +101,9 @@ def pipeline(
         "device": status.device,
         "detection_source": status.detector_source,
         "detector_weights": status.detector_weights,
-        "detector_backend": status.detector_rung,
+        "detector_backend": status.detector_backend,
         "weights": status.pose_weights,
-        "pose_backend": status.pose_rung,
+        "pose_backend": status.pose_backend,
         "seeds": list(numbers),
         "targets": list(names),
         "known": [s.name for s in specs],
@@ -114,7 +114,7 @@ def pipeline(
         **outcome.as_dict(),
     }
     _print(console, figures)
-    legend = "false and turned over poses, instances of their object (yellow)"
+    legend = "false and flipped poses, instances of their object (yellow)"
     problems = verdict(figures, min_recall, max_false_tracks)
     conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
 
@@ -132,14 +132,14 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
         shares = [_number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
         errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
         right.add_row(name, str(f["instances"]), *shares, *("–" if e is None else f"{e:.1f}" for e in errors))
-        counts = ("poses", "false_poses", "false_tracks", "turned_over", "doubles", "id_changes", "refused", "lost")
+        counts = ("poses", "false_poses", "false_tracks", "flipped", "doubles", "id_changes", "refused", "lost")
         tracks.add_row(name, *(str(f.get(c, "–")) for c in counts), f"{f['seconds']:.0f}" if "seconds" in f else "–")
     console.print(right)
     console.print(tracks)
     reasons = ", ".join(f"{reason} {n}" for reason, n in total["refused_by"].items())
     lines = [
         f"registrations: {total['registrations']}, refused {total['refused']}{f' ({reasons})' if reasons else ''}",
-        *_stretches("turned over", figures["turned_over"]),
+        *_stretches("flipped", figures["flipped"]),
         *_stretches("doubles", figures["doubles"]),
         *_stretches("false tracks", figures["false_tracks"]),
     ]

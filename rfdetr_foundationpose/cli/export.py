@@ -72,7 +72,7 @@ def build_engines(
     """Build TensorRT engines for this GPU and cache them; those that fit already are kept. Exits 1 without TensorRT."""
     import torch
 
-    from ..accel.base import RungUnavailable
+    from ..accel.base import BackendUnavailable
     from ..accel.onnx_export import OnnxFormatError, inspect_onnx
     from ..accel.runner import make_runner, runner_from_onnx
 
@@ -85,7 +85,7 @@ def build_engines(
     files = {"refiner": refiner, "scorer": scorer}
     try:
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise RungUnavailable("no CUDA device is visible to torch")
+            raise BackendUnavailable("no CUDA device is visible to torch")
         networks: dict[str, Any] = {}
         if None in files.values():
             networks, _ = load_networks(weights, official_size, console)
@@ -98,10 +98,10 @@ def build_engines(
                 raise OnnxFormatError(f"{file} is a {found}, given as --{role}")
             fixed = inspect_onnx(file).batch
             runner_from_onnx(file, "tensorrt", device, say, label=role, batches=[fixed] if fixed else sizes[role])
-    except (RungUnavailable, OnnxFormatError) as error:
+    except (BackendUnavailable, OnnxFormatError) as error:
         console.print(f"build-engines: {error}", markup=False, style="red")
         raise typer.Exit(1) from error
-    say("engines are ready: set pose.rung to tensorrt")
+    say("engines are ready: set pose.backend to tensorrt")
 
 
 def parse_batches(text: str) -> dict[str, list[int]]:

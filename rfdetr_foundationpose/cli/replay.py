@@ -172,8 +172,8 @@ def _through_pipeline(
         lost=status.counters.get("lost", 0),
         dropped_by_reason={**run.skipped, "invalid": len(tape.invalid), "unmatched": tape.unmatched},
         detector_weights=status.detector_weights,
-        detector_backend=status.detector_rung,
-        pose_backend=status.pose_rung,
+        detector_backend=status.detector_backend,
+        pose_backend=status.pose_backend,
         seconds=run.seconds,
     )
     return result, run.samples, run.series

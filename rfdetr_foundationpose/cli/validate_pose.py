@@ -17,7 +17,7 @@ from rich.progress import track as progress
 from rich.table import Table
 from torch import Tensor
 
-from ..accel.base import Outputs, RungUnavailable, Runner
+from ..accel.base import BackendUnavailable, Outputs, Runner
 from ..config import Config
 from ..evaluate.bench_rows import EstimatorRow
 from ..evaluate.compare import MAX_DEG, MAX_MM, Differences, OrderChanges, pose_difference
@@ -189,7 +189,7 @@ def symmetries_as_loaded(model: ObjectModel) -> NDArray[np.float64]:
 
 def pose(
     source: Annotated[Path | None, typer.Argument(help="Recording, or a folder in BOP layout.")] = None,
-    rung: Annotated[str, typer.Option(help="The way to hold against the reference.")] = "auto",
+    backend: Annotated[str, typer.Option(help="The way to hold against the reference.")] = "auto",
     reference: Annotated[str, typer.Option(help="The way it is held against.")] = "eager",
     synth: Annotated[int, typer.Option(min=0, help="Instead of a source: frames of a plain generated scene.")] = 0,
     resolution: Annotated[str, typer.Option(help="Of --synth, WIDTHxHEIGHT.")] = "1280x720",
@@ -231,8 +231,10 @@ def pose(
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # the reference is to be FP32
     models = [load_object(spec, say) for spec in specs]
     try:
-        rows = [EstimatorRow(r, models, loaded, config, place, say, tap) for r, tap in ((reference, Tap), (rung, None))]
-    except (RungUnavailable, ValueError) as error:
+        rows = [
+            EstimatorRow(r, models, loaded, config, place, say, tap) for r, tap in ((reference, Tap), (backend, None))
+        ]
+    except (BackendUnavailable, ValueError) as error:
         console.print(f"validate: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
     comparison = Comparison(rows[0], rows[1], config)
@@ -242,7 +244,7 @@ def pose(
             break
         comparison.feed(view, register_again=index % register_every == 0)
     result = comparison.result(max_mm, max_deg)
-    result |= {"reference": rows[0].ran, "rung": rows[1].ran, "weights": description, "device": str(place)}
+    result |= {"reference": rows[0].ran, "backend": rows[1].ran, "weights": description, "device": str(place)}
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result, indent=1))
@@ -304,7 +306,7 @@ def _bop(folder: Path, split: str) -> tuple[list[ObjectSpec], Iterator[View], in
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
     """Table and verdict."""
-    table = Table(title=f"{result['rung']} against {result['reference']}, {result['device']}", title_justify="left")
+    table = Table(title=f"{result['backend']} against {result['reference']}, {result['device']}", title_justify="left")
     for column in ("", "compared", "mm p50", "mm p95", "mm max", "deg p50", "deg p95", "deg max"):
         table.add_column(column, justify="right" if column else "left")
     for name in ("track", "track_step", "register"):

@@ -24,5 +24,5 @@ def build_detector(
 
     loaded = load_model(settings.weights, settings.variant, device, log)
     detector = RfDetrDetector(loaded, specs, settings, device, log)
-    log(f"detector: RF-DETR {detector.weights}, {detector.rung}")
+    log(f"detector: RF-DETR {detector.weights}, {detector.backend}")
     return detector

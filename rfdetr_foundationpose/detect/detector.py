@@ -28,14 +28,14 @@ class DetectionReport:
 
 
 class Detector(Protocol):
-    """source: "rf-detr" or "mask-topic". rung: how the network really runs. weights: what is loaded, for people.
+    """source: "rf-detr" or "mask-topic". backend: how the network really runs. weights: what is loaded, for people.
     degraded: why it does not run as it was asked to; empty when it does."""
 
     @property
     def source(self) -> str: ...
 
     @property
-    def rung(self) -> str: ...
+    def backend(self) -> str: ...
 
     @property
     def weights(self) -> str: ...

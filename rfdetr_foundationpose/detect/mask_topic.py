@@ -25,7 +25,7 @@ class MaskTopicDetector:
     """
 
     source = "mask-topic"
-    rung = ""
+    backend = ""
     weights = "none (masks of the recording)"
     degraded: Sequence[str] = ()
 

@@ -13,18 +13,18 @@ from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Detection, Frame
-from . import rungs
+from . import backends
 from .checkpoint import LoadedModel
 from .classes import map_classes, thresholds
 from .detector import DetectionReport, DetectorError
-from .hot_path import HotPath, RawDetections
 from .masks import box_depths, box_mask, depth_mask, instance_masks
+from .predictor import Predictor, RawDetections
 
 
 class RfDetrDetector:
-    """Runs a loaded RF-DETR at a rung of the ladder; see rungs.build.
+    """Runs a loaded RF-DETR at a backend of the fallback order; see backends.build.
 
-    half_on_cpu: see rungs.build. Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
+    half_on_cpu: see backends.build. Raises DetectorError when labels are no classes of the model, or a mask is asked for that it cannot give.
     """
 
     source = "rf-detr"
@@ -47,8 +47,8 @@ class RfDetrDetector:
         has_masks = bool(getattr(self.model.model_config, "segmentation_head", False))
         self._mask = _mask_kind(config.mask, has_masks, loaded.description)
         self.apply(config)
-        self._network = rungs.build(self.model, config.rung, device, log, half_on_cpu=half_on_cpu)
-        self._hot_path = HotPath(
+        self._network = backends.build(self.model, config.backend, device, log, half_on_cpu=half_on_cpu)
+        self._predictor = Predictor(
             self._network,
             size=self.model.model.resolution,
             means=self.model.means,
@@ -60,16 +60,16 @@ class RfDetrDetector:
         )
 
     @property
-    def rung(self) -> str:
-        """The rung that runs; "traced" instead of "cuda_graph" when the capture failed."""
-        if self._network.rung == "cuda_graph" and self._hot_path.degraded:
+    def backend(self) -> str:
+        """The backend that runs; "traced" instead of "cuda_graph" when the capture failed."""
+        if self._network.backend == "cuda_graph" and self._predictor.degraded:
             return "traced"
-        return self._network.rung
+        return self._network.backend
 
     @property
     def degraded(self) -> list[str]:
         """Why it does not run as it was asked to; a failed capture is known after ``warm_up``."""
-        return [reason for reason in (self._network.degraded, self._hot_path.degraded) if reason]
+        return [reason for reason in (self._network.degraded, self._predictor.degraded) if reason]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,11 +89,11 @@ class RfDetrDetector:
         """Run the whole path at the camera's size; on CUDA this captures the graph."""
         rgb = torch.zeros((camera.height, camera.width, 3), dtype=torch.uint8, device=self._device)
         depth = torch.zeros((camera.height, camera.width), device=self._device)
-        if self.rung == "reference":
+        if self.backend == "reference":
             self._predict(rgb.cpu().numpy(), depth)
             return
         for _ in range(3):
-            self._hot_path(rgb, depth)
+            self._predictor(rgb, depth)
 
     def detect(self, frame: DeviceFrame) -> DetectionReport:
         """Detections above their object's threshold, with masks and depths."""
@@ -101,10 +101,10 @@ class RfDetrDetector:
 
     def start(self, frame: DeviceFrame) -> Callable[[], DetectionReport]:
         """See OverlappingDetector."""
-        if self.rung == "reference":
+        if self.backend == "reference":
             raw = self._predict(frame.frame.rgb, frame.depth)
             return lambda: self._report(raw, frame)
-        finish = self._hot_path.start(frame.rgb, frame.depth)
+        finish = self._predictor.start(frame.rgb, frame.depth)
         return lambda: self._report(finish(), frame)
 
     def _report(self, raw: RawDetections, frame: DeviceFrame) -> DetectionReport:
@@ -167,9 +167,9 @@ class RfDetrDetector:
     def raw(self, frame: Frame) -> RawDetections:
         """All selected rows of one host frame, whatever their score: for validation and benchmarks."""
         depth = torch.from_numpy(np.nan_to_num(frame.depth.astype(np.float32) * frame.depth_scale)).to(self._device)
-        if self.rung == "reference":
+        if self.backend == "reference":
             return self._predict(frame.rgb, depth)
-        return self._hot_path(torch.from_numpy(frame.rgb).to(self._device), depth)
+        return self._predictor(torch.from_numpy(frame.rgb).to(self._device), depth)
 
 
 def _mask_kind(asked: str, has_masks: bool, weights: str) -> str:

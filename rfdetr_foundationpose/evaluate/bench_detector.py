@@ -12,9 +12,9 @@ import torch
 
 from ..config import DetectorConfig
 from ..detect import rfdetr_library as library
+from ..detect.backends import explain
 from ..detect.checkpoint import LoadedModel, load_model
 from ..detect.rfdetr_detector import RfDetrDetector
-from ..detect.rungs import explain
 from ..device_frame import Uploader
 from ..latency import percentile
 from ..objects import ObjectSpec
@@ -135,13 +135,13 @@ def _ways(
 
         return make
 
-    def hot_path(rung: str) -> Callable[[], Run]:
+    def predictor(backend: str) -> Callable[[], Run]:
         def make() -> Run:
-            settings = DetectorConfig(rung=rung, mask="box", threshold=0.5)
+            settings = DetectorConfig(backend=backend, mask="box", threshold=0.5)
             detector = RfDetrDetector(load(), specs, settings, device, log)
             detector.warm_up(camera)
-            if detector.rung != rung:
-                raise RuntimeError(f"{detector.rung} runs instead of {rung}: {'; '.join(detector.degraded)}")
+            if detector.backend != backend:
+                raise RuntimeError(f"{detector.backend} runs instead of {backend}: {'; '.join(detector.degraded)}")
             upload = Uploader(device)
             return lambda frame: len(detector.detect(upload(frame)).detections)
 
@@ -151,10 +151,10 @@ def _ways(
     if cuda:
         yield "predict", "FP16", predict(False, torch.float16)
     yield "predict, traced", fast, predict(True, torch.float16 if cuda else torch.float32)
-    yield "hot path" if cuda else "hot path, eager", fast, hot_path("half" if cuda else "eager")
-    yield "hot path, traced", fast, hot_path("traced")
+    yield "predictor" if cuda else "predictor, eager", fast, predictor("half" if cuda else "eager")
+    yield "predictor, traced", fast, predictor("traced")
     if cuda:
-        yield "hot path, CUDA graph", fast, hot_path("cuda_graph")
+        yield "predictor, CUDA graph", fast, predictor("cuda_graph")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""``bench --networks``: refiner and scorer alone, per rung and batch size."""
+"""``bench --networks``: refiner and scorer alone, per backend and batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ..accel.base import RungUnavailable, Runner
+from ..accel.base import BackendUnavailable, Runner
 from ..accel.runner import make_runner
 from .bench_timing import Stats, interleave, synchronize
 
@@ -21,13 +21,13 @@ GFLOP_PER_PAIR = 20.8
 
 def measure_networks(
     networks: dict[str, nn.Module],
-    rungs: Sequence[str],
+    backends: Sequence[str],
     batches: Sequence[int],
     device: torch.device,
     repetitions: int,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Milliseconds per call and largest output difference to FP32 eager, by role, rung and batch size.
+    """Milliseconds per call and largest output difference to FP32 eager, by role, backend and batch size.
 
     Small batches are timed one call at a time, as tracking runs them: from an idle device to an idle device.
     """
@@ -36,26 +36,30 @@ def measure_networks(
         runners: dict[str, Runner] = {}
         reasons: dict[str, str] = {}
         prepared: dict[str, float] = {}
-        for rung in rungs:
+        for backend in backends:
             begin = time.perf_counter()
             try:
-                runner = make_runner(module, rung, device, log, label=role, batches=batches, fallback=False)
-                runners[rung] = getattr(runner, "coarse", runner)
-            except RungUnavailable as error:
-                reasons[rung] = str(error)
-            prepared[rung] = time.perf_counter() - begin
-        rows: dict[str, Any] = {rung: {"reason": reason} for rung, reason in reasons.items()}
-        for rung, runner in runners.items():
-            rows[rung] = {"prepare_s": prepared[rung], "dtype": str(runner.dtype).removeprefix("torch."), "batches": {}}
+                runner = make_runner(module, backend, device, log, label=role, batches=batches, fallback=False)
+                runners[backend] = getattr(runner, "coarse", runner)
+            except BackendUnavailable as error:
+                reasons[backend] = str(error)
+            prepared[backend] = time.perf_counter() - begin
+        rows: dict[str, Any] = {backend: {"reason": reason} for backend, reason in reasons.items()}
+        for backend, runner in runners.items():
+            rows[backend] = {
+                "prepare_s": prepared[backend],
+                "dtype": str(runner.dtype).removeprefix("torch."),
+                "batches": {},
+            }
         for batch in batches:
             generator = torch.Generator().manual_seed(batch)
             crops = [torch.rand(batch, 6, 160, 160, generator=generator).to(device) for _ in range(2)]
             exact = make_runner(module, "eager", device, log)(*crops)
-            for rung, runner in runners.items():
+            for backend, runner in runners.items():
                 found = runner(*crops)
                 synchronize(device)
                 worst = max(float((f - e).abs().max() / e.abs().max()) for f, e in zip(found, exact, strict=True))
-                rows[rung]["batches"][batch] = {"difference": worst}
+                rows[backend]["batches"][batch] = {"difference": worst}
 
             def call(runner: Runner, pair: Sequence[torch.Tensor] = crops) -> float:
                 synchronize(device)
@@ -65,10 +69,10 @@ def measure_networks(
                 return (time.perf_counter() - begin) * 1e3
 
             count = max(3, repetitions // 5) if batch > 16 else repetitions
-            calls = {rung: (lambda _, r=runner: call(r)) for rung, runner in runners.items()}
+            calls = {backend: (lambda _, r=runner: call(r)) for backend, runner in runners.items()}
             for samples in (interleave(calls, 2), interleave(calls, count)):  # the first are warm-up
-                for rung, values in samples.items():
-                    rows[rung]["batches"][batch] |= Stats.of(values).as_dict()
+                for backend, values in samples.items():
+                    rows[backend]["batches"][batch] |= Stats.of(values).as_dict()
         result[role] = rows
         del runners
         gc.collect()
@@ -76,15 +80,15 @@ def measure_networks(
 
 
 def network_tables(result: dict[str, Any], batches: Sequence[int], official: bool) -> list[Table]:
-    """p50 in ms (and TFLOP/s at official size), rows are rungs."""
+    """p50 in ms (and TFLOP/s at official size), rows are backends."""
     tables = []
     for role, rows in result.items():
         table = Table(title=f"{role}, p50 ms by batch size", title_justify="left")
-        for column in ("rung", "dtype", "prepare s", *map(str, batches), "largest difference"):
-            table.add_column(column, justify="left" if column in ("rung", "dtype") else "right")
-        for rung, row in rows.items():
+        for column in ("backend", "dtype", "prepare s", *map(str, batches), "largest difference"):
+            table.add_column(column, justify="left" if column in ("backend", "dtype") else "right")
+        for backend, row in rows.items():
             if "reason" in row:
-                table.add_row(rung, "", "", *[""] * len(batches), row["reason"])
+                table.add_row(backend, "", "", *[""] * len(batches), row["reason"])
                 continue
             cells = []
             for batch in batches:
@@ -92,6 +96,6 @@ def network_tables(result: dict[str, Any], batches: Sequence[int], official: boo
                 speed = f" ({GFLOP_PER_PAIR * batch / ms:.0f} T)" if official and batch > 16 else ""
                 cells.append(f"{ms:.3f}{speed}" if ms < 10 else f"{ms:.1f}{speed}")
             worst = max(b["difference"] for b in row["batches"].values())
-            table.add_row(rung, row["dtype"], f"{row['prepare_s']:.1f}", *cells, f"{worst:.1e}")
+            table.add_row(backend, row["dtype"], f"{row['prepare_s']:.1f}", *cells, f"{worst:.1e}")
         tables.append(table)
     return tables

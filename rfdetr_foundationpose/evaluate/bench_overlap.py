@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from ..accel.base import RungUnavailable
+from ..accel.base import BackendUnavailable
 from ..cli.bench import before, demo_objects
 from ..config import from_flat
 from ..detect.detector import DetectionReport, DetectorError
@@ -70,7 +70,7 @@ class Ways:
 
 
 def measure_overlap(
-    rungs: Sequence[str],
+    backends: Sequence[str],
     networks: dict[str, Any],
     config: Config,
     device: torch.device,
@@ -80,25 +80,25 @@ def measure_overlap(
     seed: int,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Per rung: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
-    "own stream" over those of the others; and by how much its results differ. Rungs that cannot run carry a reason."""
+    """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
+    "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
     from ..pose.mesh import load_object
 
     specs, models = demo_objects(count, load_object)
     scene = BenchScene(models, size, device, seed)
     frames = [scene.frame(i) for i in range(FRAMES)]
     found: dict[str, Any] = {}
-    for rung in rungs:
-        if rung == "reference":
-            found[rung] = {"reason": "it is a schedule in which the host waits after every step"}
+    for backend in backends:
+        if backend == "reference":
+            found[backend] = {"reason": "it is a schedule in which the host waits after every step"}
             continue
         try:
-            row = EstimatorRow(rung, models, networks, config, device, log)
+            row = EstimatorRow(backend, models, networks, config, device, log)
             row.warm_up(scene.camera)
-            detector = _detector(rung, config, specs, device, log)
+            detector = _detector(backend, config, specs, device, log)
             detector.warm_up(scene.camera)
-        except (RungUnavailable, DetectorError, ImportError) as error:
-            found[rung] = {"reason": str(error)}
+        except (BackendUnavailable, DetectorError, ImportError) as error:
+            found[backend] = {"reason": str(error)}
             continue
         ways = Ways(row, detector, device).ways
 
@@ -114,8 +114,8 @@ def measure_overlap(
             name: [ways[name](f.frame, before(frames, i)) for i, f in enumerate(frames)]
             for name in ("one after the other", "own stream")
         }
-        found[rung] = {
-            "detector_rung": detector.rung,
+        found[backend] = {
+            "detector_backend": detector.backend,
             "ways": {name: s.as_dict() for name, s in stats.items()},
             "ratios": ratios(stats),
             "difference": difference(outcomes["one after the other"], outcomes["own stream"]),
@@ -123,13 +123,15 @@ def measure_overlap(
     return found
 
 
-def _detector(rung: str, config: Config, specs: Sequence[Any], device: torch.device, log: Callable[[str], None]) -> Any:
-    """At the rung, or at the best one where RF-DETR does not have it."""
+def _detector(
+    backend: str, config: Config, specs: Sequence[Any], device: torch.device, log: Callable[[str], None]
+) -> Any:
+    """At the backend, or at the best one where RF-DETR does not have it."""
     from ..detect import build_detector
-    from ..detect.rungs import RUNGS
+    from ..detect.backends import BACKENDS
 
-    offered = rung if rung in RUNGS else "auto"
-    return build_detector(from_flat({"detector.rung": offered}, config), specs, device, log)
+    offered = backend if backend in BACKENDS else "auto"
+    return build_detector(from_flat({"detector.backend": offered}, config), specs, device, log)
 
 
 def ratios(stats: Mapping[str, Stats]) -> dict[str, dict[str, float]]:
@@ -164,23 +166,23 @@ def _order(detection: Any) -> tuple[str, float, float]:
 
 
 def overlap_table(found: Mapping[str, Any], title: str) -> Table:
-    """avg, p50, p95 and max in ms by rung and way; the ratios are those of the own stream to each other way."""
+    """avg, p50, p95 and max in ms by backend and way; the ratios are those of the own stream to each other way."""
     table = Table(title=f"{title}: ms of a frame with detector and tracking step", title_justify="left")
-    for column in ("rung", "detector", "way", "avg", "p50", "p95", "max", "own / this p50", "p95"):
-        table.add_column(column, justify="left" if column in ("rung", "detector", "way") else "right")
+    for column in ("backend", "detector", "way", "avg", "p50", "p95", "max", "own / this p50", "p95"):
+        table.add_column(column, justify="left" if column in ("backend", "detector", "way") else "right")
     notes = []
-    for rung, row in found.items():
+    for backend, row in found.items():
         if "reason" in row:
-            notes.append(f"{rung}: not available: {row['reason']}")
+            notes.append(f"{backend}: not available: {row['reason']}")
             continue
         for name, s in row["ways"].items():
             ratio = row["ratios"].get(name)
             shown = ("", "") if ratio is None else (f"{ratio['p50']:.2f}", f"{ratio['p95']:.2f}")
             values = (f"{s[key]:.2f}" for key in ("avg", "p50", "p95", "max"))
-            table.add_row(rung, row["detector_rung"], name, *values, *shown)
+            table.add_row(backend, row["detector_backend"], name, *values, *shown)
         d = row["difference"]
         notes.append(
-            f"{rung}: own stream differs by up to {d['mm']:.3f} mm, {d['deg']:.3f} deg, {d['px']:.2f} px; "
+            f"{backend}: own stream differs by up to {d['mm']:.3f} mm, {d['deg']:.3f} deg, {d['px']:.2f} px; "
             f"other detections on {d['frames_with_other_detections']:.0f} of {FRAMES} frames"
         )
     table.caption = "; ".join(notes)

@@ -38,10 +38,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def stage_table(result: dict[str, Any]) -> Table:
-    """Rows are rungs, columns stages; a cell is avg, p50, p95, max in ms. The difference is that of tracked poses."""
+    """Rows are backends, columns stages; a cell is avg, p50, p95, max in ms. The difference is that of tracked poses."""
     shown = [s for s in STAGES if any(s in row["stages"] for row in result["rows"].values())]
     table = Table(title=f"{result['title']}: avg, p50, p95, max in ms", title_justify="left", show_lines=True)
-    table.add_column("rung", no_wrap=True)
+    table.add_column("backend", no_wrap=True)
     for stage in shown:
         table.add_column(stage, justify="right")
     for column in ("memory MB", "warm-up s", "differs p95"):
@@ -96,7 +96,7 @@ def compact_lines(result: dict[str, Any]) -> list[str]:
 
 
 def bar_chart(result: dict[str, Any], path: Path, stages: Sequence[str] = ("register", "track")) -> None:
-    """p50 by rung with p95 whiskers, one panel a stage, logarithmic."""
+    """p50 by backend with p95 whiskers, one panel a stage, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")

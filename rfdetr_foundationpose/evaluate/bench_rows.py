@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..accel.base import Runner
-from ..accel.graph import Lane
+from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
 from ..device_frame import Uploader
@@ -43,11 +43,11 @@ class Row(Protocol):
 
 
 class EstimatorRow:
-    """Our pipeline's pose stage with both networks at one rung."""
+    """Our pipeline's pose stage with both networks at one backend."""
 
     def __init__(
         self,
-        rung: str,
+        backend: str,
         objects: Sequence[ObjectModel],
         networks: Mapping[str, nn.Module],
         config: Config,
@@ -58,17 +58,17 @@ class EstimatorRow:
         from ..pose.build import make_renderer
         from ..pose.estimator import Networks, PoseEstimator
 
-        def runner(role: str, label: str, lane: Lane | None = None) -> Runner:
-            return make_runner(networks[role], rung, device, log, label=label, fallback=False, lane=lane)
+        def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
+            return make_runner(networks[role], backend, device, log, label=label, fallback=False, pool=pool)
 
-        register = Lane("register", device)  # as build_estimator does
+        register = GraphPool("register", device)  # as build_estimator does
         scorer = runner("scorer", "scorer", register)
         runners = Networks(
             runner("refiner", "refiner"),
             runner("refiner", "register refiner", register),
             scorer if wrap_scorer is None else wrap_scorer(scorer),
         )
-        self.name = rung
+        self.name = backend
         self.ran = runners.track_refiner.name
         self.degraded = runners.track_refiner.degraded
         renderer = make_renderer(config.pose.renderer, objects, device)
@@ -165,7 +165,7 @@ def metres(frame: Frame) -> NDArray[np.float32]:
 
 @dataclass
 class BuiltRow:
-    """row: None where the rung cannot run here, with the reason. memory_mb: in use after warm-up, peak."""
+    """row: None where the backend cannot run here, with the reason. memory_mb: in use after warm-up, peak."""
 
     name: str
     row: Row | None
@@ -176,27 +176,27 @@ class BuiltRow:
 
 
 def detector_call(
-    rung: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log
+    backend: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log
 ) -> tuple[Callable[[Frame], Any] | None, str]:
-    """host image -> host boxes at a rung, or None and the reason."""
+    """host image -> host boxes at a backend, or None and the reason."""
     from ..config import from_flat
-    from ..detect.rungs import RUNGS as DETECTOR_RUNGS
+    from ..detect.backends import BACKENDS as DETECTOR_BACKENDS
 
-    if rung not in DETECTOR_RUNGS:
+    if backend not in DETECTOR_BACKENDS:
         return None, "not offered"
     try:
         from ..detect import build_detector
         from ..detect.detector import DetectorError
 
         try:
-            detector = build_detector(from_flat({"detector.rung": rung}, config), specs, device, log)
+            detector = build_detector(from_flat({"detector.backend": backend}, config), specs, device, log)
             detector.warm_up(camera)
         except DetectorError as error:
             return None, str(error)
     except ImportError as error:
         return None, f"needs the package {error.name}"
-    if getattr(detector, "rung", rung) != rung:
-        return None, f"ran {getattr(detector, 'rung', '?')} instead"
+    if getattr(detector, "backend", backend) != backend:
+        return None, f"ran {getattr(detector, 'backend', '?')} instead"
     upload = Uploader(device)
     return (lambda frame: detector.detect(upload(frame))), ""
 

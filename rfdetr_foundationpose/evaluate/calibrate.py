@@ -25,7 +25,7 @@ from ..synth.video import SceneVideo, VideoSettings
 Array = NDArray[np.float64]
 RIGHT = 0.1
 """A pose is right when its ADD, up to declared symmetries, is below this share of the diameter; one whose ADD-S alone is
-lies where the object is, but turned over."""
+lies where the object is, but flipped."""
 STARTS = 8
 
 
@@ -44,15 +44,15 @@ class Samples:
         return self.add < RIGHT
 
     @property
-    def turned_over(self) -> NDArray[np.bool_]:
+    def flipped(self) -> NDArray[np.bool_]:
         return (self.adds < RIGHT) & ~self.right
 
 
 def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]:
-    """STARTS poses (4, 4) to track from: two near, two fair, one poor, one turned over or anyhow, one beside the object and
+    """STARTS poses (4, 4) to track from: two near, two fair, one poor, one flipped or anyhow, one beside the object and
     one behind it.
 
-    That is, about as many of those that will fit are turned over as a registration leaves so: the share of right ones
+    That is, about as many of those that will fit are flipped as a registration leaves so: the share of right ones
     among poses that nothing else tells apart is what they get for confidence.
     """
     d = item.diameter

@@ -41,7 +41,7 @@ Picture = NDArray[np.uint8]
 @dataclass(frozen=True)
 class RecordingSettings:
     """targets: names of the objects on the table, repeated for several instances; empty shows all once. stride: every
-    so manieth frame is looked at; where a false detection is, the next ones too. pictures: most of each kind.
+    n-th frame is looked at; where a false detection is, the next ones too. pictures: most of each kind.
     """
 
     seeds: tuple[int, ...] = tuple(range(100, 110))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import DetectorConfig
 from ..detect.checkpoint import load_model
-from ..detect.hot_path import RawDetections
+from ..detect.predictor import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..device import matmul_precision
 from ..objects import ObjectSpec
@@ -86,7 +86,7 @@ class Comparison:
 def validate_detector(
     specs: Sequence[ObjectSpec],
     *,
-    rung: str,
+    backend: str,
     weights: str,
     variant: str,
     threshold: float,
@@ -95,20 +95,20 @@ def validate_detector(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> Comparison:
-    """Compare ``rung`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
+    """Compare ``backend`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
     as a graph; on the CPU FP16 is slow and only shows the numbers. The reference has no TF32 in it, the candidate what
     torch allows. Raises DetectorError when weights do not fit."""
     on_cpu = device.type == "cpu"
-    asked = "traced" if rung == "auto" and on_cpu else rung
-    settings = DetectorConfig(rung="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
+    asked = "traced" if backend == "auto" and on_cpu else backend
+    settings = DetectorConfig(backend="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
     make = [
         RfDetrDetector(
             load_model(weights, variant, device, log),
             specs,
-            dataclasses.replace(settings, rung=r),
+            dataclasses.replace(settings, backend=r),
             device,
             log,
-            half_on_cpu=on_cpu and rung in ("auto", "half"),
+            half_on_cpu=on_cpu and backend in ("auto", "half"),
         )
         for r in ("reference", asked)
     ]
@@ -124,7 +124,7 @@ def validate_detector(
         pairs,
         threshold,
         reference="FP32 eager predict()",
-        candidate=f"{precision} {candidate.rung}, hot path",
+        candidate=f"{precision} {candidate.backend}, predictor",
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         weights=reference.weights,
     )

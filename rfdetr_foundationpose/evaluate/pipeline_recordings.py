@@ -25,7 +25,7 @@ from .detector_recordings import TRACK_FRAMES, Picture, RecordingSettings, recta
 PLACE = 0.25
 """A pose at most so many diameters from an instance of its object, at the model centre, is in its place."""
 TURNED = 90.0
-"""A pose in its place with a larger rotation error (degrees), and ADD of 0.1 d or more, is turned over."""
+"""A pose in its place with a larger rotation error (degrees), and ADD of 0.1 d or more, is flipped."""
 ON_SHARE = 0.3
 """A false pose is on the thing that covers so much of its silhouette."""
 REASON = "registration_"
@@ -90,7 +90,7 @@ class RecordingRun:
 
 @dataclass(frozen=True)
 class PipelineOutcome:
-    """What was seen. poses: all that were published. pictures: (picture, caption) of false and turned over poses."""
+    """What was seen. poses: all that were published. pictures: (picture, caption) of false and flipped poses."""
 
     sought: list[Sought] = field(default_factory=list)
     poses: list[JudgedPose] = field(default_factory=list)
@@ -108,7 +108,7 @@ class PipelineOutcome:
             },
             "by_object": {name: self._figures(lambda item, name=name: _object(item) == name) for name in names},
             "false_tracks": [_stretch(run) for run in _false_tracks(self.poses)],
-            "turned_over": [_stretch(run) for run in stretches(p for p in self.poses if p.turned and not p.double)],
+            "flipped": [_stretch(run) for run in stretches(p for p in self.poses if p.turned and not p.double)],
             "doubles": [_stretch(run) for run in stretches(p for p in self.poses if p.double)],
             "false_poses": [_row(p) for p in self.poses if p.false],
             "misses": [_plain(s) for s in self.sought if s.found is None],
@@ -135,7 +135,7 @@ class PipelineOutcome:
             "poses": len(poses),
             "false_poses": sum(p.false for p in poses),
             "false_tracks": len(_false_tracks(poses)),
-            "turned_over": sum(p.turned for p in placed),
+            "flipped": sum(p.turned for p in placed),
             "doubles": sum(p.double for p in poses),
             "id_changes": id_changes(placed),
         }
@@ -232,7 +232,7 @@ class _Player:
         return "part" if thing == pose.object else thing
 
     def pictures(self, limit: int) -> list[tuple[Picture, str]]:
-        """The first pose of the longest stretches, false ones before those turned over."""
+        """The first pose of the longest stretches, false ones before those flipped."""
         runs = [
             *sorted(stretches(p for p in self.poses if p.false), key=len, reverse=True),
             *sorted(stretches(p for p in self.poses if p.turned and not p.double), key=len, reverse=True),
@@ -247,7 +247,7 @@ class _Player:
             box = mask_box(np.asarray(frame.masks[t.name], dtype=bool))
             if box is not None and t.object == first.pose.object:
                 rectangle(picture, box, (255, 200, 0), 1)
-        what = f"false, {first.off:.2f} d off" if first.false else "turned over"
+        what = f"false, {first.off:.2f} d off" if first.false else "flipped"
         on = {"": "", "part": ", on a part of one"}.get(first.on, f", on {first.on}")
         return picture, f"seed {self._seed} frame {first.frame}: {first.track} {what}{on}, {len(run)} frames"
 

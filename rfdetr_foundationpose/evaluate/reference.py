@@ -1,4 +1,4 @@
-"""The ``reference`` rung of the bench: FoundationPose in the official implementation's schedule, in plain PyTorch.
+"""The ``reference`` backend of the bench: FoundationPose in the official implementation's schedule, in plain PyTorch.
 
 Written from its description (Wen et al., CVPR 2024, and the released configuration), not from its code. It computes what
 our pipeline computes, in the order and with the transfers of the official one: numpy between the stages, the whole image

@@ -154,7 +154,7 @@ def compare_schedules(
     return {
         "device": torch.cuda.get_device_name(estimator.device) if estimator.device.type == "cuda" else "cpu",
         "weights": estimator.weights,
-        "pose_backend": estimator.rung,
+        "pose_backend": estimator.backend,
         "degraded": estimator.degraded,
         "objects": settings.objects,
         "size": list(settings.size),

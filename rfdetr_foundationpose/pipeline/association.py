@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..types import CameraIntrinsics, Detection
-from .solid import Solid, closed_volume
+from .convex_hull import ConvexHull, closed_volume
 from .tracks import Track
 
 # Two boxes of one object that overlap more than this show one thing twice: DETR has no suppression of its own.
@@ -23,12 +23,12 @@ _INFEASIBLE = 1e6
 @dataclass(frozen=True)
 class ObjectGeometry:
     """What association needs of a mesh. points: (N, 3) float64 extreme points in the object frame, metres.
-    solid: the room it takes up."""
+    hull: the room it takes up."""
 
     points: NDArray[np.float64]
     center: NDArray[np.float64]
     diameter: float
-    solid: Solid
+    hull: ConvexHull
 
     @classmethod
     def from_vertices(
@@ -48,7 +48,7 @@ class ObjectGeometry:
         points = vertices[np.unique(np.argmax(stretched @ _directions().T, axis=0))]
         size = float(np.linalg.norm(high - low)) if diameter is None else float(diameter)
         volume = None if faces is None else closed_volume(vertices, faces)
-        return cls(points, (low + high) / 2, size, Solid.from_points(points, volume))
+        return cls(points, (low + high) / 2, size, ConvexHull.from_points(points, volume))
 
     def project(self, T_cam_obj: NDArray[np.float64], camera: CameraIntrinsics) -> NDArray[np.float64] | None:
         """Box (4,) x0, y0, x1, y1 in pixels of the object at a pose, clipped to the image; None when out of view."""

@@ -21,10 +21,10 @@ from ..pose.estimator import RegistrationError, TrackRequest
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, ObjectGeometry, associate, choose_slot
 from .association import without_duplicates as suppress
-from .doubles import TAKEOVER, Doubles, relation, yields
-from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, Sightings, explained, sure_score
+from .detection_interval import DetectionInterval
+from .duplicates import TAKEOVER, DuplicateTracks, is_replaced_by, relation
+from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, TrackConfirmation, explained, sure_score
 from .results import FrameResult, PipelineStatus
-from .schedule import DetectorSchedule
 from .side_stream import SideStream
 from .tracks import Track, TrackTable
 
@@ -68,19 +68,19 @@ class Pipeline:
         self._estimator = estimator
         self._specs = list(specs)
         self._geometry = dict(geometry)
-        self._doubles = Doubles(self._geometry)
+        self._duplicate_tracks = DuplicateTracks(self._geometry)
         self._background = background
         self._log = log
         self._upload = Uploader(self.device)
         self._side = SideStream(self.device, self.timer, overlap=overlap)
         self._registrar = Registrar(estimator, self.device, self.timer)
         self._backoff = Backoff()
-        self._sightings = Sightings()
+        self._confirmation = TrackConfirmation()
         self._tracks = TrackTable({s.name: s.max_instances for s in specs})
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
-        self._schedule = DetectorSchedule()
+        self._detection_interval = DetectionInterval()
         self._explained = -EXPLAIN_PERIOD
         self._lock = threading.Lock()
         self._deferred: list[Callable[[], None]] = []
@@ -131,9 +131,9 @@ class Pipeline:
         memory = torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
         return PipelineStatus(
             detector_source=self._detector.source,
-            detector_rung=self._detector.rung,
+            detector_backend=self._detector.backend,
             detector_weights=self._detector.weights,
-            pose_rung=self._estimator.rung,
+            pose_backend=self._estimator.backend,
             pose_weights=self._estimator.weights,
             device=str(self.device),
             gpu_memory_bytes=memory,
@@ -162,10 +162,10 @@ class Pipeline:
     def _forget(self) -> None:
         self._tracks.reset()
         self._backoff.clear()
-        self._sightings.clear()
+        self._confirmation.clear()
         if self._registrar.forget():
             self._counters["registrations_dropped"] += 1
-        self._schedule.reset()
+        self._detection_interval.reset()
         self._best_below = {}
         self._counters["resets"] += 1
 
@@ -193,7 +193,7 @@ class Pipeline:
             self._drop_duplicate_tracks(frame.camera, events, judged=False)
         else:
             unclaimed = self._verify(report, following, frame.camera, events)
-            candidates = self._sightings.confirmed(unclaimed, report, self.config.detector.threshold)
+            candidates = self._confirmation.confirmed(unclaimed, report, self.config.detector.threshold)
             self._counters["detections_unconfirmed"] += len(unclaimed) - len(candidates)
             self._drop_duplicate_tracks(frame.camera, events, judged=True)
             self._search(device_frame, pose_frame, candidates, events)
@@ -204,7 +204,9 @@ class Pipeline:
         """Run the detector where it is due; None where it is not."""
         searching = bool(self._tracks.searching())
         settings = self.config.detector
-        if not self._schedule.due(self._frame_index, frame.frame.stamp_ns, searching=searching, config=settings):
+        if not self._detection_interval.due(
+            self._frame_index, frame.frame.stamp_ns, searching=searching, config=settings
+        ):
             return None
         self._counters["detector_runs"] += 1
         return self._side.start(self._detector, frame)
@@ -288,15 +290,15 @@ class Pipeline:
             for i, track in enumerate(tracked):
                 contested = bool(free) and not self._tracks.searching(spec.name)
                 self._lost(track, track.verify(scores.get(i), contested, self.config.pose, sure), events)
-            claimed += [replace(detections[i], score=tracked[track].standing + TAKEOVER) for i, track in pairs.items()]
+            claimed += [replace(detections[i], score=tracked[track].certainty + TAKEOVER) for i, track in pairs.items()]
             unclaimed += free
         candidates, doubles = suppress(unclaimed, claimed)
         self._counters["duplicate_detections"] += doubles
         return candidates
 
     def _drop_duplicate_tracks(self, camera: CameraIntrinsics, events: list[str], *, judged: bool) -> None:
-        """Two tracks on one thing: the lesser one is lost. judged: whether the detector ran on this frame."""
-        for track, better in self._doubles.lesser(self._tracks.tracking(), camera, judged=judged):
+        """Two tracks on one thing: the redundant one is lost. judged: whether the detector ran on this frame."""
+        for track, better in self._duplicate_tracks.redundant(self._tracks.tracking(), camera, judged=judged):
             self._displace(track, better, events)
 
     def _displace(self, track: Track, better: Track, events: list[str]) -> None:
@@ -378,8 +380,8 @@ class Pipeline:
         track = next(t for t in self._tracks if (t.object, t.instance_id) == (job.detection.object, job.instance_id))
         # Settled here, not later between two tracks: the thing keeps the id that it has.
         started = replace(track, T_cam_obj=estimate.T_cam_obj, confidence=estimate.confidence, support=job.seen.score)
-        rivals = self._doubles.rivals(started, self._tracks.tracking(), camera)
-        firm = next((t for t in rivals if not yields(t, started)), None)
+        rivals = self._duplicate_tracks.rivals(started, self._tracks.tracking(), camera)
+        firm = next((t for t in rivals if not is_replaced_by(t, started)), None)
         if firm is not None:
             self._refuse(job, "registration_double", relation(started, firm), events)
             return

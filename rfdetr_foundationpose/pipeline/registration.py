@@ -179,7 +179,7 @@ def sure_score(object: str, report: DetectionReport, threshold: float) -> float:
     return (1 + report.thresholds.get(object, threshold)) / 2
 
 
-class Sightings:
+class TrackConfirmation:
     """Which detections are worth a registration: sure ones at once, others when two detector runs in a row show them.
 
     What the detector takes for an object for the length of one frame hardly ever is one, but may register all the same.

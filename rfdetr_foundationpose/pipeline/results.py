@@ -26,15 +26,15 @@ class FrameResult:
 class PipelineStatus:
     """What runs and how it fares; cheap to make, safe from any thread.
 
-    detector_rung, pose_rung: what really runs, not what was asked for; ``degraded`` says where the two differ.
+    detector_backend, pose_backend: what really runs, not what was asked for; ``degraded`` says where the two differ.
     counters: since the start. states: instance name -> track state. best_below: object -> best score below its
     threshold in the last detector run.
     """
 
     detector_source: str = ""
-    detector_rung: str = ""
+    detector_backend: str = ""
     detector_weights: str = ""
-    pose_rung: str = ""
+    pose_backend: str = ""
     pose_weights: str = ""
     device: str = ""
     gpu_memory_bytes: int = 0

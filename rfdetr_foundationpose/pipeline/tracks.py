@@ -47,7 +47,7 @@ class Track:
         return self.state is TrackState.TRACKING
 
     @property
-    def standing(self) -> float:
+    def certainty(self) -> float:
         """How sure detector and pose are of it together, in [0, 1]; settles which of two objects a thing is."""
         return self.support * self.confidence
 

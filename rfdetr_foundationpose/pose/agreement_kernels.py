@@ -125,8 +125,8 @@ def agreement(
     rendered = wp.vec3f(0.0, 0.0, 0.0)
     observed = wp.vec3f(0.0, 0.0, 0.0)
     squares = wp.vec3f(0.0, 0.0, 0.0)
-    pierced = float(0.0)
-    filled = float(0.0)
+    free_space_violation = float(0.0)
+    occupancy = float(0.0)
     center = translation_of(poses[n])
     radius = 0.5 * diameters[n]
     for x in range(lane, rendered_xyz.shape[2], LANES):
@@ -155,8 +155,8 @@ def agreement(
                         violated += 1.0
                     if printed:
                         kind = area(rendered_xyz, observed_xyz, n, y, x, tolerance, center, radius)
-                        pierced += wp.where(kind == 1, 1.0, 0.0)
-                        filled += wp.where(kind == -1, 1.0, 0.0)
+                        free_space_violation += wp.where(kind == 1, 1.0, 0.0)
+                        occupancy += wp.where(kind == -1, 1.0, 0.0)
     column = y * LANES + lane
     partial[n, 0, column] = model
     partial[n, 1, column] = agree
@@ -169,8 +169,8 @@ def agreement(
             partial[n, c + 6, column] = rendered[c]
             partial[n, c + 9, column] = observed[c]
             partial[n, c + 12, column] = squares[c]
-        partial[n, 15, column] = pierced
-        partial[n, 16, column] = filled
+        partial[n, 15, column] = free_space_violation
+        partial[n, 16, column] = occupancy
 
 
 @wp.func
@@ -208,8 +208,8 @@ def describe(
     The features: visible, share of the model's pixels that agree in depth; violated, of those with depth that does not come
     from an occluder, the share seen behind the model, which should have hidden it; missing, without depth; residual, depth
     difference of the agreeing, in tolerances; color, colour difference of the agreeing, in [0, 1]; step, turn: size of the
-    last update, square root; match, missed: see ``print_match``; pierced, square root of the share that whole areas
-    seen through have of what violated is a share of; filled, share of whole areas before the model but inside of its
+    last update, square root; match, missed: see ``print_match``; free_space_violation, square root of the share that whole areas
+    seen through have of what violated is a share of; occupancy, share of whole areas before the model but inside of its
     sphere, where it has nothing, among those and what violated is a share of: the bottom of a mug in place of its opening.
     """
     n = wp.tid()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..accel.base import Runner
-from ..accel.graph import Lane
+from ..accel.graph import GraphPool
 from ..accel.runner import make_runner, runner_from_onnx
 from ..config import Config, ConfigError
 from ..device import resolve_device
@@ -54,25 +54,25 @@ class _Source:
     def runner(
         self,
         label: str,
-        rung: str,
+        backend: str,
         device: torch.device,
         log: Callable[[str], None],
         batches: Sequence[int],
         outputs: Sequence[str],
-        lane: Lane | None = None,
+        pool: GraphPool | None = None,
     ) -> Runner:
         if isinstance(self.network, Path):
-            usable = rung in ("tensorrt", "onnxruntime", "auto")
+            usable = backend in ("tensorrt", "onnxruntime", "auto")
             runner = runner_from_onnx(
-                self.network, rung if usable else "auto", device, log, label=label, batches=batches
+                self.network, backend if usable else "auto", device, log, label=label, batches=batches
             )
             if not usable:
                 runner.degraded = (
-                    f"{label}: {self.network.name} is an ONNX file, which {rung} cannot run; {runner.name} does"
+                    f"{label}: {self.network.name} is an ONNX file, which {backend} cannot run; {runner.name} does"
                 )
                 log(runner.degraded)
             return runner
-        return make_runner(self.network, rung, device, log, label=label, batches=batches, outputs=outputs, lane=lane)
+        return make_runner(self.network, backend, device, log, label=label, batches=batches, outputs=outputs, pool=pool)
 
 
 def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _Source:
@@ -95,12 +95,12 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[
     weights = f"{refining.description}; {scoring.description}"
     log(f"pose weights: {weights}")
     instances = sum(s.max_instances for s in specs)
-    rung = config.pose.rung
-    register = Lane("register", device)
+    backend = config.pose.backend
+    register = GraphPool("register", device)
     networks = Networks(
-        refining.runner("refiner", rung, device, log, track_batches(instances), ("trans", "rot")),
-        refining.runner("register refiner", rung, device, log, (), ("trans", "rot"), register),
-        scoring.runner("scorer", rung, device, log, (), ("scores",), register),
+        refining.runner("refiner", backend, device, log, track_batches(instances), ("trans", "rot")),
+        refining.runner("register refiner", backend, device, log, (), ("trans", "rot"), register),
+        scoring.runner("scorer", backend, device, log, (), ("scores",), register),
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)

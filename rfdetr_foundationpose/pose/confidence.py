@@ -29,13 +29,13 @@ FEATURES = (
     "turn",
     "match",
     "missed",
-    "pierced",
-    "filled",
+    "free_space_violation",
+    "occupancy",
 )
 """What agreement_kernels.describe finds, and explains."""
 PRINTED = slice(7, 9)
 """Columns of the features that are about print."""
-LATER = ("pierced", "filled")
+LATER = ("free_space_violation", "occupancy")
 """Features that calibrations of before 2026-11-26 do not know."""
 SUPPORTING = ("visible", "match")
 """Features that speak for a pose; the others speak against it."""

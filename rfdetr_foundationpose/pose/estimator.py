@@ -90,7 +90,7 @@ class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
-    one thread at a time. rung, weights: what runs and with what. instances: how many objects may be tracked together,
+    one thread at a time. backend, weights: what runs and with what. instances: how many objects may be tracked together,
     which is what warm-up prepares. kept_programs: of registration; the one that was used longest ago gives way.
     """
 
@@ -111,7 +111,7 @@ class PoseEstimator:
         self.config = config
         self.weights = weights
         self._calibration = calibration
-        self.rung = networks.track_refiner.name
+        self.backend = networks.track_refiner.name
         self._batches = track_batches(instances)
         self._log = log
         self._index = {o.name: i for i, o in enumerate(objects)}

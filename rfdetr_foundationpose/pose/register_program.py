@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram, lane_of
+from ..accel.graph import GraphedProgram, pool_of
 from ..config import schedule_counts
 from .agreement_kernels import DESCRIBED, RESULT_COLUMNS
 from .confidence import Calibration
@@ -168,7 +168,7 @@ class RegisterProgram:
             self.run,
             device,
             name=f"register {total} x {','.join(map(str, self.kept))}",
-            lane=lane_of(refiner, "register", device),
+            pool=pool_of(refiner, "register", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and scorer.capturable and refiner.name != "reference",
         )
@@ -318,7 +318,7 @@ def _copies_last(scores: Tensor, poses: Tensor) -> Tensor:
 
 
 def _where_to_turn(kept: Sequence[int]) -> int | None:
-    """The iteration before which the best hypothesis is turned over: the last that prunes and has another one after it."""
+    """The iteration before which the best hypothesis is flipped: the last that prunes and has another one after it."""
     pruning = [i for i in range(1, len(kept) - 1) if len(HALF_TURNS) < kept[i] < kept[i - 1]]
     return pruning[-1] if pruning else None
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram, lane_of
+from ..accel.graph import GraphedProgram, pool_of
 from .agreement_kernels import RESULT_COLUMNS
 from .renderer import Renderer
 from .views import ViewSet
@@ -57,7 +57,7 @@ class TrackProgram:
             self.run,
             device,
             name=f"track {k}",
-            lane=lane_of(refiner, "track", device),
+            pool=pool_of(refiner, "track", device),
             log=log,
             capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
         )

@@ -201,13 +201,15 @@ class Diagnostics:
                 "device": s.device,
                 "gpu_memory_mib": f"{s.gpu_memory_bytes / 2**20:.1f}",
                 "detector_source": s.detector_source,
-                "detector_backend": s.detector_rung,
+                "detector_backend": s.detector_backend,
                 "detector_weights": s.detector_weights,
-                "pose_backend": s.pose_rung,
+                "pose_backend": s.pose_backend,
                 "pose_weights": s.pose_weights,
             }
         values |= {f"missing_{i}": sentence for i, sentence in enumerate(h.missing)}
-        summary = h.state if s is None else f"{s.detector_source} {s.detector_rung} + pose {s.pose_rung} on {s.device}"
+        summary = (
+            h.state if s is None else f"{s.detector_source} {s.detector_backend} + pose {s.pose_backend} on {s.device}"
+        )
         return _status(h, "backend", said, summary, values)
 
     def _new_drops(self, h: Health) -> dict[str, int]:

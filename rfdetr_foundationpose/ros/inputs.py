@@ -23,7 +23,7 @@ from . import conversions
 from .guards import guarded
 from .reporting import REPEAT
 from .sync import PairSynchronizer, Subscriber
-from .worker import Pair, Slot
+from .worker import LatestFrame, Pair
 
 CAMERA_INFO = "rgb/camera_info"
 # Small disorder is the network's; a stamp that is farther back is a bag that started again.
@@ -70,7 +70,7 @@ class Inputs:
         node: Any,
         config: Config,
         instances: Sequence[str],
-        slot: Slot,
+        latest: LatestFrame,
         on_jump: Callable[[str], None],
         on_error: Callable[[str, Exception], None],
     ) -> None:
@@ -79,7 +79,7 @@ class Inputs:
         wanted = config.input.use_mask_topics or config.detector.source == "mask-topic"
         # Resolved: counting publishers knows no remappings.
         self._mask_topics = {n: node.resolve_topic_name(f"mask/{n}") for n in instances} if wanted else {}
-        self._slot = slot
+        self._latest = latest
         self._on_jump = on_jump
         self._on_error = on_error
         self._group = MutuallyExclusiveCallbackGroup()
@@ -162,7 +162,7 @@ class Inputs:
         if sync is not None:
             sync.clear()
         self._guard.reset()
-        self._slot.clear("time_jump")
+        self._latest.clear("time_jump")
         with self._mask_arrived:
             for masks in self._masks.values():
                 masks.clear()
@@ -255,9 +255,9 @@ class Inputs:
         stamp = conversions.stamp_ns(rgb.header)
         order = self._guard.check(stamp)
         if order == "jump":
-            self._slot.clear("time_jump")
+            self._latest.clear("time_jump")
             self._on_jump("image stamps jumped back")
         elif order == "late":
-            self._slot.refuse("out_of_order")
+            self._latest.refuse("out_of_order")
             return
-        self._slot.put(Pair(rgb, depth, stamp, time.monotonic()))
+        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))

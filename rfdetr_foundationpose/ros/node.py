@@ -31,7 +31,7 @@ from .messages import Shape
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
 from .telemetry import Telemetry
-from .worker import Pair, Slot, Worker
+from .worker import LatestFrame, Pair, Worker
 
 if TYPE_CHECKING:
     from ..pipeline import FrameResult, PipelineStatus
@@ -95,8 +95,8 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._report = Reporter(self.get_logger())
-        self._slot = Slot()
-        self._worker = Worker(self._slot, self._handle, self._report)
+        self._latest = LatestFrame()
+        self._worker = Worker(self._latest, self._handle, self._report)
         self._timer = StageTimer()
         self._state = "unconfigured"
         self._failure = ""
@@ -146,7 +146,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         try:
             config = self._config = parameters.read(self)
             self._specs = load_objects(config.objects_file or default_objects_file())
-            self._inputs = Inputs(self, config, instance_names(self._specs), self._slot, self._on_jump, self._report)
+            self._inputs = Inputs(self, config, instance_names(self._specs), self._latest, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
             self._pipeline = self._factory(config, self._say)
@@ -364,11 +364,11 @@ class PoseNode(LifecycleNodeMixin, Node):
             enabled=self._enabled,
             hardware_id=self._seen[0] if self._seen is not None else "",
             since=now - self._since,
-            tally=self._slot.tally(),
+            tally=self._latest.tally(),
             images=inputs.counts() if inputs is not None else {},
-            rate=self._slot.rate(now),
-            processed_rate=self._slot.processed_rate(now),
-            silence=self._slot.silence(now),
+            rate=self._latest.rate(now),
+            processed_rate=self._latest.processed_rate(now),
+            silence=self._latest.silence(now),
             age=self._age,
             depth_frame=inputs.depth_frame if inputs is not None else "",
             has_camera=inputs is not None and inputs.camera is not None,

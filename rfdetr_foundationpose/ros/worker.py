@@ -1,4 +1,4 @@
-"""Newest wins: callbacks leave a pair in a slot of one, a single thread takes it when it is free."""
+"""Newest wins: callbacks leave a pair in a mailbox that holds the latest frame only, a single thread takes it when it is free."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tally:
     dropped: dict[str, int]
 
 
-class Slot:
+class LatestFrame:
     """A mailbox for the newest pair, with exact book-keeping. Nothing in it waits but ``take``."""
 
     RATE_WINDOW = 5.0
@@ -131,8 +131,10 @@ class Slot:
 class Worker:
     """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped."""
 
-    def __init__(self, slot: Slot, handle: Callable[[Pair], None], on_error: Callable[[str, Exception], None]) -> None:
-        self._slot = slot
+    def __init__(
+        self, latest: LatestFrame, handle: Callable[[Pair], None], on_error: Callable[[str, Exception], None]
+    ) -> None:
+        self._latest = latest
         self._handle = handle
         self._on_error = on_error
         self._stop = threading.Event()
@@ -145,7 +147,7 @@ class Worker:
             return False
         # Its own: a thread that was told to stop must never hear otherwise.
         self._stop = threading.Event()
-        self._slot.open()
+        self._latest.open()
         self._thread = threading.Thread(target=self._run, args=(self._stop,), name="pose_worker", daemon=True)
         self._thread.start()
         return True
@@ -153,7 +155,7 @@ class Worker:
     def stop(self, timeout: float) -> bool:
         """Finish the pair in work and end. False when that takes longer than ``timeout`` seconds."""
         self._stop.set()
-        self._slot.close("deactivated")
+        self._latest.close("deactivated")
         if self._thread is None:
             return True
         self._thread.join(timeout)
@@ -169,7 +171,7 @@ class Worker:
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            pair = self._slot.take(0.5)
+            pair = self._latest.take(0.5)
             if pair is None:
                 continue
             self._started = time.monotonic()
@@ -184,4 +186,4 @@ class Worker:
                 self._on_error(reason, error)
             finally:
                 self._started = None
-                self._slot.done(reason)
+                self._latest.done(reason)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..detect.hot_path import RawDetections
+from ..detect.predictor import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..synth.batch_frames import host_frames, instance_pixels
 from ..types import Frame

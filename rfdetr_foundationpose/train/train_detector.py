@@ -300,9 +300,9 @@ def evaluate_file(
     device = torch.device(settings.device)
     names = [f"class_{i}" for i in range(len(labels))]
     specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, labels, strict=True)]
-    rung = "half" if device.type == "cuda" else "eager"
+    backend = "half" if device.type == "cuda" else "eager"
     loaded = load_file(path, settings.variant, device)
-    detector = RfDetrDetector(loaded, specs, DetectorConfig(rung=rung, mask="box"), device, log=lambda _: None)
+    detector = RfDetrDetector(loaded, specs, DetectorConfig(backend=backend, mask="box"), device, log=lambda _: None)
     if settings.dataset is None:
         count = settings.evaluation_scenes
         plain, crossed = (SceneSampler(objects, device, (480, 640), EVALUATION_SEED, crossed=c) for c in (0.0, 1.0))

@@ -16,22 +16,22 @@ SAME_IOU = 0.35
 # A third of a thing inside one that is its own hull, as a box is, cannot be; poses off by millimetres share far less.
 INSIDE_SHARE = 1 / 3
 # A closed mesh that fills this much of its hull has no room in it for another thing.
-MASSIVE = 0.8
+SOLID_SHARE = 0.8
 _FLAT = 5e-4
 
 
 @dataclass(frozen=True)
-class Solid:
+class ConvexHull:
     """The convex hull of a mesh, in its frame. planes: (F, 4), inside where all are <= 0 for (x, y, z, 1). samples:
-    (SAMPLES, 3) points drawn evenly from it, metres. volume: m^3. massive: whether the mesh fills it."""
+    (SAMPLES, 3) points drawn evenly from it, metres. volume: m^3. is_solid: whether the mesh fills it."""
 
     planes: Array
     samples: Array
     volume: float
-    massive: bool
+    is_solid: bool
 
     @classmethod
-    def from_points(cls, points: NDArray[np.floating], mesh_volume: float | None = None) -> Solid:
+    def from_points(cls, points: NDArray[np.floating], mesh_volume: float | None = None) -> ConvexHull:
         """points: (N, 3) whose hull it is, metres. mesh_volume: of the closed mesh, m^3; None where that is not known."""
         points = np.asarray(points, dtype=np.float64)
         try:
@@ -54,9 +54,9 @@ class Solid:
         outward = np.where(normals @ points.mean(0) + offsets > 0, -1.0, 1.0)
         planes = np.unique(np.round(np.c_[normals, offsets] * outward[:, None], 9), axis=0)
         total = float(volumes.sum())
-        return cls(planes, samples, total, mesh_volume is not None and mesh_volume >= MASSIVE * total)
+        return cls(planes, samples, total, mesh_volume is not None and mesh_volume >= SOLID_SHARE * total)
 
-    def share_inside(self, T_cam_self: Array, other: Solid, T_cam_other: Array) -> float:
+    def share_inside(self, T_cam_self: Array, other: ConvexHull, T_cam_other: Array) -> float:
         """The share of this hull, at a pose (4, 4), that lies in the other's."""
         points = self.samples @ T_cam_self[:3, :3].T + (T_cam_self[:3, 3] - T_cam_other[:3, 3])
         points = points @ T_cam_other[:3, :3]
@@ -74,14 +74,14 @@ def closed_volume(vertices: NDArray[np.floating], faces: NDArray[np.integer]) ->
     return abs(float(np.einsum("fx,fx->", corners[:, 0], areas))) / 6
 
 
-def same_place(a: Solid, T_cam_a: Array, b: Solid, T_cam_b: Array) -> bool:
+def same_place(a: ConvexHull, T_cam_a: Array, b: ConvexHull, T_cam_b: Array) -> bool:
     """Whether two objects at these poses (4, 4) cannot both be there.
 
     Contact is no matter, nor is a thing in a hollow one: only hulls that nearly coincide, or one that reaches far into a
-    massive one, are in the same place.
+    is_solid one, are in the same place.
     """
     a_in_b, b_in_a = a.share_inside(T_cam_a, b, T_cam_b), b.share_inside(T_cam_b, a, T_cam_a)
     common = (a_in_b * a.volume + b_in_a * b.volume) / 2
     if common > SAME_IOU * (a.volume + b.volume - common):
         return True
-    return (b.massive and a_in_b > INSIDE_SHARE) or (a.massive and b_in_a > INSIDE_SHARE)
+    return (b.is_solid and a_in_b > INSIDE_SHARE) or (a.is_solid and b_in_a > INSIDE_SHARE)

@@ -1,4 +1,4 @@
-"""config/pose.yaml and the tables of docs/ros.md, written from the typed config: ``python -m rfdetr_foundationpose.ros.reference``."""
+"""config/pose.yaml and the tables of docs/ros.md, written from the typed config: ``python -m rfdetr_foundationpose.ros.parameter_docs``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- parameters: begin -->", "<!-- parameters: end -->"
 def parameters_yaml() -> str:
     """A ROS parameter file with every setting at its default, and what it means beside it."""
     lines = [
-        "# Every parameter at its default; written by python -m rfdetr_foundationpose.ros.reference.",
+        "# Every parameter at its default; written by python -m rfdetr_foundationpose.ros.parameter_docs.",
         "# (live) can change while the node runs; the others take effect at the next configure.",
         "/**:",
         "  ros__parameters:",

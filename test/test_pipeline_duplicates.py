@@ -8,9 +8,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.pipeline.association import ObjectGeometry
-from rfdetr_foundationpose.pipeline.doubles import Doubles, relation, yields
+from rfdetr_foundationpose.pipeline.convex_hull import ConvexHull, closed_volume, same_place
+from rfdetr_foundationpose.pipeline.duplicates import DuplicateTracks, is_replaced_by, relation
 from rfdetr_foundationpose.pipeline.registration import MIN_EXPLAINED, explained
-from rfdetr_foundationpose.pipeline.solid import Solid, closed_volume, same_place
 from rfdetr_foundationpose.pipeline.tracks import Track
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Estimate
@@ -53,8 +53,8 @@ def rows(*values: float) -> np.ndarray:
 
 def test_solid_of_a_box_has_its_volume_and_share():
     box = trimesh.creation.box((0.1, 0.2, 0.3))
-    solid = Solid.from_points(box.vertices, closed_volume(box.vertices, box.faces))
-    assert solid.volume == pytest.approx(0.006) and solid.massive and len(solid.planes) == 6
+    solid = ConvexHull.from_points(box.vertices, closed_volume(box.vertices, box.faces))
+    assert solid.volume == pytest.approx(0.006) and solid.is_solid and len(solid.planes) == 6
     turned = pose(0.3, 0.1, 0.9, ("x", 30), ("z", 70))
     moved = turned @ pose(0.0, 0.0, 0.15)
     assert solid.share_inside(turned, solid, turned) == 1.0
@@ -64,8 +64,8 @@ def test_solid_of_a_box_has_its_volume_and_share():
 
 def test_flat_and_tiny_meshes_have_a_solid_too():
     sheet = np.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0.2, 0], [0.1, 0.2, 0]])
-    assert Solid.from_points(sheet).volume == pytest.approx(0.101 * 0.201 * 0.001)
-    assert ObjectGeometry.from_vertices(sheet[:2], 0.1).solid.volume > 0
+    assert ConvexHull.from_points(sheet).volume == pytest.approx(0.101 * 0.201 * 0.001)
+    assert ObjectGeometry.from_vertices(sheet[:2], 0.1).hull.volume > 0
 
 
 def test_volume_is_known_of_closed_meshes_only():
@@ -78,8 +78,8 @@ def test_volume_is_known_of_closed_meshes_only():
 
 
 def test_what_is_hollow_or_has_gaps_is_not_massive(geometry):
-    massive = {name for name, g in geometry.items() if g.solid.massive}
-    assert massive == {"cereal_box", "soup_can"}
+    is_solid = {name for name, g in geometry.items() if g.hull.is_solid}
+    assert is_solid == {"cereal_box", "soup_can"}
 
 
 @pytest.mark.parametrize("gap", [0.0, -0.004])
@@ -93,11 +93,11 @@ def test_things_that_touch_are_two(geometry, gap):
             offset = np.zeros(3)
             offset[axis] = (size["cereal_box"][axis] + other_size[axis]) / 2 + gap
             upright = center_at(box, pose(0.0, 0.0, 1.0))
-            assert not same_place(box.solid, upright, beside.solid, center_at(beside, pose(*(offset + (0, 0, 1)))))
+            assert not same_place(box.hull, upright, beside.hull, center_at(beside, pose(*(offset + (0, 0, 1)))))
         stands = center_at(beside, pose(0.0, -(size["cereal_box"][2] + other_size[2]) / 2 - gap, 1.0, ("x", 90)))
-        doubles = Doubles(geometry)
+        doubles = DuplicateTracks(geometry)
         a, b = track("cereal_box", flat), track(other, stands)
-        assert not doubles.one_thing(a, b, CAMERA) and doubles.lesser([a, b], CAMERA, judged=True) == []
+        assert not doubles.are_duplicates(a, b, CAMERA) and doubles.redundant([a, b], CAMERA, judged=True) == []
 
 
 def test_a_mug_before_a_box_hides_it_and_both_stay(geometry):
@@ -105,7 +105,7 @@ def test_a_mug_before_a_box_hides_it_and_both_stay(geometry):
     box = center_at(geometry["cereal_box"], pose(0.0, 0.0, 1.6))
     mug = center_at(geometry["mug"], pose(0.0, 0.0, 0.6, ("z", 20)))
     a, b = track("cereal_box", box, support=0.1, unsupported=9), track("mug", mug)
-    assert Doubles(geometry).lesser([a, b], CAMERA, judged=True) == []
+    assert DuplicateTracks(geometry).redundant([a, b], CAMERA, judged=True) == []
 
 
 def test_a_can_in_an_open_crate_or_in_the_crook_of_the_drill_stays(geometry):
@@ -114,13 +114,13 @@ def test_a_can_in_an_open_crate_or_in_the_crook_of_the_drill_stays(geometry):
         ((0.3, 0.01, 0.15), (0, y, 0)) for y in (-0.095, 0.095)
     ]
     crate = trimesh.util.concatenate([trimesh.creation.box(size, pose(*at)) for size, at in walls])
-    solid = Solid.from_points(crate.vertices, closed_volume(crate.vertices, crate.faces))
+    solid = ConvexHull.from_points(crate.vertices, closed_volume(crate.vertices, crate.faces))
     can = geometry["soup_can"]
-    assert not solid.massive
-    assert not same_place(solid, np.eye(4), can.solid, center_at(can, pose(0.05, 0.0, -0.01)))
+    assert not solid.is_solid
+    assert not same_place(solid, np.eye(4), can.hull, center_at(can, pose(0.05, 0.0, -0.01)))
     drill = geometry["drill"]
     middle = center_at(can, pose(*drill.center))
-    assert not same_place(drill.solid, np.eye(4), can.solid, middle)
+    assert not same_place(drill.hull, np.eye(4), can.hull, middle)
 
 
 # What the whole pipeline made of two generated videos; camera frame, rounded. In the first the can is a mug whose handle
@@ -139,14 +139,14 @@ def test_a_can_on_the_mug_that_it_was_taken_for_goes(geometry):
     can = track("soup_can", CAN, support=0.4, confidence=0.97, unsupported=3)
     mug = track("mug", HANDLE_HIDDEN, support=0.52, confidence=0.99)
     others = [track("mug", MUG), track("drill", DRILL)]
-    doubles = Doubles(geometry)
-    assert doubles.lesser([can, mug, *others], CAMERA, judged=True) == [(can, mug)]
-    assert doubles.lesser([can, mug, *others], CAMERA, judged=False) == []
+    doubles = DuplicateTracks(geometry)
+    assert doubles.redundant([can, mug, *others], CAMERA, judged=True) == [(can, mug)]
+    assert doubles.redundant([can, mug, *others], CAMERA, judged=False) == []
     assert doubles.rivals(mug, [can, *others], CAMERA) == [can]
-    assert yields(can, mug) and relation(can, mug) == "mug is in its place and surer"
+    assert is_replaced_by(can, mug) and relation(can, mug) == "mug is in its place and surer"
     # Not for a hair's breadth, as the two would change places again and again.
     can.support = 0.5
-    assert not yields(can, mug) and not yields(mug, can)
+    assert not is_replaced_by(can, mug) and not is_replaced_by(mug, can)
 
 
 def test_a_box_that_reaches_into_a_mug_goes(geometry):
@@ -154,18 +154,18 @@ def test_a_box_that_reaches_into_a_mug_goes(geometry):
         track("cereal_box", BOX, support=0.82, confidence=0.9),
         track("mug", BEHIND, support=0.91, confidence=1.0),
     )
-    assert Doubles(geometry).lesser([mug, box], CAMERA, judged=True) == [(box, mug)]
+    assert DuplicateTracks(geometry).redundant([mug, box], CAMERA, judged=True) == [(box, mug)]
     # What is seen now stays, whatever was seen before.
     mug.unsupported = 1
-    assert Doubles(geometry).lesser([mug, box], CAMERA, judged=True) == [(mug, box)]
+    assert DuplicateTracks(geometry).redundant([mug, box], CAMERA, judged=True) == [(mug, box)]
 
 
 def test_of_two_instances_of_one_object_the_surer_pose_stays_with_or_without_the_detector(geometry):
     first, second = track("mug", MUG, support=0.9, confidence=0.8), track("mug", MUG, support=0.3, confidence=0.9)
     second.instance_id = 1
     for judged in (False, True):
-        assert Doubles(geometry).lesser([first, second], CAMERA, judged=judged) == [(first, second)]
-    assert not yields(second, first) and relation(first, second) == "it is the same thing as mug_1"
+        assert DuplicateTracks(geometry).redundant([first, second], CAMERA, judged=judged) == [(first, second)]
+    assert not is_replaced_by(second, first) and relation(first, second) == "it is the same thing as mug_1"
 
 
 def estimate(T: np.ndarray, visibility: float, missing: float = 0.0) -> Estimate:

@@ -8,7 +8,7 @@ from ..config import DetectorConfig
 STAMP_SLACK_NS = 1_000_000
 
 
-class DetectorSchedule:
+class DetectionInterval:
     """Every frame while something is searched, else every ``period_frames``-th frame or ``period_seconds`` after the
     last run, whichever comes first. Time is that of the frames' stamps, so that a recording gives the same at any
     speed; a stamp before that of the last run (a recording that starts over) is due at once.

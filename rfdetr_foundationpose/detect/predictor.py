@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.graph import GraphedProgram
+from .backends import Network
 from .masks import box_depths
-from .rungs import Network
 
 # Columns of the packed result: x0, y0, x1, y1, score, class, query, depth.
 _COLUMNS = 8
@@ -63,7 +63,7 @@ def _taps(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor,
     return low.to(device), high.to(device), (position - low).to(device, torch.float32)
 
 
-class HotPath:
+class Predictor:
     """The detector's device program for one image size; with ``network.graph`` replayed as one CUDA graph.
 
     classes: indices of the network's classes that matter; all others, and the no-object column, are left out.

@@ -8,21 +8,21 @@ import numpy as np
 
 from ..types import CameraIntrinsics
 from .association import DUPLICATE_IOU, NEAR_DIAMETERS, ObjectGeometry, box_iou
-from .solid import same_place
+from .convex_hull import same_place
 from .tracks import Track
 
-# By what a new object's standing must exceed that of the tracked one whose place it takes: a thing that looks like both
+# By what a new object's certainty must exceed that of the tracked one whose place it takes: a thing that looks like both
 # would change its name back and forth.
 TAKEOVER = 0.1
 
 
-class Doubles:
+class DuplicateTracks:
     """Compares tracks in space. geometry: object name -> extent of its mesh."""
 
     def __init__(self, geometry: Mapping[str, ObjectGeometry]) -> None:
         self._geometry = geometry
 
-    def one_thing(self, a: Track, b: Track, camera: CameraIntrinsics) -> bool:
+    def are_duplicates(self, a: Track, b: Track, camera: CameraIntrinsics) -> bool:
         """Whether two tracks are on the same thing."""
         if a.T_cam_obj is None or b.T_cam_obj is None:
             return False
@@ -31,22 +31,24 @@ class Doubles:
         gap = float(np.linalg.norm(center - other))
         if a.object != b.object:
             near = gap < (first.diameter + second.diameter) / 2
-            return near and same_place(first.solid, a.T_cam_obj, second.solid, b.T_cam_obj)
+            return near and same_place(first.hull, a.T_cam_obj, second.hull, b.T_cam_obj)
         box_a, box_b = first.project(a.T_cam_obj, camera), first.project(b.T_cam_obj, camera)
         if box_a is None or box_b is None:
             return gap < 0.5 * NEAR_DIAMETERS * first.diameter
         return gap < NEAR_DIAMETERS * first.diameter and box_iou(box_a, box_b) > DUPLICATE_IOU
 
-    def lesser(self, tracks: Sequence[Track], camera: CameraIntrinsics, *, judged: bool) -> list[tuple[Track, Track]]:
+    def redundant(
+        self, tracks: Sequence[Track], camera: CameraIntrinsics, *, judged: bool
+    ) -> list[tuple[Track, Track]]:
         """(track, the better one on the same thing), for each that should go.
 
         Of one object's instances the surer pose stays. Of different objects the one that the detector sees now stays, else
-        that of the higher standing. judged: whether it ran on this frame; otherwise different objects are left alone.
+        that of the higher certainty. judged: whether it ran on this frame; otherwise different objects are left alone.
         """
         going: list[tuple[Track, Track]] = []
         left = self._pass(sorted(tracks, key=lambda t: (-t.confidence, t.instance_id)), camera, going, same=True)
         if judged:
-            left.sort(key=lambda t: (t.unsupported > 0, -t.standing))
+            left.sort(key=lambda t: (t.unsupported > 0, -t.certainty))
             self._pass(left, camera, going, same=False)
         return going
 
@@ -57,7 +59,7 @@ class Doubles:
         kept: list[Track] = []
         for track in ranked:
             rivals = (o for o in kept if (o.object == track.object) is same)
-            better = next((o for o in rivals if self.one_thing(o, track, camera)), None)
+            better = next((o for o in rivals if self.are_duplicates(o, track, camera)), None)
             if better is None:
                 kept.append(track)
             else:
@@ -66,7 +68,7 @@ class Doubles:
 
     def rivals(self, track: Track, others: Sequence[Track], camera: CameraIntrinsics) -> list[Track]:
         """The tracks among ``others`` on the same thing as ``track``."""
-        return [o for o in others if self.one_thing(o, track, camera)]
+        return [o for o in others if self.are_duplicates(o, track, camera)]
 
 
 def relation(track: Track, better: Track) -> str:
@@ -76,7 +78,7 @@ def relation(track: Track, better: Track) -> str:
     return f"{better.name} is in its place and surer"
 
 
-def yields(tracked: Track, newcomer: Track) -> bool:
+def is_replaced_by(tracked: Track, newcomer: Track) -> bool:
     """Whether a tracked instance gives its place to a newcomer on the same thing. One of the same object never does:
     the thing keeps the id that it has."""
-    return tracked.object != newcomer.object and tracked.standing + TAKEOVER < newcomer.standing
+    return tracked.object != newcomer.object and tracked.certainty + TAKEOVER < newcomer.certainty

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
 
 # reference: rfdetr's own predict(). The others run our hot path around the network.
-RUNGS = ("reference", "eager", "half", "traced", "compile", "cuda_graph")
+BACKENDS = ("reference", "eager", "half", "traced", "compile", "cuda_graph")
 
-# What is tried when a rung does not work, per device type.
+# What is tried when a backend does not work, per device type.
 NEXT = {
     "cuda": {
         "tensorrt": "cuda_graph",
@@ -46,53 +46,53 @@ class Network:
     """forward: (1, 3, R, R) normalized image in ``dtype`` -> (boxes (1, Q, 4) cxcywh in [0, 1], logits (1, Q, C + 1)),
     for segmentation variants also mask logits (1, Q, R/4, R/4).
 
-    rung: what really runs. graph: the whole hot path around it is captured in a CUDA graph. degraded: why it is not the
-    rung that was asked for; empty when it is.
+    backend: what really runs. graph: the whole hot path around it is captured in a CUDA graph. degraded: why it is not the
+    backend that was asked for; empty when it is.
     """
 
     forward: Callable[[Tensor], tuple[Tensor, ...]]
     dtype: torch.dtype
-    rung: str
+    backend: str
     graph: bool
     degraded: str = ""
 
 
 def build(
-    model: RFDETR, rung: str, device: torch.device, log: Callable[[str], None], *, half_on_cpu: bool = False
+    model: RFDETR, backend: str, device: torch.device, log: Callable[[str], None], *, half_on_cpu: bool = False
 ) -> Network:
-    """The network of a model at a rung of config.RUNGS, or at the next one of NEXT that works here, which is said.
+    """The network of a model at a backend of config.BACKENDS, or at the next one of NEXT that works here, which is said.
 
     From "half" upward the image encoder is FP16 on CUDA, and what follows it FP32 (see keep_float32); everything is
     FP32 on the CPU, unless ``half_on_cpu`` asks for FP16 there too: slow, but it shows what FP16 does to the numbers.
-    Raises what building the last rung raised.
+    Raises what building the last backend raised.
     """
     cuda = device.type == "cuda"
-    if rung == "auto":
+    if backend == "auto":
         # On a CPU tracing takes seconds and gains nothing, FP16 is slower, and BF16, where it is faster, rounds
         # features so coarsely that other proposals are looked at.
-        rung = "cuda_graph" if cuda else "eager"
+        backend = "cuda_graph" if cuda else "eager"
     if cuda:
         _keep_constants_on_device(model, device)
     reasons: list[str] = []
     while True:
-        following = NEXT["cuda" if cuda else "cpu"].get(rung)
-        reason = _unfit(rung, device, half_on_cpu)
+        following = NEXT["cuda" if cuda else "cpu"].get(backend)
+        reason = _unfit(backend, device, half_on_cpu)
         if not reason:
-            half = rung not in ("reference", "eager") and (cuda or half_on_cpu)
+            half = backend not in ("reference", "eager") and (cuda or half_on_cpu)
             dtype = torch.float16 if half else torch.float32
             try:
-                forward = _forward(model, rung, dtype, device)
+                forward = _forward(model, backend, dtype, device)
             except Exception as error:  # tracers and compilers raise whatever their parts raised
                 if following is None:
                     raise
                 reason = explain(error)
             else:
-                graph = cuda and rung in ("cuda_graph", "compile")
-                return Network(forward, dtype, rung, graph, "; ".join(reasons))
-        reasons.append(f"detector: rung {rung} {reason}")
+                graph = cuda and backend in ("cuda_graph", "compile")
+                return Network(forward, dtype, backend, graph, "; ".join(reasons))
+        reasons.append(f"detector: backend {backend} {reason}")
         log(f"{reasons[-1]}; running {following} instead")
         assert following is not None
-        rung = following
+        backend = following
 
 
 def explain(error: BaseException) -> str:
@@ -114,25 +114,25 @@ def explain(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
-def _unfit(rung: str, device: torch.device, half_on_cpu: bool) -> str:
-    """Why a rung cannot run on a device, before it is tried."""
-    if rung not in RUNGS:
+def _unfit(backend: str, device: torch.device, half_on_cpu: bool) -> str:
+    """Why a backend cannot run on a device, before it is tried."""
+    if backend not in BACKENDS:
         return "is not offered for RF-DETR"
-    if device.type != "cuda" and (rung == "cuda_graph" or (rung == "half" and not half_on_cpu)):
+    if device.type != "cuda" and (backend == "cuda_graph" or (backend == "half" and not half_on_cpu)):
         return f"needs a CUDA device, this is {device.type}"
     return ""
 
 
 def _forward(
-    model: RFDETR, rung: str, dtype: torch.dtype, device: torch.device
+    model: RFDETR, backend: str, dtype: torch.dtype, device: torch.device
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    if rung == "reference":
+    if backend == "reference":
         return _reference_forward(model)
     if dtype != torch.float32:
         keep_float32(library.network(model))
-    library.optimize(model, compile=rung in ("traced", "cuda_graph"), dtype=dtype)
+    library.optimize(model, compile=backend in ("traced", "cuda_graph"), dtype=dtype)
     forward: Any = model.model.inference_model
-    if rung != "compile":
+    if backend != "compile":
         return forward  # type: ignore[no-any-return]
     # Our own call instead of rfdetr's: that one records CUDA graphs of its own, which belong to the thread that made
     # them, while the node warms up in one thread and works in another; our graph holds the whole hot path.
