@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from test_pipeline_scheduling import World
+    from support.pipeline_world import World
 
 # Before any test imports rclpy: other sessions on this machine must not hear ours.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
@@ -59,7 +59,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world() -> Iterator[World]:
     """What the scripted detector and estimator of the pipeline's tests see; no registration is left waiting in it."""
-    from test_pipeline_scheduling import World
+    from support.pipeline_world import World
 
     world = World()
     yield world

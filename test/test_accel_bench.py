@@ -6,13 +6,13 @@ import json
 
 import pytest
 import torch
-from cli_runs import run_cli
 
 from rfdetr_foundationpose.cli.bench import build_row, parse_resolution
 from rfdetr_foundationpose.config import Config
 from rfdetr_foundationpose.evaluate.bench_rows import EstimatorRow
 from rfdetr_foundationpose.evaluate.bench_timing import Stats, interleave
 from rfdetr_foundationpose.types import CameraIntrinsics
+from support.cli_runs import run_cli
 
 
 def run(capsys, *arguments: str) -> tuple[int, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
-from cli_runs import run_cli
 
 from rfdetr_foundationpose.accel.onnx_export import compare_with_torch, inspect_onnx
 from rfdetr_foundationpose.pose import checkpoints
+from support.cli_runs import run_cli
 
 pytest.importorskip("onnxruntime")
 

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from pose_scenes import object_of, textured_box
 from torch import nn
 
 from rfdetr_foundationpose.accel.runner import make_runner
@@ -30,6 +29,7 @@ from rfdetr_foundationpose.pose.networks import RefineNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.views import ViewSet
 from rfdetr_foundationpose.synth import so3
+from support.pose_scenes import object_of, textured_box
 
 CPU = torch.device("cpu")
 CONFIG = Config(

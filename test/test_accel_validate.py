@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from cli_runs import run_cli
-from pose_scenes import object_of, textured_box
 
 from rfdetr_foundationpose.cli.validate_pose import symmetries_as_loaded
 from rfdetr_foundationpose.evaluate.compare import pose_difference
 from rfdetr_foundationpose.objects import DiscreteSymmetry
+from support.cli_runs import run_cli
+from support.pose_scenes import object_of, textured_box
 
 FEW = ["--set", "pose.register_schedule=6,4", "--set", "pose.register_iterations=2", "--register-every", "2"]
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cli_runs import run_cli
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.evaluate.bench_overlap import Ways, difference, overlap_table, ratios
 from rfdetr_foundationpose.evaluate.bench_timing import Stats
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, Frame
+from support.cli_runs import run_cli
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from rfdetr.utilities.tensors import NestedTensor
-from test_detect_training import TINY, pool, settings
 
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
@@ -13,6 +12,7 @@ from rfdetr_foundationpose.train import train_detector
 from rfdetr_foundationpose.train.detector_backbone import NarrowBackbone
 from rfdetr_foundationpose.train.detector_selection import quicken
 from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer
+from support.detector_training import TINY, pool, settings
 
 NAMES = [o.name for o in demo_objects()]
 WINDOWED = {**TINY, "resolution": 128, "positional_encoding_size": 8, "num_windows": 2}

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from test_detect_rfdetr import NAMES, loaded
 
 from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.detect.checkpoint import save
+from support.detector_models import NAMES, loaded
 
 DEMO = ["cereal_box", "mug", "drill"]
 # Many rows, so that none is cut off: predict() gives some to the no-object column.

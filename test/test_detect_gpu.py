@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_detect_rfdetr import CAMERA, SPECS, frame, loaded
 
 from rfdetr_foundationpose.config import DetectorConfig
 from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
@@ -14,6 +13,7 @@ from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
 from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, TrainSettings
+from support.detector_models import CAMERA, SPECS, frame, loaded
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import typer
-from cli_runs import run_cli
 
 from rfdetr_foundationpose.cli.evaluate_detector import parse_seeds, verdict
 from rfdetr_foundationpose.evaluate.detector_recordings import FalseDetection, Outcome, Wanted, match
 from rfdetr_foundationpose.resources import models_dir
+from support.cli_runs import run_cli
 
 A, B, C = (np.array([x, 0.0, x + 10.0, 10.0]) for x in (0.0, 100.0, 200.0))
 

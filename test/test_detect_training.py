@@ -12,30 +12,11 @@ from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler
 from rfdetr_foundationpose.train.coco_source import CocoSource, DatasetError
-from rfdetr_foundationpose.train.detector_data import ScenePool, boxes_of
+from rfdetr_foundationpose.train.detector_data import boxes_of
 from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
 from rfdetr_foundationpose.train.detector_loss import Targets, corners, detection_loss
-from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, TrainSettings, train
-
-TINY = {
-    "resolution": 96,
-    "positional_encoding_size": 6,
-    "num_windows": 1,
-    "out_feature_indexes": [1, 2],
-    "dec_layers": 1,
-    "num_queries": 8,
-    "num_select": 8,
-    "hidden_dim": 64,
-}
-
-
-def pool(count: int, seed: int = 0, device: str = "cpu") -> ScenePool:
-    sampler = SceneSampler(
-        demo_objects(), device, (96, 128), seed, distractors=4, surfaces=4, max_targets=3, max_distractors=2
-    )
-    made = ScenePool(sampler, count, seed=seed)
-    made.fill(count)
-    return made
+from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, train
+from support.detector_training import pool, settings
 
 
 def outputs(batch: int, groups: int, queries: int, classes: int) -> dict:
@@ -204,24 +185,6 @@ def test_scenes_carry_their_truth():
     for frame, truth in found:
         assert frame.rgb.shape == (60, 80, 3) and len(truth.names) == len(truth.boxes) == len(truth.counted)
         assert set(truth.names) <= {o.name for o in demo_objects()}
-
-
-def settings(out, **more) -> TrainSettings:
-    return TrainSettings(
-        **{
-            "out": out,
-            "minutes": 1.0,
-            "stop_after": 0.001,
-            "config": TINY,
-            "groups": 2,
-            "batch": 2,
-            "device": "cpu",
-            "pool": 4,
-            "scene_size": (48, 64),
-            "evaluation_scenes": 2,
-            **more,
-        }
-    )
 
 
 def test_trainer_overfits_a_handful_of_images(tmp_path):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_runs import run_cli
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.cli.demo import write_known
@@ -32,6 +31,7 @@ from rfdetr_foundationpose.resources import default_objects_file
 from rfdetr_foundationpose.synth.generate import load_scene_objects
 from rfdetr_foundationpose.synth.video import SceneVideo
 from rfdetr_foundationpose.types import ObjectPose, TrackState
+from support.cli_runs import run_cli
 
 D = 0.2
 CAN = ObjectGeometry.from_points(np.random.default_rng(1).uniform(-0.05, 0.05, (200, 3)), D)

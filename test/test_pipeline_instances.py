@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_pipeline_scheduling import ScriptedDetector, make, spec, step, wait_registered
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.types import TrackState
+from support.pipeline_world import ScriptedDetector, make, spec, step, wait_registered
 
 LEFT, RIGHT = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_pipeline_scheduling import ScriptedDetector, ScriptedEstimator, World, make, spec, step, wait_registered
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.types import TrackState
+from support.pipeline_world import ScriptedDetector, ScriptedEstimator, World, make, spec, step, wait_registered
 
 PLACE, AWAY = (0.0, 0.0, 1.0), (0.25, 0.1, 1.0)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from torch import Tensor
 
 from rfdetr_foundationpose.config import PoseConfig
@@ -17,6 +16,7 @@ from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, Regist
 from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
+from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 OVER = np.diag([-1.0, -1.0, 1.0])
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import trimesh
 import warp as wp
-from pose_scenes import object_of, prepared, random_pose, scene_of
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.config import PoseConfig
@@ -20,6 +19,7 @@ from rfdetr_foundationpose.pose.checkpoints import CheckpointError
 from rfdetr_foundationpose.pose.confidence import FEATURES, FILE_NAME, LATER, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from support.pose_scenes import object_of, prepared, random_pose, scene_of
 
 SHIPPED = load_calibration(Path(__file__).parents[1] / "models" / "pose")
 SETTINGS = PoseConfig()

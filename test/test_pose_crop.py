@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
-from pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.pose import warp_kernels as kernels
@@ -15,6 +14,7 @@ from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZ
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.views import ViewSet
+from support.pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
 
 K = torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]])
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from pose_scenes import CAMERA, cylinder, object_of, oracle_estimator, prepared, random_pose, scene_of, textured_box
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.config import ConfigError, PoseConfig
@@ -15,6 +14,16 @@ from rfdetr_foundationpose.pose.estimator import RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.register_program import parse_schedule
 from rfdetr_foundationpose.pose.symmetry import nearest_equivalent, rotation_angle
 from rfdetr_foundationpose.types import Frame
+from support.pose_scenes import (
+    CAMERA,
+    cylinder,
+    object_of,
+    oracle_estimator,
+    prepared,
+    random_pose,
+    scene_of,
+    textured_box,
+)
 
 FULL = PoseConfig(register_schedule="252,32,8,4,4")
 CASES = {

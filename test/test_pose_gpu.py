@@ -8,7 +8,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
@@ -20,6 +19,7 @@ from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
 from rfdetr_foundationpose.resources import models_dir
+from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 pytestmark = pytest.mark.gpu
 

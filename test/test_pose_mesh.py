@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
-from pose_scenes import object_of, textured_box
 
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.mesh import MeshError, load_object
+from support.pose_scenes import object_of, textured_box
 
 
 def spec(path: Path, **more) -> ObjectSpec:

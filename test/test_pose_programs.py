@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.accel.runner import make_runner
@@ -19,6 +18,7 @@ from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.register_program import _copies_last, _where_to_turn
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.resources import models_dir
+from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 
 def test_the_program_used_longest_ago_gives_way():

@@ -7,7 +7,6 @@ import pytest
 import torch
 import trimesh
 import warp as wp
-from pose_scenes import CAMERA, cylinder, object_of, textured_box
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.pose import renderer as rendering
@@ -19,6 +18,7 @@ from rfdetr_foundationpose.pose.renderer import NEAR, WarpRenderer
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import as_model
 from rfdetr_foundationpose.warp_setup import launch
+from support.pose_scenes import CAMERA, cylinder, object_of, textured_box
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTRINSICS = torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]], device=DEVICE)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 import trimesh
 from PIL import Image
-from pose_scenes import object_of, random_pose, textured_box
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from rfdetr_foundationpose.pose.renderer import Rendering, WarpRenderer
+from support.pose_scenes import object_of, random_pose, textured_box
 
 CAMERA = (600.0, 610.0, 40.0, 30.0)
 SIZE = (60, 80)

@@ -56,7 +56,7 @@ def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch):
         tmp_path / "node.log",
         LiveOptions(startup_timeout=60, first_pose_timeout=30),
         say=said.append,
-        command=[sys.executable, str(Path(__file__).parent / "ros_double_node.py")],
+        command=[sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")],
     )
     result = session.result
     assert result["frames_published"] == result["frames_received"] == 12

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from ros_support import Camera, Graph, wait_for
 from sensor_msgs.msg import Image
 
 from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
 from rfdetr_foundationpose.ros import inputs
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
+from support.ros_support import Camera, Graph, wait_for
 
 INSTANCES = ["mug", "mug_1", "box"]
 MASKED = {

@@ -18,7 +18,6 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterType
-from ros_support import FRAME_ID, ROOT, Camera, Node, on_idle, running_node, stamp_of, wait_for
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -26,6 +25,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
+
+from support.ros_support import FRAME_ID, ROOT, Camera, Node, on_idle, running_node, stamp_of, wait_for
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from ros_support import FRAME_ID, Camera, Graph, Node, running_node, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from support.ros_support import FRAME_ID, Camera, Graph, Node, running_node, stamp_of, wait_for
 
 Trouble = Callable[[Camera, Graph, Node], None]
 

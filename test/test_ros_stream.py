@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ros_support import PATIENCE, ROOT, Camera, running_node, stamp_of, wait_for
 from sensor_msgs.msg import Image
+
+from support.ros_support import PATIENCE, ROOT, Camera, running_node, stamp_of, wait_for
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import PoseStamped

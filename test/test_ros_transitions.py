@@ -13,15 +13,15 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-import ros_support
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from ros_double_node import DoublePipeline
-from ros_support import Camera, Graph, rclpy, wait_for
 from std_srvs.srv import Trigger
 
 from rfdetr_foundationpose.ros import node as node_module
 from rfdetr_foundationpose.ros.executor import NodeExecutor
+from support import ros_support
+from support.ros_double_node import DoublePipeline
+from support.ros_support import Camera, Graph, rclpy, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 _numbers = count()

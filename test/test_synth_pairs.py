@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pose_scenes import object_of, textured_box
 
 from rfdetr_foundationpose.objects import ContinuousSymmetry
 from rfdetr_foundationpose.pose import checkpoints
@@ -13,6 +12,7 @@ from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
 from rfdetr_foundationpose.train.train_pose import TrainSettings, _ranking_loss, train
+from support.pose_scenes import object_of, textured_box
 
 
 @pytest.fixture(scope="module")

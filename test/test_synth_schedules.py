@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from cli_runs import run_cli
 from scipy.stats import chi2
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator, PoseFr
 from rfdetr_foundationpose.replay.metrics import PoseError
 from rfdetr_foundationpose.synth.objects import random_object
 from rfdetr_foundationpose.synth.scene import SceneSampler, as_model
+from support.cli_runs import run_cli
 
 DIAMETERS = {"mug": 0.1, "can": 0.2}
 

@@ -8,7 +8,7 @@ import sys
 
 def run(arguments: list[str], environment: dict[str, str], log: str) -> None:
     """The node with ``arguments``; output goes to the file ``log``. The fork server has its libraries loaded already."""
-    from ros_double_node import DoublePipeline, main
+    from support.ros_double_node import DoublePipeline, main
 
     os.environ.update(environment)
     os.environ.pop("PYTEST_CURRENT_TEST", None)

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Before rclpy: a graph of this machine only, whose domain other test runs on it are unlikely to share.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
 
-import ros_fork  # noqa: E402
+from support import ros_fork  # noqa: E402
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
@@ -48,7 +48,7 @@ _numbers = count()
 # The fork server imports the node's libraries once; it finds modules by PYTHONPATH only.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "test"), os.environ.get("PYTHONPATH", "")])
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["ros_double_node"])
+_forks.set_forkserver_preload(["support.ros_double_node"])
 
 
 def objects_yaml(folder: Path) -> Path:
@@ -85,7 +85,7 @@ class Node:
         self._popen: subprocess.Popen[bytes] | None = None
         self._fork: Any = None
         if fresh:
-            command = [sys.executable, str(ROOT / "test" / "ros_double_node.py"), *arguments]
+            command = [sys.executable, str(ROOT / "test" / "support" / "ros_double_node.py"), *arguments]
             with self._path.open("w") as log:
                 self._popen = subprocess.Popen(
                     command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}

@@ -1,0 +1,46 @@
+"""Tiny trainings of the detector."""
+
+from __future__ import annotations
+
+from rfdetr_foundationpose.synth.demo_objects import demo_objects
+from rfdetr_foundationpose.synth.scene import SceneSampler
+from rfdetr_foundationpose.train.detector_data import ScenePool
+from rfdetr_foundationpose.train.train_detector import TrainSettings
+
+TINY = {
+    "resolution": 96,
+    "positional_encoding_size": 6,
+    "num_windows": 1,
+    "out_feature_indexes": [1, 2],
+    "dec_layers": 1,
+    "num_queries": 8,
+    "num_select": 8,
+    "hidden_dim": 64,
+}
+
+
+def pool(count: int, seed: int = 0, device: str = "cpu") -> ScenePool:
+    sampler = SceneSampler(
+        demo_objects(), device, (96, 128), seed, distractors=4, surfaces=4, max_targets=3, max_distractors=2
+    )
+    made = ScenePool(sampler, count, seed=seed)
+    made.fill(count)
+    return made
+
+
+def settings(out, **more) -> TrainSettings:
+    return TrainSettings(
+        **{
+            "out": out,
+            "minutes": 1.0,
+            "stop_after": 0.001,
+            "config": TINY,
+            "groups": 2,
+            "batch": 2,
+            "device": "cpu",
+            "pool": 4,
+            "scene_size": (48, 64),
+            "evaluation_scenes": 2,
+            **more,
+        }
+    )
