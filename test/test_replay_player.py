@@ -18,10 +18,11 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
+from rfdetr_foundationpose.camera import calibration, images  # noqa: E402
+from rfdetr_foundationpose.camera.compressed import compressed_to_depth, compressed_to_rgb  # noqa: E402
 from rfdetr_foundationpose.replay.live import LiveOptions, NoPose, _Session  # noqa: E402
 from rfdetr_foundationpose.replay.node_process import NodeDied, NodeProcess, local_domain  # noqa: E402
 from rfdetr_foundationpose.replay.player import Collector, FramePublisher, Spinner  # noqa: E402
-from rfdetr_foundationpose.ros import conversions  # noqa: E402
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame  # noqa: E402
 
 CAMERA = CameraIntrinsics(200.0, 210.0, 80.0, 60.0, 160, 120)
@@ -42,7 +43,7 @@ class EchoNode(Node):
     def __init__(self, context: Context, compressed: bool = False) -> None:
         super().__init__("pose_node", context=context)
         kind, rgb, depth = (CompressedImage, "/compressed", "/compressedDepth") if compressed else (Image, "", "")
-        self._read_depth = conversions.compressed_to_depth if compressed else conversions.image_to_depth
+        self._read_depth = compressed_to_depth if compressed else images.image_to_depth
         self.received: dict[str, list] = {"rgb": [], "depth": [], "info": [], "mask": []}
         self._depth: dict[int, float] = {}
         self._rgb: set[int] = set()
@@ -58,16 +59,16 @@ class EchoNode(Node):
     def _on_depth(self, message: Image) -> None:
         self.received["depth"].append(message)
         depth, scale = self._read_depth(message, 0.001)
-        self._depth[conversions.stamp_ns(message.header)] = float(depth.mean()) * scale
+        self._depth[images.stamp_ns(message.header)] = float(depth.mean()) * scale
         self._answer(message.header)
 
     def _on_rgb(self, message: Image) -> None:
         self.received["rgb"].append(message)
-        self._rgb.add(conversions.stamp_ns(message.header))
+        self._rgb.add(images.stamp_ns(message.header))
         self._answer(message.header)
 
     def _answer(self, header) -> None:
-        stamp = conversions.stamp_ns(header)
+        stamp = images.stamp_ns(header)
         if stamp not in self._depth or stamp not in self._rgb:
             return
         answer = PoseStamped(header=header)
@@ -113,12 +114,12 @@ def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
     stamp = wire.player.get_clock().now().nanoseconds
     wire.publisher.publish(sent, stamp)
     assert wire.collector.wait_for_pose(stamp, 10)
-    np.testing.assert_array_equal(conversions.image_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
-    depth, scale = conversions.image_to_depth(wire.echo.received["depth"][0], 0.001)
+    np.testing.assert_array_equal(images.image_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
+    depth, scale = images.image_to_depth(wire.echo.received["depth"][0], 0.001)
     np.testing.assert_array_equal(depth, sent.depth)
     assert scale == 0.001
-    np.testing.assert_array_equal(conversions.image_to_mask(wire.echo.received["mask"][0]), sent.masks["mug"])
-    assert conversions.camera_info_to_intrinsics(wire.echo.received["info"][0]) == CAMERA
+    np.testing.assert_array_equal(images.image_to_mask(wire.echo.received["mask"][0]), sent.masks["mug"])
+    assert calibration.camera_info_to_intrinsics(wire.echo.received["info"][0]) == CAMERA
     (pose,) = wire.collector.poses
     assert (pose.object, pose.stamp_ns) == ("mug", stamp)
     assert pose.T_cam_obj[2, 3] == pytest.approx(0.503)
@@ -133,8 +134,8 @@ def test_compressed_frames_arrive_bit_for_bit(wire):
     stamp = wire.player.get_clock().now().nanoseconds
     wire.publisher.publish(sent, stamp)
     assert wire.collector.wait_for_pose(stamp, 10)
-    np.testing.assert_array_equal(conversions.compressed_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
-    depth, scale = conversions.compressed_to_depth(wire.echo.received["depth"][0], 0.001)
+    np.testing.assert_array_equal(compressed_to_rgb(wire.echo.received["rgb"][0]), sent.rgb)
+    depth, scale = compressed_to_depth(wire.echo.received["depth"][0], 0.001)
     np.testing.assert_array_equal(depth, sent.depth)
     assert scale == 0.001
     with pytest.raises(ValueError, match="uint16 millimetres only"):

@@ -366,7 +366,7 @@ def test_jump_of_the_ros_clock_resets_sync_and_tracks(tmp_path):
 
 
 def test_camera_info_message_is_read_from_p_and_roi():
-    from rfdetr_foundationpose.ros.conversions import camera_info_to_intrinsics
+    from rfdetr_foundationpose.camera.calibration import camera_info_to_intrinsics
 
     info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
     assert camera_info_to_intrinsics(info).fx == 500.0

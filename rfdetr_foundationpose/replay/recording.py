@@ -22,7 +22,7 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from ..ros import conversions
+from ..camera import calibration, compressed, images
 from ..types import Frame, InputError
 from . import recording_messages as messages
 
@@ -278,20 +278,20 @@ class _Assembler:
         elif topic == "/tf":
             for t in message.transforms:
                 if t.header.frame_id == WORLD and not t.child_frame_id.startswith(GROUND_TRUTH_FRAME):
-                    self.worlds[conversions.stamp_ns(t.header)] = messages.pose_matrix(
+                    self.worlds[images.stamp_ns(t.header)] = messages.pose_matrix(
                         t.transform.translation, t.transform.rotation
                     )
         elif topic in r.visibilities:
             self.visibilities.setdefault(time, {})[r.visibilities[topic]] = float(message.data)
         elif topic in r.truths:
             pose = messages.pose_matrix(message.pose.position, message.pose.orientation)
-            self.truths.setdefault(conversions.stamp_ns(message.header), {})[r.truths[topic]] = pose
+            self.truths.setdefault(images.stamp_ns(message.header), {})[r.truths[topic]] = pose
         elif topic in r.masks:
-            self.masks.setdefault(conversions.stamp_ns(message.header), {})[r.masks[topic]] = message
+            self.masks.setdefault(images.stamp_ns(message.header), {})[r.masks[topic]] = message
         elif topic == r.depth:
-            self.depths[conversions.stamp_ns(message.header)] = message
+            self.depths[images.stamp_ns(message.header)] = message
         elif topic == r.rgb:
-            self.colors[conversions.stamp_ns(message.header)] = (message, time)
+            self.colors[images.stamp_ns(message.header)] = (message, time)
 
     def ready(self, now: int | None) -> Iterator[tuple[Frame, GroundTruth]]:
         """Frames that are complete: old enough at recording time ``now``, or all that is left for None."""
@@ -318,13 +318,13 @@ class _Assembler:
             self.unmatched += len(self.depths)
 
     def _frame(self, stamp: int, rgb: Any, depth: Any) -> Frame:
-        masks = {name: conversions.image_to_mask(m) for name, m in self.masks.pop(stamp, {}).items()}
-        to_depth = conversions.compressed_to_depth if _compressed(depth) else conversions.image_to_depth
+        masks = {name: images.image_to_mask(m) for name, m in self.masks.pop(stamp, {}).items()}
+        to_depth = compressed.compressed_to_depth if _compressed(depth) else images.image_to_depth
         pixels, scale = to_depth(depth, self.recording.depth_unit)
-        color = (conversions.compressed_to_rgb if _compressed(rgb) else conversions.image_to_rgb)(rgb)
+        color = (compressed.compressed_to_rgb if _compressed(rgb) else images.image_to_rgb)(rgb)
         # Views into the message are read-only, which torch warns about later.
         color, pixels = (np.require(image, requirements=["C", "W"]) for image in (color, pixels))
-        camera = conversions.camera_info_to_intrinsics(self.camera)
+        camera = calibration.camera_info_to_intrinsics(self.camera)
         return Frame(stamp, rgb.header.frame_id, color, pixels, scale, camera, masks)
 
     def _truth(self, stamp: int) -> GroundTruth:

@@ -17,9 +17,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ..camera import calibration, compressed, images
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
-from . import conversions
 from .guards import guarded
 from .reporting import REPEAT
 from .sync import PairSynchronizer, Subscriber
@@ -113,11 +113,11 @@ class Inputs:
     def open(self) -> None:
         """Subscribe to the images."""
         settings = self._config.input
-        compressed = settings.image_transport == "compressed"
-        kind: Any = CompressedImage if compressed else Image
+        packed = settings.image_transport == "compressed"
+        kind: Any = CompressedImage if packed else Image
         # A remapping names the base topic, so the transport's suffix goes on afterwards.
         rgb, depth = (self._node.resolve_topic_name(t) for t in ("rgb/image", "depth/image"))
-        if compressed:
+        if packed:
             rgb, depth = f"{rgb}/compressed", f"{depth}/compressedDepth"
         make = partial(
             Subscriber,
@@ -184,11 +184,11 @@ class Inputs:
             )
         unit = self._config.input.depth_unit
         if self._config.input.image_transport == "compressed":
-            rgb = conversions.compressed_to_rgb(pair.rgb)
-            depth, scale = conversions.compressed_to_depth(pair.depth, unit)
+            rgb = compressed.compressed_to_rgb(pair.rgb)
+            depth, scale = compressed.compressed_to_depth(pair.depth, unit)
         else:
-            rgb = conversions.image_to_rgb(pair.rgb)
-            depth, scale = conversions.image_to_depth(pair.depth, unit)
+            rgb = images.image_to_rgb(pair.rgb)
+            depth, scale = images.image_to_depth(pair.depth, unit)
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
@@ -204,7 +204,7 @@ class Inputs:
         with self._mask_arrived:
             self._mask_arrived.wait_for(lambda: all(stamp in masks for masks in coming), MASK_WAIT)
             found = {name: masks[stamp] for name, masks in self._masks.items() if stamp in masks}
-        return {name: conversions.image_to_mask(message) for name, message in found.items()}
+        return {name: images.image_to_mask(message) for name, message in found.items()}
 
     def _qos(self, depth: int = 1) -> QoSProfile:
         reliable = self._config.input.reliability == "reliable"
@@ -237,7 +237,7 @@ class Inputs:
 
     def _on_camera_info(self, message: Any) -> None:
         try:
-            intrinsics, bad = conversions.camera_info_to_intrinsics(message), None
+            intrinsics, bad = calibration.camera_info_to_intrinsics(message), None
         except InputError as error:
             intrinsics, bad = None, error
         with self._lock:
@@ -246,13 +246,13 @@ class Inputs:
     def _on_mask(self, name: str, message: Any) -> None:
         with self._mask_arrived:
             masks = self._masks[name]
-            masks[conversions.stamp_ns(message.header)] = message
+            masks[images.stamp_ns(message.header)] = message
             while len(masks) > MASKS_KEPT:
                 masks.popitem(last=False)
             self._mask_arrived.notify_all()
 
     def _on_pair(self, rgb: Any, depth: Any) -> None:
-        stamp = conversions.stamp_ns(rgb.header)
+        stamp = images.stamp_ns(rgb.header)
         order = self._guard.check(stamp)
         if order == "jump":
             self._latest.clear("time_jump")

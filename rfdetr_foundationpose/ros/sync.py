@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
-from .conversions import stamp_ns
+from ..camera.images import stamp_ns
 
 
 class SimpleFilter:

@@ -1,0 +1,1 @@
+"""What a camera sends, as arrays: image encodings, compressed transports, calibration. No ROS needed."""
