@@ -8,10 +8,10 @@ from rfdetr.utilities.tensors import NestedTensor
 
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.train import train_detector
+from rfdetr_foundationpose.train import detector_trainer
 from rfdetr_foundationpose.train.detector_backbone import NarrowBackbone
 from rfdetr_foundationpose.train.detector_selection import quicken
-from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer
+from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
 from support.detector_training import TINY, pool, settings
 
 NAMES = [o.name for o in demo_objects()]
@@ -135,7 +135,7 @@ def test_failing_compiler_is_reported_and_training_goes_on(tmp_path, monkeypatch
 
         return call
 
-    monkeypatch.setattr(train_detector.torch, "compile", broken)
+    monkeypatch.setattr(detector_trainer.torch, "compile", broken)
     said: list[str] = []
     trainer = Trainer(settings(tmp_path), NAMES, said.append)
     batch = pool(2).draw(2, 96, torch.tensor(MEAN), torch.tensor(STD))

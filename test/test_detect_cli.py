@@ -74,18 +74,32 @@ def test_validate_explains_missing_weights(objects_file, capsys):
     assert "nowhere.pth do not exist" in capsys.readouterr().err
 
 
-def test_train_writes_weights_of_the_objects_labels(objects_file, tmp_path):
+def tiny_training(out, objects_file, *more: str) -> tuple[str, ...]:
+    return (
+        *("train", "detector", "--out", str(out), "--objects-file", str(objects_file), "--device", "cpu"),
+        *("--resolution", "96", "--batch", "2", "--groups", "1", "--pool", "4", "--evaluation-scenes", "1", *more),
+    )
+
+
+def test_train_writes_weights_of_the_objects_labels(objects_file, weights, tmp_path, capsys):
     from rfdetr_foundationpose.detect.checkpoint import load_file
 
     out = tmp_path / "train"
-    code = run(
-        *("train", "detector", "--out", str(out), "--objects-file", str(objects_file), "--device", "cpu"),
-        *("--minutes", "1", "--stop-after", "0.01", "--resolution", "64", "--batch", "2", "--groups", "1"),
-        *("--pool", "4", "--evaluation-scenes", "1"),
+    assert (
+        run(*tiny_training(out, objects_file, "--minutes", "0.02", "--start", str(weights), "--least-steps", "1")) == 0
     )
-    assert code == 0
     found = load_file(out / "detector.safetensors", "nano", torch.device("cpu"))
     assert list(found.class_names.values()) == NAMES
+    printed = capsys.readouterr().out
+    assert "starting from mine.safetensors" in printed and "held-out scenes" in printed
+    assert f"detector.weights:={(out / 'detector.safetensors').resolve()}" in printed.replace("\n", "")
+
+
+def test_train_writes_no_weights_of_a_handful_of_steps(objects_file, weights, tmp_path, capsys):
+    out = tmp_path / "train"
+    assert run(*tiny_training(out, objects_file, "--minutes", "0.01", "--start", str(weights))) == 2
+    assert "at least 100 are needed" in capsys.readouterr().err
+    assert not (out / "detector.safetensors").exists() and not (out / "metrics.json").exists()
 
 
 def test_train_refuses_a_resolution_that_does_not_divide(capsys):

@@ -12,7 +12,7 @@ from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
-from rfdetr_foundationpose.train.train_detector import MEAN, STD, Trainer, TrainSettings
+from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer, TrainSettings
 from support.detector_models import CAMERA, SPECS, frame, loaded
 
 pytestmark = pytest.mark.gpu

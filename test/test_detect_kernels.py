@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rfdetr_foundationpose.train.detector_data import _windows
 from rfdetr_foundationpose.train.detector_loss import assign
-from rfdetr_foundationpose.train.train_detector import MEAN, STD
+from rfdetr_foundationpose.train.detector_trainer import MEAN, STD
 from support.detector_training import pool
 
 DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from ..config import BACKENDS, DetectorConfig
 
@@ -17,63 +19,112 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of scenes and initial weigh
 
 def train(
     out: Annotated[
-        Path, typer.Option(help="Folder of weights, checkpoint and metrics; an existing checkpoint is resumed.")
+        Path, typer.Option(help="Folder of weights, state, metrics and pictures; a training found there goes on.")
     ] = Path("out/train"),
     objects_file: Objects = "",
-    minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of the whole schedule.")] = 9.0,
-    stop_after: Annotated[float, typer.Option(min=0.01, help="End this call after so many minutes.")] = 60.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="Minutes of training, over all calls; rendering and evaluation come on top.")
+    ] = 9.0,
+    stop_after: Annotated[
+        float, typer.Option(min=0.0, help="Save and end this call after so many minutes; 0: when --minutes are done.")
+    ] = 0.0,
     dataset: Annotated[
         str, typer.Option(help="COCO folder (train/, valid/) to learn from instead of rendered scenes.")
     ] = "",
-    start: Annotated[str, typer.Option(help="Weights to fine-tune: a checkpoint path; empty starts at random.")] = "",
-    resolution: Annotated[int, typer.Option(min=64, max=1024, help="Network input, pixels; a multiple of 32.")] = 384,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a training step.")] = 256,
+    start: Annotated[
+        str, typer.Option(help="'default' (shipped weights), 'published' (RF-DETR's), 'random', or a checkpoint path.")
+    ] = "default",
+    variant: Annotated[str, typer.Option(help="RF-DETR variant of a --start that does not name one.")] = "nano",
+    resolution: Annotated[
+        int, typer.Option(min=0, max=1024, help="Network input in pixels, a multiple of 32; 0: as the start has it.")
+    ] = 0,
+    batch: Annotated[
+        int, typer.Option(min=0, help="Images in a training step; 0: what the device's memory holds, 8 on a CPU.")
+    ] = 0,
     groups: Annotated[int, typer.Option(min=1, max=13, help="Query groups that learn side by side.")] = 9,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="Peak learning rate.")] = 4e-4,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Peak learning rate; 0: chosen by start and batch.")
+    ] = 0.0,
     crossed: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the scenes in which a bar cuts an object in two.")
     ] = 0.3,
-    pool: Annotated[int, typer.Option(min=1, help="Rendered scenes kept on the device.")] = 16384,
-    render_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the time for new scenes.")] = 0.2,
-    evaluation_scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes of the final measurement.")] = 400,
+    pool: Annotated[int, typer.Option(min=0, help="Rendered scenes kept on the device; 0: what its memory holds.")] = 0,
+    render_share: Annotated[
+        float, typer.Option(min=0.0, max=4.0, help="Seconds of rendering new scenes to a second of training.")
+    ] = 0.25,
+    evaluation_scenes: Annotated[
+        int, typer.Option(min=0, help="Held-out scenes of the final measurement; 0: 400 on a GPU, 60 on a CPU.")
+    ] = 0,
+    least_steps: Annotated[int, typer.Option(min=1, help="Weights of fewer steps are not written.")] = 100,
     device: Device = "auto",
     seed: Seed = 0,
     compile_network: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
 ) -> None:
-    """Train RF-DETR on generated scenes of the objects, or on a COCO data set; from random weights or a checkpoint."""
+    """Train RF-DETR to find the objects of an objects.yaml, on rendered scenes of them, or on a COCO data set."""
+    from ..config import ConfigError
+    from ..detect.detector import DetectorError
     from ..device import resolve_device
     from ..objects import load_objects
     from ..pose.mesh import load_object
     from ..resources import default_objects_file
-    from ..train.train_detector import SMALL_NANO, TrainSettings
+    from ..train.detector_trainer import TrainSettings
+    from ..train.train_detector import WEIGHTS
     from ..train.train_detector import train as run
 
     if resolution % 32:
         raise typer.BadParameter(f"--resolution {resolution} must be a multiple of 32")
-    specs = [] if dataset else load_objects(objects_file or default_objects_file())
-    settings = TrainSettings(
-        out=out,
-        minutes=minutes,
-        stop_after=stop_after,
-        config={**SMALL_NANO, "resolution": resolution, "positional_encoding_size": resolution // 16},
-        start=Path(start) if start else None,
-        dataset=Path(dataset) if dataset else None,
-        groups=groups,
-        batch=batch,
-        learning_rate=learning_rate,
-        device=str(resolve_device(device)),
-        seed=seed,
-        crossed=crossed,
-        pool=pool,
-        render_share=render_share,
-        evaluation_scenes=evaluation_scenes,
-        compile=compile_network,
-    )
     try:
-        run(settings, [load_object(spec) for spec in specs], typer.echo, labels=[spec.label for spec in specs])
-    except ValueError as error:  # the rooms' own load errors: each says what to do
-        typer.echo(f"error: {error}", err=True)
+        specs = [] if dataset else load_objects(objects_file or default_objects_file())
+        settings = TrainSettings(
+            out=out,
+            minutes=minutes,
+            stop_after=stop_after or 1e6,
+            start=start,
+            variant=variant,
+            resolution=resolution,
+            dataset=Path(dataset) if dataset else None,
+            groups=groups,
+            batch=batch,
+            learning_rate=learning_rate,
+            device=str(resolve_device(device)),
+            seed=seed,
+            crossed=crossed,
+            pool=pool,
+            render_share=render_share,
+            evaluation_scenes=evaluation_scenes,
+            compile=compile_network,
+            least_steps=least_steps,
+        )
+        console = Console()
+        metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
+    except (ValueError, ConfigError, DetectorError) as error:  # each says what to do
+        typer.echo(f"train detector: {error}", err=True)
         raise typer.Exit(2) from error
+    if metrics is None:
+        raise typer.Exit(130)
+    console.print(training_table(metrics))
+    for line in (
+        f"weights: {out / WEIGHTS}",
+        f"look at: {out / 'samples.png'}, {out / 'results.png'}; figures: {out / 'metrics.json'}",
+        f"use: pose_node --ros-args -p objects_file:={objects_file or 'objects.yaml'} -p detector.weights:={(out / WEIGHTS).resolve()}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def training_table(metrics: dict[str, Any]) -> Table:
+    """Figures of the held-out scenes, a row per class."""
+    table = Table(title=f"{metrics['scenes']:.0f} held-out scenes, score 0.5, IoU 0.5", title_justify="left")
+    columns = ("class", "instances", "recall", "precision", "AP50", "AP50-95")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "class" else "right")
+    rows = {
+        **metrics["by_class"],
+        "all": {**metrics, "ap_50": metrics.get("map_50"), "ap_50_95": metrics.get("map_50_95")},
+    }
+    for name, found in rows.items():
+        cells = [found.get(key) for key in ("recall", "precision", "ap_50", "ap_50_95")]
+        table.add_row(name, f"{found['instances']:.0f}", *("–" if v is None else f"{v:.3f}" for v in cells))
+    return table
 
 
 def validate(

@@ -63,6 +63,13 @@ def construct(variant: str, device: torch.device | str, **config: Any) -> RFDETR
         return cls(pretrain_weights=None, device=str(device), **config)
 
 
+def default_config(variant: str) -> Any:
+    """The variant's ModelConfig as rfdetr has it."""
+    cls = variant_class(variant)
+    with quiet():
+        return cls.get_model_config(cls.__new__(cls))
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence rfdetr's remarks on random weights and on DINOv2, which do not apply to a model that is then loaded."""
@@ -112,12 +119,9 @@ def optimize(model: Any, *, compile: bool, dtype: torch.dtype) -> None:
 
 def published_file(variant: str) -> tuple[Path, str]:
     """Where rfdetr keeps the published weights of a variant, and the address that it downloads them from."""
-    cls = variant_class(variant)
     from rfdetr.assets.model_weights import ModelWeights, get_model_cache_dir
 
-    with quiet():
-        config: Any = cls.get_model_config(cls.__new__(cls))
-    name = Path(str(config.pretrain_weights)).name
+    name = Path(str(default_config(variant).pretrain_weights)).name
     return Path(get_model_cache_dir()) / name, ModelWeights.get_url(name) or "the rfdetr project"
 
 

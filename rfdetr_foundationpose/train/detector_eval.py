@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,35 +54,120 @@ def asked_for(visibility: NDArray[np.floating], pixels: NDArray[np.integer], are
     return (visibility >= MIN_VISIBILITY) & (pixels * (384 * 384 / area) >= MIN_PIXELS)
 
 
-def evaluate(
-    detector: RfDetrDetector, source: Source, count: int, names: Sequence[str] = (), threshold: float = 0.5
-) -> dict[str, float]:
-    """Recall and precision at IoU 0.5 over ``count`` images, their mean IoU, and the threshold of the best F1.
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: figures over all classes. by_class: class -> its figures. pictures: the first images with what was found,
+    (H, W, 3) uint8 RGB: green right, red false, yellow missed."""
 
-    names: object of each class of the source, by default the class's own name.
+    metrics: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+    pictures: list[NDArray[np.uint8]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**self.metrics, "by_class": self.by_class}
+
+
+def evaluate(
+    detector: RfDetrDetector,
+    images: Iterable[tuple[Frame, Truth]],
+    threshold: float = 0.5,
+    *,
+    pictures: int = 0,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Recall and precision at IoU 0.5, mean IoU of the right ones, the threshold of the best F1, and mAP as COCO has it.
+
+    The classes are those of the detector that are objects. advance: gets the number of images done.
     """
-    rows: list[tuple[float, bool]] = []
+    from supervision.metrics import MeanAveragePrecision
+
+    names = list(detector.class_objects.values())
+    rows: dict[str, list[tuple[float, bool]]] = {name: [] for name in names}
+    wanted = dict.fromkeys(names, 0)
     overlaps: list[float] = []
-    wanted = 0
-    for frame, truth in scenes(source, count, names):
+    drawn: list[NDArray[np.uint8]] = []
+    precision = MeanAveragePrecision()
+    done = 0
+    for frame, truth in images:
         raw = detector.raw(frame)
-        wanted += int(truth.counted.sum())
-        found, ious = match(raw, detector.class_objects, truth)
-        rows += found
-        overlaps += ious
-    scores = np.array([s for s, _ in rows])
-    right = np.array([r for _, r in rows], dtype=bool)
+        for name in names:
+            wanted[name] += sum(n == name and bool(c) for n, c in zip(truth.names, truth.counted, strict=True))
+        found = match(raw, detector.class_objects, truth)
+        for m in found:
+            rows[m.object].append((m.score, m.right))
+            if m.right:
+                overlaps.append(m.iou)
+        precision.update(_detections(found, names), _wanted(truth, names))
+        if len(drawn) < pictures:
+            drawn.append(_draw(frame, truth, found, threshold))
+        done += 1
+        advance(done)
+    scored = [row for found in rows.values() for row in found]
+    metrics = _figures(scored, sum(wanted.values()), done, threshold)
+    metrics["mean_iou"] = float(np.mean(overlaps)) if overlaps else 0.0
+    scores, right = np.array([s for s, _ in scored]), np.array([r for _, r in scored], dtype=bool)
+    total = sum(wanted.values())
+    best = max(((_f1(scores, right, total, t), t) for t in np.arange(0.05, 0.96, 0.05)), default=(0.0, 0.0))
+    metrics |= {"best_f1": best[0], "best_threshold": float(best[1])}
+    by_class = {name: _figures(rows[name], wanted[name], done, threshold) for name in names}
+    if total:
+        result = precision.compute()
+        metrics |= {"map_50": float(result.map50), "map_50_95": float(result.map50_95)}
+        for index, values in zip(result.matched_classes, result.ap_per_class, strict=True):
+            by_class[names[int(index)]] |= {"ap_50": float(values[0]), "ap_50_95": float(np.mean(values))}
+    return Evaluation(metrics, by_class, drawn)
+
+
+def _figures(rows: Sequence[tuple[float, bool]], wanted: int, images: int, threshold: float) -> dict[str, float]:
+    scores, right = np.array([s for s, _ in rows]), np.array([r for _, r in rows], dtype=bool)
     at = scores >= threshold
-    metrics = {
-        "scenes": float(count),
+    return {
+        "scenes": float(images),
         "instances": float(wanted),
         "recall": float((right & at).sum() / max(wanted, 1)),
         "precision": float((right & at).sum() / max(at.sum(), 1)),
-        "mean_iou": float(np.mean(overlaps)) if overlaps else 0.0,
-        "false_per_scene": float((~right & at).sum() / count),
+        "false_per_scene": float((~right & at).sum() / max(images, 1)),
     }
-    best = max(((_f1(scores, right, wanted, t), t) for t in np.arange(0.05, 0.96, 0.05)), default=(0.0, 0.0))
-    return metrics | {"best_f1": best[0], "best_threshold": float(best[1])}
+
+
+def _detections(found: Sequence[Match], names: Sequence[str]) -> Any:
+    from supervision import Detections
+
+    return Detections(
+        xyxy=np.array([m.box for m in found], np.float64).reshape(-1, 4),
+        confidence=np.array([m.score for m in found], np.float64),
+        class_id=np.array([names.index(m.object) for m in found], np.int64),
+    )
+
+
+def _wanted(truth: Truth, names: Sequence[str]) -> Any:
+    from supervision import Detections
+
+    kept = [i for i, counted in enumerate(truth.counted) if counted]
+    return Detections(
+        xyxy=truth.boxes[kept].astype(np.float64).reshape(-1, 4),
+        class_id=np.array([names.index(truth.names[i]) for i in kept], np.int64),
+    )
+
+
+def _draw(frame: Frame, truth: Truth, found: Sequence[Match], threshold: float) -> NDArray[np.uint8]:
+    picture = frame.rgb.copy()
+    shown = [m for m in found if m.score >= threshold]
+    hit = {m.instance for m in shown if m.right}
+    for i, box in enumerate(truth.boxes):
+        if truth.counted[i] and i not in hit:
+            draw_box(picture, box, f"missed {truth.names[i]}", (255, 210, 0))
+    for m in shown:
+        draw_box(picture, m.box, f"{m.object} {m.score:.2f}", (60, 230, 60) if m.right else (255, 60, 60))
+    return picture
+
+
+def draw_box(picture: NDArray[np.uint8], box: NDArray[np.floating], text: str, color: tuple[int, int, int]) -> None:
+    """A box (4,) x0, y0, x1, y1 with a line of text, into the picture."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    cv2.rectangle(picture, (x0, y0), (x1, y1), color, 2)
+    cv2.putText(picture, text, (x0 + 2, max(y0 - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(picture, text, (x0 + 2, max(y0 - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
 
 
 def _f1(scores: NDArray[np.float64], right: NDArray[np.bool_], wanted: int, threshold: float) -> float:
@@ -89,31 +176,40 @@ def _f1(scores: NDArray[np.float64], right: NDArray[np.bool_], wanted: int, thre
     return 2 * hits / max(float(at.sum()) + wanted, 1.0)
 
 
-def match(
-    raw: RawDetections, objects: dict[int, str], truth: Truth, floor: float = 0.05
-) -> tuple[list[tuple[float, bool]], list[float]]:
-    """Greedy matching, best score first: (score, is right) of each row above ``floor``, and the IoU of the right ones.
+@dataclass(frozen=True)
+class Match:
+    """A row of the detector. right: it found a counted instance, whose index in the truth is ``instance`` (else -1)."""
+
+    object: str
+    box: NDArray[np.floating]
+    score: float
+    right: bool
+    iou: float
+    instance: int
+
+
+def match(raw: RawDetections, objects: dict[int, str], truth: Truth, floor: float = 0.05) -> list[Match]:
+    """Greedy matching, best score first, of the rows above ``floor``.
 
     Rows on instances that are not counted are left out, as are second rows on one of those.
     """
-    rows: list[tuple[float, bool]] = []
-    ious: list[float] = []
+    rows: list[Match] = []
     taken = np.zeros(len(truth.names), dtype=bool)
     for box, score, index in zip(raw.boxes, raw.scores, raw.classes, strict=True):
         if score < floor:
             continue
-        same = np.array([n == objects[int(index)] for n in truth.names], dtype=bool)
+        name = objects[int(index)]
+        same = np.array([n == name for n in truth.names], dtype=bool)
         overlap = np.where(same, pair_ious(box[None], truth.boxes)[0], 0.0) if len(same) else np.zeros(0)
         free = np.where(taken & truth.counted, 0.0, overlap)
         best = int(free.argmax()) if len(free) else -1
         if best >= 0 and free[best] >= MATCH_IOU:
             if truth.counted[best]:
                 taken[best] = True
-                rows.append((float(score), True))
-                ious.append(float(free[best]))
+                rows.append(Match(name, box, float(score), True, float(free[best]), best))
             continue
-        rows.append((float(score), False))
-    return rows, ious
+        rows.append(Match(name, box, float(score), False, 0.0, -1))
+    return rows
 
 
 def pair_ious(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:

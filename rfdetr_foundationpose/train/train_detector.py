@@ -1,397 +1,366 @@
-"""Training of RF-DETR on generated scenes, from random weights or from a checkpoint, on one device.
+"""``train detector``: RF-DETR for the objects of an objects.yaml, on rendered scenes, or for a COCO data set.
 
-rfdetr's own network and its own loss (detector_loss), without its data loading: scenes are rendered where they are
-needed. A DETR is slow to learn from nothing, so two small heads that are thrown away afterwards show every token
-directly which object it sees and where that object's box is.
+Starts from the shipped weights unless told otherwise. The budget counts training alone; the state is saved every minute
+and on Ctrl-C, and the same command goes on from it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from rich.console import Console
+from torch import Tensor
 
 from ..config import DetectorConfig
-from ..detect import rfdetr_library as library
-from ..detect.checkpoint import load_file, save
+from ..detect.checkpoint import load_file
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
+from ..replay.result import write_json
 from ..synth.objects import SynthObject
 from ..synth.scene import SceneSampler
 from .coco_source import CocoSource, DatasetError
-from .detector_backbone import NarrowBackbone
-from .detector_data import DetectorBatch, ScenePool, Source
-from .detector_eval import evaluate
-from .detector_heads import TokenHeads
-from .detector_loss import detection_loss
-from .detector_selection import quicken
+from .detector_data import ScenePool, Source
+from .detector_eval import Evaluation, evaluate, scenes
+from .detector_report import plot_training, read_log, samples_picture
+from .detector_trainer import Trainer, TrainSettings
+from .progress import Every, Interruptible, TooFewSteps, TrainingProgress, check_budget
 
 # Seeds from here on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# Half the ViT of RF-DETR Nano and a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
-SMALL_NANO: dict[str, Any] = {
-    "resolution": 384,
-    "positional_encoding_size": 24,
-    "out_feature_indexes": [2, 4, 6],
-    "dec_layers": 2,
-    "num_queries": 64,
-    "num_select": 64,
-}
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: images a step.
-
-    config: fields of the variant's ModelConfig that differ from its defaults. scene_size: rendered height, width.
-    crossed: share of the scenes in which a bar cuts an object in two.
-    render_share: share of the time that may go into new scenes. start: weights to fine-tune, or None for random ones.
-    dataset: folder in COCO layout (train/, valid/) to learn from instead of rendered scenes.
-    compile: run the backbone through torch.compile where that works.
-    """
-
-    out: Path
-    minutes: float = 9.0
-    stop_after: float = 9.0
-    variant: str = "nano"
-    config: dict[str, Any] | None = None
-    start: Path | None = None
-    dataset: Path | None = None
-    groups: int = 9
-    batch: int = 256
-    learning_rate: float = 4e-4
-    device: str = "cuda"
-    seed: int = 0
-    pool: int = 16384
-    scene_size: tuple[int, int] = (384, 512)
-    crossed: float = 0.3
-    render_share: float = 0.2
-    evaluation_scenes: int = 400
-    compile: bool = False
-
-
-class Trainer:
-    """Network, heads, average and optimizer, with their state on disk."""
-
-    def __init__(self, settings: TrainSettings, names: Sequence[str], progress: Callable[[str], None]) -> None:
-        self.settings = settings
-        self.names = list(names)
-        self.device = torch.device(settings.device)
-        self.progress = progress
-        torch.manual_seed(settings.seed)
-        self.config = dict(SMALL_NANO if settings.config is None else settings.config)
-        self.network = self._make(settings.groups).to(self.device).train()
-        # Its shape tensor is made once, not copied from the host on every step.
-        self.network.transformer.enable_cuda_graph_capture()  # type: ignore[union-attr,operator]
-        self.average = self._make(settings.groups).to(self.device).eval().requires_grad_(False)
-        self.heads = TokenHeads(int(self.network.transformer.d_model), len(self.names)).to(self.device)  # type: ignore[union-attr,arg-type]
-        if settings.start is not None:
-            self._start_from(settings.start)
-        self.average.load_state_dict(self.network.state_dict())
-        first: nn.Module = self.network.backbone[0]  # type: ignore[union-attr,index,assignment]
-        self.backbone = NarrowBackbone(first, torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        first.forward = self.backbone  # type: ignore[method-assign]
-        quicken(self.network.transformer)
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups([self.network, self.heads]),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            fused=self.device.type == "cuda",
-        )
-        self.step, self.spent = 0, 0.0
-        self._mean = torch.tensor(MEAN, device=self.device)
-        self._std = torch.tensor(STD, device=self.device)
-
-    @property
-    def size(self) -> int:
-        return int(self.config.get("resolution", 384))
-
-    def _make(self, groups: int) -> nn.Module:
-        model = library.construct(
-            self.settings.variant, "cpu", num_classes=len(self.names), group_detr=groups, **self.config
-        )
-        net = library.network(model)
-        library.truncate_encoder(net)
-        _place_positions(net)
-        return net
-
-    def _start_from(self, path: Path) -> None:
-        """Take over every tensor of a checkpoint that fits; the class head is new when the classes differ."""
-        loaded = library.network(load_file(path, self.settings.variant, torch.device("cpu")).model).state_dict()
-        own = self.network.state_dict()
-        for name, tensor in own.items():
-            group = _group(name)
-            source = loaded.get(name.replace(f".{group}.", ".0.", 1) if group else name)
-            if source is None:
-                continue
-            if name in ("refpoint_embed.weight", "query_feat.weight") and tensor.shape[0] % source.shape[0] == 0:
-                copies = source.repeat(tensor.shape[0] // source.shape[0], 1)
-                copies[source.shape[0] :] += _little_noise(copies[source.shape[0] :])
-                tensor.copy_(copies)
-            elif source.shape == tensor.shape:
-                tensor.copy_(source + _little_noise(source) if group not in ("", "0") else source)
-        self.progress(f"started from {path.name}")
-
-    def train_step(self, batch: DetectorBatch, rate: float) -> dict[str, Tensor]:
-        """One update; returns the losses as device scalars."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        total, losses = self.losses(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_([*self.network.parameters(), *self.heads.parameters()], 1.0)
-        self.optimizer.step()
-        self.step += 1
-        _average(self.average, self.network, min(0.999, self.step / (self.step + 30)))
-        return {k: v.detach() for k, v in losses.items()} | {"norm": norm}
-
-    def losses(self, batch: DetectorBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimized, and its parts."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.dtype == torch.bfloat16):
-            outputs = self.network(_nested(batch.image))
-            tokens = self.heads(self.backbone.narrow, batch)
-        losses = detection_loss(outputs, batch.targets, self.settings.groups) | {"tokens": tokens}
-        return losses["class"] + losses["l1"] + losses["giou"] + tokens, losses
-
-    def compile(self, batch: DetectorBatch) -> None:
-        """Compile the backbone, trying it on a batch; where that fails, say why and go on without."""
-        self.backbone.compile()
-        try:
-            self.losses(batch)[0].backward()
-        except Exception as error:
-            reason = "\n".join(str(error).strip().splitlines()[:5])
-            self.progress(f"training without --compile: {type(error).__name__}: {reason}")
-            self.backbone.run_eagerly()
-        finally:
-            self.optimizer.zero_grad(set_to_none=True)
-
-    def draw(self, pool: ScenePool) -> DetectorBatch:
-        return pool.draw(self.settings.batch, self.size, self._mean, self._std)
-
-    def rate(self, done: float) -> float:
-        """Warm-up over 300 steps, cosine over the budget."""
-        warm = min(1.0, (self.step + 1) / 300)
-        return max(self.settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 1e-6)
-
-    def save_state(self, path: Path) -> None:
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "heads": self.heads.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "spent": self.spent,
-                "names": self.names,
-            },
-            path,
-        )
-
-    def load_state(self, path: Path) -> None:
-        """Resume. Raises ValueError when the state is of other classes."""
-        saved = torch.load(path, map_location=self.device, weights_only=True)
-        if saved["names"] != self.names:
-            raise ValueError(f"{path} was trained on {saved['names']}, not on {self.names}; remove it to start anew")
-        self.network.load_state_dict(saved["network"])
-        self.average.load_state_dict(saved["average"])
-        self.heads.load_state_dict(saved["heads"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.spent = saved["step"], saved["spent"]
-
-    def export(self, path: Path) -> None:
-        """The averaged network as a detector checkpoint."""
-        save(
-            path,
-            self.average,
-            variant=self.settings.variant,
-            config={**self.config, "group_detr": self.settings.groups},
-            class_names=self.names,
-        )
+INTERIM_SCENES, INTERIM_POINTS = 32, 8
+"""Held-out scenes of a measurement during training, and how many of these there are."""
+LOG_SECONDS = 5.0
+WEIGHTS, STATE, LOG, METRICS = "detector.safetensors", "detector.train.pt", "detector.jsonl", "metrics.json"
 
 
 def train(
     settings: TrainSettings,
     objects: Sequence[SynthObject | ObjectModel],
-    progress: Callable[[str], None] = print,
+    console: Console | None = None,
     *,
     labels: Sequence[str] | None = None,
-) -> dict[str, float]:
-    """Train or resume ``out/detector.train.pt``; write ``out/detector.safetensors`` and ``out/detector.jsonl``.
+) -> dict[str, Any] | None:
+    """Train, or go on from ``out/detector.train.pt``.
 
-    labels: class name of each object, by default its name. Returns the metrics on scenes of a seed that training never saw.
+    Writes detector.safetensors, metrics.json, results.png, samples.png and detector.jsonl into ``out``. labels: class
+    name of each object, by default its name. Returns the metrics on scenes of a seed that training never saw; None when
+    the training was interrupted before there was anything to measure. Raises TooFewSteps, DetectorError, DatasetError,
+    and ValueError for a state that is of another training.
     """
-    begin = time.monotonic()
-    out = settings.out
-    out.mkdir(parents=True, exist_ok=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    device = torch.device(settings.device)
-    if settings.dataset is not None:
-        source: Source = CocoSource(settings.dataset / "train", device, settings.scene_size, settings.seed)
-        labels = source.names
-    else:
-        labels = [o.name for o in objects] if labels is None else list(labels)
-    trainer = Trainer(settings, labels, progress)
-    state = out / "detector.train.pt"
-    if state.is_file():
-        trainer.load_state(state)
-        progress(f"resumed at step {trainer.step}, {trainer.spent / 60:.1f} min")
-    if settings.dataset is None:
-        # A resumed run sees new scenes.
-        seed = settings.seed * 1000 + trainer.step
-        source = SceneSampler(objects, device, settings.scene_size, seed, crossed=settings.crossed)
-    pool = ScenePool(source, settings.pool, seed=settings.seed + trainer.step)
-    first = min(settings.pool, max(settings.batch * 4, 512))
-    seconds = _fill(pool, first, trainer.device)
-    if settings.compile:
-        trainer.compile(trainer.draw(pool))
-    progress(f"ready after {time.monotonic() - begin:.0f} s; {first / seconds:.0f} scenes/s rendered")
+    run = _Run(settings, objects, console or Console(), labels)
+    return run.finished() or run.run()
 
-    started, before = time.monotonic(), trainer.spent
-    rendering = 0.0
-    with (out / "detector.jsonl").open("a") as log:
+
+class _Run:
+    """One call of ``train``."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        objects: Sequence[SynthObject | ObjectModel],
+        console: Console,
+        labels: Sequence[str] | None,
+    ) -> None:
+        self.begin = time.monotonic()
+        self.objects, self.console = objects, console
+        self.out = settings.out
+        self.device = torch.device(settings.device)
+        self.seed = settings.seed
+        self.coco = None
+        if settings.dataset is not None:
+            self.coco = CocoSource(settings.dataset / "train", self.device, settings.scene_size, settings.seed)
+            labels = self.coco.names
+        self.labels = [o.name for o in objects] if labels is None else list(labels)
+        if doubles := sorted({x for x in self.labels if self.labels.count(x) > 1}):
+            raise ValueError(
+                f"label {', '.join(doubles)} is used by several objects; a detector needs one label an object"
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        self.trainer = Trainer(settings, self.labels, self._say)
+        self.settings = self.trainer.settings
+        self.budget = settings.minutes * 60
+        self.state = self.out / STATE
+        if self.state.is_file():
+            self.trainer.load_state(self.state)
+            self._say(
+                f"going on at step {self.trainer.step}, {self.trainer.spent / 60:.1f} of {settings.minutes:g} min"
+            )
+        else:
+            self._say(f"starting from {self.trainer.origin}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def finished(self) -> dict[str, Any] | None:
+        """The metrics of a training that has spent its budget already, else None."""
+        if self.trainer.spent < self.budget * 0.999 or not (self.out / METRICS).is_file():
+            return None
+        if not (self.out / WEIGHTS).is_file():
+            self.trainer.export(self.out / WEIGHTS)
+        self._say(
+            f"nothing left to do: {self.out / WEIGHTS} has had its {self.settings.minutes:g} min ({self.trainer.step} "
+            "steps); raise --minutes to train on, or choose another --out to start anew"
+        )
+        content: dict[str, Any] = json.loads((self.out / METRICS).read_text())
+        return content
+
+    def run(self) -> dict[str, Any] | None:
+        """The phases of the training, under one bar."""
+        settings, left = self.settings, max(self.budget - self.trainer.spent, 0.0)
+        cuda = self.device.type == "cuda"
+        first = min(settings.pool, max(settings.batch * 4, 64))
+        expected = {
+            "prepare": 20.0,
+            "render": first / (400.0 if cuda else 8.0),
+            "train": min(left * (1 + settings.render_share), settings.stop_after * 60),
+            "evaluate": settings.evaluation_scenes * 1.5 / (20.0 if cuda else 3.0),
+        }
+        with TrainingProgress(expected, self.console) as bar, Interruptible(bar.say) as stop:
+            self.bar, self.stop = bar, stop
+            pool, held_out = self._prepare(first)
+            if not stop.requested:
+                self._train(pool, held_out)
+            return self._conclude()
+
+    def _prepare(self, first: int) -> tuple[ScenePool, list[Any]]:
+        # A later call sees new scenes.
+        source: Source = self.coco or self._sampler(
+            self.settings.scene_size, self.seed * 1000 + self.trainer.step, self.settings.crossed
+        )
+        pool = ScenePool(source, self.settings.pool, seed=self.seed + self.trainer.step)
+        pool.fill(1)  # the first one compiles kernels
+        self.bar.begin("render")
+        started = time.monotonic()
+        while pool.rendered < first and not self.stop.requested:
+            pool.fill(min(64 if self.device.type == "cuda" else 8, first - pool.rendered))
+            _wait(self.device)
+            rate = pool.rendered / (time.monotonic() - started)
+            self.bar.update(pool.rendered / first, f"{rate:.0f} scenes/s")
+        if self.settings.compile and not self.stop.requested:
+            self.trainer.compile(self.trainer.draw(pool))
+        held_out = (
+            []
+            if self.stop.requested
+            else list(self._held_out(0.0, min(INTERIM_SCENES, self.settings.evaluation_scenes)))
+        )
+        return pool, held_out
+
+    def _train(self, pool: ScenePool, held_out: list[Any]) -> None:
+        trainer, settings, budget = self.trainer, self.settings, self.budget
+        self.bar.begin("train")
+        save, speak = Every(), Every(LOG_SECONDS)
         running = _Running(settings.batch)
-        while True:
-            now = time.monotonic() - started
-            trainer.spent = before + now
-            done = trainer.spent / (settings.minutes * 60)
-            if done >= 1.0 or time.monotonic() - begin > settings.stop_after * 60:
-                break
-            if trainer.step % 8 == 0 and rendering < settings.render_share * now:
-                rendering += _fill(pool, 64, trainer.device)
-            rate = trainer.rate(done)
-            running.add(trainer.train_step(trainer.draw(pool), rate))
-            if trainer.step % 100 == 0:
-                line = running.means() | {
-                    "step": trainer.step,
-                    "minutes": trainer.spent / 60,
-                    "rate": rate,
-                    "scenes": pool.rendered,
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                progress(" ".join(f"{k}={v:.4g}" for k, v in line.items()))
-        trainer.save_state(state)
-        trainer.export(out / "detector.safetensors")
-        metrics = evaluate_file(out / "detector.safetensors", objects, labels, settings)
-        log.write(json.dumps({"evaluation": metrics, "step": trainer.step}) + "\n")
-        progress("evaluation " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
-    return metrics
+        rendering = training = 0.0
+        entered, done_before = trainer.step, trainer.spent
+        points = [budget * (i + 1) / INTERIM_POINTS for i in range(INTERIM_POINTS - 1)]
+        points = [p for p in points if p > trainer.spent]
+        with (self.out / LOG).open("a") as log:
+            while trainer.spent < budget and not self.stop.requested:
+                if time.monotonic() - self.begin > settings.stop_after * 60:
+                    break
+                if trainer.step % 8 == 0 and rendering < settings.render_share * training:
+                    rendering += _fill(pool, 64 if self.device.type == "cuda" else 8, self.device)
+                started = time.monotonic()
+                running.add(trainer.train_step(trainer.draw(pool), trainer.rate(trainer.spent / budget)))
+                if trainer.step % 8 == 0 or trainer.step - entered < 4:
+                    _wait(self.device)
+                took = time.monotonic() - started
+                # The first step compiles kernels and chooses convolutions: it is no measure, and no training time.
+                if trainer.step - entered > 1:
+                    training += took
+                trainer.spent = done_before + training
+                if trainer.step - entered == 3:
+                    self._check(training / 2)
+                share = (trainer.spent - done_before) / max(budget - done_before, 1e-9)
+                if speak.due():
+                    self._log(log, running, pool)
+                self.bar.update(share, f"step {trainer.step}" + running.text)
+                if save.due():
+                    self.trainer.save_state(self.state)
+                if points and trainer.spent >= points[0]:
+                    points.pop(0)
+                    self._interim(log, held_out)
+            self._log(log, running, pool)
+
+    def _check(self, step_seconds: float) -> None:
+        settings = self.settings
+        left = min(self.budget - self.trainer.spent, settings.stop_after * 60 - (time.monotonic() - self.begin))
+        advice = f"raise --minutes (now {settings.minutes:g})"
+        if settings.batch > 8:
+            advice += f", or lower --batch (now {settings.batch})"
+        if settings.stop_after * 60 < self.budget:
+            advice += f", or raise --stop-after (now {settings.stop_after:g})"
+        check_budget(self.trainer.step, left, step_seconds, settings.least_steps, advice)
+
+    def _log(self, log: Any, running: _Running, pool: ScenePool) -> None:
+        if not running.count:
+            return
+        line = running.means() | {
+            "step": self.trainer.step,
+            "minutes": self.trainer.spent / 60,
+            "rate": self.trainer.rate(self.trainer.spent / self.budget),
+            "scenes": pool.rendered,
+        }
+        log.write(json.dumps(line) + "\n")
+        log.flush()
+
+    def _interim(self, log: Any, held_out: list[Any]) -> None:
+        """A measurement on the way, for the curves; its time is not the training's."""
+        part = self.out / "detector.interim.safetensors"
+        self.trainer.export(part)
+        try:
+            found = evaluate(self._detector(part), held_out).metrics
+        finally:
+            part.unlink()
+        log.write(json.dumps({"interim": found, "step": self.trainer.step, "minutes": self.trainer.spent / 60}) + "\n")
+        log.flush()
+        self.bar.say(
+            f"{self.trainer.spent / 60:.1f} min, step {self.trainer.step}: recall {found['recall']:.2f}, precision "
+            f"{found['precision']:.2f}, mAP50 {found.get('map_50', 0.0):.2f}"
+        )
+        plot_training(self.out / "results.png", read_log(self.out / LOG))
+
+    def _conclude(self) -> dict[str, Any] | None:
+        trainer, out = self.trainer, self.out
+        if trainer.step:
+            trainer.save_state(self.state)
+        if trainer.step < self.settings.least_steps:
+            if self.stop.requested:
+                self.bar.say(f"interrupted at step {trainer.step}: no weights yet; the same command goes on from there")
+                return None
+            raise TooFewSteps(
+                f"only {trainer.step} training steps were done, at least {self.settings.least_steps} are needed for weights "
+                "worth having; the same command goes on from there"
+            )
+        trainer.export(out / WEIGHTS)
+        if self.stop.requested:
+            self.bar.say(
+                f"interrupted after {trainer.spent / 60:.1f} of {self.settings.minutes:g} min: {out / WEIGHTS} is as good "
+                "as it got, not measured; the same command goes on"
+            )
+            plot_training(out / "results.png", read_log(out / LOG))
+            return None
+        self.bar.begin("evaluate")
+        metrics = self._measure(out / WEIGHTS)
+        with (out / LOG).open("a") as log:
+            line = {"evaluation": metrics, "step": trainer.step, "minutes": trainer.spent / 60}
+            log.write(json.dumps(line) + "\n")
+        write_json(out / METRICS, metrics)
+        plot_training(out / "results.png", read_log(out / LOG))
+        return metrics
+
+    def _measure(self, path: Path) -> dict[str, Any]:
+        """Metrics on held-out images of VGA size, through the detector as it is used.
+
+        They are scenes of a seed that training never saw, with the same of half as many scenes that all have a bar
+        across an object as "crossed_...", or the valid split of the data set.
+        """
+        count, detector = self.settings.evaluation_scenes, self._detector(path)
+        total = count if self.coco is not None else count + max(count // 2, 1)
+        plain = evaluate(
+            detector,
+            self._held_out(0.0, count),
+            pictures=9,
+            advance=lambda done: self.bar.update(done / total, "held-out scenes"),
+        )
+        samples_picture(self.out / "samples.png", plain.pictures)
+        metrics = _named(plain, self.labels)
+        if self.coco is None:
+            cut = evaluate(
+                detector,
+                self._held_out(1.0, total - count),
+                advance=lambda done: self.bar.update((count + done) / total, "with a bar across an object"),
+            )
+            metrics |= {f"crossed_{key}": value for key, value in cut.metrics.items()}
+        return {
+            **metrics,
+            "weights": WEIGHTS,
+            "classes": self.labels,
+            "steps": self.trainer.step,
+            "batch": self.settings.batch,
+            "minutes": self.trainer.spent / 60,
+            "device": str(self.device),
+            "start": self.settings.start,
+        }
+
+    def _detector(self, path: Path) -> RfDetrDetector:
+        names = [f"class_{i}" for i in range(len(self.labels))]  # labels may be no object names
+        specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, self.labels, strict=True)]
+        config = DetectorConfig(backend="half" if self.device.type == "cuda" else "eager", mask="box")
+        return RfDetrDetector(
+            load_file(path, self.settings.variant, self.device), specs, config, self.device, log=lambda _: None
+        )
+
+    def _held_out(self, crossed: float, count: int) -> Any:
+        names = [f"class_{i}" for i in range(len(self.labels))]
+        if self.settings.dataset is None:
+            return scenes(self._sampler((480, 640), EVALUATION_SEED, crossed), count, names)
+        held_out = CocoSource(self.settings.dataset / "valid", self.device, (480, 640), EVALUATION_SEED)
+        if held_out.names != tuple(self.labels):
+            raise DatasetError(
+                f"{self.settings.dataset}: train has classes {self.labels}, valid has {list(held_out.names)}"
+            )
+        return scenes(held_out, min(count, len(held_out)), names)
+
+    def _sampler(self, size: tuple[int, int], seed: int, crossed: float) -> SceneSampler:
+        return SceneSampler(
+            self.objects,
+            self.device,
+            size,
+            seed,
+            crossed=crossed,
+            distractors=self.settings.distractors,
+            surfaces=self.settings.surfaces,
+        )
 
 
-def evaluate_file(
-    path: Path, objects: Sequence[SynthObject | ObjectModel], labels: Sequence[str], settings: TrainSettings
-) -> dict[str, float]:
-    """Metrics of a checkpoint on held-out images of VGA size, through the detector as it is used.
-
-    They are scenes of a seed that training never saw, with the same of half as many scenes that all have a bar across
-    an object as "crossed_...", or the valid split of the data set.
-    """
-    device = torch.device(settings.device)
-    names = [f"class_{i}" for i in range(len(labels))]
-    specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, labels, strict=True)]
-    backend = "half" if device.type == "cuda" else "eager"
-    loaded = load_file(path, settings.variant, device)
-    detector = RfDetrDetector(loaded, specs, DetectorConfig(backend=backend, mask="box"), device, log=lambda _: None)
-    if settings.dataset is None:
-        count = settings.evaluation_scenes
-        plain, crossed = (SceneSampler(objects, device, (480, 640), EVALUATION_SEED, crossed=c) for c in (0.0, 1.0))
-        cut = evaluate(detector, crossed, max(count // 2, 1), names)
-        return evaluate(detector, plain, count, names) | {f"crossed_{key}": value for key, value in cut.items()}
-    held_out = CocoSource(settings.dataset / "valid", device, (480, 640), EVALUATION_SEED)
-    if held_out.names != tuple(labels):
-        raise DatasetError(f"{settings.dataset}: train has classes {list(labels)}, valid has {list(held_out.names)}")
-    return evaluate(detector, held_out, min(settings.evaluation_scenes, len(held_out)), names)
+def _named(found: Evaluation, labels: Sequence[str]) -> dict[str, Any]:
+    """by_class under the users' labels."""
+    return {**found.metrics, "by_class": dict(zip(labels, found.by_class.values(), strict=True))}
 
 
 class _Running:
-    """Means of device scalars, read back only when asked for."""
+    """Means of device scalars, read back only when asked for. text: the last ones, for the bar."""
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
         self._sums: dict[str, Tensor] = {}
-        self._count, self._since = 0, time.monotonic()
+        self.count, self._since = 0, time.monotonic()
+        self.text = ""
 
     def add(self, values: dict[str, Tensor]) -> None:
         for key, value in values.items():
             self._sums[key] = self._sums.get(key, torch.zeros_like(value)) + value
-        self._count += 1
+        self.count += 1
 
     def means(self) -> dict[str, float]:
         """Means since the last call, with images per second."""
-        line = {k: float(v) / self._count for k, v in self._sums.items()}
-        line["images_per_s"] = self._batch * self._count / (time.monotonic() - self._since)
-        self._sums, self._count, self._since = {}, 0, time.monotonic()
+        line = {k: float(v) / self.count for k, v in self._sums.items()}
+        line["images_per_s"] = self._batch * self.count / (time.monotonic() - self._since)
+        self._sums, self.count, self._since = {}, 0, time.monotonic()
+        self.text = (
+            f", class {line['class']:.2f} box {line['l1'] + line['giou']:.2f}, {line['images_per_s']:.0f} images/s"
+        )
         return line
 
 
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _fill(pool: ScenePool, count: int, device: torch.device) -> float:
-    """Render into the pool; returns the seconds it took."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Put new scenes into the pool; returns the seconds it took."""
+    _wait(device)
     begin = time.monotonic()
-    while count > 0:
-        pool.fill(min(count, 64))
-        count -= 64
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    pool.fill(count)
+    _wait(device)
     return time.monotonic() - begin
-
-
-def _nested(image: Tensor) -> Any:
-    """rfdetr's batch type without padding; its own constructor would copy image by image."""
-    from rfdetr.utilities.tensors import NestedTensor
-
-    return NestedTensor(image, torch.zeros(image.shape[:1] + image.shape[2:], dtype=torch.bool, device=image.device))
-
-
-def _parameter_groups(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """Weight decay for matrices only."""
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            embedding = "embed" in name and name.endswith(("embeddings", "refpoint_embed.weight", "query_feat.weight"))
-            (plain if parameter.dim() < 2 or embedding or "token" in name else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-
-
-@torch.no_grad()
-def _place_positions(net: nn.Module) -> None:
-    """Start the ViT's learned positions from sines: from noise it would first have to learn that near is near."""
-    embedding = net.backbone[0].encoder.encoder.embeddings.position_embeddings  # type: ignore[union-attr,index]
-    side, width = math.isqrt(embedding.shape[1] - 1), embedding.shape[2]
-    frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
-    angle = torch.arange(side)[:, None] * frequency
-    line = torch.cat([angle.sin(), angle.cos()], 1) * 0.5
-    x = line[None].expand(side, side, -1)
-    y = line[:, None].expand(side, side, -1)
-    embedding[0, 1:] = torch.cat([y, x], -1).flatten(0, 1)
-
-
-def _little_noise(tensor: Tensor) -> Tensor:
-    """What sets copies of a query group apart: equal groups would learn the same for ever."""
-    return torch.randn_like(tensor) * (0.05 * tensor.std() if tensor.numel() > 1 else 0.0)
-
-
-def _group(name: str) -> str:
-    """The number of the query group that a parameter of the two-stage heads belongs to, or ""."""
-    parts = name.split(".")
-    return parts[2] if len(parts) > 3 and parts[1].startswith("enc_out") else ""
-
-
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)

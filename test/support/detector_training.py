@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
+from rich.console import Console
+
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
-from rfdetr_foundationpose.train.train_detector import TrainSettings
+from rfdetr_foundationpose.train.detector_trainer import TrainSettings
 
 TINY = {
     "resolution": 96,
@@ -32,8 +36,9 @@ def settings(out, **more) -> TrainSettings:
     return TrainSettings(
         **{
             "out": out,
-            "minutes": 1.0,
-            "stop_after": 0.001,
+            "minutes": 0.02,
+            "start": "random",
+            "least_steps": 1,
             "config": TINY,
             "groups": 2,
             "batch": 2,
@@ -41,6 +46,13 @@ def settings(out, **more) -> TrainSettings:
             "pool": 4,
             "scene_size": (48, 64),
             "evaluation_scenes": 2,
+            "distractors": 4,
+            "surfaces": 4,
             **more,
         }
     )
+
+
+def quiet() -> Console:
+    """What a training says goes into its file."""
+    return Console(file=io.StringIO(), width=200)
