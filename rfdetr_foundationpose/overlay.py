@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from .objects import ObjectSpec
 from .types import CameraIntrinsics, Detection, ObjectPose, TrackState
 
-# Points nearer than this (m) have no usable projection.
+# A point nearer than this (m) has no usable projection.
 NEAR = 0.01
-# Above so many faces the triangles are pixel-sized: their corners and centres, closed, give the same silhouette faster.
+# Triangles of a mesh with more faces are pixel-sized: their corners and centres, closed, give the same silhouette faster.
 MAX_FILLED_FACES = 20_000
 AXIS_COLORS = ((255, 60, 60), (60, 220, 60), (80, 120, 255))
 STATE_COLORS = {

@@ -12,7 +12,7 @@ from rfdetr_foundationpose.detect.checkpoint import SHIPPED
 from rfdetr_foundationpose.detect.masks import mask_box
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import load_objects
-from rfdetr_foundationpose.pipeline.association import box_iou
+from rfdetr_foundationpose.pipeline.extent import box_iou
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.resources import default_objects_file, models_dir
 

@@ -55,12 +55,12 @@ def truth(*places: float, object: str = "can") -> list[InstanceTruth]:
 
 def verdicts(poses: list[ObjectPose], truths: list[InstanceTruth], held: dict[str, str] | None = None) -> dict:
     judged = judge_poses(poses, truths, {"can": CAN, "mug": CAN}, held=held)
-    return {p.track: "double" if p.double else p.instance or "false" for p in judged}
+    return {p.track: "duplicate" if p.duplicate else p.instance or "false" for p in judged}
 
 
 def test_a_pose_is_in_place_up_to_a_quarter_of_a_diameter():
     (near,) = judge_poses([pose("can", at(0.049))], truth(0.0), {"can": CAN}, seed=3, frame=7)
-    assert (near.seed, near.frame, near.instance, near.false, near.turned) == (3, 7, "can", False, False)
+    assert (near.seed, near.frame, near.instance, near.false, near.flipped) == (3, 7, "can", False, False)
     assert near.off == pytest.approx(0.245) and near.add_ratio == pytest.approx(0.245)
     (far,) = judge_poses([pose("can", at(0.051))], truth(0.0, 0.3), {"can": CAN})
     assert far.false and far.error is None and far.off == pytest.approx(0.255)
@@ -72,11 +72,11 @@ def test_a_false_pose_takes_no_instance_from_a_right_one():
     assert verdicts(poses, truth(0.0, 0.2)) == {"can": "can", "can_1": "false"}
 
 
-def test_a_second_track_in_one_place_is_a_double():
+def test_a_second_track_in_one_place_is_a_duplicate():
     poses = [pose("can", at(0.02)), pose("can_1", at(0.01))]
-    assert verdicts(poses, truth(0.0, 0.5)) == {"can": "double", "can_1": "can"}
+    assert verdicts(poses, truth(0.0, 0.5)) == {"can": "duplicate", "can_1": "can"}
     # The track that had the instance keeps it, though the other is nearer.
-    assert verdicts(poses, truth(0.0, 0.5), {"can": "can"}) == {"can": "can", "can_1": "double"}
+    assert verdicts(poses, truth(0.0, 0.5), {"can": "can"}) == {"can": "can", "can_1": "duplicate"}
     assert verdicts([poses[1]], truth(0.0), {"can": "can"}) == {"can_1": "can"}
 
 
@@ -90,7 +90,7 @@ def test_flipped_needs_place_and_angle():
     def turned(turn: float, geometry: ObjectGeometry = CAN) -> bool:
         (one,) = judge_poses([pose("can", at(0.0, turn))], truth(0.0), {"can": geometry})
         assert one.instance == "can"
-        return one.turned
+        return one.flipped
 
     assert turned(180.0) and turned(95.0) and not turned(85.0)
     half = np.stack([np.eye(4), np.linalg.inv(at(0.0)) @ at(0.0, 180.0)])
@@ -107,14 +107,19 @@ def test_figures_are_exact():
     upside = replace(judge_poses([pose("can_1", at(0.0, 180.0))], truth(0.0), {"can": CAN})[0], seed=2)
     # Frames 0 to 2 are a track, 4 and 5 are none; nor are three frames of two tracks.
     false = judged([0, 1, 2, 4, 5], "can_1", 0.6, on="mug") + judged([6], "can_2", 0.6)
-    double = judged([0, 1], "can_3", 0.0, double=True)
+    duplicate = judged([0, 1], "can_3", 0.0, duplicate=True)
     sought = [Sought(1, p.frame, "can", "can", p) for p in right] + [Sought(1, 7, "can", "can", None)]
-    counters = {"registrations": 5, "registrations_refused": 3, "registration_unexplained": 1, "registration_double": 2}
+    counters = {
+        "registrations": 5,
+        "registrations_refused": 3,
+        "registration_unexplained": 1,
+        "registration_duplicate": 2,
+    }
     runs = [
         RecordingRun(1, 8, {**counters, "lost": 2, "detector_runs": 8}, [(3, "can lost: gone")], 1.5),
         RecordingRun(2, 1, {"registrations": 1}, [], 0.5),
     ]
-    outcome = PipelineOutcome([*sought, Sought(2, 0, "can", "can", upside)], [*right, *false, *double, upside], runs)
+    outcome = PipelineOutcome([*sought, Sought(2, 0, "can", "can", upside)], [*right, *false, *duplicate, upside], runs)
     figures = outcome.as_dict()
     total = figures["all"]
     assert total["instances"] == 9 and total["recall"] == pytest.approx(8 / 9)
@@ -124,11 +129,11 @@ def test_figures_are_exact():
     assert figures["by_seed"][1]["translation_error_mm"]["p95"] == pytest.approx(30.0)
     assert figures["by_seed"][1]["rotation_error_deg"]["p95"] == pytest.approx(0.0, abs=1e-4)
     assert figures["by_seed"][2]["rotation_error_deg"]["p50"] == pytest.approx(180.0)
-    keys = ("poses", "false_poses", "false_tracks", "flipped", "doubles", "id_changes")
+    keys = ("poses", "false_poses", "false_tracks", "flipped", "duplicates", "id_changes")
     assert [total[k] for k in keys] == [16, 6, 1, 1, 2, 1]
     assert [figures["by_seed"][1][k] for k in keys] == [15, 6, 1, 0, 2, 1]
     assert [figures["by_object"]["can"][k] for k in keys] == [16, 6, 1, 1, 2, 1]
-    assert total["refused_by"] == {"double": 2, "unexplained": 1}
+    assert total["refused_by"] == {"duplicate": 2, "unexplained": 1}
     assert (total["frames"], total["registrations"], total["refused"], total["lost"]) == (9, 6, 3, 2)
     assert total["seconds"] == 2.0 and figures["by_seed"][2]["refused_by"] == {}
     (track,) = figures["false_tracks"]
@@ -144,7 +149,7 @@ def test_figures_are_exact():
         "on": "mug",
         "confidence": [0.8, 0.8],
     }
-    assert [(d["track"], d["instance"], d["frames"]) for d in figures["doubles"]] == [("can_3", "can", 2)]
+    assert [(d["track"], d["instance"], d["frames"]) for d in figures["duplicates"]] == [("can_3", "can", 2)]
     assert figures["misses"] == [{"seed": 1, "frame": 7, "instance": "can"}]
     assert len(figures["false_poses"]) == 6 and figures["events"][0]["event"] == "can lost: gone"
 

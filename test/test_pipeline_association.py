@@ -7,15 +7,9 @@ import pytest
 import torch
 
 from rfdetr_foundationpose.config import ConfigError
-from rfdetr_foundationpose.pipeline import resolve_device
-from rfdetr_foundationpose.pipeline.association import (
-    ObjectGeometry,
-    associate,
-    box_iou,
-    choose_slot,
-    detection_point,
-    without_duplicates,
-)
+from rfdetr_foundationpose.device import resolve_device
+from rfdetr_foundationpose.pipeline.association import associate, choose_instance, without_duplicates
+from rfdetr_foundationpose.pipeline.extent import ObjectExtent, box_iou, detection_point
 from rfdetr_foundationpose.pipeline.tracks import Track
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection
 
@@ -38,26 +32,26 @@ def detection(box, depth=None, score=0.9, object="mug") -> Detection:
     return Detection(object, object, score, np.array(box, np.float32), None, "rf-detr", depth)
 
 
-GEOMETRY = ObjectGeometry.from_vertices(sphere())
+EXTENT = ObjectExtent.from_vertices(sphere())
 
 
 def test_projected_box_is_nearly_that_of_all_vertices():
     vertices = sphere() * (1.0, 0.5, 2.0) + (0.3, 0.0, 0.1)
-    geometry = ObjectGeometry.from_vertices(vertices)
+    extent = ObjectExtent.from_vertices(vertices)
     T = pose(0.05, -0.1, 0.8)
     p = vertices + T[:3, 3]
     u, v = 500 * p[:, 0] / p[:, 2] + 320, 500 * p[:, 1] / p[:, 2] + 240
     exact = np.array([u.min(), v.min(), u.max(), v.max()])
-    assert box_iou(geometry.project(T, CAMERA), exact) > 0.93
-    assert len(geometry.points) <= 98
+    assert box_iou(extent.project(T, CAMERA), exact) > 0.93
+    assert len(extent.points) <= 98
 
 
 def test_no_box_behind_the_camera_or_outside_the_image():
-    assert GEOMETRY.project(pose(0, 0, -1), CAMERA) is None
-    assert GEOMETRY.project(pose(0, 0, 0.02), CAMERA) is None
-    assert GEOMETRY.project(pose(5, 0, 1), CAMERA) is None
-    assert GEOMETRY.project(pose(np.nan, 0, 1), CAMERA) is None
-    x0, _, x1, _ = GEOMETRY.project(pose(0.64, 0, 1), CAMERA)
+    assert EXTENT.project(pose(0, 0, -1), CAMERA) is None
+    assert EXTENT.project(pose(0, 0, 0.02), CAMERA) is None
+    assert EXTENT.project(pose(5, 0, 1), CAMERA) is None
+    assert EXTENT.project(pose(np.nan, 0, 1), CAMERA) is None
+    x0, _, x1, _ = EXTENT.project(pose(0.64, 0, 1), CAMERA)
     assert 0 <= x0 < x1 == 640
 
 
@@ -76,22 +70,22 @@ def test_detection_point_is_on_the_ray_of_the_box():
 
 def test_assignment_is_optimal_not_greedy():
     tracks = [Track("mug", 0, T_cam_obj=pose(0.0, 0, 1)), Track("mug", 1, T_cam_obj=pose(0.06, 0, 1))]
-    boxes = [GEOMETRY.project(pose(x, 0, 1), CAMERA) for x in (0.03, -0.05)]
-    assert associate([detection(b) for b in boxes], tracks, GEOMETRY, CAMERA, 0.1) == {0: 1, 1: 0}
+    boxes = [EXTENT.project(pose(x, 0, 1), CAMERA) for x in (0.03, -0.05)]
+    assert associate([detection(b) for b in boxes], tracks, EXTENT, CAMERA, 0.1) == {0: 1, 1: 0}
 
 
 def test_depth_tells_two_instances_on_one_ray_apart():
     tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1.0)), Track("mug", 1, T_cam_obj=pose(0, 0, 1.2))]
-    box = GEOMETRY.project(pose(0, 0, 1.05), CAMERA)
-    assert associate([detection(box, 1.16)], tracks, GEOMETRY, CAMERA, 0.1) == {0: 1}
+    box = EXTENT.project(pose(0, 0, 1.05), CAMERA)
+    assert associate([detection(box, 1.16)], tracks, EXTENT, CAMERA, 0.1) == {0: 1}
 
 
 def test_pairs_without_overlap_or_nearness_are_impossible():
     tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1)), Track("mug", 1)]
-    far = GEOMETRY.project(pose(0.3, 0, 1), CAMERA)
-    assert associate([detection(far)], tracks, GEOMETRY, CAMERA, 0.3) == {}
-    assert associate([], tracks, GEOMETRY, CAMERA, 0.3) == {}
-    assert associate([detection(far)], [], GEOMETRY, CAMERA, 0.3) == {}
+    far = EXTENT.project(pose(0.3, 0, 1), CAMERA)
+    assert associate([detection(far)], tracks, EXTENT, CAMERA, 0.3) == {}
+    assert associate([], tracks, EXTENT, CAMERA, 0.3) == {}
+    assert associate([detection(far)], [], EXTENT, CAMERA, 0.3) == {}
 
 
 def test_duplicates_are_counted_and_the_best_stays():
@@ -106,16 +100,16 @@ def test_duplicates_are_counted_and_the_best_stays():
     assert kept == [apart] and dropped == 1
 
 
-def test_new_detection_prefers_the_slot_last_seen_there_then_an_unused_one():
+def test_new_detection_prefers_the_instance_last_seen_there_then_an_unused_one():
     here, unused, elsewhere = (
         Track("mug", 2, T_cam_obj=pose(0, 0, 1)),
         Track("mug", 1),
         Track("mug", 0, T_cam_obj=pose(0.4, 0, 1)),
     )
-    found = detection(GEOMETRY.project(pose(0.01, 0, 1), CAMERA), 0.95)
-    assert choose_slot(found, [elsewhere, unused, here], GEOMETRY, CAMERA) is here
-    assert choose_slot(found, [elsewhere, unused], GEOMETRY, CAMERA) is unused
-    assert choose_slot(found, [elsewhere], GEOMETRY, CAMERA) is elsewhere
+    found = detection(EXTENT.project(pose(0.01, 0, 1), CAMERA), 0.95)
+    assert choose_instance(found, [elsewhere, unused, here], EXTENT, CAMERA) is here
+    assert choose_instance(found, [elsewhere, unused], EXTENT, CAMERA) is unused
+    assert choose_instance(found, [elsewhere], EXTENT, CAMERA) is elsewhere
 
 
 def test_resolve_device_names_what_is_wrong():

@@ -7,9 +7,9 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.pipeline.association import ObjectGeometry
 from rfdetr_foundationpose.pipeline.convex_hull import ConvexHull, closed_volume, same_place
 from rfdetr_foundationpose.pipeline.duplicates import DuplicateTracks, is_replaced_by, relation
+from rfdetr_foundationpose.pipeline.extent import ObjectExtent
 from rfdetr_foundationpose.pipeline.registration import MIN_EXPLAINED, explained
 from rfdetr_foundationpose.pipeline.tracks import Track
 from rfdetr_foundationpose.pose.confidence import FEATURES
@@ -21,10 +21,10 @@ CAMERA = CameraIntrinsics(608.0, 608.0, 319.5, 239.5, 640, 480)
 
 
 @pytest.fixture(scope="module")
-def geometry() -> dict[str, ObjectGeometry]:
+def geometry() -> dict[str, ObjectExtent]:
     models = load_scene_objects()
     return {
-        m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces) for m in models
+        m.name: ObjectExtent.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces) for m in models
     }
 
 
@@ -40,7 +40,7 @@ def pose(x: float, y: float, z: float, *turns: tuple[str, float]) -> np.ndarray:
     return T
 
 
-def center_at(geometry: ObjectGeometry, T: np.ndarray) -> np.ndarray:
+def center_at(geometry: ObjectExtent, T: np.ndarray) -> np.ndarray:
     """T moved so that the middle of the object is where T's origin is."""
     T = T.copy()
     T[:3, 3] -= T[:3, :3] @ geometry.center
@@ -51,21 +51,21 @@ def rows(*values: float) -> np.ndarray:
     return np.vstack([np.reshape(values, (3, 4)), (0, 0, 0, 1)])
 
 
-def test_solid_of_a_box_has_its_volume_and_share():
+def test_hull_of_a_box_has_its_volume_and_share():
     box = trimesh.creation.box((0.1, 0.2, 0.3))
-    solid = ConvexHull.from_points(box.vertices, closed_volume(box.vertices, box.faces))
-    assert solid.volume == pytest.approx(0.006) and solid.is_solid and len(solid.planes) == 6
+    hull = ConvexHull.from_points(box.vertices, closed_volume(box.vertices, box.faces))
+    assert hull.volume == pytest.approx(0.006) and hull.is_solid and len(hull.planes) == 6
     turned = pose(0.3, 0.1, 0.9, ("x", 30), ("z", 70))
     moved = turned @ pose(0.0, 0.0, 0.15)
-    assert solid.share_inside(turned, solid, turned) == 1.0
-    assert solid.share_inside(turned, solid, moved) == pytest.approx(0.5, abs=0.1)
-    assert solid.share_inside(turned, solid, turned @ pose(0.0, 0.21, 0.0)) == 0.0
+    assert hull.share_inside(turned, hull, turned) == 1.0
+    assert hull.share_inside(turned, hull, moved) == pytest.approx(0.5, abs=0.1)
+    assert hull.share_inside(turned, hull, turned @ pose(0.0, 0.21, 0.0)) == 0.0
 
 
-def test_flat_and_tiny_meshes_have_a_solid_too():
+def test_flat_and_tiny_meshes_have_a_hull_too():
     sheet = np.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0.2, 0], [0.1, 0.2, 0]])
     assert ConvexHull.from_points(sheet).volume == pytest.approx(0.101 * 0.201 * 0.001)
-    assert ObjectGeometry.from_vertices(sheet[:2], 0.1).hull.volume > 0
+    assert ObjectExtent.from_vertices(sheet[:2], 0.1).hull.volume > 0
 
 
 def test_volume_is_known_of_closed_meshes_only():
@@ -77,7 +77,7 @@ def test_volume_is_known_of_closed_meshes_only():
     assert lid.sum() == 2 and closed_volume(box.vertices, box.faces[~lid]) is None
 
 
-def test_what_is_hollow_or_has_gaps_is_not_massive(geometry):
+def test_what_is_hollow_or_has_gaps_is_not_solid(geometry):
     is_solid = {name for name, g in geometry.items() if g.hull.is_solid}
     assert is_solid == {"cereal_box", "soup_can"}
 
@@ -95,9 +95,9 @@ def test_things_that_touch_are_two(geometry, gap):
             upright = center_at(box, pose(0.0, 0.0, 1.0))
             assert not same_place(box.hull, upright, beside.hull, center_at(beside, pose(*(offset + (0, 0, 1)))))
         stands = center_at(beside, pose(0.0, -(size["cereal_box"][2] + other_size[2]) / 2 - gap, 1.0, ("x", 90)))
-        doubles = DuplicateTracks(geometry)
+        duplicates = DuplicateTracks(geometry)
         a, b = track("cereal_box", flat), track(other, stands)
-        assert not doubles.are_duplicates(a, b, CAMERA) and doubles.redundant([a, b], CAMERA, judged=True) == []
+        assert not duplicates.are_duplicates(a, b, CAMERA) and duplicates.redundant([a, b], CAMERA, judged=True) == []
 
 
 def test_a_mug_before_a_box_hides_it_and_both_stay(geometry):
@@ -114,10 +114,10 @@ def test_a_can_in_an_open_crate_or_in_the_crook_of_the_drill_stays(geometry):
         ((0.3, 0.01, 0.15), (0, y, 0)) for y in (-0.095, 0.095)
     ]
     crate = trimesh.util.concatenate([trimesh.creation.box(size, pose(*at)) for size, at in walls])
-    solid = ConvexHull.from_points(crate.vertices, closed_volume(crate.vertices, crate.faces))
+    hull = ConvexHull.from_points(crate.vertices, closed_volume(crate.vertices, crate.faces))
     can = geometry["soup_can"]
-    assert not solid.is_solid
-    assert not same_place(solid, np.eye(4), can.hull, center_at(can, pose(0.05, 0.0, -0.01)))
+    assert not hull.is_solid
+    assert not same_place(hull, np.eye(4), can.hull, center_at(can, pose(0.05, 0.0, -0.01)))
     drill = geometry["drill"]
     middle = center_at(can, pose(*drill.center))
     assert not same_place(drill.hull, np.eye(4), can.hull, middle)
@@ -139,10 +139,10 @@ def test_a_can_on_the_mug_that_it_was_taken_for_goes(geometry):
     can = track("soup_can", CAN, support=0.4, confidence=0.97, unsupported=3)
     mug = track("mug", HANDLE_HIDDEN, support=0.52, confidence=0.99)
     others = [track("mug", MUG), track("drill", DRILL)]
-    doubles = DuplicateTracks(geometry)
-    assert doubles.redundant([can, mug, *others], CAMERA, judged=True) == [(can, mug)]
-    assert doubles.redundant([can, mug, *others], CAMERA, judged=False) == []
-    assert doubles.rivals(mug, [can, *others], CAMERA) == [can]
+    duplicates = DuplicateTracks(geometry)
+    assert duplicates.redundant([can, mug, *others], CAMERA, judged=True) == [(can, mug)]
+    assert duplicates.redundant([can, mug, *others], CAMERA, judged=False) == []
+    assert duplicates.rivals(mug, [can, *others], CAMERA) == [can]
     assert is_replaced_by(can, mug) and relation(can, mug) == "mug is in its place and surer"
     # Not for a hair's breadth, as the two would change places again and again.
     can.support = 0.5
@@ -185,7 +185,7 @@ def test_a_pose_must_explain_what_was_detected(geometry):
     right = explained(estimate(drill, 0.538), seen, geometry["drill"], CAMERA)
     assert right == pytest.approx(0.46, abs=0.03) and right > MIN_EXPLAINED
     # Of a thin object that lies across its box little is seen, and all of that is explained.
-    rod = ObjectGeometry.from_vertices(trimesh.creation.cylinder(0.004, 0.4).vertices)
+    rod = ObjectExtent.from_vertices(trimesh.creation.cylinder(0.004, 0.4).vertices)
     across = pose(0.0, 0.0, 1.0, ("y", 90), ("z", 45))
     seen = Detection("rod", "", 0.9, rod.project(across, CAMERA).astype(np.float32), None, "rf-detr")
     assert explained(estimate(across, 0.9), seen, rod, CAMERA) == pytest.approx(0.9, abs=0.01)

@@ -66,18 +66,18 @@ def test_a_thing_keeps_its_id_when_a_second_box_of_it_registers_better(world, ba
     states = set()
     for _ in range(6):
         result = step(pipeline)
-        if background and pipeline._registrar.busy:
+        if background and pipeline._registration.worker.busy:
             wait_registered(pipeline)
         states |= {(p.name, p.state) for p in result.poses}
     assert states == {("mug", TrackState.TRACKING)}
     counters = pipeline.status().counters
-    assert counters["registration_double"] >= 1 and "duplicate_tracks" not in counters
+    assert counters["registration_duplicate"] >= 1 and "duplicate_tracks" not in counters
     # A true second instance is still found: what was refused is tried after everything else.
     world.things = [LEFT, RIGHT]
     world.seen = [LEFT, ("mug", (-0.16, 0.0, 1.0)), RIGHT]
     for _ in range(20):
         result = step(pipeline)
-        if background and pipeline._registrar.busy:
+        if background and pipeline._registration.worker.busy:
             wait_registered(pipeline)
     places = {p.name: round(float(p.T_cam_obj[0, 3]), 3) for p in result.poses}
     assert places == {"mug": -0.2, "mug_1": 0.2}

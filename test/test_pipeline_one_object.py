@@ -52,7 +52,7 @@ def test_what_is_clearly_seen_as_another_object_becomes_that_one(world, backgrou
     said, lost = [], []
     for _ in range(4):
         result = step(pipeline)
-        if background and pipeline._registrar.busy:
+        if background and pipeline._registration.worker.busy:
             wait_registered(pipeline)
         said += result.events
         lost += [p.name for p in result.poses if p.state is TrackState.LOST]
@@ -80,7 +80,7 @@ def test_what_looks_like_both_keeps_its_name(world, score, tried):
         assert states(pipeline) == {"mug": "searching", "can": "tracking"}
     assert ("mug" in {name for name, _ in world.registers}) is tried
     counters = pipeline.status().counters
-    assert "lost" not in counters and (counters.get("registration_double", 0) > 0) is tried
+    assert "lost" not in counters and (counters.get("registration_duplicate", 0) > 0) is tried
 
 
 def test_a_short_mistake_does_not_rename_a_thing_but_a_lasting_one_is_mended(world):
@@ -89,7 +89,7 @@ def test_a_short_mistake_does_not_rename_a_thing_but_a_lasting_one_is_mended(wor
     detector.scores = {"mug": 0.6}
     for _ in range(2):
         step(pipeline)
-    assert states(pipeline)["can"] == "tracking" and pipeline.status().counters["registration_double"] >= 1
+    assert states(pipeline)["can"] == "tracking" and pipeline.status().counters["registration_duplicate"] >= 1
     detector.scores = {"can": 0.8}
     for _ in range(8):
         step(pipeline)
@@ -149,12 +149,12 @@ def test_a_pose_that_explains_little_of_what_was_detected_is_refused(world, back
     step(pipeline)
     world.things = [("can", AWAY)]
     step(pipeline)
-    estimator = pipeline._estimator = pipeline._registrar._estimator = HalfBlindEstimator(world)
+    estimator = pipeline._estimator = pipeline._registration.worker._estimator = HalfBlindEstimator(world)
     world.things = [("can", AWAY), ("mug", PLACE)]
     said = []
     for _ in range(2):
         said += step(pipeline).events
-        if pipeline._registrar.busy:
+        if pipeline._registration.worker.busy:
             wait_registered(pipeline)
     reason = "mug refused: the pose explains 30% of what was detected, less than 40%; searched again after 1 frames"
     assert reason in said and pipeline.status().counters["registration_unexplained"] == 1
@@ -163,7 +163,7 @@ def test_a_pose_that_explains_little_of_what_was_detected_is_refused(world, back
     estimator.missing = 0.5
     for _ in range(6):
         step(pipeline)
-        if pipeline._registrar.busy:
+        if pipeline._registration.worker.busy:
             wait_registered(pipeline)
     assert states(pipeline) == {"mug": "tracking", "can": "tracking"}
     pipeline.close()

@@ -258,7 +258,7 @@ def test_reset_forgets_tracks_and_late_registrations(world):
     assert pipeline.status().states == {"mug": "searching", "can": "searching"}
     world.hold.set()
     wait_registered(pipeline)
-    assert pipeline._registrar.poll() is None
+    assert pipeline._registration.worker.poll() is None
     assert pipeline.status().counters["registrations_dropped"] == 1
     assert [p.object for p in step(pipeline).poses] == ["mug"]
     pipeline.close()

@@ -125,14 +125,14 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
         f"frames {figures['start']} to {figures['start'] + figures['frames'] - 1}, known: {', '.join(figures['known'])}"
     )
     right = _table(title, "sought", "recall", "ADD-S", "ADD", "mm p50", "p95", "deg p50", "p95")
-    heads = "poses", "false", "false\ntracks", "turned\nover", "doubles", "new\nids", "refused", "lost", "s"
+    heads = "poses", "false", "false\ntracks", "flipped", "dupli-\ncates", "new\nids", "refused", "lost", "s"
     tracks = _table("", *heads)
     rows = {f"seed {seed}": f for seed, f in figures["by_seed"].items()} | figures["by_object"] | {"all": total}
     for name, f in rows.items():
         shares = [_number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
         errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
         right.add_row(name, str(f["instances"]), *shares, *("–" if e is None else f"{e:.1f}" for e in errors))
-        counts = ("poses", "false_poses", "false_tracks", "flipped", "doubles", "id_changes", "refused", "lost")
+        counts = ("poses", "false_poses", "false_tracks", "flipped", "duplicates", "id_changes", "refused", "lost")
         tracks.add_row(name, *(str(f.get(c, "–")) for c in counts), f"{f['seconds']:.0f}" if "seconds" in f else "–")
     console.print(right)
     console.print(tracks)
@@ -140,7 +140,7 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     lines = [
         f"registrations: {total['registrations']}, refused {total['refused']}{f' ({reasons})' if reasons else ''}",
         *_stretches("flipped", figures["flipped"]),
-        *_stretches("doubles", figures["doubles"]),
+        *_stretches("duplicates", figures["duplicates"]),
         *_stretches("false tracks", figures["false_tracks"]),
     ]
     for line in lines:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ..pose.estimator import PoseEstimator, PoseFrame
 
 Mask = NDArray[np.bool_]
-# AUC of ADD-S as in the YCB-Video evaluation: threshold from 0 to 10 cm.
+# The AUC of ADD-S runs over thresholds from 0 to this, as in the YCB-Video evaluation.
 AUC_LIMIT_MM = 100.0
-# A registration mask smaller than this says nothing (pixels).
+# A registration mask of fewer pixels is not tried.
 MIN_MASK = 50
 
 

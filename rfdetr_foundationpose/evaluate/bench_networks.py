@@ -16,7 +16,7 @@ from ..accel.runner import make_runner
 from .bench_timing import Stats, interleave, synchronize
 
 GFLOP_PER_PAIR = 20.8
-"""Of the official size at 160 x 160; a multiply-add counts as two."""
+"""A network of the official size takes this for a pair at 160 x 160; a multiply-add counts as two."""
 
 
 def measure_networks(

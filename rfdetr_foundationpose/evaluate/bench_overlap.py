@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NOTHING_TO_OVERLAP = (
     "bench --overlap: nothing to overlap on {device}: streams are CUDA's, elsewhere detector and tracker take turns"
 )
+# The camera's way through the scene has this many frames; before it is measured, WARM_UP calls of each kind are made.
 FRAMES = 30
 WARM_UP = 10
 

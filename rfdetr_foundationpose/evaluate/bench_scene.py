@@ -17,7 +17,9 @@ from ..pose.mesh import ObjectModel
 from ..pose.renderer import WarpRenderer
 from ..types import CameraIntrinsics, Frame
 
+# The camera takes this many frames a second.
 RATE = 30.0
+# The objects stand at this distance (m) from the camera, the wall behind them at WALL.
 DISTANCE = 0.85
 WALL = 1.3
 

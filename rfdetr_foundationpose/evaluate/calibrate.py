@@ -27,6 +27,7 @@ RIGHT = 0.1
 """A pose is right when its ADD, up to declared symmetries, is below this share of the diameter; one whose ADD-S alone is
 lies where the object is, but flipped."""
 STARTS = 8
+"""Each object of a scene is tracked from this many starts."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 MAX_MM = 0.5
 MAX_DEG = 0.2
-"""Accepted 95th percentiles of the differences."""
+"""Two backends agree when the 95th percentiles of the differences of their poses are at most these."""
 
 
 def pose_difference(

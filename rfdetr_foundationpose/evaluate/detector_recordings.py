@@ -20,18 +20,19 @@ from ..train.detector_eval import MATCH_IOU, asked_for, pair_ious
 from ..types import Frame
 
 FLOOR = 0.05
-"""Rows of a lower score are not looked at."""
+"""A row of a lower score is not looked at."""
 TRACK_FRAMES = 3
-"""So many consecutive frames make a false detection a false track."""
+"""A false detection in this many consecutive frames is a false track."""
 WRONG_IOU = 0.3
-"""A detection that overlaps an instance of its object more is loose, not on a wrong thing; also links frames."""
+"""A detection that overlaps an instance of its object by more is loose, not on a wrong thing. Two detections of consecutive
+frames that overlap by more are one chain."""
 GOAL_RECALL, GOAL_FALSE = 0.95, 0.01
-"""What a threshold should give: recall, and at most so many detections on wrong things a frame."""
+"""A threshold should give at least this recall, and at most this many detections on wrong things a frame."""
 SIZES = (0, 16, 32, 64, 128)
-"""Lower bounds of the classes of visible size: square root of the visible pixels."""
+"""The classes of visible size begin here; the size is the square root of the visible pixels."""
 PART_INSIDE, PART_PIXELS = 0.7, 0.25
-"""A detection of which so much lies in the box of an instance of its object, and which that one's visible pixels fill so
-far, shows a part of it."""
+"""A detection shows a part of an instance of its object when this share of it lies in that one's box, and that one's visible
+pixels fill this share of it."""
 WHERE = {"": "", "loose": ", loose box", "part": ", on a part of it"}
 
 Box = NDArray[np.floating]

@@ -23,10 +23,12 @@ from ..synth.scene import SceneSampler
 from ..train.detector_eval import pair_ious, scenes
 
 IMAGE_SIZE = (720, 1280)
+# Two backends agree when the 95th percentile of the differences of their boxes (px), the 99th of those of their scores, and
+# the share of detections that both have are within these.
 MAX_BOX_P95 = 2.0
 MAX_SCORE_P99 = 0.02
 MIN_AGREEMENT = 0.99
-# Detections of two runs are one when their boxes overlap this much.
+# Detections of two runs are the same when their boxes overlap by this much (IoU).
 _SAME_IOU = 0.5
 
 

@@ -23,19 +23,19 @@ from ..types import Frame, ObjectPose, TrackState
 from .detector_recordings import TRACK_FRAMES, Picture, RecordingSettings, rectangle
 
 PLACE = 0.25
-"""A pose at most so many diameters from an instance of its object, at the model centre, is in its place."""
-TURNED = 90.0
-"""A pose in its place with a larger rotation error (degrees), and ADD of 0.1 d or more, is flipped."""
+"""A pose whose model centre is at most this many diameters from that of an instance of its object is in its place."""
+FLIPPED_DEG = 90.0
+"""A pose in its place with a larger rotation error (degrees) than this, and an ADD of 0.1 d or more, is flipped."""
 ON_SHARE = 0.3
-"""A false pose is on the thing that covers so much of its silhouette."""
+"""A false pose stands on the thing that covers at least this share of its silhouette."""
 REASON = "registration_"
-"""The pipeline's counters of refusals are this and the reason."""
+"""The pipeline counts refusals under this prefix and the reason."""
 
 
 @dataclass(frozen=True)
 class JudgedPose:
     """A published pose. off: diameters from the nearest instance of its object, infinite without one. instance: in whose
-    place it is, "" for a false pose. double: another track has that instance. error: against that instance. on: what a
+    place it is, "" for a false pose. duplicate: another track has that instance. error: against that instance. on: what a
     false pose stands on: "part" (an instance of its object, but not in its place), another target's object, or ""."""
 
     seed: int
@@ -44,7 +44,7 @@ class JudgedPose:
     diameter: float
     off: float
     instance: str = ""
-    double: bool = False
+    duplicate: bool = False
     error: PoseError | None = None
     on: str = ""
 
@@ -62,8 +62,8 @@ class JudgedPose:
         return np.inf if self.error is None else self.error.add_mm / 1e3 / self.diameter
 
     @property
-    def turned(self) -> bool:
-        return self.error is not None and self.add_ratio >= ADDS_THRESHOLD and self.error.rotation_deg > TURNED
+    def flipped(self) -> bool:
+        return self.error is not None and self.add_ratio >= ADDS_THRESHOLD and self.error.rotation_deg > FLIPPED_DEG
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class PipelineOutcome:
             },
             "by_object": {name: self._figures(lambda item, name=name: _object(item) == name) for name in names},
             "false_tracks": [_stretch(run) for run in _false_tracks(self.poses)],
-            "flipped": [_stretch(run) for run in stretches(p for p in self.poses if p.turned and not p.double)],
-            "doubles": [_stretch(run) for run in stretches(p for p in self.poses if p.double)],
+            "flipped": [_stretch(run) for run in stretches(p for p in self.poses if p.flipped and not p.duplicate)],
+            "duplicates": [_stretch(run) for run in stretches(p for p in self.poses if p.duplicate)],
             "false_poses": [_row(p) for p in self.poses if p.false],
             "misses": [_plain(s) for s in self.sought if s.found is None],
             "events": [{"seed": r.seed, "frame": i, "event": text} for r in self.recordings for i, text in r.events],
@@ -119,7 +119,7 @@ class PipelineOutcome:
         sought = [s for s in self.sought if chosen(s)]
         found = [s.found for s in sought if s.found is not None]
         poses = [p for p in self.poses if chosen(p)]
-        placed = [p for p in poses if not p.false and not p.double]
+        placed = [p for p in poses if not p.false and not p.duplicate]
         errors = [p.error for p in placed if p.error is not None]
 
         def share(hits: int) -> float | None:
@@ -135,8 +135,8 @@ class PipelineOutcome:
             "poses": len(poses),
             "false_poses": sum(p.false for p in poses),
             "false_tracks": len(_false_tracks(poses)),
-            "flipped": sum(p.turned for p in placed),
-            "doubles": sum(p.double for p in poses),
+            "flipped": sum(p.flipped for p in placed),
+            "duplicates": sum(p.duplicate for p in poses),
             "id_changes": id_changes(placed),
         }
 
@@ -205,7 +205,7 @@ class _Player:
         self.events += [(index, event) for event in result.events]
         tracked = [p for p in result.poses if p.state is TrackState.TRACKING]
         judged = judge_poses(tracked, truth.instances, self._geometries, self._seed, index, self._held)
-        placed = {p.instance: p for p in judged if not p.false and not p.double}
+        placed = {p.instance: p for p in judged if not p.false and not p.duplicate}
         self._held |= {name: p.track for name, p in placed.items()}
         self.poses += [replace(p, on=self._under(p.pose, frame, truth)) if p.false else p for p in judged]
         pixels = np.array([int(np.asarray(frame.masks[t.name]).sum()) for t in truth.instances], np.int64)
@@ -235,7 +235,7 @@ class _Player:
         """The first pose of the longest stretches, false ones before those flipped."""
         runs = [
             *sorted(stretches(p for p in self.poses if p.false), key=len, reverse=True),
-            *sorted(stretches(p for p in self.poses if p.turned and not p.double), key=len, reverse=True),
+            *sorted(stretches(p for p in self.poses if p.flipped and not p.duplicate), key=len, reverse=True),
         ]
         return [self._draw(run) for run in runs[:limit]]
 
@@ -263,7 +263,7 @@ def judge_poses(
     """Whose place each pose of one frame is in; by object, in the order of the poses.
 
     An instance goes to the track that had it (``held``: instance -> track) while that is in its place, else to the
-    nearest. A further track in its place is a double, one that is in no place false.
+    nearest. A further track in its place is a duplicate, one that is in no place false.
     """
     held = held or {}
     judged = []
@@ -282,7 +282,7 @@ def judge_poses(
             if one.off <= PLACE:
                 truth = truths[owner.get(p, int(off[p].argmin()))]
                 error = pose_error(pose.T_cam_obj, truth.T_cam_obj, geometry)
-                one = replace(one, instance=truth.name, double=p not in owner, error=error)
+                one = replace(one, instance=truth.name, duplicate=p not in owner, error=error)
             judged.append(one)
     return judged
 
@@ -301,7 +301,7 @@ def stretches(poses: Iterable[JudgedPose]) -> list[list[JudgedPose]]:
 
 
 def id_changes(placed: Sequence[JudgedPose]) -> int:
-    """How often an instance goes on under another id than before. placed: poses in their places, no doubles."""
+    """How often an instance goes on under another id than before. placed: poses in their places, no duplicates."""
     last: dict[tuple[int, str], str] = {}
     changes = 0
     for p in sorted(placed, key=lambda p: (p.seed, p.frame)):

@@ -28,9 +28,9 @@ from ..types import Frame
 from .attempts import MIN_MASK, Attempt, Evaluator, detector_like_mask
 
 CHUNK = 8
-"""Scenes rendered together."""
+"""This many scenes are rendered together."""
 _FRUITLESS = 50
-"""Batches in a row without a usable instance after which the settings, not luck, are to blame."""
+"""After this many batches in a row without a usable instance the settings, not luck, are to blame."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Frames in, poses out: the per-object state machine and who runs when."""
 
-from ..device import resolve_device
 from .pipeline import Pipeline
 from .results import FrameResult, PipelineStatus
 
-__all__ = ["FrameResult", "Pipeline", "PipelineStatus", "resolve_device"]
+__all__ = ["FrameResult", "Pipeline", "PipelineStatus"]

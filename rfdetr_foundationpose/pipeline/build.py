@@ -1,33 +1,46 @@
-"""The real pipeline from settings."""
+"""The parts of the real pipeline, from settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import torch
 
 from ..config import Config
 from ..detect import build_detector
 from ..device import resolve_device
-from ..objects import load_objects
+from ..objects import ObjectSpec, load_objects
 from ..pose.build import build_estimator
 from ..resources import default_objects_file
-from .association import ObjectGeometry
+from .extent import ObjectExtent
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from ..detect.detector import Detector
+    from ..pose.estimator import PoseEstimator
 
 
-def build_pipeline(
-    cls: type[Pipeline], config: Config, log: Callable[[str], None], *, background: bool = True
-) -> Pipeline:
-    """See Pipeline.build."""
+@dataclass(frozen=True)
+class PipelineParts:
+    """What a pipeline is made of. extents: object name -> extent of its mesh."""
+
+    detector: Detector
+    estimator: PoseEstimator
+    specs: Sequence[ObjectSpec]
+    extents: Mapping[str, ObjectExtent]
+    device: torch.device
+
+
+def build_parts(config: Config, log: Callable[[str], None]) -> PipelineParts:
+    """Load objects, pose networks and detector. Raises as Pipeline.build."""
     device = resolve_device(config.device)
     log(f"device {device}")
     specs = load_objects(config.objects_file or default_objects_file())
     estimator = build_estimator(config, specs, log)
     detector = build_detector(config, specs, device, log)
-    geometry = {
-        m.name: ObjectGeometry.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces)
+    extents = {
+        m.name: ObjectExtent.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces)
         for m in estimator.objects
     }
-    return cls(detector, estimator, specs, geometry, config, device, background=background, log=log)
+    return PipelineParts(detector, estimator, specs, extents, device)

@@ -10,13 +10,15 @@ from scipy.spatial import Delaunay, QhullError
 
 Array = NDArray[np.float64]
 
+# A hull is stood for by this many points in it.
 SAMPLES = 256
-# Hulls that share this much of what they fill together are one place; a can on the mug that it was taken for: 0.61.
+# Two hulls with a larger intersection over union are in one place. A can on the mug that it was taken for has 0.61.
 SAME_IOU = 0.35
-# A third of a thing inside one that is its own hull, as a box is, cannot be; poses off by millimetres share far less.
+# No thing lies with a larger share of itself inside a solid one; poses that are off by millimetres share far less.
 INSIDE_SHARE = 1 / 3
-# A closed mesh that fills this much of its hull has no room in it for another thing.
+# A closed mesh that fills this share of its hull is solid: it has no room in it for another thing.
 SOLID_SHARE = 0.8
+# A flat mesh is made thicker by this (m) on each side.
 _FLAT = 5e-4
 
 
@@ -78,7 +80,7 @@ def same_place(a: ConvexHull, T_cam_a: Array, b: ConvexHull, T_cam_b: Array) -> 
     """Whether two objects at these poses (4, 4) cannot both be there.
 
     Contact is no matter, nor is a thing in a hollow one: only hulls that nearly coincide, or one that reaches far into a
-    is_solid one, are in the same place.
+    solid one, are in the same place.
     """
     a_in_b, b_in_a = a.share_inside(T_cam_a, b, T_cam_b), b.share_inside(T_cam_b, a, T_cam_a)
     common = (a_in_b * a.volume + b_in_a * b.volume) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config import DetectorConfig
 
-# Stamps of a steady camera are rounded; a period that is a multiple of the frame time must not slip by a frame.
+# A frame is due this much (ns) early: stamps are rounded, and a period of whole frames must not slip by one.
 STAMP_SLACK_NS = 1_000_000
 
 

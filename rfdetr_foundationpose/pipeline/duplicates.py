@@ -7,26 +7,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..types import CameraIntrinsics
-from .association import DUPLICATE_IOU, NEAR_DIAMETERS, ObjectGeometry, box_iou
+from .association import DUPLICATE_IOU, NEAR_DIAMETERS
 from .convex_hull import same_place
+from .extent import ObjectExtent, box_iou
+from .frame_context import FrameContext
 from .tracks import Track
 
-# By what a new object's certainty must exceed that of the tracked one whose place it takes: a thing that looks like both
-# would change its name back and forth.
+# A new object takes the place of a tracked one if it is more certain by this. Without a margin a thing that looks like
+# both would change its name back and forth.
 TAKEOVER = 0.1
 
 
 class DuplicateTracks:
-    """Compares tracks in space. geometry: object name -> extent of its mesh."""
+    """Compares tracks in space. extents: object name -> extent of its mesh."""
 
-    def __init__(self, geometry: Mapping[str, ObjectGeometry]) -> None:
-        self._geometry = geometry
+    def __init__(self, extents: Mapping[str, ObjectExtent]) -> None:
+        self._extents = extents
 
     def are_duplicates(self, a: Track, b: Track, camera: CameraIntrinsics) -> bool:
         """Whether two tracks are on the same thing."""
         if a.T_cam_obj is None or b.T_cam_obj is None:
             return False
-        first, second = self._geometry[a.object], self._geometry[b.object]
+        first, second = self._extents[a.object], self._extents[b.object]
         center, other = first.center_in_camera(a.T_cam_obj), second.center_in_camera(b.T_cam_obj)
         gap = float(np.linalg.norm(center - other))
         if a.object != b.object:
@@ -69,6 +71,11 @@ class DuplicateTracks:
     def rivals(self, track: Track, others: Sequence[Track], camera: CameraIntrinsics) -> list[Track]:
         """The tracks among ``others`` on the same thing as ``track``."""
         return [o for o in others if self.are_duplicates(o, track, camera)]
+
+    def displace(self, context: FrameContext, track: Track, better: Track) -> None:
+        """Lose ``track`` because ``better`` is on the same thing."""
+        context.count("duplicate_tracks")
+        context.lost(track, track.lose(relation(track, better)))
 
 
 def relation(track: Track, better: Track) -> str:

@@ -17,22 +17,26 @@ from ..config import Config, ConfigError, iter_settings, to_flat
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
-from ..pose.estimator import RegistrationError, TrackRequest
+from ..pose.estimator import TrackRequest
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
-from .association import NEAR_DIAMETERS, ObjectGeometry, associate, choose_slot
-from .association import without_duplicates as suppress
+from .association import NEAR_DIAMETERS, Association, associate_object, without_duplicates
+from .build import build_parts
+from .confirmation import sure_score
 from .detection_interval import DetectionInterval
-from .duplicates import TAKEOVER, DuplicateTracks, is_replaced_by, relation
-from .registration import MIN_EXPLAINED, Backoff, Job, Registrar, TrackConfirmation, explained, sure_score
+from .duplicates import TAKEOVER, DuplicateTracks
+from .extent import ObjectExtent
+from .frame_context import FrameContext
+from .registration import Registration
+from .registration_worker import Job, RegistrationWorker
 from .results import FrameResult, PipelineStatus
 from .side_stream import SideStream
-from .tracks import Track, TrackTable
+from .tracks import TrackTable
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport, Detector
-    from ..pose.estimator import Estimate, PoseEstimator, PoseFrame
+    from ..pose.estimator import PoseEstimator, PoseFrame
 
-# "No detection" is explained at most this often, in seconds of wall time.
+# Why there is no detection is said at most once in this time (s).
 EXPLAIN_PERIOD = 5.0
 
 
@@ -40,7 +44,7 @@ class Pipeline:
     """Detector, pose estimator and the tracks between them.
 
     ``process`` is for one thread at a time; ``reset``, ``apply`` and ``status`` may be called from others and do not
-    wait for a frame in flight. geometry: object name -> extent of its mesh. background: register in a second thread
+    wait for a frame in flight. extents: object name -> extent of its mesh. background: register in a second thread
     while others are tracked; without it results do not depend on timing. overlap: on CUDA, run the detector on a
     stream of its own beside the tracker.
     """
@@ -50,37 +54,33 @@ class Pipeline:
         detector: Detector,
         estimator: PoseEstimator,
         specs: Sequence[ObjectSpec],
-        geometry: Mapping[str, ObjectGeometry],
+        extents: Mapping[str, ObjectExtent],
         config: Config,
         device: torch.device | str = "cpu",
         *,
         background: bool = True,
         overlap: bool = True,
-        log: Callable[[str], None] = print,
     ) -> None:
-        missing = [s.name for s in specs if s.name not in geometry]
+        missing = [s.name for s in specs if s.name not in extents]
         if missing:
-            raise ConfigError(f"objects {missing} have no geometry; every object needs its mesh")
+            raise ConfigError(f"objects {missing} have no extent; every object needs its mesh")
         self.config = config
         self.device = torch.device(device)
         self.timer = StageTimer(self.device)
         self._detector = detector
         self._estimator = estimator
         self._specs = list(specs)
-        self._geometry = dict(geometry)
-        self._duplicate_tracks = DuplicateTracks(self._geometry)
-        self._background = background
-        self._log = log
+        self._extents = dict(extents)
         self._upload = Uploader(self.device)
         self._side = SideStream(self.device, self.timer, overlap=overlap)
-        self._registrar = Registrar(estimator, self.device, self.timer)
-        self._backoff = Backoff()
-        self._confirmation = TrackConfirmation()
         self._tracks = TrackTable({s.name: s.max_instances for s in specs})
+        self._duplicates = DuplicateTracks(self._extents)
+        worker = RegistrationWorker(estimator, self.device, self.timer)
+        self._registration = Registration(worker, self._tracks, self._extents, self._duplicates, background=background)
+        self._detection_interval = DetectionInterval()
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
-        self._detection_interval = DetectionInterval()
         self._explained = -EXPLAIN_PERIOD
         self._lock = threading.Lock()
         self._deferred: list[Callable[[], None]] = []
@@ -91,9 +91,10 @@ class Pipeline:
 
         Raises ConfigError (settings, objects, class names) or the rooms' own load errors; ``log`` hears what is chosen.
         """
-        from .build import build_pipeline
-
-        return build_pipeline(cls, config, log, background=background)
+        parts = build_parts(config, log)
+        return cls(
+            parts.detector, parts.estimator, parts.specs, parts.extents, config, parts.device, background=background
+        )
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         """Run every real path once at the camera's image size, so that the first frame is not slow."""
@@ -125,7 +126,7 @@ class Pipeline:
 
     def close(self) -> None:
         """End the background thread. The pipeline must not be used afterwards."""
-        self._registrar.close()
+        self._registration.close()
 
     def status(self) -> PipelineStatus:
         memory = torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
@@ -161,9 +162,7 @@ class Pipeline:
 
     def _forget(self) -> None:
         self._tracks.reset()
-        self._backoff.clear()
-        self._confirmation.clear()
-        if self._registrar.forget():
+        if self._registration.forget():
             self._counters["registrations_dropped"] += 1
         self._detection_interval.reset()
         self._best_below = {}
@@ -175,54 +174,104 @@ class Pipeline:
         self._estimator.apply(config.pose)
 
     def _process(self, frame: Frame) -> FrameResult:
+        context = self._begin(frame)
+        self._detect(context)
+        self._follow(context)
+        self._track(context)
+        self._associate(context)
+        self._verify(context)
+        self._merge_duplicates(context)
+        self._register(context)
+        return self._publish(context)
+
+    def _begin(self, frame: Frame) -> FrameContext:
         self._frame_index += 1
         self._counters["frames"] += 1
         self._tracks.begin_frame()
-        events: list[str] = []
-        device_frame = self._upload(frame)
-        finish = self._start_detection(device_frame)
-        job = self._registrar.poll()
-        # A finished registration must see where its object is now; without one the detector works beside the tracker.
-        report = self._report(finish, events) if job is not None else None
-        following = self._follow(report, job, frame.camera)
-        pose_frame = self._track(device_frame, job, events)
-        if job is None:
-            report = self._report(finish, events)
-            following = self._follow(report, None, frame.camera)
-        if report is None:
-            self._drop_duplicate_tracks(frame.camera, events, judged=False)
-        else:
-            unclaimed = self._verify(report, following, frame.camera, events)
-            candidates = self._confirmation.confirmed(unclaimed, report, self.config.detector.threshold)
-            self._counters["detections_unconfirmed"] += len(unclaimed) - len(candidates)
-            self._drop_duplicate_tracks(frame.camera, events, judged=True)
-            self._search(device_frame, pose_frame, candidates, events)
-        poses = [t.pose(frame) for t in self._tracks if t.state is not TrackState.SEARCHING]
-        return FrameResult(frame, poses, None if report is None else report.detections, events)
+        return FrameContext(
+            index=self._frame_index,
+            image=self._upload(frame),
+            config=self.config,
+            counters=self._counters,
+            prepare=self._prepare,
+            finished=self._registration.take_finished(),
+        )
 
-    def _start_detection(self, frame: DeviceFrame) -> Callable[[], DetectionReport] | None:
-        """Run the detector where it is due; None where it is not."""
+    def _prepare(self, image: DeviceFrame) -> PoseFrame:
+        with self.timer.stage("preprocess"):
+            return self._estimator.prepare(image)
+
+    def _detect(self, context: FrameContext) -> None:
+        """Start the detector where it is due. Its report is collected when a step needs it: it works beside the tracker."""
         searching = bool(self._tracks.searching())
-        settings = self.config.detector
-        if not self._detection_interval.due(
-            self._frame_index, frame.frame.stamp_ns, searching=searching, config=settings
-        ):
-            return None
-        self._counters["detector_runs"] += 1
-        return self._side.start(self._detector, frame)
+        settings = context.config.detector
+        stamp = context.frame.stamp_ns
+        if self._detection_interval.due(context.index, stamp, searching=searching, config=settings):
+            context.count("detector_runs")
+            context.collect = self._side.start(self._detector, context.image)
 
-    def _report(self, finish: Callable[[], DetectionReport] | None, events: list[str]) -> DetectionReport | None:
-        if finish is None:
-            return None
-        report = finish()
-        self._best_below = dict(report.best_below)
-        self._explain(report, events)
-        return report
+    def _follow(self, context: FrameContext) -> None:
+        """Let a registration that just finished see where its object is now, before the tracker looks for it there."""
+        if context.finished is not None:
+            self._associate(context)
 
-    def _explain(self, report: DetectionReport, events: list[str]) -> None:
+    def _track(self, context: FrameContext) -> None:
+        """Move all tracks, and the pose of a registration that just finished, to where their objects are now."""
+        tracked = self._tracks.tracking()
+        requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
+        newcomer = self._registration.candidate(context)
+        if newcomer is not None:
+            requests.append(newcomer)
+        if not requests:
+            return
+        pose_frame = context.pose_frame
+        with self.timer.stage("track"):
+            estimates = self._estimator.track(pose_frame, requests)
+        for track, estimate in zip(tracked, estimates, strict=False):
+            reason = track.update(estimate.T_cam_obj, estimate.confidence, estimate.visibility, context.config.pose)
+            context.lost(track, reason)
+        if newcomer is not None:
+            self._registration.finish(context, estimates[-1])
+
+    def _associate(self, context: FrameContext) -> None:
+        """Settle, once a frame, which detection is which track, and which the registration under way."""
+        self._collect(context)
+        if context.report is None:
+            return
+        if context.associations is not None:  # settled before the tracks moved, for the registration that finished
+            context.associations = {name: a.without_lost() for name, a in context.associations.items()}
+            return
+        job = context.finished or self._registration.under_way
+        context.associations = {s.name: self._associate_object(context, s.name, job) for s in self._specs}
+        context.count("duplicate_detections", sum(a.duplicates for a in context.associations.values()))
+        if job is not None:
+            job.seen = context.associations[job.detection.object].pending or job.seen
+
+    def _associate_object(self, context: FrameContext, name: str, job: Job | None) -> Association:
+        assert context.report is not None
+        return associate_object(
+            [d for d in context.report.detections if d.object == name],
+            [t for t in self._tracks.tracking() if t.object == name],
+            self._extents[name],
+            context.camera,
+            context.config.detector.association_iou,
+            job.seen if job is not None and job.detection.object == name else None,
+            # The only one of its kind is found however far it moved; of several, one that far away is another one.
+            np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS,
+        )
+
+    def _collect(self, context: FrameContext) -> None:
+        """Wait for the detector, once, where it runs on this frame."""
+        if context.collect is None:
+            return
+        context.report, context.collect = context.collect(), None
+        self._best_below = dict(context.report.best_below)
+        self._explain_absence(context, context.report)
+
+    def _explain_absence(self, context: FrameContext, report: DetectionReport) -> None:
         found = {d.object for d in report.detections} | {t.object for t in self._tracks.tracking()}
         absent = [s.name for s in self._specs if s.name not in found]
-        self._counters["no_detection"] += len(absent)
+        context.count("no_detection", len(absent))
         if not absent or time.monotonic() - self._explained < EXPLAIN_PERIOD:
             return
         self._explained = time.monotonic()
@@ -230,168 +279,45 @@ class Pipeline:
             best, threshold = report.best_below.get(name), report.thresholds.get(name)
             known = "nothing like it is in view" if best is None else f"its best score is {best:.2f}"
             above = "" if threshold is None else f" at or above its threshold {threshold:.2f}"
-            events.append(f"no detection of {name}{above}: {known}")
+            context.say(f"no detection of {name}{above}: {known}")
 
-    def _follow(self, report: DetectionReport | None, job: Job | None, camera: CameraIntrinsics) -> Detection | None:
-        """Let the registration under way, or just finished, see where its object is now; the detection of it, if any."""
-        current = job or self._registrar.pending
-        if current is None or report is None:
-            return None
-        name = current.detection.object
-        detections = [d for d in report.detections if d.object == name]
-        tracked = [t for t in self._tracks.tracking() if t.object == name]
-        # The only one of its kind is found however far it moved; of several, one that far away is another one.
-        reach = np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS
-        iou = self.config.detector.association_iou
-        pairs = associate(detections, tracked, self._geometry[name], camera, iou, current.seen, reach)
-        followed = next((detections[i] for i, owner in pairs.items() if owner == len(tracked)), None)
-        current.seen = followed or current.seen
-        return followed
-
-    def _track(self, frame: DeviceFrame, job: Job | None, events: list[str]) -> PoseFrame | None:
-        tracked = self._tracks.tracking()
-        requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
-        if job is not None and self._outcome(job, frame.camera, events):
-            requests.append(TrackRequest(job.detection.object, job.caught_up(frame.camera)))
-        if not requests:
-            return None
-        with self.timer.stage("preprocess"):
-            pose_frame = self._estimator.prepare(frame)
-        with self.timer.stage("track"):
-            estimates = self._estimator.track(pose_frame, requests)
-        for track, estimate in zip(tracked, estimates, strict=False):
-            reason = track.update(estimate.T_cam_obj, estimate.confidence, estimate.visibility, self.config.pose)
-            self._lost(track, reason, events)
-        if job is not None and len(estimates) > len(tracked):
-            self._accept(job, estimates[-1], frame.camera, events, late=True)
-        return pose_frame
-
-    def _lost(self, track: Track, reason: str | None, events: list[str]) -> None:
-        if reason is not None:
-            self._counters["lost"] += 1
-            events.append(f"{track.name} lost: {reason}")
-
-    def _verify(
-        self, report: DetectionReport, following: Detection | None, camera: CameraIntrinsics, events: list[str]
-    ) -> list[Detection]:
-        """Hold the tracks against the detections; returns the detections that are no tracked instance, best first."""
-        # What another object must score to be looked at where one is tracked, or being registered.
-        claimed = [] if following is None else [replace(following, score=following.score + TAKEOVER)]
-        unclaimed: list[Detection] = []
-        for spec in self._specs:
-            detections, doubles = suppress([d for d in report.detections if d.object == spec.name])
-            self._counters["duplicate_detections"] += doubles
-            tracked = [t for t in self._tracks.tracking() if t.object == spec.name]
-            iou = self.config.detector.association_iou
-            pairs = associate(detections, tracked, self._geometry[spec.name], camera, iou)
-            scores = {track: detections[i].score for i, track in pairs.items()}
-            sure = sure_score(spec.name, report, self.config.detector.threshold)
-            free = [d for i, d in enumerate(detections) if i not in pairs and d is not following]
-            for i, track in enumerate(tracked):
-                contested = bool(free) and not self._tracks.searching(spec.name)
-                self._lost(track, track.verify(scores.get(i), contested, self.config.pose, sure), events)
-            claimed += [replace(detections[i], score=tracked[track].certainty + TAKEOVER) for i, track in pairs.items()]
-            unclaimed += free
-        candidates, doubles = suppress(unclaimed, claimed)
-        self._counters["duplicate_detections"] += doubles
-        return candidates
-
-    def _drop_duplicate_tracks(self, camera: CameraIntrinsics, events: list[str], *, judged: bool) -> None:
-        """Two tracks on one thing: the redundant one is lost. judged: whether the detector ran on this frame."""
-        for track, better in self._duplicate_tracks.redundant(self._tracks.tracking(), camera, judged=judged):
-            self._displace(track, better, events)
-
-    def _displace(self, track: Track, better: Track, events: list[str]) -> None:
-        self._counters["duplicate_tracks"] += 1
-        self._lost(track, track.lose(relation(track, better)), events)
-
-    def _search(
-        self, frame: DeviceFrame, pose_frame: PoseFrame | None, candidates: list[Detection], events: list[str]
-    ) -> None:
-        """Register what is searched: here when nothing is tracked, else in the background, one at a time."""
-        for detection in self._backoff.order(candidates):
-            free = [t for t in self._tracks.searching(detection.object) if self._free(t)]
-            if not free:
-                continue
-            if not self._backoff.may_try(detection.object, self._frame_index):
-                self._counters["registrations_backed_off"] += 1
-                continue
-            if self._registrar.pending is not None:
-                self._counters["registrations_waiting"] += 1
-                continue
-            if pose_frame is None:
-                with self.timer.stage("preprocess"):
-                    pose_frame = self._estimator.prepare(frame)
-            slot = choose_slot(detection, free, self._geometry[detection.object], frame.camera)
-            job = Job(pose_frame, detection, slot.instance_id, frame.frame.stamp_ns)
-            self._counters["registrations"] += 1
-            # A forgotten registration may still be at work; waiting for it here would hold up every frame.
-            if self._background and (self._tracks.tracking() or self._registrar.busy):
-                self._registrar.submit(job)
-                continue
-            self._registrar.run(job)
-            if self._outcome(job, frame.camera, events):
-                assert job.estimate is not None
-                self._accept(job, job.estimate, frame.camera, events, late=False)
-            if not (self._background and self._tracks.tracking()):
-                # One slow attempt a frame: the next candidate deserves a newer image.
-                return
-
-    def _free(self, track: Track) -> bool:
-        """Neither lost on this very frame, which is to be said first, nor promised to the registration under way."""
-        job = self._registrar.pending
-        promised = job is not None and (job.detection.object, job.instance_id) == (track.object, track.instance_id)
-        return track.state is TrackState.SEARCHING and not promised
-
-    def _outcome(self, job: Job, camera: CameraIntrinsics, events: list[str]) -> bool:
-        """Whether the registration gave a pose worth going on with. Raises what is no refusal."""
-        if isinstance(job.error, RegistrationError):
-            self._refuse(job, f"registration_{job.error.kind}", str(job.error), events)
-            return False
-        if job.error is not None:
-            raise job.error
-        assert job.estimate is not None
-        accept = self.config.pose.accept_confidence
-        if not job.estimate.confidence >= accept or not np.isfinite(job.estimate.T_cam_obj).all():
-            reason = f"confidence {job.estimate.confidence:.2f} is below pose.accept_confidence={accept}"
-            self._refuse(job, "registration_low_confidence", reason, events)
-            return False
-        share = explained(job.estimate, job.detection, self._geometry[job.detection.object], camera)
-        if share < MIN_EXPLAINED:
-            reason = f"the pose explains {share:.0%} of what was detected, less than {MIN_EXPLAINED:.0%}"
-            self._refuse(job, "registration_unexplained", reason, events)
-            return False
-        return True
-
-    def _refuse(self, job: Job, counter: str, reason: str, events: list[str]) -> None:
-        self._counters["registrations_refused"] += 1
-        self._counters[counter] += 1
-        wait = self._backoff.refuse(job.seen, self._frame_index)
-        events.append(f"{job.detection.object} refused: {reason}; searched again after {wait} frames")
-
-    def _accept(self, job: Job, estimate: Estimate, camera: CameraIntrinsics, events: list[str], *, late: bool) -> None:
-        """Start the track, unless it is a thing that has one; a late one was tracked into the newest frame, and must
-        hold there."""
-        accept = self.config.pose.accept_confidence
-        if late and not estimate.confidence >= accept:
-            reason = f"caught up with confidence {estimate.confidence:.2f}, below pose.accept_confidence={accept}"
-            self._refuse(job, "registration_stale", reason, events)
+    def _verify(self, context: FrameContext) -> None:
+        """Hold the tracks against the detections: one that the detector keeps missing may be lost."""
+        if context.report is None or context.associations is None:
             return
-        track = next(t for t in self._tracks if (t.object, t.instance_id) == (job.detection.object, job.instance_id))
-        # Settled here, not later between two tracks: the thing keeps the id that it has.
-        started = replace(track, T_cam_obj=estimate.T_cam_obj, confidence=estimate.confidence, support=job.seen.score)
-        rivals = self._duplicate_tracks.rivals(started, self._tracks.tracking(), camera)
-        firm = next((t for t in rivals if not is_replaced_by(t, started)), None)
-        if firm is not None:
-            self._refuse(job, "registration_double", relation(started, firm), events)
+        for name, association in context.associations.items():
+            scores = {track.instance_id: detection.score for detection, track in association.pairs}
+            if association.pending is not None and context.finished is not None:
+                scores.setdefault(context.finished.track.instance_id, association.pending.score)
+            sure = sure_score(name, context.report, context.config.detector.threshold)
+            for track in [t for t in self._tracks.tracking() if t.object == name]:
+                contested = bool(association.free) and not self._tracks.searching(name)
+                score = scores.get(track.instance_id)
+                context.lost(track, track.verify(score, contested, context.config.pose, sure))
+
+    def _merge_duplicates(self, context: FrameContext) -> None:
+        """Two tracks on one thing: the redundant one is lost."""
+        judged = context.report is not None
+        for track, better in self._duplicates.redundant(self._tracks.tracking(), context.camera, judged=judged):
+            self._duplicates.displace(context, track, better)
+
+    def _register(self, context: FrameContext) -> None:
+        """Register what the detector sees and no track is."""
+        if context.associations is None:
             return
-        for rival in rivals:
-            self._displace(rival, started, events)
-        again = track.losses > 0
-        track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility, job.seen.score)
-        self._backoff.accept(track.object)
-        self._counters["registered_again" if again else "registered"] += 1
-        events.append(
-            f"{track.name} registered{' again' if again else ''}: confidence {estimate.confidence:.2f}, "
-            f"{job.milliseconds:.0f} ms{' in the background' if late else ''}"
-        )
+        claimed: list[Detection] = []
+        free: list[Detection] = []
+        for association in context.associations.values():
+            # What another object must score to be looked at where one is tracked, or being registered.
+            if association.pending is not None:
+                claimed.append(replace(association.pending, score=association.pending.score + TAKEOVER))
+            claimed += [replace(d, score=t.certainty + TAKEOVER) for d, t in association.pairs]
+            free += association.free
+        candidates, duplicates = without_duplicates(free, claimed)
+        context.count("duplicate_detections", duplicates)
+        self._registration.start(context, candidates)
+
+    def _publish(self, context: FrameContext) -> FrameResult:
+        poses = [t.pose(context.frame) for t in self._tracks if t.state is not TrackState.SEARCHING]
+        detections = None if context.report is None else context.report.detections
+        return FrameResult(context.frame, poses, detections, context.events)

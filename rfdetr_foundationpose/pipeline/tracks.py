@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ..config import PoseConfig
 from ..types import Frame, ObjectPose, TrackState, instance_name
 
-# What a detector run weighs in a track's support: eight runs are its memory.
+# A detector run moves a track's support by this share: the last eight runs make up most of it.
 SUPPORT_RATE = 1 / 8
 
 
 @dataclass
 class Track:
-    """One instance slot of an object. T_cam_obj: (4, 4) float64, its last pose, kept after a loss for re-association.
+    """One instance of an object, seen or not. T_cam_obj: (4, 4) float64, its last pose, kept after a loss for re-association.
 
     A track starts at ``pose.accept_confidence`` and is lost after ``pose.lost_frames`` consecutive frames below the
     lower ``pose.lost_confidence``: the gap keeps it from flickering. support: how well the detector sees it, a running
@@ -124,7 +124,7 @@ class Track:
 
 
 class TrackTable:
-    """All instance slots: ids 0 .. max_instances - 1 of each object."""
+    """All instances that may be tracked: ids 0 .. max_instances - 1 of each object."""
 
     def __init__(self, max_instances: Mapping[str, int]) -> None:
         self._max_instances = dict(max_instances)
@@ -146,11 +146,11 @@ class TrackTable:
         return [t for t in self._tracks if t.tracking]
 
     def searching(self, object: str | None = None) -> list[Track]:
-        """Slots without a pose of the present (SEARCHING or just LOST), of one object or of all."""
+        """Instances without a pose of the present (SEARCHING or just LOST), of one object or of all."""
         return [t for t in self._tracks if not t.tracking and object in (None, t.object)]
 
     def begin_frame(self) -> None:
-        """LOST is said for one frame; from the next on the slot is searched again."""
+        """LOST is said for one frame; from the next on the instance is searched again."""
         for track in self._tracks:
             if track.state is TrackState.LOST:
                 track.state = TrackState.SEARCHING

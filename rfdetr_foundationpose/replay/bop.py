@@ -22,8 +22,11 @@ from ..objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
 from ..pose.symmetry import LARGEST_GROUP, symmetry_transforms
 from ..types import CameraIntrinsics, Frame
 
-SAME_ANGLE = 2e-4  # rad; two fractions of a turn with denominators up to LARGEST_GROUP differ by more than twice this
-SAME_ROTATION = 0.01  # of matrix elements; those of two rotations of a group of that size differ by 0.03 or more
+# Two angles that differ by less (rad) are the same: fractions of a turn with denominators up to LARGEST_GROUP differ by
+# more than twice this.
+SAME_ANGLE = 2e-4
+# Two rotation matrices whose elements differ by less are the same: those of a group of that size differ by 0.03 or more.
+SAME_ROTATION = 0.01
 
 
 @dataclass(frozen=True)

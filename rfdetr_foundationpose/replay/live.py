@@ -20,7 +20,8 @@ from .node_process import NodeProcess, free_domain_id, local_domain
 from .player import Collector, FramePublisher, PoseArrival, Spinner
 
 POSE_NODE = "pose_node"
-HOLD_PERIOD = 0.5  # s between repetitions of the first frame; a camera looking at a still scene
+# The first frame is repeated with this period (s) until the node answers, as by a camera that looks at a still scene.
+HOLD_PERIOD = 0.5
 
 
 class NoPose(RuntimeError):

@@ -24,8 +24,10 @@ from ..pose.symmetry import rotation_angle, symmetry_transforms
 Array = NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
+# Errors are measured on this many points of the surface.
 SURFACE_POINTS = 2000
-ADDS_THRESHOLD = 0.1  # of the diameter: the usual "correct pose" of LINEMOD and YCB-Video
+# A pose is right when its ADD-S is below this share of the diameter, as in LINEMOD and YCB-Video.
+ADDS_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)

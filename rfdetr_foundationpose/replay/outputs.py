@@ -18,6 +18,7 @@ from .recording import Recording
 from .report import VideoWriter, contact_sheet, plot_errors, plot_latency, write_html
 from .result import Comparison, PoseSample, write_json, write_poses_csv
 
+# A contact sheet shows this many frames.
 SHEET_TILES = 12
 
 

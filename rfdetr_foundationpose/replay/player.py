@@ -24,7 +24,7 @@ from ..latency import STAGES
 from ..types import CameraIntrinsics, Frame
 from .recording_messages import depth_pixels, encode_depth, encode_rgb
 
-# Reliable also serves best-effort subscribers, and large images survive small socket buffers.
+# The camera publishes reliably: that serves best-effort subscribers too, and large images survive small socket buffers.
 CAMERA_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 
 

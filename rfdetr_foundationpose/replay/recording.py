@@ -253,7 +253,7 @@ def read_recording(path: str | Path, **options: Any) -> Recording:
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-# Ground truth and masks of a frame may be recorded a little after its images.
+# Ground truth and masks of a frame may be recorded after its images by this time.
 _TRAIL_NS = 200_000_000
 
 

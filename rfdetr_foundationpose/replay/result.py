@@ -132,7 +132,8 @@ TOLERANCES = (
     Tolerance(("poses",), 0.05, 1.0, sign=-1),
     Tolerance(("lost",), 0.0, 0.0),
 )
-LATENCY_TOLERANCE = (0.5, 2.0)  # relative, ms: machines jitter
+# A latency may exceed the baseline by this share and by this time (ms): machines jitter.
+LATENCY_TOLERANCE = (0.5, 2.0)
 
 
 @dataclass(frozen=True)

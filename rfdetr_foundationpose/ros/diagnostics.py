@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from ..pipeline import PipelineStatus
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-# A camera is stalled after this many of its periods, and never sooner than the seconds below.
+# A camera is stalled after this many of its periods, and never sooner than STALL_SECONDS.
 STALL_PERIODS = 5
 STALL_SECONDS = 1.0
-# Share of frames replaced by newer ones from which on the node is said to fall behind.
+# The node falls behind when newer frames replace a larger share of its frames than this.
 BEHIND_SHARE = 0.1
-# One frame that takes longer than this is said while it is under way.
+# A frame that takes longer than this (s) is reported while it is under way.
 SLOW_SECONDS = 2.0
-# Clocks of camera and node that differ by more than this, in seconds, make ages and tf wrong.
+# Ages and tf are wrong when the clocks of camera and node differ by more than this (s).
 CLOCK_SKEW = 0.1
 
-# Errors of the node itself that cost no frame.
+# These errors are the node's own and cost no frame.
 OWN_ERRORS = ("callback_error", "telemetry_image", "telemetry_latency", "telemetry_diagnostics")
 
 

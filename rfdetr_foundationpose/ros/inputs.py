@@ -26,12 +26,13 @@ from .sync import PairSynchronizer, Subscriber
 from .worker import LatestFrame, Pair
 
 CAMERA_INFO = "rgb/camera_info"
-# Small disorder is the network's; a stamp that is farther back is a bag that started again.
+# A stamp that is farther back than this is a bag that started again; less disorder is the network's.
 JUMP_NS = 1_000_000_000
-# So many late frames in a row are no disorder either.
+# More late frames in a row than this are no disorder of the network either.
 LATE_LIMIT = 5
-# Ground-truth masks of a recording may trail the images by this much, in seconds.
+# Ground-truth masks of a recording may trail the images by this time (s).
 MASK_WAIT = 0.1
+# Masks of this many stamps wait for their images.
 MASKS_KEPT = 10
 
 

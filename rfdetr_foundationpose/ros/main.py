@@ -20,9 +20,9 @@ from ..config import ConfigError
 from .executor import NodeExecutor
 from .node import PipelineFactory, PoseNode, real_pipeline
 
-# Seconds that the threads get to end after SIGINT; what is stuck in native code longer is left behind.
+# The threads get this time (s) to end after SIGINT; what is stuck in native code longer is left behind.
 GRACE = 1.0
-# How long a thread that draws may hold the interpreter while a pose waits for it, in seconds (Python's default: 0.005).
+# A thread that draws may hold the interpreter for this time (s) while a pose waits for it (Python's default: 0.005).
 SWITCH_INTERVAL = 0.0005
 
 

@@ -18,7 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from ..types import ObjectPose, TrackState
 from . import compat
 
-# A marker that is not refreshed for this long vanishes from rviz: the node died or the camera stopped.
+# A marker that is not refreshed for this time (s) vanishes from rviz: the node died or the camera stopped.
 MARKER_LIFETIME = 2
 
 

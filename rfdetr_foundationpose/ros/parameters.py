@@ -13,7 +13,7 @@ from rclpy.node import Node
 
 from ..config import Config, ConfigError, Setting, from_flat, iter_settings
 
-# Read once, before the node is configured for the first time: a later value could have no effect.
+# These parameters are read once, before the first configure: a later value could have no effect.
 _READ_ONLY = {"autostart"}
 
 

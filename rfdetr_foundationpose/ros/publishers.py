@@ -16,6 +16,7 @@ from . import compat, messages
 if TYPE_CHECKING:
     from ..pipeline import FrameResult
 
+# The publishers keep this many messages.
 DEPTH = 10
 
 

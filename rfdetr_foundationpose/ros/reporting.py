@@ -10,9 +10,9 @@ from typing import Any
 
 from ..types import InputError
 
-# The same kind of trouble is said again after this many seconds.
+# The same kind of error is reported again after this time (s).
 REPEAT = 5.0
-# Asked for by the user: no news.
+# These kinds are what the user asked for and are not reported.
 QUIET = {"disabled"}
 
 

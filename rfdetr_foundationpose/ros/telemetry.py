@@ -26,6 +26,7 @@ from .messages import header
 if TYPE_CHECKING:
     from ..pipeline import FrameResult
 
+# The compressed debug image has this JPEG quality (0 to 100).
 JPEG_QUALITY = 85
 
 

@@ -1,4 +1,4 @@
-"""Newest wins: callbacks leave a pair in a mailbox that holds the latest frame only, a single thread takes it when it is free."""
+"""Newest wins: callbacks leave the latest frame, a single thread takes it when it is free."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Tally:
 
 
 class LatestFrame:
-    """A mailbox for the newest pair, with exact book-keeping. Nothing in it waits but ``take``."""
+    """The newest pair, with exact book-keeping. Nothing in it waits but ``take``."""
 
+    # Rates are taken over this time (s).
     RATE_WINDOW = 5.0
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Linear layer of a ViT block -> the layer scale that multiplies its output.
+# Each linear layer of a ViT block has a layer scale that multiplies its output.
 _SCALED = {"attention.output.dense": "layer_scale1", "mlp.fc2": "layer_scale2", "mlp.weights_out": "layer_scale2"}
 
 

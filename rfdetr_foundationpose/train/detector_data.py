@@ -18,7 +18,7 @@ from .detector_loss import Targets
 # An instance with less than this share of its pixels in sight, or this few pixels in the network's image, is ignored.
 MIN_VISIBILITY = 0.3
 MIN_PIXELS = 40
-# Grey level of what lies outside the image that a crop is taken from.
+# What lies outside the image that a crop is taken from has this grey level.
 OUTSIDE = 110.0
 
 

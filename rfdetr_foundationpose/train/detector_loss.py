@@ -17,7 +17,7 @@ from torch import Tensor
 from ..warp_setup import launch
 from .detector_kernels import assign_rows
 
-# rfdetr's ModelDefaults and TrainConfig.
+# These are the costs and weights of rfdetr's ModelDefaults and TrainConfig.
 _COST_CLASS, _COST_L1, _COST_GIOU = 2.0, 5.0, 2.0
 _WEIGHT_CLASS, _WEIGHT_L1, _WEIGHT_GIOU = 1.0, 5.0, 2.0
 _ALPHA = 0.25

@@ -28,9 +28,9 @@ from .pair_kernels import SceneData, render_observed
 INSTANCES = 5
 SURFACE_POINTS = 96
 REFINEMENTS, REFINED_SHARE = 2, 0.8
-"""Of the scorer's hypotheses: rounds, and the share of them that each moves."""
+"""The scorer's hypotheses are refined in this many rounds, each of which moves this share of them."""
 MOVED_ON_SHARE = 0.4
-"""Of the refiner's starts: those that are a pose which it has moved once already, as from a registration's second iteration
+"""This share of the refiner's starts are poses that it has moved once already, as from a registration's second iteration
 on."""
 MIN_DISTANCE = 0.05
 

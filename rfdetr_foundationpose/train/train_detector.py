@@ -31,7 +31,7 @@ from .detector_report import plot_training, read_log, samples_picture
 from .detector_trainer import Trainer, TrainSettings
 from .progress import Every, Interruptible, TooFewSteps, TrainingProgress, check_budget
 
-# Seeds from here on are for measuring, never for training.
+# Seeds from this one on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003
 INTERIM_SCENES, INTERIM_POINTS = 32, 8
 """Held-out scenes of a measurement during training, and how many of these there are."""

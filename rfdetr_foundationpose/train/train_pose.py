@@ -32,7 +32,7 @@ from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
 
 EVALUATION_SEED = 1_000_003
 QUALITY = {"refiner": "trans_mean", "scorer": "chosen_error"}
-"""The metric, lower is better, by which the written weights are chosen among the evaluations."""
+"""The evaluation with the lowest value of this metric gives the weights that are written."""
 LEARNING_RATE = {"refiner": 6e-4, "scorer": 2e-4}
 """The scorer's attention has no normalization of its own: at 6e-4 it diverged within 500 steps."""
 

@@ -14,7 +14,7 @@ from rfdetr_foundationpose.config import Config, from_flat
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pipeline import Pipeline
-from rfdetr_foundationpose.pipeline.association import ObjectGeometry
+from rfdetr_foundationpose.pipeline.extent import ObjectExtent
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Estimate
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, Frame
@@ -23,7 +23,7 @@ CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
 
 CUBE = np.array([[x, y, z] for x in (-0.05, 0.05) for y in (-0.05, 0.05) for z in (-0.05, 0.05)])
 
-GEOMETRY = ObjectGeometry.from_vertices(CUBE)
+EXTENT = ObjectExtent.from_vertices(CUBE)
 
 
 def pose_at(x: float, y: float = 0.0, z: float = 1.0) -> np.ndarray:
@@ -63,7 +63,7 @@ class ScriptedDetector:
         self.world.detector_runs += 1
         found = []
         for name, p in self.world.things if self.world.seen is None else self.world.seen:
-            box = GEOMETRY.project(pose_at(*p), CAMERA)
+            box = EXTENT.project(pose_at(*p), CAMERA)
             found.append(Detection(name, name, 0.9, box.astype(np.float32), torch.tensor(p), "mask-topic", p[2]))
         names = {d.object for d in found}
         return DetectionReport(found, {n: 0.2 for n in ("mug", "can") if n not in names}, {"mug": 0.5, "can": 0.5})
@@ -112,15 +112,14 @@ class ScriptedEstimator:
 def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:
     # The confidences in these tests are about thresholds of 0.5 and 0.25.
     config = from_flat({"pose.accept_confidence": 0.5, "pose.lost_confidence": 0.25, **settings}, Config())
-    geometry = {s.name: GEOMETRY for s in specs}
+    extents = {s.name: EXTENT for s in specs}
     return Pipeline(
         ScriptedDetector(world),
         ScriptedEstimator(world),
         specs,
-        geometry,
+        extents,
         config,
         background=background,
-        log=lambda s: None,
     )
 
 
@@ -141,6 +140,6 @@ def step(pipeline: Pipeline, seconds: float = 0.033):
 
 def wait_registered(pipeline: Pipeline) -> None:
     deadline = time.monotonic() + 10
-    while pipeline._registrar._done.empty():
+    while pipeline._registration.worker._done.empty():
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -1,0 +1,68 @@
+"""What the steps of one frame hand on to each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..config import Config
+from ..types import CameraIntrinsics, Frame
+from .association import Association
+from .tracks import Track
+
+if TYPE_CHECKING:
+    from ..detect.detector import DetectionReport
+    from ..device_frame import DeviceFrame
+    from ..pose.estimator import PoseFrame
+    from .registration_worker import Job
+
+
+@dataclass
+class FrameContext:
+    """One frame on its way through the pipeline.
+
+    index: number of the frame since the start. config: the settings in force. counters: the pipeline's. prepare: filters
+    the depth. finished: the background registration that finished since the last frame. collect: waits for the
+    detections; None where the detector does not run. report: what it gave, once collected. associations: object -> whose
+    its detections are; None before they were assigned. events: sentences for a human.
+    """
+
+    index: int
+    image: DeviceFrame
+    config: Config
+    counters: Counter[str]
+    prepare: Callable[[DeviceFrame], PoseFrame]
+    finished: Job | None = None
+    collect: Callable[[], DetectionReport] | None = None
+    report: DetectionReport | None = None
+    associations: Mapping[str, Association] | None = None
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def frame(self) -> Frame:
+        return self.image.frame
+
+    @property
+    def camera(self) -> CameraIntrinsics:
+        return self.image.camera
+
+    @cached_property
+    def pose_frame(self) -> PoseFrame:
+        """The frame with its depth filtered; done once, when a step first asks."""
+        return self.prepare(self.image)
+
+    def count(self, counter: str, number: int = 1) -> None:
+        self.counters[counter] += number
+
+    def say(self, event: str) -> None:
+        """Add a sentence for a human."""
+        self.events.append(event)
+
+    def lost(self, track: Track, reason: str | None) -> None:
+        """Count and tell a loss; without a reason there was none."""
+        if reason is not None:
+            self.count("lost")
+            self.say(f"{track.name} lost: {reason}")
