@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
+from .errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A setting that is unknown, of the wrong type or out of range; the message names the value and the range."""
 
 

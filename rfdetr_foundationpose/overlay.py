@@ -15,6 +15,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .objects import ObjectSpec
 from .types import CameraIntrinsics, Detection, ObjectPose, TrackState
 
@@ -48,14 +49,14 @@ class OverlayModel:
 
     @classmethod
     def load(cls, spec: ObjectSpec) -> OverlayModel:
-        """Geometry of an objects.yaml entry. Raises ValueError that names the file when it cannot be read."""
+        """Geometry of an objects.yaml entry. Raises UserError that names the file when it cannot be read."""
         try:
             mesh: Any = trimesh.load(str(spec.mesh), force="mesh", process=False)
             faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
         except Exception as error:
-            raise ValueError(f"object {spec.name}: mesh {spec.mesh} cannot be read: {error}") from error
+            raise UserError(f"object {spec.name}: mesh {spec.mesh} cannot be read: {error}") from error
         if len(faces) == 0:
-            raise ValueError(f"object {spec.name}: mesh {spec.mesh} has no faces")
+            raise UserError(f"object {spec.name}: mesh {spec.mesh} has no faces")
         # Vertices that no face uses would stretch the box.
         used, inverse = np.unique(faces, return_inverse=True)
         vertices = np.asarray(mesh.vertices, np.float64)[used] * spec.scale

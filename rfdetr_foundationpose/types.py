@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UserError
 
-class InputError(ValueError):
+
+class InputError(UserError, ValueError):
     """A frame, mask or calibration that cannot be used. ``kind`` is the counter it is counted under."""
 
     def __init__(self, kind: str, message: str) -> None:

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from rfdetr_foundationpose.cli.bench import build_row, parse_resolution
+from rfdetr_foundationpose.cli.options import parse_size
 from rfdetr_foundationpose.config import Config
 from rfdetr_foundationpose.evaluate.bench_rows import EstimatorRow
+from rfdetr_foundationpose.evaluate.bench_stages import build_row
 from rfdetr_foundationpose.evaluate.bench_timing import Stats, interleave
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
@@ -21,8 +22,8 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_one_run_one_table(weights, tmp_path, capsys):
-    arguments = ["--weights", str(weights), "--resolution", "160x120", "--schedule", "4,2", "--no-detector"]
-    few = ["--repeat-track", "2", "--repeat-register", "2", "--objects", "2", "--compact", "--out", str(tmp_path)]
+    arguments = ["--weights", str(weights), "--size", "160x120", "--schedule", "4,2", "--no-detector"]
+    few = ["--repeat-track", "2", "--repeat-register", "2", "--tracked", "2", "--compact", "--out", str(tmp_path)]
     code, text = run(capsys, *arguments, *few, "--backends", "eager,traced,cuda_graph,tensorrt")
     assert code == 0, text
     result = json.loads((tmp_path / "bench.json").read_text())
@@ -45,8 +46,9 @@ def test_one_run_one_table(weights, tmp_path, capsys):
 
 
 def test_networks_alone(weights, tmp_path, capsys):
-    arguments = ["--networks", "--weights", str(weights), "--backends", "eager,half,cuda_graph", "--batches", "1,3"]
-    code, text = run(capsys, *arguments, "--repeat-track", "5", "--out", str(tmp_path))
+    arguments = ["--weights", str(weights), "--backends", "eager,half,cuda_graph", "--batches", "1,3"]
+    options = ["--device", "cpu", "--repeat", "5", "--out", str(tmp_path)]
+    code, text = run_cli(capsys, "bench", "networks", *arguments, *options)
     assert code == 0, text
     tree = json.loads((tmp_path / "networks.json").read_text())["networks"]
     assert set(tree) == {"refiner", "scorer"}
@@ -66,7 +68,7 @@ def test_a_backend_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypa
         def warm_up(self, camera) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5.00 GiB")
 
-    monkeypatch.setattr("rfdetr_foundationpose.evaluate.bench_rows.EstimatorRow", Large)
+    monkeypatch.setattr("rfdetr_foundationpose.evaluate.bench_stages.EstimatorRow", Large)
     camera = CameraIntrinsics(100.0, 100.0, 80.0, 60.0, 160, 120)
     built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [], print)
     assert built.row is None
@@ -75,10 +77,10 @@ def test_a_backend_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypa
 
 def test_bad_arguments_are_named(capsys):
     code, text = run(capsys, "--backends", "eager,warp")
-    assert code == 2 and "warp" in text and "must be among" in text
-    code, text = run(capsys, "--resolution", "720p", "--official-size")
+    assert code == 2 and "warp is none of reference" in text
+    code, text = run(capsys, "--size", "720p", "--official-size")
     assert code == 2 and "WIDTHxHEIGHT" in text
-    assert parse_resolution("1280x720") == (720, 1280)
+    assert parse_size("1280x720") == (720, 1280)
 
 
 def test_interleaving_is_fair():

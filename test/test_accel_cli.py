@@ -59,13 +59,13 @@ def test_missing_weights_and_bad_arguments_are_said(tmp_path, capsys):
     code, text = run_cli(capsys, "export", "--weights", str(tmp_path), "--precision", "int8")
     assert code == 2 and "must be fp32, fp16 or both" in text
     code, text = run_cli(capsys, "build-engines", "--batches", "1,two")
-    assert code == 2 and "must be numbers" in text
+    assert code == 2 and "must be positive numbers" in text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_build_engines_says_why_it_cannot(weights, capsys):
     code, text = run_cli(capsys, "build-engines", "--weights", str(weights), "--batches", "1,2")
-    assert code == 1
+    assert code == 2
     assert "build-engines: no CUDA device is visible to torch" in text
 
 
@@ -73,4 +73,4 @@ def test_build_engines_checks_the_files_first(weights, tmp_path, capsys, monkeyp
     run_cli(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp32")
     files = ["--refiner", str(tmp_path / "scorer_fp32.onnx"), "--scorer", str(tmp_path / "scorer_fp32.onnx")]
     code, text = run_cli(capsys, "build-engines", *files, "--batches", "2", "--device", "cpu")
-    assert code == 1 and "is a scorer, given as --refiner" in text
+    assert code == 2 and "is a scorer, given as --refiner" in text

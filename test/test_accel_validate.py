@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from rfdetr_foundationpose.cli.validate_pose import symmetries_as_loaded
 from rfdetr_foundationpose.evaluate.compare import pose_difference
+from rfdetr_foundationpose.evaluate.validate_pose import symmetries_as_loaded
 from rfdetr_foundationpose.objects import DiscreteSymmetry
 from support.cli_runs import run_cli
 from support.pose_scenes import object_of, textured_box
@@ -24,7 +24,7 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("backend", ["eager", "traced"])
 def test_an_equal_backend_passes(backend, weights, tmp_path, capsys):
     report = tmp_path / "report.json"
-    arguments = ["--weights", str(weights), "--synth", "3", "--resolution", "160x120", "--json", str(report), *FEW]
+    arguments = ["--weights", str(weights), "--synth", "3", "--size", "160x120", "--json", str(report), *FEW]
     code, text = run(capsys, *arguments, "--backend", backend)
     result = json.loads(report.read_text())
     assert (result["backend"], result["reference"], result["frames"]) == (backend, "eager", 3)
@@ -45,7 +45,7 @@ def test_an_equal_backend_passes(backend, weights, tmp_path, capsys):
 @pytest.mark.slow
 def test_limits_that_are_missed_fail(weights, tmp_path, capsys):
     report = tmp_path / "report.json"
-    arguments = ["--weights", str(weights), "--synth", "2", "--resolution", "160x120", "--json", str(report), *FEW]
+    arguments = ["--weights", str(weights), "--synth", "2", "--size", "160x120", "--json", str(report), *FEW]
     code, text = run(capsys, *arguments, "--backend", "half", "--max-mm", "0", "--max-deg", "0")
     result = json.loads(report.read_text())
     if result["track"]["mm"]["max"] == 0:
@@ -59,9 +59,7 @@ def test_what_cannot_be_compared_is_said(weights, tmp_path, capsys):
     assert code == 2 and "--synth N" in text
     code, text = run(capsys, str(tmp_path / "nothing.mcap"))
     assert code == 2 and "does not exist" in text
-    code, text = run(
-        capsys, "--weights", str(weights), "--synth", "1", "--resolution", "160x120", "--backend", "cuda_graph"
-    )
+    code, text = run(capsys, "--weights", str(weights), "--synth", "1", "--size", "160x120", "--backend", "cuda_graph")
     assert code == 2 and "CUDA graphs need a CUDA device" in text
     code, text = run(capsys, "--synth", "1", "--set", "pose.track_iterations=0")
     assert code == 2 and "pose.track_iterations" in text

@@ -1,4 +1,4 @@
-"""``bench --overlap``: what it says where there are no streams, and that what it compares is the same work."""
+"""``bench overlap``: what it says where there are no streams, and that what it compares is the same work."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 
 
 def test_without_cuda_there_is_nothing_to_overlap(capsys, tmp_path):
-    code, text = run_cli(capsys, "bench", "--device", "cpu", "--overlap", "--out", str(tmp_path / "bench"))
-    assert code == 1
+    code, text = run_cli(capsys, "bench", "overlap", "--device", "cpu", "--out", str(tmp_path / "bench"))
+    assert code == 2
     assert "nothing to overlap on cpu" in text
     assert not (tmp_path / "bench").exists()
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 pytest.importorskip("rclpy")
 
-from rfdetr_foundationpose.cli.demo import DetectionSource, choose_source, node_settings, parse_rate
+from rfdetr_foundationpose.cli.demo import DetectionSource, choose_source, node_settings
 from rfdetr_foundationpose.cli.main import main
+from rfdetr_foundationpose.cli.settings import parse_rate
 from rfdetr_foundationpose.config import from_flat, to_flat
 
 FRAMES = 20
@@ -131,5 +132,5 @@ def test_settings_that_are_options_of_the_demo_are_refused(tmp_path, capsys, cha
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--out", str(tmp_path / "out"), "--set", change])
     assert ended.value.code == 2
-    assert advice in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert advice in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import typer
@@ -63,31 +66,93 @@ def test_unknown_command_is_refused(capsys):
     assert "no-such-command" in text
 
 
+def load_without(package: str) -> Callable[[Command], None]:
+    def load(self: Command) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    return load
+
+
 def test_a_missing_package_breaks_only_its_own_command(monkeypatch, capsys):
-    broken = {**COMMANDS, "bench": Command("cli.no_such_module:app", "Broken.")}
-    monkeypatch.setattr(cli, "COMMANDS", broken)
-    code, text = run(capsys, "bench")
-    assert code == 1
-    assert "no_such_module" in text
+    monkeypatch.setattr(Command, "load", load_without("rosbags"))
+    code, text = run(capsys, "replay")
+    assert code == 2
+    assert "rfdetr-foundationpose replay: No module named 'rosbags'; 'rfdetr-foundationpose doctor'" in text
     code, text = run(capsys, "--help")
     assert code == 0
-    assert "Broken." in text
-    monkeypatch.setitem(sys.modules, "rosbags", None)
-    monkeypatch.setattr(cli, "COMMANDS", {"x": Command("cli.main:nothing", "No such attribute.")})
-    code, text = run(capsys, "x")
-    assert code == 1
-    assert "has no 'nothing'" in text
+    assert COMMANDS["replay"].help in " ".join(text.split())
 
 
-def test_a_third_party_package_is_named_with_the_remedy(monkeypatch, capsys):
-    def load(self: Command) -> None:
-        raise ModuleNotFoundError("No module named 'rclpy'", name="rclpy")
-
-    monkeypatch.setattr(Command, "load", load)
+def test_without_ros_the_remedy_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(Command, "load", load_without("rclpy"))
     code, text = run(capsys, "demo")
-    assert code == 1
-    assert "'rclpy' is missing" in text
+    assert code == 2
+    assert "'rclpy'" in text
     assert "rfdetr_foundationpose[ros]" in text
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    for module in ("cli.no_such_module:nothing", "cli.main:nothing"):
+        monkeypatch.setattr(cli, "COMMANDS", {"x": Command(module, "Broken.")})
+        with pytest.raises(ImportError, match="nothing|no_such_module"):
+            main(["x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "function"),
+    [(["bench"], "stages"), (["bench", "--device", "cpu"], "stages"), (["bench", "networks"], "networks")],
+)
+def test_bench_alone_measures_the_stages(monkeypatch, words, function):
+    seen = []
+    monkeypatch.setattr(Command, "load", lambda self: lambda device="auto": seen.append((self.target, device)))
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert [target.rpartition(":")[2] for target, _ in seen] == [function]
+
+
+def test_options_of_bench_alone_do_not_reach_a_sub_command(capsys):
+    code, text = run(capsys, "bench", "--device", "cpu", "networks")
+    assert code == 2
+    assert "networks" in text
+
+
+def test_short_help(capsys):
+    for words in (["-h"], ["bench", "-h"], ["bench", "networks", "-h"], ["replay", "-h"]):
+        code, text = run(capsys, *words)
+        assert code == 0
+        assert "Usage" in text
+
+
+def every_help(capsys) -> Iterator[tuple[Command, str]]:
+    for words in paths():
+        entry = COMMANDS[words[0]]
+        yield (entry if isinstance(entry, Command) else entry[words[1]]), run(capsys, *words, "--help")[1]
+
+
+def test_help_keeps_every_word_of_the_options(capsys):
+    """Units stand in brackets, which a terminal's markup would swallow."""
+    for command, text in every_help(capsys):
+        shown = re.sub(r"[\s-]+", "", text)  # lines are broken at spaces and hyphens
+        for parameter in inspect.signature(command.load(), eval_str=True).parameters.values():
+            option = parameter.annotation.__metadata__[0]
+            assert option.help, f"{command.target}: {parameter.name} has no help"
+            assert re.sub(r"[\s-]+", "", option.help) in shown, f"{command.target}: {parameter.name}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_can_complete(monkeypatch, capsys, shell):
+    def completed(line: str) -> str:
+        monkeypatch.setenv(cli.COMPLETION, f"complete_{shell}")
+        monkeypatch.setenv("COMP_WORDS", line if shell == "bash" else "")
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - (not line.endswith(" "))))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+        return run(capsys)[1]
+
+    assert "replay" in completed("rfdetr-foundationpose rep")
+    assert "networks" in completed("rfdetr-foundationpose bench ")
+    assert "--baseline" in completed("rfdetr-foundationpose replay --ba")
+    assert "--batches" in completed("rfdetr-foundationpose bench networks --ba")
 
 
 def test_groups_mount_typer_apps_and_functions():

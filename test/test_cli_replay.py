@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rfdetr_foundationpose.cli.main import main
-from rfdetr_foundationpose.cli.replay import read_settings
+from rfdetr_foundationpose.cli.settings import read_settings
 from rfdetr_foundationpose.config import ConfigError
 from rfdetr_foundationpose.resources import models_dir
 
@@ -40,13 +40,13 @@ def test_settings_come_from_file_then_flags(tmp_path):
 
 def test_bad_input_is_said_before_anything_runs(tmp_path, capsys):
     assert run(str(tmp_path / "none")) == 2
-    assert "does not exist" in capsys.readouterr().out
+    assert "does not exist" in capsys.readouterr().err
     baseline = tmp_path / "baseline.json"
     baseline.write_text('{"something": 1}')
     assert run(str(tmp_path / "none"), "--baseline", str(baseline)) == 2
-    assert "result.json" in capsys.readouterr().out
+    assert "result.json" in capsys.readouterr().err
     assert run(str(tmp_path / "none"), "--set", "pose.backend=warp9") == 2
-    assert "warp9" in capsys.readouterr().out
+    assert "warp9" in capsys.readouterr().err
 
 
 class Played(Exception):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import typer
 
-from rfdetr_foundationpose.cli.evaluate_detector import parse_seeds, verdict
+from rfdetr_foundationpose.cli.console import verdict
+from rfdetr_foundationpose.cli.options import parse_seeds
 from rfdetr_foundationpose.evaluate.detector_recordings import FalseDetection, Outcome, Wanted, match
 from rfdetr_foundationpose.resources import models_dir
 from support.cli_runs import run_cli
@@ -24,7 +25,8 @@ def run(capsys, tmp_path, *arguments: str) -> tuple[int, str, dict]:
 
 
 def test_shipped_detector_on_a_recording(capsys, tmp_path):
-    code, said, figures = run(capsys, tmp_path, "--frames", "31", "--stride", "15", "--max-false-tracks", "3")
+    few = ("--targets", "mug,drill", "--frames", "31", "--stride", "15")
+    code, said, figures = run(capsys, tmp_path, *few, "--max-false-tracks", "3")
     assert code == 0, said
     assert figures["frames"] == 3 and figures["targets"] == ["mug", "drill"]
     assert figures["threshold"] == {"mug": 0.5, "drill": 0.5}

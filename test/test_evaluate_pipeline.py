@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.cli.demo import write_known
+from rfdetr_foundationpose.cli.settings import write_known
 from rfdetr_foundationpose.evaluate.detector_recordings import RecordingSettings
 from rfdetr_foundationpose.evaluate.pipeline_recordings import (
     JudgedPose,

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from rfdetr_foundationpose import overlay
+from rfdetr_foundationpose.errors import UserError
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.overlay import OverlayModel, draw_overlay, silhouette
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, ObjectPose, TrackState
@@ -89,5 +90,5 @@ def test_load_scales_and_ignores_unused_vertices(tmp_path):
 )
 def test_load_names_a_mesh_that_cannot_be_used(tmp_path, content):
     (tmp_path / "bad.ply").write_text(content)
-    with pytest.raises(ValueError, match="bad.ply"):
+    with pytest.raises(UserError, match="bad.ply"):
         OverlayModel.load(ObjectSpec("bad", tmp_path / "bad.ply"))

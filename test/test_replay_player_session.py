@@ -12,7 +12,7 @@ import trimesh
 pytest.importorskip("rclpy")
 
 from rfdetr_foundationpose.objects import ObjectSpec
-from rfdetr_foundationpose.replay.live import LiveOptions
+from rfdetr_foundationpose.replay.live import LiveOptions, NoPose
 from rfdetr_foundationpose.replay.recording import (
     GroundTruth,
     InstanceTruth,
@@ -91,5 +91,5 @@ def test_counters_are_differences_of_the_nodes_own():
     new = Counters.read(after).since(Counters.read(before))
     assert (new.received, new.processed, new.dropped, new.lost) == (20, 17, {"replaced": 3}, 0)
     assert stage_latency(after) == {"track": {"p50": 1.5, "p95": 2.5, "max": 3.5}}
-    with pytest.raises(ValueError, match="no diagnostics"):
+    with pytest.raises(NoPose, match="no diagnostics"):
         Counters.read({})

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
-from typer.testing import CliRunner
 
-from rfdetr_foundationpose.cli.generate import app
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.recording import read_recording
 from rfdetr_foundationpose.synth.generate import load_scene_objects
+from support.cli_runs import run_cli
+
+Run = Callable[..., tuple[int, str]]
 
 SMALL = ["--size", "96x72", "--device", "cpu", "--seed", "3"]
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, " ".join(result.output.split())
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    return lambda *arguments: run_cli(capsys, "generate", *arguments)
 
 
-def test_recording(tmp_path: Path) -> None:
+def test_recording(tmp_path: Path, run: Run) -> None:
     out = tmp_path / "bag"
     code, text = run("recording", "--out", str(out), "--frames", "3", "--objects", "mug,mug", "--rate", "10", *SMALL)
     assert code == 0 and f"wrote 3 frames to {out}" in text
@@ -34,10 +35,10 @@ def test_recording(tmp_path: Path) -> None:
     assert [i.name for i in frames[0][1].instances] == ["mug", "mug_1"]
     assert frames[1][0].stamp_ns - frames[0][0].stamp_ns == 100_000_000
     code, text = run("recording", "--out", str(out), "--frames", "3", *SMALL)
-    assert code == 1 and "exists already" in text
+    assert code == 2 and "exists already" in text
 
 
-def test_bop(tmp_path: Path) -> None:
+def test_bop(tmp_path: Path, run: Run) -> None:
     arguments = ["--scenes", "2", "--frames", "2", "--objects", "drill", "--distractors", "1", *SMALL]
     assert run("bop", "--out", str(tmp_path), *arguments)[0] == 0
     read = list(BopDataset(tmp_path))
@@ -59,7 +60,7 @@ SYMMETRIES = {
 
 
 @pytest.mark.parametrize("name", SYMMETRIES)
-def test_bop_models_look_the_same_when_read_again(tmp_path: Path, name: str) -> None:
+def test_bop_models_look_the_same_when_read_again(tmp_path: Path, run: Run, name: str) -> None:
     trimesh.creation.box((0.1, 0.06, 0.04)).export(tmp_path / "box.ply")
     declared, looks = SYMMETRIES[name]
     objects = tmp_path / "objects.yaml"
@@ -76,7 +77,7 @@ def test_bop_models_look_the_same_when_read_again(tmp_path: Path, name: str) -> 
         assert distances.min(axis=0).max() < 1e-6
 
 
-def test_coco(tmp_path: Path) -> None:
+def test_coco(tmp_path: Path, run: Run) -> None:
     assert run("coco", "--out", str(tmp_path), "--train", "3", "--valid", "1", *SMALL)[0] == 0
     content = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
     assert len(content["images"]) == 3
@@ -93,7 +94,7 @@ def test_coco(tmp_path: Path) -> None:
         (["coco", "--objects-file", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ],
 )
-def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes(tmp_path: Path, run: Run, arguments: list[str], message: str) -> None:
     code, text = run(*arguments, "--out", str(tmp_path / "out"))
-    assert code != 0 and message in text
+    assert code == 2 and message in text
     assert not (tmp_path / "out").exists()

@@ -9,13 +9,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 Log = Callable[[str], None]
 Outputs = tuple[Tensor, ...]
 Key = tuple[int, int]
 """(rendered crops, observed crops): the observed crop may be one for all hypotheses."""
 
 
-class BackendUnavailable(RuntimeError):
+class BackendUnavailable(UserError, RuntimeError):
     """A way to run a network that does not work on this machine; the message is the reason shown to the user."""
 
 

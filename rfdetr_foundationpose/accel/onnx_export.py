@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .attention import plain_attention
 from .base import FloatOutputs, as_tuple
 from .fold import fold_batch_norm
@@ -25,7 +26,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 CHANNELS = 6
 
 
-class OnnxFormatError(ValueError):
+class OnnxFormatError(UserError, ValueError):
     """An ONNX file that is not a refiner or scorer as we know them; the message names what was found and expected."""
 
 

@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .options import Device, PoseWeights, Seed
+
 
 def calibrate(
     scenes: Annotated[int, typer.Option(min=10, help="Generated scenes, each with an object of its own.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of objects and scenes.")] = 77,
-    device: Annotated[str, typer.Option(help="Compute device.")] = "auto",
-    weights: Annotated[str, typer.Option(help="Value of pose.weights.")] = "default",
+    seed: Seed = 77,
+    device: Device = "auto",
+    weights: PoseWeights = "default",
     out: Annotated[Path, typer.Option(help="Where confidence.json goes; put it beside the weights.")] = Path(
         "out/calibration"
     ),

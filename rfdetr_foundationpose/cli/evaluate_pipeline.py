@@ -11,18 +11,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .demo import SECONDS, TARGETS, write_known
-from .evaluate import Device, JsonFile, Settings, Weights, _progress
-from .evaluate_detector import RATE, _number, _on, conclude, parse_seeds, parse_targets, verdict
+from .console import conclude, number, on_what, progress_bar, sayer, verdict
+from .options import (
+    RATE,
+    SECONDS,
+    Device,
+    JsonFile,
+    ObjectsFile,
+    PoseWeights,
+    Seeds,
+    Settings,
+    Targets,
+    parse_seeds,
+    parse_targets,
+)
+from .settings import read_settings, write_known
 
 
 def pipeline(
-    seeds: Annotated[str, typer.Option(help="Seeds of recordings, e.g. 300..319,342; no training saw any.")] = (
-        "100..109"
-    ),
-    targets: Annotated[
-        str, typer.Option(help="What is on the table, an object named twice for two of it; all: every object once.")
-    ] = ",".join(TARGETS),
+    seeds: Seeds = "100..109",
+    targets: Targets = "all",
     start: Annotated[int, typer.Option(min=0, help="First frame that the pipeline gets.")] = 0,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of each recording; default: up to its end.")] = None,
     rate: Annotated[float, typer.Option(min=1, max=120, help="Frames a second, of ten seconds.")] = RATE,
@@ -33,9 +41,9 @@ def pipeline(
         ),
     ] = False,
     detector_weights: Annotated[str, typer.Option(help="Value of detector.weights.")] = "default",
-    weights: Weights = "default",
+    weights: PoseWeights = "default",
     device: Device = "auto",
-    objects_file: Annotated[str, typer.Option(help="objects.yaml; empty takes the demo's objects.")] = "",
+    objects_file: ObjectsFile = None,
     setting: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/evaluate-pipeline"),
     json_file: JsonFile = None,
@@ -52,13 +60,8 @@ def pipeline(
     from ..pipeline import Pipeline
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
-    from .replay import read_settings
 
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     numbers = parse_seeds(seeds)
     file = Path(objects_file or default_objects_file())
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
@@ -66,24 +69,20 @@ def pipeline(
     part = range(start, length if frames is None else start + frames)
     if not part or part.stop > length:
         raise typer.BadParameter(f"--start and --frames end at {part.stop}, a recording has {length} frames")
-    try:
-        if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
-            raise ConfigError("--set objects_file: use --objects-file")
-        listed = load_objects(file)
-        names = parse_targets(targets, listed)
-        known = out / "objects.yaml"
-        changed = {"device": device, "detector.weights": detector_weights, "pose.weights": weights}
-        config = read_settings(None, setting or [], known, from_flat(changed))
-        specs = write_known(file, listed, names, known, everything=all_objects)
-        models = load_scene_objects(file)
-        # In the foreground, so that the figures do not depend on how fast the machine is.
-        made = Pipeline.build(config, say, background=False)
-    except (ValueError, OSError) as error:
-        console.print(f"evaluate pipeline: {error}", markup=False, style="red", soft_wrap=True)
-        raise typer.Exit(2) from error
+    if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
+        raise ConfigError("--set objects_file: use --objects-file")
+    listed = load_objects(file)
+    names = parse_targets(targets, listed)
+    known = out / "objects.yaml"
+    changed = {"device": device, "detector.weights": detector_weights, "pose.weights": weights}
+    config = read_settings(None, setting or [], known, from_flat(changed))
+    specs = write_known(file, listed, names, known, everything=all_objects)
+    models = load_scene_objects(file)
+    # In the foreground, so that the figures do not depend on how fast the machine is.
+    made = Pipeline.build(config, sayer(console), background=False)
     begin = time.perf_counter()
     try:
-        with _progress(console) as progress:
+        with progress_bar(console) as progress:
             task = progress.add_task("evaluate")
             outcome = evaluate_pipeline(
                 made,
@@ -129,7 +128,7 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     tracks = _table("", *heads)
     rows = {f"seed {seed}": f for seed, f in figures["by_seed"].items()} | figures["by_object"] | {"all": total}
     for name, f in rows.items():
-        shares = [_number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
+        shares = [number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
         errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
         right.add_row(name, str(f["instances"]), *shares, *("–" if e is None else f"{e:.1f}" for e in errors))
         counts = ("poses", "false_poses", "false_tracks", "flipped", "duplicates", "id_changes", "refused", "lost")
@@ -143,8 +142,9 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
         *_stretches("duplicates", figures["duplicates"]),
         *_stretches("false tracks", figures["false_tracks"]),
     ]
+    say = sayer(console)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -158,7 +158,7 @@ def _table(title: str, *columns: str) -> Table:
 def _stretches(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [f"{title}: {len(rows)}"]
     for r in rows:
-        where = f" in the place of {r['instance']}" if r["instance"] else f"{_on(r['on'])}, {r['off']:.2f} d off"
+        where = f" in the place of {r['instance']}" if r["instance"] else f"{on_what(r['on'])}, {r['off']:.2f} d off"
         low, high = r["confidence"]
         span = f"seed {r['seed']} frames {r['frame']} to {r['last']} ({r['frames']})"
         lines.append(f"  {span}: {r['track']}{where}, confidence {low:.2f} to {high:.2f}")

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .evaluate import Device, Settings, Weights
-from .generate import parse_size
+from .console import number, progress_bar, sayer
+from .options import Device, PoseWeights, Seed, Settings, Size, parse_size
+from .settings import read_settings
 
 
 def schedules(
@@ -21,42 +21,29 @@ def schedules(
         str, typer.Option(help="Values of pose.register_schedule: commas between them, '-' between their counts.")
     ] = "full,auto",
     objects: Annotated[int, typer.Option(min=1, max=1000, help="Random objects that no training used.")] = 48,
-    size: Annotated[str, typer.Option(help="Image size, WIDTHxHEIGHT in pixels.")] = "640x480",
+    size: Size = "640x480",
     max_loss: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if ADD-S recall falls more points below the first schedule's.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of objects, scenes and the masks' faults.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
-    weights: Weights = "default",
+    weights: PoseWeights = "default",
     setting: Settings = None,
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/schedules.json"),
 ) -> None:
     """Schedules of registration against each other, on the same masks of the same generated scenes."""
-    from ..config import ConfigError, from_flat
+    from ..config import from_flat
     from ..evaluate.attempts import attempt_row
     from ..evaluate.schedule_compare import CompareSettings, compare_schedules, too_lossy
-    from ..pose.checkpoints import CheckpointError
     from ..replay.result import write_json
-    from .replay import read_settings
 
     console = Console()
-
-    def log(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    try:
-        asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
-        config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    log = sayer(console)
+    asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
+    config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
+    with progress_bar(console) as progress:
         task = progress.add_task("scenes", total=scenes)
-        try:
-            result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), log)
-        except (CheckpointError, ConfigError) as error:
-            log(f"evaluate schedules: {error}")
-            raise typer.Exit(2) from error
+        result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), log)
     console.print(_table(result))
     if result["captures_while_measuring"]:
         log(
@@ -86,7 +73,7 @@ def _table(result: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", overflow="fold")
 
     def row(label: str, digits: int, *path: str) -> None:
-        table.add_row(label, *(_number(_at(f, path), digits) for f in result["schedules"].values()))
+        table.add_row(label, *(number(_at(f, path), digits) for f in result["schedules"].values()))
 
     def against(label: str, criterion: str, key: str, form: str) -> None:
         rows = result["differences"]
@@ -114,7 +101,3 @@ def _at(tree: Any, path: Sequence[str]) -> float | None:
     for key in path:
         tree = tree[key]
     return None if tree is None else float(tree)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,23 +13,25 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UserError
+
 PROGRAM = "rfdetr-foundationpose"
 PACKAGE = "rfdetr_foundationpose"
 
 
 @dataclass(frozen=True)
 class Command:
-    """Where a sub-command lives (``module:attribute`` inside the package) and the line that --help shows."""
+    """Where a sub-command lives (``module:function`` inside the package) and the line that --help shows."""
 
     target: str
     help: str
 
-    def load(self) -> Callable[..., Any] | typer.Typer:
-        """The function or Typer. Raises ImportError when the module or a package that it needs is missing."""
+    def load(self) -> Callable[..., Any]:
+        """The function. Raises ImportError when the module or a package that it needs is missing."""
         module_name, attribute = self.target.split(":")
         module = importlib.import_module(f"{PACKAGE}.{module_name}")
         try:
-            loaded: Callable[..., Any] | typer.Typer = getattr(module, attribute)
+            loaded: Callable[..., Any] = getattr(module, attribute)
         except AttributeError as error:
             raise ImportError(f"{PACKAGE}.{module_name} has no {attribute!r}", name=module.__name__) from error
         return loaded
@@ -38,44 +42,75 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("cli.doctor:doctor", "Say what is installed, which weights are in use and what is missing."),
     "replay": Command("cli.replay:replay", "Run a recording through pipeline or node; compare with a baseline."),
     "evaluate": {
-        "synth": Command("cli.evaluate:synth", "Register and track objects in generated scenes."),
-        "bop": Command("cli.evaluate:bop", "Register the objects of a data set in BOP layout."),
-        "ycbv": Command("cli.evaluate:ycbv", "Register the mustard bottle in real YCB-Video frames."),
+        "synth": Command("cli.evaluate_synth:synth", "Register and track objects in generated scenes."),
+        "bop": Command("cli.evaluate_bop:bop", "Register the objects of a data set in BOP layout."),
+        "ycbv": Command("cli.evaluate_ycbv:ycbv", "Register the mustard bottle in real YCB-Video frames."),
         "detector": Command("cli.evaluate_detector:detector", "RF-DETR alone on generated recordings."),
         "pipeline": Command("cli.evaluate_pipeline:pipeline", "The whole pipeline on generated recordings."),
         "schedules": Command("cli.evaluate_schedules:schedules", "Schedules of registration against each other."),
     },
     "calibrate": Command("cli.calibrate:calibrate", "Fit the confidence of poses to the weights in use."),
-    "bench": Command("cli.bench:app", "Measure the speed of each stage and of each way to run the networks."),
+    "bench": {
+        "stages": Command("cli.bench_stages:stages", "Each stage, for each way to run the networks (the default)."),
+        "networks": Command("cli.bench_networks:networks", "Refiner and scorer alone, by batch size."),
+        "overlap": Command(
+            "cli.bench_overlap:overlap", "The detector beside the tracker, against one after the other."
+        ),
+    },
     "validate": {
         "pose": Command("cli.validate_pose:pose", "Hold a faster way to run the pose networks against FP32 eager."),
-        "detector": Command("cli.detector:validate", "Hold a faster way to run RF-DETR against its reference."),
+        "detector": Command(
+            "cli.validate_detector:validate", "Hold a faster way to run RF-DETR against its reference."
+        ),
     },
     "export": Command("cli.export:export", "Write the networks as ONNX."),
     "build-engines": Command("cli.export:build_engines", "Build and cache TensorRT engines for this GPU."),
     "train": {
         "refiner": Command("cli.train_pose:refiner", "Train the pose refiner on generated pairs."),
         "scorer": Command("cli.train_pose:scorer", "Train the pose scorer on generated hypotheses."),
-        "detector": Command("cli.detector:train", "Train RF-DETR on generated scenes."),
+        "detector": Command("cli.train_detector:train", "Train RF-DETR on generated scenes."),
     },
-    "generate": Command("cli.generate:app", "Generate objects, recordings and data sets with ground truth."),
+    "generate": {
+        "recording": Command("cli.generate:recording", "A recording of a camera over a table with moving objects."),
+        "bop": Command("cli.generate:bop", "A data set in BOP layout."),
+        "coco": Command("cli.generate:coco", "A detector data set in COCO layout."),
+        "objects": Command("cli.generate:objects", "The demo's object meshes."),
+    },
 }
 GROUP_HELP = {
     "evaluate": "Measure accuracy on generated scenes, a BOP folder or real frames.",
+    "bench": "Measure speed on this machine; without a sub-command: stages.",
     "validate": "Check that a faster way to run a network gives the same answers.",
     "train": "Train the default weights on generated data.",
+    "generate": "Generate objects, recordings and data sets with ground truth.",
 }
+DEFAULT_SUB_COMMAND = {"bench": "stages"}
+HELP_OPTIONS = ("--help", "-h")
+COMPLETION = "_RFDETR_FOUNDATIONPOSE_COMPLETE"
+"""Set by a shell that asks what could follow; what has been typed so far is in COMP_WORDS or _TYPER_COMPLETE_ARGS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line with ``arguments`` (default: those of the process). Exits through SystemExit."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line with ``arguments`` (default: those of the process). Exits through SystemExit.
+
+    What a user can mend (UserError, what the operating system refuses, a package that is not installed) ends in one
+    sentence and exit code 2, an interrupt in 130; a fault of the program keeps its traceback.
+    """
+    arguments = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        app = build_app(arguments)
+        app = build_app(_typed(arguments))
+        app(args=arguments, prog_name=PROGRAM)
+    except (UserError, OSError) as error:
+        _complain(arguments, str(error))
+        raise SystemExit(2) from error
     except ImportError as error:
-        _explain(arguments, error)
-        raise SystemExit(1) from error
-    app(args=arguments, prog_name=PROGRAM)
+        if (error.name or "").partition(".")[0] == PACKAGE:
+            raise
+        remedy = f"'{PROGRAM} doctor' lists what is installed"
+        if "rclpy" in str(error):
+            remedy = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"
+        _complain(arguments, f"{error}; {remedy}")
+        raise SystemExit(2) from error
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -84,7 +119,9 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         name=PROGRAM,
         help="6-DoF object poses from RGB-D: RF-DETR finds, FoundationPose registers and tracks.",
         no_args_is_help=True,
-        add_completion=False,
+        rich_markup_mode=None,  # brackets are units here, [m/s], and would be taken for markup
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": list(HELP_OPTIONS)},
     )
     app.callback()(_root)
     words = [a for a in arguments if not a.startswith("-")]
@@ -93,11 +130,32 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         if isinstance(entry, Command):
             _mount(app, name, entry, chosen)
         else:
-            group = typer.Typer(help=GROUP_HELP[name], no_args_is_help=True)
+            group = typer.Typer(
+                help=GROUP_HELP[name], short_help=GROUP_HELP[name], no_args_is_help=True, rich_markup_mode=None
+            )
             for sub_name, command in entry.items():
                 _mount(group, sub_name, command, chosen and words[1:2] == [sub_name])
             app.add_typer(group, name=name)
     return app
+
+
+def _with_default(arguments: list[str]) -> list[str]:
+    """``bench --device cpu`` is ``bench stages --device cpu``; ``bench --help`` lists what there is."""
+    for name, sub_command in DEFAULT_SUB_COMMAND.items():
+        following = arguments[1:2]
+        if arguments[:1] == [name] and (
+            not following or (following[0].startswith("-") and following[0] not in HELP_OPTIONS)
+        ):
+            return [name, sub_command, *arguments[1:]]
+    return arguments
+
+
+def _typed(arguments: list[str]) -> list[str]:
+    """The words that name the command: the arguments, or the unfinished line of which a shell asks how it could go on."""
+    if COMPLETION not in os.environ:
+        return arguments
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return _with_default(line.split()[1:])
 
 
 def _print_version(wanted: bool) -> None:
@@ -118,36 +176,23 @@ def _root(
 
 
 def _mount(app: typer.Typer, name: str, command: Command, chosen: bool) -> None:
-    if not chosen:
-        app.command(name, help=command.help)(_unloaded)
-        return
-    loaded = command.load()
-    if isinstance(loaded, typer.Typer):
-        single = loaded.registered_commands
-        if len(single) == 1 and not loaded.registered_groups and loaded.registered_callback is None:
-            function = single[0].callback
-            if function is None:
-                raise ImportError(f"{command.target} registers no function")
-            app.command(name, help=single[0].help or command.help)(function)
-        else:
-            app.add_typer(loaded, name=name, help=command.help)
+    if chosen:
+        loaded = command.load()
+        app.command(name, help=loaded.__doc__ or command.help, short_help=command.help)(loaded)
     else:
-        app.command(name, help=loaded.__doc__ or command.help)(loaded)
+        app.command(name, short_help=command.help)(_unloaded)
 
 
 def _unloaded() -> None:
     raise RuntimeError("only the named sub-command is loaded; this one was not named")
 
 
-def _explain(arguments: Sequence[str], error: ImportError) -> None:
-    missing = error.name or "a module"
-    typer.echo(f"{PROGRAM} {' '.join(arguments[:2])}: cannot load: {error}", err=True)
-    if not missing.startswith(PACKAGE):
-        typer.echo(
-            f"Package {missing!r} is missing; `{PROGRAM} doctor` lists what is installed. "
-            "ROS: pip install 'rfdetr_foundationpose[ros]', or source your ROS install.",
-            err=True,
-        )
+def _complain(arguments: Sequence[str], sentence: str) -> None:
+    """On one line of stderr, after the command's name."""
+    entry = COMMANDS.get(arguments[0]) if arguments else None
+    words = arguments[: 2 if isinstance(entry, dict) else 1]
+    typer.echo(f"{' '.join([PROGRAM, *words])}: {sentence}", err=True)
+    logging.getLogger(__name__).debug("where it arose", exc_info=True)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .console import progress_bar, sayer
+from .settings import parse_rate, played_settings, read_settings
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from ..config import Config
     from ..objects import ObjectSpec
     from ..replay.recording import Recording
@@ -46,24 +50,18 @@ def replay(
     from ..replay.outputs import write_outputs
     from ..replay.recording import Recording
     from ..replay.report import comparison_table, result_tables
-    from ..replay.result import compare, write_json
+    from ..replay.result import compare, read_baseline, write_json
     from ..resources import default_objects_file
 
     console = Console()
-    try:
-        settings = read_settings(config, setting or [], objects, played_settings() if ros else None)
-        specs = load_objects(settings.objects_file or default_objects_file())
-        stored = None if baseline is None else json.loads(baseline.read_text())
-        if stored is not None:
-            compare({}, stored)  # says now, not after the run, that the file is no result
-        tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
-    except (ValueError, OSError) as error:
-        console.print(f"replay: {error}", markup=False, style="red", soft_wrap=True)
-        raise typer.Exit(2) from error
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    say = sayer(console)
+    settings = read_settings(config, setting or [], objects, played_settings() if ros else None)
+    specs = load_objects(settings.objects_file or default_objects_file())
+    stored = None if baseline is None else read_baseline(baseline)
+    tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
+    with progress_bar(console) as progress:
         run = _through_node if ros else _through_pipeline
-        result, samples, series = run(tape, specs, settings, out, rate, frames, console, progress)
+        result, samples, series = run(tape, specs, settings, out, rate, frames, say, progress)
         result["recording"] = str(recording)
         rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
         drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
@@ -85,7 +83,7 @@ def replay(
         console.print(comparison_table(rows))
     if json_file is not None:
         write_json(json_file, result)
-    console.print("Look at: " + ", ".join(str(f) for f in files), markup=False, highlight=False, soft_wrap=True)
+    say("Look at: " + ", ".join(str(f) for f in files))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
         console.print(f"regressed: {', '.join(regressed)}", style="red")
@@ -95,37 +93,6 @@ def replay(
         raise typer.Exit(1)
 
 
-def played_settings() -> Config:
-    """Defaults for a node that a recording is played to: a lost image would say nothing about the node."""
-    from ..config import from_flat
-
-    return from_flat({"input.reliability": "reliable"})
-
-
-def read_settings(file: Path | None, changes: list[str], objects: Path | None, base: Config | None = None) -> Config:
-    """``base`` (None: the defaults), changed by a file, then by single changes, then by the objects file.
-
-    Raises ConfigError, also for an objects file that is named twice.
-    """
-    import yaml
-
-    from ..config import Config, ConfigError, from_flat, load_yaml
-
-    base = base or Config()
-    config = base if file is None else load_yaml(file, base)
-    values: dict[str, Any] = {}
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {change}: expected NAME=VALUE, e.g. detector.threshold=0.4")
-        values[name.strip()] = yaml.safe_load(text) if text else ""
-    if objects is not None:
-        if "objects_file" in values:
-            raise ConfigError(f"--set objects_file={values['objects_file']} and --objects {objects}: give one of them")
-        values["objects_file"] = str(objects)
-    return from_flat(values, config)
-
-
 def _through_pipeline(
     tape: Recording,
     specs: list[ObjectSpec],
@@ -133,16 +100,13 @@ def _through_pipeline(
     out: Path,
     rate: str,
     frames: int | None,
-    console: Console,
+    say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:
     from ..pipeline import Pipeline
     from ..replay.judge import Judge
     from ..replay.offline import run_offline
     from ..replay.result import build_result
-
-    def say(sentence: str) -> None:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     judge = Judge.of(specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
@@ -186,32 +150,26 @@ def _through_node(
     out: Path,
     rate: str,
     frames: int | None,
-    console: Console,
+    say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:
     from ..config import to_flat
-    from ..replay.live import LiveOptions, NoPose
-    from ..replay.node_process import NodeDied
+    from ..replay.live import LiveOptions
     from ..replay.session import run_session
     from ..resources import default_objects_file
-    from .demo import parse_rate
 
     parameters = to_flat(config)
     parameters["objects_file"] = str(Path(config.objects_file or default_objects_file()).resolve())
     task = progress.add_task("play", total=len(tape))
-    try:
-        session = run_session(
-            tape,
-            specs,
-            parameters,
-            out / "node.log",
-            LiveOptions(rate=parse_rate(rate)),
-            count=frames,
-            publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
-            say=lambda sentence: console.print(sentence, markup=False, highlight=False, soft_wrap=True),
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    except (NoPose, NodeDied, ValueError) as error:
-        console.print(f"replay: {error}", markup=False, style="red", soft_wrap=True)
-        raise typer.Exit(1) from error
+    session = run_session(
+        tape,
+        specs,
+        parameters,
+        out / "node.log",
+        LiveOptions(rate=parse_rate(rate)),
+        count=frames,
+        publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
+        say=say,
+        advance=lambda done, total: progress.update(task, completed=done, total=total),
+    )
     return session.result, session.samples, session.series

@@ -8,10 +8,11 @@ from typing import Protocol, runtime_checkable
 
 from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
+from ..errors import UserError
 from ..types import CameraIntrinsics, Detection
 
 
-class DetectorError(ValueError):
+class DetectorError(UserError, ValueError):
     """A detector that cannot be built: weights, classes or masks that do not fit. The message says what to do."""
 
 

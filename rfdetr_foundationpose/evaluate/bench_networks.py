@@ -1,4 +1,4 @@
-"""``bench --networks``: refiner and scorer alone, per backend and batch size."""
+"""``bench networks``: refiner and scorer alone, per backend and batch size."""
 
 from __future__ import annotations
 

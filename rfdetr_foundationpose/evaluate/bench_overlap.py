@@ -1,4 +1,4 @@
-"""``bench --overlap``: the detector on a CUDA stream of its own beside the tracker, against one after the other."""
+"""``bench overlap``: the detector on a CUDA stream of its own beside the tracker, against one after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from rich.table import Table
 
 from ..accel.base import BackendUnavailable
-from ..cli.bench import before, demo_objects
 from ..config import from_flat
 from ..detect.detector import DetectionReport, DetectorError
 from ..device_frame import Uploader
@@ -20,7 +19,7 @@ from ..pipeline.side_stream import SideStream
 from ..pose.estimator import TrackRequest
 from ..types import Frame
 from .bench_rows import EstimatorRow, Pose
-from .bench_scene import BenchScene
+from .bench_scene import BenchScene, before, demo_objects
 from .bench_timing import Stats, interleave, timed
 from .compare import pose_difference
 
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..detect.rfdetr_detector import RfDetrDetector
 
-NOTHING_TO_OVERLAP = (
-    "bench --overlap: nothing to overlap on {device}: streams are CUDA's, elsewhere detector and tracker take turns"
-)
+NOTHING_TO_OVERLAP = "nothing to overlap on {device}: streams are CUDA's, elsewhere detector and tracker take turns"
 # The camera's way through the scene has this many frames; before it is measured, WARM_UP calls of each kind are made.
 FRAMES = 30
 WARM_UP = 10
@@ -83,9 +80,7 @@ def measure_overlap(
 ) -> dict[str, Any]:
     """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
     "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
-    from ..pose.mesh import load_object
-
-    specs, models = demo_objects(count, load_object)
+    specs, models = demo_objects(count)
     scene = BenchScene(models, size, device, seed)
     frames = [scene.frame(i) for i in range(FRAMES)]
     found: dict[str, Any] = {}

@@ -174,6 +174,17 @@ class BuiltRow:
     memory_mb: float | None = None
     warm_up_memory_mb: float | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without stages yet."""
+        tree = {
+            "reason": self.reason,
+            "stages": {},
+            "warm_up_s": self.warm_up_s,
+            "memory_mb": self.memory_mb,
+            "warm_up_memory_mb": self.warm_up_memory_mb,
+        }
+        return tree if self.row is None else {**tree, "ran": self.row.ran, "degraded": self.row.degraded}
+
 
 def detector_call(
     backend: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log

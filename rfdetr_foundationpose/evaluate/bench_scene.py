@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ..pose.mesh import ObjectModel
+from ..objects import ObjectSpec, load_objects
+from ..pose.mesh import ObjectModel, load_object
 from ..pose.renderer import WarpRenderer
+from ..resources import default_objects_file
 from ..types import CameraIntrinsics, Frame
 
 # The camera takes this many frames a second.
@@ -118,3 +120,16 @@ class BenchScene:
             colors = rng.uniform(0.1, 0.5, (c.height // block + 1, c.width // block + 1, 3))
             picture += colors[v // block, u // block]
         return np.asarray(picture, np.float32), np.asarray(depth, np.float64)
+
+
+def demo_objects(count: int) -> tuple[list[ObjectSpec], list[ObjectModel]]:
+    """The ``count`` smallest objects of the demo, first the mug."""
+    specs = {s.name: s for s in load_objects(default_objects_file())}
+    models = {name: load_object(spec) for name, spec in specs.items()}
+    order = sorted(specs, key=lambda name: (name != "mug", models[name].diameter))[:count]
+    return [specs[name] for name in order], [models[name] for name in order]
+
+
+def before(frames: Sequence[BenchFrame], i: int) -> dict[str, NDArray[np.float64]]:
+    """Where tracking starts in frame i: the true poses of the frame before, as after a perfect step."""
+    return frames[max(i % len(frames) - 1, 0)].truths

@@ -53,14 +53,19 @@ def timed(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[int], float]], repetitions: int, advance: Callable[[], None] = lambda: None
+    calls: Mapping[str, Callable[[int], float]],
+    repetitions: int,
+    advance: Callable[[], None] = lambda: None,
+    samples: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
     """``repetitions`` samples of every call, in rounds, each starting with another one: drift favours none.
 
-    A call takes the round's number and returns its own milliseconds.
+    A call takes the round's number and returns its own milliseconds. samples: filled as they come, for who must not lose
+    them when the user interrupts.
     """
     names = list(calls)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    samples = {} if samples is None else samples
+    samples.update({name: [] for name in names})
     for round_number in range(repetitions):
         start = round_number % max(len(names), 1)
         for name in (*names[start:], *names[:start]):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Frame
 
@@ -27,7 +28,7 @@ class RealFrame:
 
 
 def load_frames(folder: Path) -> list[RealFrame]:
-    """All frames of the folder by name. Raises FileNotFoundError when it holds none, ValueError for a broken one."""
+    """All frames of the folder by name. Raises FileNotFoundError when it holds none, UserError for a broken one."""
     ground_truths = sorted(folder.glob("*-gt.json"))
     if not ground_truths:
         raise FileNotFoundError(f"{folder} holds no <frame>-gt.json")
@@ -40,7 +41,7 @@ def _load(path: Path) -> RealFrame:
     bgr = cv2.imread(str(path.with_name(f"{name}-color.png")), cv2.IMREAD_COLOR)
     depth = cv2.imread(str(path.with_name(f"{name}-depth.png")), cv2.IMREAD_UNCHANGED)
     if bgr is None or depth is None:
-        raise ValueError(f"{path.parent}: {name}-color.png or {name}-depth.png is missing or no image")
+        raise UserError(f"{path.parent}: {name}-color.png or {name}-depth.png is missing or no image")
     rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     camera = CameraIntrinsics.from_matrix(np.asarray(data["cam_K"]), rgb.shape[1], rgb.shape[0])
     frame = Frame(0, "camera", rgb, np.asarray(depth, np.uint16), float(data["depth_to_m"]), camera)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import UserError
 from .networks import RefineNet, ScoreNet, channels_at
 
 Network = TypeVar("Network", RefineNet, ScoreNet)
@@ -22,7 +23,7 @@ FIRST_CONVOLUTION = {"refiner": "encodeA.0.net.0.weight", "scorer": "encoderA.0.
 NGC = {"refiner": "refine_model.onnx", "scorer": "score_model.onnx"}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """Weights that are missing, broken or of another architecture; the message says what to put where."""
 
 

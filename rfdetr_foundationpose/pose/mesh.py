@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
+from ..errors import UserError
 from ..objects import ObjectSpec
 from .mesh_bank import MeshArrays
 from .symmetry import symmetry_transforms
@@ -22,7 +23,7 @@ MAX_PLAUSIBLE_DIAMETER = 5.0
 MAX_TEXTURE = 1024
 
 
-class MeshError(ValueError):
+class MeshError(UserError, ValueError):
     """A mesh that cannot be used; the message names the file, the reason and the fix."""
 
 

@@ -15,16 +15,18 @@ import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
 
+from ..errors import UserError
 from ..types import Frame
 from .node_process import NodeProcess, free_domain_id, local_domain
 from .player import Collector, FramePublisher, PoseArrival, Spinner
+from .recording import RecordingError
 
 POSE_NODE = "pose_node"
 # The first frame is repeated with this period (s) until the node answers, as by a camera that looks at a still scene.
 HOLD_PERIOD = 0.5
 
 
-class NoPose(RuntimeError):
+class NoPose(UserError, RuntimeError):
     """The node ran but published no pose in the time given."""
 
 
@@ -91,7 +93,7 @@ def run_live(
     """
     first = next(frames, None)
     if first is None:
-        raise ValueError("the recording holds no frame")
+        raise RecordingError("the recording holds no frame")
     domain = free_domain_id()
     with _environment(local_domain(domain)):
         context = Context()

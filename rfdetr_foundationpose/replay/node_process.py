@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..resources import config_dir
 
 _LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-class NodeDied(RuntimeError):
+class NodeDied(UserError, RuntimeError):
     """The node ended before its work was done; the message holds the end of its log."""
 
 

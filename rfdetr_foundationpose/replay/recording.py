@@ -23,6 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from ..camera import calibration, compressed, images
+from ..errors import UserError
 from ..types import Frame, InputError
 from . import recording_messages as messages
 
@@ -30,7 +31,7 @@ WORLD = "world"
 GROUND_TRUTH_FRAME = "ground_truth/"
 
 
-class RecordingError(ValueError):
+class RecordingError(UserError, ValueError):
     """A recording that cannot be read or written; the message names the file, what it holds and what is needed."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ..config import ConfigError
 from .metrics import PoseError, summarize
 
 
@@ -170,6 +171,21 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, latency: 
             "the baseline holds none of the figures to compare; is it a result.json of replay, evaluate or demo?"
         )
     return rows
+
+
+def read_baseline(path: Path) -> dict[str, Any]:
+    """A result.json to compare with. Raises ConfigError when it is none."""
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--baseline {path} cannot be read as JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"--baseline {path} is no result.json: it holds a {type(stored).__name__}, not a mapping")
+    try:
+        compare({}, stored)
+    except ValueError as error:
+        raise ConfigError(f"--baseline {path}: {error}") from error
+    return stored
 
 
 def _get(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:

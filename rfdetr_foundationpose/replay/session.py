@@ -11,7 +11,7 @@ from ..latency import STAGES
 from ..objects import ObjectSpec
 from ..types import Frame
 from .judge import FoundPose, Judge, instance_names
-from .live import POSE_NODE, LiveOptions, LiveRun, run_live
+from .live import POSE_NODE, LiveOptions, LiveRun, NoPose, run_live
 from .recording import GroundTruth, Recording
 from .result import PoseSample, build_result
 
@@ -37,10 +37,10 @@ class Counters:
 
     @classmethod
     def read(cls, diagnostics: Mapping[str, Mapping[str, str]]) -> Counters:
-        """Raises ValueError when the node has published no diagnostics."""
+        """Raises NoPose when the node has published no diagnostics."""
         processing = diagnostics.get(f"{POSE_NODE}: processing")
         if processing is None:
-            raise ValueError(f"{POSE_NODE} published no diagnostics on /diagnostics; cannot count frames and drops")
+            raise NoPose(f"{POSE_NODE} published no diagnostics on /diagnostics; cannot count frames and drops")
         dropped = {k.removeprefix("dropped_"): int(v) for k, v in processing.items() if k.startswith("dropped_")}
         lost = diagnostics.get(f"{POSE_NODE}: objects", {}).get("lost", "0")
         return cls(int(processing["received"]), int(processing["processed"]), dropped, int(lost))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..config import ConfigError
 from ..objects import load_objects
 from ..pose.mesh import ObjectModel, load_object
 from ..replay.recording import GroundTruth, RecordingWriter
@@ -23,12 +24,12 @@ _video: SceneVideo | None = None
 
 
 def load_scene_objects(objects_file: str | Path | None = None, names: Sequence[str] = ()) -> list[ObjectModel]:
-    """Models of an objects.yaml (None: the demo's), or of the named ones in it. Raises ConfigError, MeshError, ValueError."""
+    """Models of an objects.yaml (None: the demo's), or of the named ones in it. Raises ConfigError, MeshError."""
     specs = load_objects(objects_file or default_objects_file())
     known = [s.name for s in specs]
     for name in names:
         if name not in known:
-            raise ValueError(f"object {name!r} is not in the objects file; it has {', '.join(known)}")
+            raise ConfigError(f"object {name!r} is not in the objects file; it has {', '.join(known)}")
     return [load_object(s) for s in specs if not names or s.name in names]
 
 

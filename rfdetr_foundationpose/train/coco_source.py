@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import UserError
+
 ANNOTATIONS = "_annotations.coco.json"
 # Instance numbers are kept as int8.
 _MOST_INSTANCES = 120
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError, ValueError):
     """A data set that cannot be trained on; the message names the file and what is expected."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import ConfigError
 from ..detect import rfdetr_library as library
 from ..detect.checkpoint import save
 from .detector_backbone import NarrowBackbone
@@ -210,19 +211,19 @@ class Trainer:
         )
 
     def load_state(self, path: Path) -> None:
-        """Resume. Raises ValueError when the state is of other classes or another network, or no state at all."""
+        """Resume. Raises ConfigError when the state is of other classes or another network, or no state at all."""
         anew = f"remove {path} to start anew, or choose another --out"
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
             names, network = saved["names"], saved["network_config"]
         except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-            raise ValueError(f"{path} is no training state ({type(error).__name__}); {anew}") from error
+            raise ConfigError(f"{path} is no training state ({type(error).__name__}); {anew}") from error
         if names != self.names:
-            raise ValueError(f"{path} was trained on {', '.join(names)}, not on {', '.join(self.names)}; {anew}")
+            raise ConfigError(f"{path} was trained on {', '.join(names)}, not on {', '.join(self.names)}; {anew}")
         own = {"variant": self.variant, **self.config, "groups": self.settings.groups}
         if network != own:
             changed = sorted(k for k in {*network, *own} if network.get(k) != own.get(k))
-            raise ValueError(f"{path} is of a network with another {', '.join(changed)}; {anew}")
+            raise ConfigError(f"{path} is of a network with another {', '.join(changed)}; {anew}")
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
         self.heads.load_state_dict(saved["heads"])
@@ -253,7 +254,7 @@ def _network_config(settings: TrainSettings, start: Start | None) -> tuple[str, 
     network = {**library.default_config(variant).model_dump(), **config}
     tokens, queries = (int(network["resolution"]) // int(network["patch_size"])) ** 2, int(network["num_queries"])
     if tokens < queries:
-        raise ValueError(
+        raise ConfigError(
             f"resolution {network['resolution']} gives {tokens} tokens to choose {queries} queries from; it must be at least "
             f"{int(network['patch_size']) * math.isqrt(queries - 1) + int(network['patch_size'])}"
         )

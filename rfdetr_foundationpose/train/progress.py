@@ -19,12 +19,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from ..errors import UserError
+
 SAVE_SECONDS = 60.0
 WARM_UP_STEPS, WARM_UP_SHARE = 300, 0.1
 """The learning rate rises over so many steps, or over this share of the budget where that is shorter."""
 
 
-class TooFewSteps(ValueError):
+class TooFewSteps(UserError, ValueError):
     """So few training steps fit the budget that the weights would be no better than what they started from."""
 
 

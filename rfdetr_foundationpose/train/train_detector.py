@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..config import DetectorConfig
+from ..config import ConfigError, DetectorConfig
 from ..detect.checkpoint import load_file
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
@@ -51,7 +51,7 @@ def train(
     Writes detector.safetensors, metrics.json, results.png, samples.png and detector.jsonl into ``out``. labels: class
     name of each object, by default its name. Returns the metrics on scenes of a seed that training never saw; None when
     the training was interrupted before there was anything to measure. Raises TooFewSteps, DetectorError, DatasetError,
-    and ValueError for a state that is of another training.
+    and ConfigError for a state that is of another training.
     """
     run = _Run(settings, objects, console or Console(), labels)
     return run.finished() or run.run()
@@ -78,7 +78,7 @@ class _Run:
             labels = self.coco.names
         self.labels = [o.name for o in objects] if labels is None else list(labels)
         if doubles := sorted({x for x in self.labels if self.labels.count(x) > 1}):
-            raise ValueError(
+            raise ConfigError(
                 f"label {', '.join(doubles)} is used by several objects; a detector needs one label an object"
             )
         self.out.mkdir(parents=True, exist_ok=True)

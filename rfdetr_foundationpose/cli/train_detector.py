@@ -1,8 +1,7 @@
-"""``train detector`` and ``validate detector``."""
+"""``train detector``: train RF-DETR on generated scenes or on a COCO data set."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..config import BACKENDS, DetectorConfig
-
-Objects = Annotated[str, typer.Option(help="objects.yaml of what is to be found; empty takes the demo's objects.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of scenes and initial weights.")]
+from .options import Device, ObjectsFile, Seed
 
 
 def train(
     out: Annotated[
         Path, typer.Option(help="Folder of weights, state, metrics and pictures; a training found there goes on.")
     ] = Path("out/train"),
-    objects_file: Objects = "",
+    objects_file: ObjectsFile = None,
     minutes: Annotated[
         float, typer.Option(min=0.01, help="Minutes of training, over all calls; rendering and evaluation come on top.")
     ] = 9.0,
@@ -61,8 +56,6 @@ def train(
     compile_network: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
 ) -> None:
     """Train RF-DETR to find the objects of an objects.yaml, on rendered scenes of them, or on a COCO data set."""
-    from ..config import ConfigError
-    from ..detect.detector import DetectorError
     from ..device import resolve_device
     from ..objects import load_objects
     from ..pose.mesh import load_object
@@ -73,33 +66,29 @@ def train(
 
     if resolution % 32:
         raise typer.BadParameter(f"--resolution {resolution} must be a multiple of 32")
-    try:
-        specs = [] if dataset else load_objects(objects_file or default_objects_file())
-        settings = TrainSettings(
-            out=out,
-            minutes=minutes,
-            stop_after=stop_after or 1e6,
-            start=start,
-            variant=variant,
-            resolution=resolution,
-            dataset=Path(dataset) if dataset else None,
-            groups=groups,
-            batch=batch,
-            learning_rate=learning_rate,
-            device=str(resolve_device(device)),
-            seed=seed,
-            crossed=crossed,
-            pool=pool,
-            render_share=render_share,
-            evaluation_scenes=evaluation_scenes,
-            compile=compile_network,
-            least_steps=least_steps,
-        )
-        console = Console()
-        metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
-    except (ValueError, ConfigError, DetectorError) as error:  # each says what to do
-        typer.echo(f"train detector: {error}", err=True)
-        raise typer.Exit(2) from error
+    specs = [] if dataset else load_objects(objects_file or default_objects_file())
+    settings = TrainSettings(
+        out=out,
+        minutes=minutes,
+        stop_after=stop_after or 1e6,
+        start=start,
+        variant=variant,
+        resolution=resolution,
+        dataset=Path(dataset) if dataset else None,
+        groups=groups,
+        batch=batch,
+        learning_rate=learning_rate,
+        device=str(resolve_device(device)),
+        seed=seed,
+        crossed=crossed,
+        pool=pool,
+        render_share=render_share,
+        evaluation_scenes=evaluation_scenes,
+        compile=compile_network,
+        least_steps=least_steps,
+    )
+    console = Console()
+    metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
     if metrics is None:
         raise typer.Exit(130)
     console.print(training_table(metrics))
@@ -125,48 +114,3 @@ def training_table(metrics: dict[str, Any]) -> Table:
         cells = [found.get(key) for key in ("recall", "precision", "ap_50", "ap_50_95")]
         table.add_row(name, f"{found['instances']:.0f}", *("–" if v is None else f"{v:.3f}" for v in cells))
     return table
-
-
-def validate(
-    images: Annotated[int, typer.Option(min=1, help="Generated images to compare on.")] = 200,
-    backend: Annotated[
-        str, typer.Option(help=f"The way to run RF-DETR that is checked: {', '.join(BACKENDS)}.")
-    ] = "auto",
-    weights: Annotated[str, typer.Option(help="'default', 'published', or a checkpoint path.")] = "default",
-    variant: Annotated[str, typer.Option(help="RF-DETR variant where the weights do not name one.")] = "nano",
-    objects_file: Objects = "",
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Score above which a detection counts.")
-    ] = DetectorConfig.threshold,
-    device: Device = "auto",
-    seed: Seed = 2_000_003,
-    json_file: Annotated[str, typer.Option("--json", help="Also write the result there.")] = "",
-) -> None:
-    """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
-    from ..detect.detector import DetectorError
-    from ..device import resolve_device
-    from ..evaluate.detector_validate import validate_detector
-    from ..objects import load_objects
-    from ..resources import default_objects_file
-
-    if backend not in BACKENDS:
-        raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(BACKENDS)}")
-    try:
-        result = validate_detector(
-            load_objects(objects_file or default_objects_file()),
-            backend=backend,
-            weights=weights,
-            variant=variant,
-            threshold=threshold,
-            images=images,
-            device=resolve_device(device),
-            seed=seed,
-            log=typer.echo,
-        )
-    except DetectorError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    if json_file:
-        Path(json_file).write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
-    typer.echo(result.table())
-    raise typer.Exit(0 if result.passed else 1)

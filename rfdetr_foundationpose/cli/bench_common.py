@@ -1,0 +1,34 @@
+"""What the commands of ``bench`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import BACKENDS
+from .options import parse_names
+
+Backends = Annotated[
+    str, typer.Option(help="Ways to run the networks, comma separated; default: all that take seconds to prepare.")
+]
+Schedule = Annotated[str, typer.Option(help="Value of pose.register_schedule: auto, full, or counts.")]
+Out = Annotated[Path, typer.Option(help="Folder of outputs.")]
+
+
+def chosen_backends(text: str, default: str) -> list[str]:
+    """The backends of a comma-separated list, or of ``default`` for an empty one. Raises typer.BadParameter."""
+    wanted = list(dict.fromkeys(parse_names(text or default)))
+    offered = [b for b in BACKENDS if b != "auto"]
+    if unknown := [b for b in wanted if b not in offered]:
+        raise typer.BadParameter(f"--backends: {', '.join(unknown)} is none of {', '.join(offered)}")
+    return wanted
+
+
+def exact_arithmetic(seed: int) -> None:
+    """FP32 in the row that says so: no TF32. Random weights and scenes follow the seed."""
+    import torch
+
+    torch.manual_seed(seed)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,0 +1,48 @@
+"""``bench networks``: refiner and scorer alone, by batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .bench_common import Backends, Out, chosen_backends, exact_arithmetic
+from .console import sayer
+from .options import Device, OfficialSize, PoseWeights, Seed, parse_numbers
+
+
+def networks(
+    backends: Backends = "",
+    batches: Annotated[str, typer.Option(help="Batch sizes, comma separated.")] = "1,2,4,64,252",
+    device: Device = "auto",
+    official_size: OfficialSize = False,
+    weights: PoseWeights = "default",
+    repeat: Annotated[
+        int, typer.Option(min=0, help="Samples of small batches, a fifth of it of large ones; 0: the device's default.")
+    ] = 0,
+    seed: Seed = 0,
+    out: Out = Path("out/bench"),
+) -> None:
+    """Time refiner and scorer alone, by batch size, and compare what they say with FP32 eager."""
+    from ..device import resolve_device
+    from ..evaluate.bench_networks import measure_networks, network_tables
+    from ..evaluate.bench_report import environment
+    from ..evaluate.bench_stages import DEFAULT_BACKENDS, REPEATS
+    from ..evaluate.networks import load_networks
+    from ..replay.result import write_json
+
+    console = Console()
+    say = sayer(console)
+    place = resolve_device(device)
+    wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
+    sizes = parse_numbers(batches, "--batches")
+    loaded, description = load_networks(weights, official_size)
+    exact_arithmetic(seed)
+    measured = measure_networks(loaded, wanted, sizes, place, repeat or REPEATS[place.type][1] // 2, say)
+    path = out / "networks.json"
+    write_json(path, {"environment": environment(place), "weights": description, "networks": measured})
+    for table in network_tables(measured, sizes, official_size):
+        console.print(table)
+    say(f"Look at: {path}")

@@ -1,0 +1,56 @@
+"""``bench overlap``: the detector on a CUDA stream of its own beside the tracker, against one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .bench_common import Backends, Out, Schedule, chosen_backends, exact_arithmetic
+from .console import sayer
+from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
+
+
+def overlap(
+    backends: Backends = "cuda_graph",
+    device: Device = "auto",
+    size: Size = "1280x720",
+    tracked: Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together.")] = 1,
+    official_size: OfficialSize = False,
+    weights: PoseWeights = "default",
+    schedule: Schedule = "auto",
+    iterations: Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")] = 2,
+    repeat: Annotated[int, typer.Option(min=0, help="Samples; 0 takes the device's default.")] = 0,
+    seed: Seed = 0,
+    out: Out = Path("out/bench"),
+) -> None:
+    """Time a frame with the detector beside the tracker, and with one after the other. CUDA only."""
+    from ..config import from_flat
+    from ..device import resolve_device
+    from ..errors import UserError
+    from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP, measure_overlap, overlap_table
+    from ..evaluate.bench_report import environment
+    from ..evaluate.bench_stages import REPEATS
+    from ..evaluate.networks import load_networks
+    from ..replay.result import write_json
+
+    console = Console()
+    say = sayer(console)
+    place = resolve_device(device)
+    wanted = chosen_backends(backends, "cuda_graph")
+    height, width = parse_size(size)
+    config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
+    if place.type != "cuda":
+        raise UserError(NOTHING_TO_OVERLAP.format(device=place))
+    loaded, description = load_networks(weights, official_size)
+    exact_arithmetic(seed)
+    samples = repeat or REPEATS[place.type][1]
+    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, say)
+    facts = environment(place)
+    write_json(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
+    console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {description}"))
+    say(f"Look at: {out / 'overlap.json'}")
+    if all("reason" in row for row in found.values()):
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""``bench``, ``bench stages``: one run, one table: every way to run the networks, every stage, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .bench_common import Backends, Out, Schedule, chosen_backends, exact_arithmetic
+from .console import progress_bar, sayer
+from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
+
+
+def stages(
+    backends: Backends = "",
+    device: Device = "auto",
+    size: Size = "1280x720",
+    tracked: Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together.")] = 1,
+    official_size: OfficialSize = False,
+    weights: PoseWeights = "default",
+    schedule: Schedule = "auto",
+    iterations: Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")] = 2,
+    repeat_register: Annotated[int, typer.Option(min=0, help="Samples; 0 takes the device's default.")] = 0,
+    repeat_track: Annotated[int, typer.Option(min=0, help="Samples; 0 takes the device's default.")] = 0,
+    detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
+    seed: Seed = 0,
+    out: Out = Path("out/bench"),
+    compact: Annotated[bool, typer.Option("--compact", help="Plain lines instead of a table.")] = False,
+) -> None:
+    """Measure each stage for each way to run the networks. Exits 1 when none of them runs here."""
+    import torch
+
+    from ..config import from_flat
+    from ..device import resolve_device
+    from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
+    from ..evaluate.bench_stages import DEFAULT_BACKENDS, StageSettings, measure
+    from ..evaluate.networks import load_networks
+    from ..replay.result import write_json
+
+    console = Console()
+    say = sayer(console)
+    place = resolve_device(device)
+    wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
+    settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed)
+    config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
+    loaded, description = load_networks(weights, official_size)
+    exact_arithmetic(seed)
+    about: dict[str, Any] = {"environment": environment(place), "weights": description}
+    height, width = settings.size
+    title = (
+        f"{about['environment'].get('gpu', place.type)}, {width}x{height}, {tracked} object{'s' * (tracked > 1)}, "
+        f"{description}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
+    )
+    path = out / "bench.json"
+    with progress_bar(console, transient=True) as progress:
+
+        def begin(stage: str, samples: int) -> Callable[[], None]:
+            task = progress.add_task(stage, total=samples)
+            return lambda: progress.update(task, advance=1)
+
+        def save(tree: dict[str, Any]) -> None:
+            write_json(path, {**tree, **about, "title": title})
+
+        result = measure(wanted, loaded, config, place, settings, say, begin, save)
+    result |= {**about, "title": title}
+    if place.type == "cuda":
+        free, total = torch.cuda.mem_get_info(place)
+        result["device_memory_used_mb"] = (total - free) / 1e6  # of all processes, CUDA context and Warp included
+    write_json(path, result)
+    bar_chart(result, out / "bench.png")
+    if compact:
+        for line in compact_lines(result):
+            print(line)
+    else:
+        console.print(stage_table(result))
+    say(f"Look at: {path}, {out / 'bench.png'}")
+    if all(row.get("reason") for row in result["rows"].values()):
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""What commands print: sentences, progress, figures, and the end of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from ..synth.textures import Picture
+
+
+def sayer(console: Console) -> Callable[[str], None]:
+    """Prints a sentence as it is: nothing in it is markup, and its lines are not broken."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return say
+
+
+def progress_bar(console: Console, *, transient: bool = False) -> Progress:
+    """Bars of tasks, with how many of how many are done and the time that it took."""
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=transient)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure for a table; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def on_what(what: str) -> str:
+    """Where a false detection or pose lies: "" on nothing, "part" on a part of an object of its own kind."""
+    return {"": "", "part": " on a part of one"}.get(what, f" on {what}")
+
+
+def verdict(figures: dict[str, Any], min_recall: float | None, max_false_tracks: int | None) -> list[str]:
+    """What is not as it was asked to be."""
+    problems = []
+    recall, tracks = figures["all"]["recall"], len(figures["false_tracks"])
+    if figures["all"]["instances"] == 0:
+        problems.append("no instance was to be found, so nothing was measured")
+    elif min_recall is not None and recall < min_recall:
+        problems.append(f"recall {recall:.3f} is below {min_recall}")
+    if max_false_tracks is not None and tracks > max_false_tracks:
+        problems.append(f"{tracks} false tracks, at most {max_false_tracks} were asked for")
+    return problems
+
+
+def conclude(
+    console: Console,
+    figures: dict[str, Any],
+    out: Path,
+    json_file: Path | None,
+    pictures: Sequence[tuple[Picture, str]],
+    legend: str,
+    problems: Sequence[str],
+) -> NoReturn:
+    """Write the figures and, where there are pictures, their contact sheet; exit with 1 when there are problems.
+
+    pictures: with their captions. legend: what their colours mean.
+    """
+    from ..replay.report import contact_sheet
+    from ..replay.result import write_json
+
+    path = json_file or out / "result.json"
+    say = sayer(console)
+    write_json(path, figures)
+    say(f"written: {path}")
+    if pictures:
+        out.mkdir(parents=True, exist_ok=True)
+        contact_sheet(out / "contact_sheet.png", [p for p, _ in pictures], [caption for _, caption in pictures])
+        say(f"{legend}: {out / 'contact_sheet.png'}")
+    for problem in problems:
+        console.print(problem, markup=False, style="red")
+    raise typer.Exit(1 if problems else 0)

@@ -1,0 +1,84 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..objects import ObjectSpec
+
+SECONDS = 10.0
+"""Length of a generated recording."""
+RATE = 15.0
+"""Frames a second of a generated recording."""
+TARGETS = ("mug", "drill")
+"""One object that is moved by hand and one that stands. On a CPU every further object costs seconds of registration, and
+one that is known but not in view costs a detector run on every frame."""
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
+PoseWeights = Annotated[str, typer.Option("--weights", help="Value of pose.weights: 'default' or a directory.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, e.g. pose.register_schedule=full; may be repeated.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Where the figures go; default: result.json in --out.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")]
+Size = Annotated[str, typer.Option(help="Image size, WIDTHxHEIGHT in pixels.")]
+ObjectsFile = Annotated[Path | None, typer.Option(help="objects.yaml; default: the demo's objects.")]
+Seeds = Annotated[str, typer.Option(help="Seeds of the recordings, e.g. 100..109 or 3,5; training saw none of them.")]
+Targets = Annotated[
+    str, typer.Option(help="Objects on the table; an object named twice for two of it; all: every object once.")
+]
+OfficialSize = Annotated[
+    bool, typer.Option("--official-size", help="Networks of the official size, with random weights.")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "640x480" -> (480, 640). Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if match is None:
+        raise typer.BadParameter(f"size {text!r} must be WIDTHxHEIGHT, e.g. 640x480")
+    width, height = int(match[1]), int(match[2])
+    if not (16 <= width <= 8192 and 16 <= height <= 8192):
+        raise typer.BadParameter(f"size {text!r} must be between 16x16 and 8192x8192 pixels")
+    return height, width
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """ "mug, drill" -> ("mug", "drill")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of "100..109", "3,5" or both mixed. Raises typer.BadParameter."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
+        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+            raise typer.BadParameter(f"--seeds={text} must be numbers or ranges, e.g. 100..109 or 3,5")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def parse_targets(text: str, specs: Sequence[ObjectSpec]) -> tuple[str, ...]:
+    """Names of "mug,drill", or of all objects for "all". Raises ConfigError for one that is not among ``specs``."""
+    from ..config import ConfigError
+
+    listed = [s.name for s in specs]
+    names = tuple(listed) if text == "all" else tuple(t.strip() for t in text.split(","))
+    if unknown := sorted(set(names) - set(listed)):
+        raise ConfigError(f"--targets: {', '.join(unknown)} not in the objects file, which has {', '.join(listed)}")
+    return names
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Positive whole numbers, ascending, none twice: "1,2,4" -> [1, 2, 4]. Raises typer.BadParameter."""
+    parts = parse_names(text)
+    if not parts or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise typer.BadParameter(f"{option}={text} must be positive numbers, comma separated, e.g. 1,2,4,252")
+    return sorted({int(p) for p in parts})

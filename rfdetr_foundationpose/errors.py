@@ -1,0 +1,11 @@
+"""The root of all errors that a user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something that was given or is missing, not a fault of the program: a file, a value, a package, a device.
+
+    The message is one sentence that names the file, the key and the value, says what is expected, and how to mend it.
+    The command line shows it without a traceback and exits with 2.
+    """

@@ -1,0 +1,108 @@
+"""The attempts of ``evaluate synth``, ``evaluate bop`` and ``evaluate ycbv``, one by one as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..config import Config
+from ..device import resolve_device
+from ..objects import ObjectSpec
+from ..overlay import OverlayModel, silhouette
+from ..pose.build import build_estimator
+from ..pose.mesh import ObjectModel
+from ..replay.bop import BopDataset
+from ..replay.metrics import ObjectGeometry
+from ..synth.video import SceneVideo, VideoSettings
+from .attempts import Attempt, Evaluator, detector_like_mask
+from .ycbv import MUSTARD, RealFrame
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What judges attempts, and what it is made of: device, weights, backend."""
+
+    evaluator: Evaluator
+    models: Sequence[ObjectModel]
+    device: torch.device
+    about: dict[str, Any]
+
+
+def make_tools(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None]) -> Tools:
+    """The estimator of the settings for these objects. Raises CheckpointError, ConfigError and MeshError."""
+    device = resolve_device(config.device)
+    estimator = build_estimator(config, specs, log)
+    geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
+    about = {"device": str(device), "weights": estimator.weights, "pose_backend": estimator.backend}
+    return Tools(Evaluator(estimator, geometries, device), estimator.objects, device, about)
+
+
+def synth_attempts(tools: Tools, scenes: int, track: int, seed: int) -> Iterator[list[Attempt]]:
+    """Of each generated scene: one object registered from a faulty mask, then tracked over ``track`` frames."""
+    for i in range(scenes):
+        model = tools.models[i % len(tools.models)]
+        video = SceneVideo(
+            [model], VideoSettings(frames=1 + track, seed=seed + i, targets=(model.name,)), str(tools.device)
+        )
+        rng = np.random.default_rng(seed + i)
+        frame, truth = video.frame(0)
+        mask = detector_like_mask(frame.masks[model.name], rng)
+        scene = str(seed + i)
+        true = truth.instances[0].T_cam_obj
+        attempts = [
+            tools.evaluator.register(
+                tools.evaluator.prepare(frame), mask, true, object=model.name, scene=scene, index=0
+            )
+        ]
+        last = attempts[0].T_cam_obj
+        for index in range(1, 1 + track):
+            if last is None:
+                break
+            frame, truth = video.frame(index)
+            truths = {model.name: truth.instances[0].T_cam_obj}
+            prepared = tools.evaluator.prepare(frame)
+            (tracked,) = tools.evaluator.track(prepared, {model.name: last}, truths, scene=scene, index=index)
+            attempts.append(tracked)
+            last = tracked.T_cam_obj
+        yield attempts
+
+
+def bop_attempts(
+    tools: Tools, dataset: BopDataset, seed: int, *, faulty_masks: bool = True, min_visibility: float = 0.1
+) -> Iterator[list[Attempt]]:
+    """Of each image: every instance that is visible by at least ``min_visibility``, registered."""
+    rng = np.random.default_rng(seed)
+    for scene, image, frame, instances in dataset:
+        prepared = tools.evaluator.prepare(frame)
+        attempts = []
+        for instance in instances:
+            if instance.visibility is not None and instance.visibility < min_visibility:
+                continue
+            mask = detector_like_mask(instance.mask, rng) if faulty_masks else instance.mask
+            attempts.append(
+                tools.evaluator.register(
+                    prepared, mask, instance.T_cam_obj, object=instance.object, scene=scene, index=image
+                )
+            )
+        yield attempts
+
+
+def ycbv_attempts(
+    tools: Tools, frames: Sequence[RealFrame], spec: ObjectSpec, seed: int
+) -> Iterator[tuple[Attempt, NDArray[np.bool_]]]:
+    """Of each frame: the bottle registered from its projected silhouette, made faulty; with the mask (H, W)."""
+    model = OverlayModel.load(spec)
+    for index, real in enumerate(frames):
+        truth = real.truths[MUSTARD]
+        exact = silhouette(model, truth, real.frame.camera) > 0
+        mask = detector_like_mask(exact, np.random.default_rng(seed + index), dilate=6)
+        prepared = tools.evaluator.prepare(real.frame)
+        yield (
+            tools.evaluator.register(prepared, mask, truth, object=spec.name, scene=real.name, index=index),
+            mask,
+        )
