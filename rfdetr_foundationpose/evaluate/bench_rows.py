@@ -19,7 +19,7 @@ from ..config import Config
 from ..device_frame import Uploader
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
-from ..types import CameraIntrinsics, Frame
+from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
 from .reference import ReferenceEstimator, ReferenceObject
 
 if TYPE_CHECKING:
@@ -212,22 +212,17 @@ def detector_call(
     return (lambda frame: detector.detect(upload(frame))), ""
 
 
-def publish_call() -> tuple[Callable[[Frame, Mapping[str, Pose]], Any] | None, str]:
-    """Poses -> serialized PoseStamped and TransformStamped messages, as the publishers do; None without ROS."""
+def publish_call() -> tuple[Callable[[Frame, Mapping[str, Pose]], float] | None, str]:
+    """Poses -> milliseconds to serialize their messages, as the publishers do; None and the reason without ROS."""
     try:
-        from rclpy.serialization import serialize_message
-
-        from ..ros import messages
+        from ..ros.serialization import serialized
     except ImportError as error:
         return None, f"needs ROS (no {error.name})"
-    from ..types import ObjectPose, TrackState
 
     def publish(frame: Frame, poses: Mapping[str, Pose]) -> float:
         begin = time.perf_counter()
         for name, T in poses.items():
-            pose = ObjectPose(name, 0, T, 1.0, 1.0, TrackState.TRACKING, frame.stamp_ns, frame.frame_id)
-            serialize_message(messages.pose_stamped(pose))
-            serialize_message(messages.transform_stamped(pose, ""))
+            serialized(ObjectPose(name, 0, T, 1.0, 1.0, TrackState.TRACKING, frame.stamp_ns, frame.frame_id))
         return (time.perf_counter() - begin) * 1e3
 
     return publish, ""

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..types import CameraIntrinsics, Frame
 
-if TYPE_CHECKING:
-    from ..train.coco_source import CocoBatch
-    from .scene import SceneBatch
+
+class ImageBatch(Protocol):
+    """What rendered scenes and photographs have in common: N images of up to M instances.
+
+    rgb: (N, H, W, 3) uint8. depth: (N, H, W) metres. instance: (N, H, W), -1 where there is none. label: (N, M).
+    camera: (N, 4) fx, fy, cx, cy in pixels.
+    """
+
+    @property
+    def rgb(self) -> Tensor: ...
+    @property
+    def depth(self) -> Tensor: ...
+    @property
+    def instance(self) -> Tensor: ...
+    @property
+    def label(self) -> Tensor: ...
+    @property
+    def camera(self) -> NDArray[np.float64]: ...
 
 
-def host_frames(batch: SceneBatch | CocoBatch, first: int) -> list[Frame]:
+def host_frames(batch: ImageBatch, first: int) -> list[Frame]:
     """The images of a batch, stamped ``first``, ``first`` + 1, ...; depth in metres."""
     rgb, depth = (t.cpu().numpy() for t in (batch.rgb, batch.depth))
     frames = []
@@ -26,7 +42,7 @@ def host_frames(batch: SceneBatch | CocoBatch, first: int) -> list[Frame]:
     return frames
 
 
-def instance_pixels(batch: SceneBatch | CocoBatch) -> NDArray[np.int64]:
+def instance_pixels(batch: ImageBatch) -> NDArray[np.int64]:
     """(N, M) visible pixels of each instance."""
     slots = batch.label.shape[1]
     ids = batch.instance.cpu().numpy() + 1
