@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
-from rfdetr_foundationpose.train.train_pose import TrainSettings, _ranking_loss, train
+from rfdetr_foundationpose.train.pose_losses import ranking_loss
+from rfdetr_foundationpose.train.train_pose import TrainSettings, train
 from support.pose_scenes import object_of, textured_box
 
 
@@ -80,8 +83,8 @@ def test_refined_hypotheses_are_nearer(objects):
     for name, updates in (("as drawn", 0), ("refined", 3)):
         sampler = PairSampler(objects[:1], "cpu", 1)
         scenes: list = []
-        compose, inputs = sampler._scenes, sampler._inputs
-        sampler._scenes = lambda n, f=compose, s=scenes: s.append(f(n)) or s[0]
+        compose, inputs = sampler.composer.draw, sampler._inputs
+        sampler.composer.draw = lambda n, f=compose, s=scenes: s.append(f(n)) or s[0]
         guesses: list[torch.Tensor] = []
         sampler._inputs = lambda scene, guess, owner, role, f=inputs, g=guesses: (
             g.append(guess) or f(scene, guess, owner, role)
@@ -112,10 +115,10 @@ def test_scorer_errors_are_up_to_symmetry(objects):
 def test_ranking_loss_prefers_the_right_order():
     error = torch.tensor([[0.0, 0.1, 0.5]])
     weight = torch.ones(1)
-    good, bad = (_ranking_loss(torch.tensor([s]), error, weight) for s in ([3.0, 0.0, -3.0], [-3.0, 0.0, 3.0]))
+    good, bad = (ranking_loss(torch.tensor([s]), error, weight) for s in ([3.0, 0.0, -3.0], [-3.0, 0.0, 3.0]))
     assert good < 0.1 < bad
     ties = torch.tensor([[0.0, 0.001, 0.002]])
-    assert _ranking_loss(torch.tensor([[0.0, 5.0, 9.0]]), ties, weight) == 0
+    assert ranking_loss(torch.tensor([[0.0, 5.0, 9.0]]), ties, weight) == 0
 
 
 def test_logarithm_inverts_the_exponential():
@@ -125,11 +128,10 @@ def test_logarithm_inverts_the_exponential():
 
 
 @pytest.mark.parametrize("role", ["refiner", "scorer"])
-def test_training_writes_weights_and_resumes(role, tmp_path, objects, monkeypatch):
-    from rfdetr_foundationpose.train import train_pose
-
-    monkeypatch.setattr(train_pose, "make_objects", lambda count, seed: objects)
-    settings = TrainSettings(role, tmp_path, 0.04, 1.0, 0.125, batch=4, hypotheses=4, objects=2, device="cpu")
+def test_training_writes_weights_and_resumes_from_them_alone(role, tmp_path):
+    settings = TrainSettings(
+        role, tmp_path, 0.05, 1.0, 0.125, batch=4, hypotheses=4, objects=16, workers=0, refresh=0.5, device="cpu"
+    )
     said: list[str] = []
     metrics = train(settings, said.append)
     assert metrics["step"] > 0
@@ -138,7 +140,14 @@ def test_training_writes_weights_and_resumes(role, tmp_path, objects, monkeypatc
     network, weights = load(tmp_path / f"{role}.safetensors")
     assert network.width == 0.125
     assert "generated pairs" in weights.description
-    again = train(TrainSettings(**{**settings.__dict__, "minutes": 0.08}), said.append)
-    assert again["step"] > metrics["step"]
+    again = train(replace(settings, minutes=0.1), said.append)
+    assert again["pairs"] > metrics["pairs"]
+    assert again["minutes"] > metrics["minutes"]
     assert any("resumed" in line for line in said)
-    assert len((tmp_path / f"{role}.jsonl").read_text().splitlines()) >= 2
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    wide = train(
+        replace(settings, out=tmp_path / "wide", width=0.25, start=tmp_path / f"{role}.safetensors"), said.append
+    )
+    assert wide["pairs"] == wide["step"] * 4
+    with pytest.raises(ValueError, match=r"has width 0.125, the training 0.5"):
+        train(replace(settings, width=0.5), said.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +10,33 @@ import typer
 
 from ..pose.checkpoints import find
 from ..resources import models_dir
+from ..train.pair_scenes import SceneEffects
+from ..train.pair_sensors import SensorEffects
 from ..train.train_pose import TrainSettings, train
 
-Out = Annotated[
-    Path, typer.Option(help="Folder of checkpoint, metrics and weights; an interrupted training resumes there.")
-]
+Out = Annotated[Path, typer.Option(help="Folder of weights and metrics; a training resumes from the weights there.")]
 Minutes = Annotated[float, typer.Option(help="Budget of the whole schedule, over all calls.")]
 StopAfter = Annotated[float, typer.Option(help="Minutes after which this call saves and ends.")]
 Width = Annotated[float, typer.Option(help="Network width; 1 is the official architecture.")]
-Batch = Annotated[int, typer.Option(help="Pairs a step.")]
-Objects = Annotated[int, typer.Option(help="Random objects to train on.")]
+Batch = Annotated[int, typer.Option(help="Pairs a step, of each device.")]
+Objects = Annotated[int, typer.Option(help="Random objects held at a time, on each device.")]
+Refresh = Annotated[float, typer.Option(help="Seconds after which an eighth of them is replaced by new ones.")]
+Workers = Annotated[int, typer.Option(help="Processes that make objects, for each device.")]
 Rate = Annotated[float, typer.Option(help="Highest learning rate; 0 takes the role's own.")]
-Device = Annotated[str, typer.Option(help="Compute device.")]
+Device = Annotated[str, typer.Option(help="Compute device; under torchrun each process takes its own.")]
 Seed = Annotated[int, typer.Option(help="Seed of objects and pairs.")]
-Compile = Annotated[bool, typer.Option(help="Run the network through torch.compile.")]
+Compile = Annotated[
+    float, typer.Option(help="Seconds that torch.compile may take before it is given up; 0: no compiling.")
+]
+Start = Annotated[
+    str,
+    typer.Option(
+        help="Weights to begin from where --out has none: 'none', 'default' or a file. Half as wide ones are widened."
+    ),
+]
+Without = Annotated[
+    str, typer.Option(help="Effects of scenes and sensors to leave out, with commas: crowd, hand, shift, ... or 'all'.")
+]
 
 
 def refiner(
@@ -31,27 +45,37 @@ def refiner(
     stop_after: StopAfter = 10.0,
     width: Width = 0.5,
     batch: Batch = 512,
-    objects: Objects = 1000,
+    objects: Objects = 2048,
+    refresh: Refresh = 20.0,
+    workers: Workers = 4,
     learning_rate: Rate = 0.0,
     device: Device = "cuda",
     seed: Seed = 0,
-    compile: Compile = False,
+    compile: Compile = 0.0,
+    start: Start = "none",
+    without: Without = "",
 ) -> None:
-    """Train the pose refiner on generated pairs."""
+    """Train the pose refiner on generated pairs; with torchrun on several devices."""
+    scene, sensor = _effects(without)
     settings = TrainSettings(
-        "refiner",
-        out,
-        minutes,
-        stop_after,
-        width,
-        batch,
+        role="refiner",
+        out=out,
+        minutes=minutes,
+        stop_after=stop_after,
+        width=width,
+        batch=batch,
         objects=objects,
+        refresh=refresh,
+        workers=workers,
         learning_rate=learning_rate,
         device=device,
         seed=seed,
         compile=compile,
+        start=_weights(start, "refiner"),
+        scene=scene,
+        sensor=sensor,
     )
-    train(settings, typer.echo)
+    _train(settings)
 
 
 def scorer(
@@ -61,29 +85,70 @@ def scorer(
     width: Width = 0.5,
     batch: Batch = 512,
     hypotheses: Annotated[int, typer.Option(help="Hypotheses of one observation that are ranked together.")] = 32,
-    objects: Objects = 1000,
+    objects: Objects = 2048,
+    refresh: Refresh = 20.0,
+    workers: Workers = 4,
     learning_rate: Rate = 0.0,
     device: Device = "cuda",
     seed: Seed = 0,
-    compile: Compile = False,
-    refine: Annotated[bool, typer.Option(help="Rank hypotheses after refinement, as registration does.")] = True,
-    refiner: Annotated[str, typer.Option(help="Weights that refine: 'default' or a file.")] = "default",
+    compile: Compile = 0.0,
+    start: Start = "none",
+    without: Without = "",
+    refiner: Annotated[
+        str, typer.Option(help="Weights that refine hypotheses before they are ranked: 'none', 'default' or a file.")
+    ] = "default",
 ) -> None:
-    """Train the pose scorer on generated hypotheses."""
-    weights = find(models_dir() / "pose", "refiner") if refiner == "default" else Path(refiner)
+    """Train the pose scorer on generated hypotheses; with torchrun on several devices."""
+    scene, sensor = _effects(without)
     settings = TrainSettings(
-        "scorer",
-        out,
-        minutes,
-        stop_after,
-        width,
-        batch,
-        hypotheses,
-        objects,
-        learning_rate,
-        device,
-        seed,
-        compile,
-        weights if refine else None,
+        role="scorer",
+        out=out,
+        minutes=minutes,
+        stop_after=stop_after,
+        width=width,
+        batch=batch,
+        hypotheses=hypotheses,
+        objects=objects,
+        refresh=refresh,
+        workers=workers,
+        learning_rate=learning_rate,
+        device=device,
+        seed=seed,
+        compile=compile,
+        start=_weights(start, "scorer"),
+        refiner=_weights(refiner, "refiner"),
+        scene=scene,
+        sensor=sensor,
     )
-    train(settings, typer.echo)
+    _train(settings)
+
+
+def _train(settings: TrainSettings) -> None:
+    try:
+        train(settings, typer.echo)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _weights(value: str, role: str) -> Path | None:
+    if value == "none":
+        return None
+    if value == "default":
+        return find(models_dir() / "pose", role)
+    if not Path(value).is_file():
+        raise typer.BadParameter(f"{value} is no file; name weights, 'default' or 'none'")
+    return Path(value)
+
+
+def _effects(without: str) -> tuple[SceneEffects, SensorEffects]:
+    """Raises typer.BadParameter for a name that is none."""
+    scene, sensor = SceneEffects(), SensorEffects()
+    known: dict[str, object] = {f.name: kind for kind in (scene, sensor) for f in fields(kind)}
+    names = [name.strip() for name in without.split(",") if name.strip()]
+    if names == ["all"]:
+        names = list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"--without {unknown[0]}: no such effect; there are {', '.join(known)} and all")
+    off = [{name: 0.0 for name in names if known[name] is kind} for kind in (scene, sensor)]
+    return replace(scene, **off[0]), replace(sensor, **off[1])

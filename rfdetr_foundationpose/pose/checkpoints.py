@@ -75,14 +75,14 @@ def read(path: str | Path) -> Weights:
     return Weights(state, f"official {path.parent.name}", {})
 
 
-def write(path: str | Path, network: RefineNet | ScoreNet, description: str) -> None:
-    """FP16 safetensors with the width; the position buffer is derived and left out."""
+def write(path: str | Path, network: RefineNet | ScoreNet, description: str, **metadata: str) -> None:
+    """FP16 safetensors with the width and ``metadata``; the position buffer is derived and left out."""
     state = {
         k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
         for k, v in network.state_dict().items()
         if k != "pos_embed.pe"
     }
-    save_file(state, str(path), metadata={"description": description, "width": repr(network.width)})
+    save_file(state, str(path), metadata=metadata | {"description": description, "width": repr(network.width)})
 
 
 def _load(weights: Weights, role: str, kind: type[Network]) -> Network:

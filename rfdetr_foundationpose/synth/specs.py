@@ -14,7 +14,7 @@ from .objects import random_object
 def random_specs(folder: Path, seeds: Iterable[int]) -> list[ObjectSpec]:
     """One random object a seed as ``folder/object_<seed>.glb``; about 15 ms each. ``folder`` must exist.
 
-    Trainings use the seeds s * 1,000,000 + i for small s and i (``train_pose.make_objects``).
+    Trainings use the seeds s * 1,000,000 + i for s below 100,000 (``train.object_stream``).
     """
     specs = []
     for seed in seeds:

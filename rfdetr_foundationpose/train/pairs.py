@@ -23,10 +23,10 @@ from ..pose.mesh_bank import MeshBank
 from ..pose.networks import CROP_SIZE
 from ..synth import so3
 from ..warp_setup import launch
-from .pair_kernels import SceneData, render_observed
+from .pair_kernels import render_observed
+from .pair_scenes import ObjectTables, SceneComposer, SceneEffects, Scenes
+from .pair_sensors import SensorEffects, Sensors
 
-INSTANCES = 5
-SURFACE_POINTS = 96
 REFINEMENTS, REFINED_SHARE = 2, 0.8
 """The scorer's hypotheses are refined in this many rounds, each of which moves this share of them."""
 MOVED_ON_SHARE = 0.4
@@ -60,34 +60,28 @@ class ScorerBatch:
     weight: Tensor
 
 
-@dataclass(frozen=True)
-class _Scenes:
-    data: SceneData
-    keep: tuple[Tensor, ...]
-    target: Tensor
-    T_cam_obj: Tensor
-    camera: Tensor
-    size: Tensor
-
-
 class PairSampler:
     """Draws batches; deterministic in its seed on one device."""
 
-    def __init__(self, objects: Sequence[ObjectModel], device: torch.device | str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        objects: Sequence[ObjectModel],
+        device: torch.device | str,
+        seed: int = 0,
+        scene: SceneEffects | None = None,
+        sensor: SensorEffects | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.bank = MeshBank([o.arrays for o in objects], device)
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
-        self.diameter = torch.tensor([o.diameter for o in objects], dtype=torch.float32, device=self.device)
-        most = max(len(o.symmetries) for o in objects)
-        symmetries = np.stack([o.symmetries[np.arange(most) % len(o.symmetries)] for o in objects])
-        self.symmetries = torch.tensor(symmetries, dtype=torch.float32, device=self.device)
-        rng = np.random.default_rng(seed)
-        points = [o.arrays.vertices[rng.integers(len(o.arrays.vertices), size=SURFACE_POINTS)] for o in objects]
-        self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=self.device)
+        self.tables = ObjectTables(objects, self.device, seed)
+        self.diameter, self.symmetries = self.tables.diameter, self.tables.symmetries
+        self.composer = SceneComposer(self.tables, self.generator, scene or SceneEffects())
+        self.sensors = Sensors(self.generator, sensor or SensorEffects())
 
     def refiner_batch(self, n: int, refine: Refine | None = None) -> RefinerBatch:
         """``refine`` moves a share of the starts once: what its errors leave is what it has to put right next."""
-        scenes = self._scenes(n)
+        scenes = self.composer.draw(n)
         diameter = self.diameter[scenes.target]
         owner = torch.arange(n, device=self.device)
         guess = self._perturb(scenes.T_cam_obj, diameter)
@@ -105,7 +99,7 @@ class PairSampler:
 
     def scorer_batch(self, groups: int, hypotheses: int, refine: Refine | None = None) -> ScorerBatch:
         """``refine`` moves the hypotheses as registration does: those that are wrong then look as right as they can."""
-        scenes = self._scenes(groups)
+        scenes = self.composer.draw(groups)
         owner = torch.arange(groups, device=self.device).repeat_interleave(hypotheses)
         diameter = self.diameter[scenes.target][owner]
         guess = self._hypotheses(scenes.T_cam_obj[owner], diameter, groups, hypotheses)
@@ -116,7 +110,7 @@ class PairSampler:
                 taken = self._uniform(len(guess)) < REFINED_SHARE
                 guess = torch.where(taken[:, None, None], moved, guess)
         rendered, observed, seen = self._inputs(scenes, guess, owner, "scorer")
-        points = self.points[scenes.target]
+        points = self.tables.points[scenes.target]
         looks = scenes.T_cam_obj[:, None] @ self.symmetries[scenes.target]
         true_points = torch.einsum("gkij,gpj->gkpi", looks[..., :3, :3], points) + looks[..., None, :3, 3]
         T = guess.reshape(groups, hypotheses, 4, 4)
@@ -133,88 +127,6 @@ class PairSampler:
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator, device=self.device)
-
-    def _scenes(self, n: int) -> _Scenes:
-        count = len(self.diameter)
-        mesh = torch.randint(count, (n, INSTANCES), generator=self.generator, device=self.device)
-        target = mesh[:, 0]
-        diameter = self.diameter[mesh]
-        width = torch.where(self._uniform(n) < 0.5, 640.0, 1280.0)
-        size = torch.stack([width, width * torch.where(self._uniform(n) < 0.5, 0.75, 0.5625)], -1)
-        focal = width * self._uniform(n, low=0.7, high=1.5)
-        camera = torch.stack(
-            [
-                focal,
-                focal,
-                size[:, 0] * self._uniform(n, low=0.47, high=0.53),
-                size[:, 1] * self._uniform(n, low=0.47, high=0.53),
-            ],
-            -1,
-        )
-
-        # Distances in diameters make every apparent size equally likely, within what depth cameras see.
-        z = (diameter[:, 0] * torch.exp(self._uniform(n, low=0.6, high=2.6))).clamp(0.2, 2.5)
-        margin = torch.where(self._uniform(n, 1) < 0.25, 0.02, 0.15)
-        pixel = size * (margin + (1 - 2 * margin) * self._uniform(n, 2))
-        t = torch.stack([(pixel[:, 0] - camera[:, 2]) / focal * z, (pixel[:, 1] - camera[:, 3]) / focal * z, z], -1)
-        pose = torch.eye(4, device=self.device).repeat(n, INSTANCES, 1, 1)
-        pose[:, :, :3, :3] = so3.random_rotations(n * INSTANCES, self.generator, self.device).reshape(
-            n, INSTANCES, 3, 3
-        )
-        pose[:, 0, :3, 3] = t
-        touching = (diameter[:, :1] + diameter[:, 1:]) / 2
-        angle = self._uniform(n, INSTANCES - 1, high=2 * np.pi)
-        away = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1)
-        # Instance 1 may stand in front of the target, the others beside and behind it.
-        depth_shift = torch.cat(
-            [self._uniform(n, 1, low=-1.2, high=-0.6), self._uniform(n, INSTANCES - 2, low=-0.4, high=1.2)], 1
-        )
-        spread = torch.cat(
-            [self._uniform(n, 1, low=0.3, high=0.9), self._uniform(n, INSTANCES - 2, low=0.75, high=1.5)], 1
-        )
-        pose[:, 1:, :3, 3] = (
-            t[:, None]
-            + away * (spread * touching)[..., None]
-            + t[:, None] / z[:, None, None] * (depth_shift * touching)[..., None]
-        )
-        present = self._uniform(n, INSTANCES) < torch.tensor(
-            [2.0] + [0.45] + [0.5] * (INSTANCES - 2), device=self.device
-        )
-        present &= pose[:, :, 2, 3] - diameter / 2 > 0.05
-        mesh = torch.where(present, mesh, -1)
-        mesh[:, 0] = target
-
-        normal = F.normalize(
-            torch.stack([self._normal(n), -1.5 + self._normal(n), -1.0 + 0.7 * self._normal(n)], -1), dim=-1
-        )
-        support = t - normal * (diameter[:, :1] * self._uniform(n, 1, low=0.2, high=0.6))
-        table = (normal * support).sum(-1) * (self._uniform(n) < 0.75)
-        wall = F.normalize(
-            torch.stack([0.3 * self._normal(n), 0.3 * self._normal(n), -torch.ones(n, device=self.device)], -1), dim=-1
-        )
-        behind = (wall * (t * (1.3 + self._uniform(n, 1)))).sum(-1) * (self._uniform(n) < 0.6)
-        plane = torch.stack(
-            [torch.cat([normal, table[:, None]], -1), torch.cat([wall, behind[:, None]], -1)], 1
-        ).contiguous()
-        color = self._uniform(n, 2, 2, 3)
-        light = F.normalize(torch.stack([self._normal(n), self._normal(n) - 0.7, self._normal(n) - 0.7], -1), dim=-1)
-        level = torch.stack(
-            [
-                self._uniform(n, low=0.35, high=0.9),
-                self._uniform(n, high=0.8),
-                self._uniform(n, high=0.5) * (self._uniform(n) < 0.5),
-            ],
-            -1,
-        )
-        seed = torch.randint(1 << 30, (n,), generator=self.generator, device=self.device).int()
-
-        keep = (mesh.int().contiguous(), pose, plane, color, light, level, camera, size, seed)
-        data = SceneData()
-        types = (wp.int32, wp.mat44f, wp.vec4f, wp.vec3f, wp.vec3f, wp.vec3f, wp.vec4f, wp.vec2f, wp.int32)
-        names = ("mesh", "pose", "plane", "color", "light", "level", "camera", "size", "seed")
-        for name, dtype, values in zip(names, types, keep, strict=True):
-            setattr(data, name, wp.from_torch(values, dtype=dtype))
-        return _Scenes(data, keep, target, pose[:, 0].contiguous(), camera, size)
 
     def _perturb(self, T: Tensor, diameter: Tensor) -> Tensor:
         """Register-like, middling and tracking-like errors, so that one network serves both uses.
@@ -255,7 +167,7 @@ class PairSampler:
         guess[:, :3, :3] = torch.where(wrong[:, None, None], turned, guess[:, :3, :3])
         return guess
 
-    def _refined(self, scenes: _Scenes, guess: Tensor, owner: Tensor, diameter: Tensor, refine: Refine) -> Tensor:
+    def _refined(self, scenes: Scenes, guess: Tensor, owner: Tensor, diameter: Tensor, refine: Refine) -> Tensor:
         """The hypotheses after one update; those that it would bring to the camera stay."""
         rendered, observed, _ = self._inputs(scenes, guess, owner, "refiner")
         trans, rot = refine(rendered, observed)
@@ -276,7 +188,7 @@ class PairSampler:
         closeness = torch.einsum("nkij,nij->nk", looks[..., :3, :3], guess[:, :3, :3])
         return looks[torch.arange(len(T), device=self.device), closeness.argmax(1)]
 
-    def _inputs(self, scenes: _Scenes, guess: Tensor, owner: Tensor, role: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, scenes: Scenes, guess: Tensor, owner: Tensor, role: str) -> tuple[Tensor, Tensor, Tensor]:
         n, r = len(guess), CROP_SIZE
         diameter = self.diameter[scenes.target][owner].contiguous()
         camera = scenes.camera[owner].contiguous()
@@ -330,8 +242,9 @@ class PairSampler:
             ],
             device=self.device,
         )
-        rgb_b = self._camera_effects(rgb_b, owner, len(scenes.target))
-        xyz_b = (self._sensed(z, cosine, owner, len(scenes.target))[..., None] * ray).contiguous()
+        rgb_b = self.sensors.color(rgb_b, owner, len(scenes.target))
+        sensed = self.sensors.depth(z, cosine, seen, owner, len(scenes.target))
+        xyz_b = (sensed[..., None] * ray).contiguous()
         for rgb, xyz, packed in ((rgb_a, xyz_a, packed_a), (rgb_b, xyz_b, packed_b)):
             launch(
                 kernels.pack_input,
@@ -349,40 +262,3 @@ class PairSampler:
         model = (xyz_a[..., 2] > 0).float().mean((1, 2))
         visible = seen.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
-
-    def _sensed(self, z: Tensor, cosine: Tensor, owner: Tensor, scenes: int) -> Tensor:
-        """Depth as a camera and the depth filter leave it: noise growing with z^2, holes, lost edges, millimetres."""
-        n, r, _ = z.shape
-
-        def each(low: float, high: float) -> Tensor:
-            return self._uniform(scenes, 1, 1, low=low, high=high)[owner]
-
-        sigma = torch.exp(each(-1.5, 1.0)) * (0.0006 + 0.0016 * z * z)
-        smooth = F.interpolate(self._normal(n, 1, r // 4, r // 4), (r, r), mode="bilinear")[:, 0]
-        bias = 0.003 * self._normal(scenes, 1, 1)[owner] * (each(0, 1) < 0.3)
-        noisy = z + sigma * (smooth + 0.3 * self._normal(n, r, r)) + bias
-        noisy = torch.where(each(0, 1) < 0.5, torch.round(noisy * 1000) / 1000, noisy)
-        nearest = -F.max_pool2d(-z[:, None], 3, 1, 1)[:, 0]
-        farthest = F.max_pool2d(z[:, None], 3, 1, 1)[:, 0]
-        lost = (farthest - nearest > 0.02) & (self._uniform(n, r, r) < each(0, 0.8))
-        lost |= cosine < each(0, 0.25)
-        blotch = F.interpolate(self._uniform(n, 1, 10, 10), (r, r), mode="bilinear")[:, 0]
-        lost |= blotch < each(-0.3, 0.25)
-        lost |= self._uniform(n, r, r) < each(-0.05, 0.05)
-        return noisy * (~lost & (z > 0))
-
-    def _camera_effects(self, rgb: Tensor, owner: Tensor, scenes: int) -> Tensor:
-        """Exposure, white balance, saturation, blur and noise, one setting a scene."""
-
-        def each(low: float, high: float) -> Tensor:
-            return self._uniform(scenes, 1, 1, 1, low=low, high=high)[owner]
-
-        x = rgb.permute(0, 3, 1, 2)
-        blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-        x = torch.lerp(x, blurred, each(-0.5, 1.2).clamp(0, 1))
-        gain = 0.25 * self._normal(scenes, 1, 1, 1) + 0.1 * self._normal(scenes, 3, 1, 1)
-        x = x * torch.exp(gain)[owner] + 0.05 * self._normal(scenes, 1, 1, 1)[owner]
-        grey = x.mean(1, keepdim=True)
-        x = torch.lerp(grey, x, each(0.4, 1.4))
-        x = x + each(0, 0.03) * self._normal(*x.shape)
-        return x.clamp(0, 1).permute(0, 2, 3, 1)

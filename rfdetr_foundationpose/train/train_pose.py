@@ -1,47 +1,54 @@
-"""Training of refiner and scorer on generated pairs. One call makes progress that the next one resumes from.
+"""Training of refiner and scorer on generated pairs, on one device or, under torchrun, on as many as the machine has.
 
-Losses: refiner, L2 of translation (mesh radii) and of the rotation vector in units of its clamp; scorer, pairwise logistic
-ranking by distance to the truth (FoundationPose, sections 3.3 and 3.4).
+A training resumes from the weights it writes: the optimizer's moments are rebuilt while the rate warms up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import math
+import signal
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..accel.runner import make_runner
-from ..objects import ObjectSpec
 from ..pose import checkpoints
-from ..pose.constants import ROT_NORMALIZER
-from ..pose.mesh import ObjectModel, make_object
 from ..pose.networks import RefineNet, ScoreNet
-from ..synth.objects import random_object
+from .object_stream import ObjectStream
+from .pair_scenes import TIDY, SceneEffects
+from .pair_sensors import STEADY, SensorEffects
 from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
+from .parallel import FlatGradients, Ranks
+from .pose_losses import evaluate, loss_of
+from .widen import widened
 
 EVALUATION_SEED = 1_000_003
-QUALITY = {"refiner": "trans_mean", "scorer": "chosen_error"}
-"""The evaluation with the lowest value of this metric gives the weights that are written."""
 LEARNING_RATE = {"refiner": 6e-4, "scorer": 2e-4}
 """The scorer's attention has no normalization of its own: at 6e-4 it diverged within 500 steps."""
+WARM_UP = 300
+AVERAGE_DECAY = 0.998
+EVALUATE_EVERY, AGREE_EVERY, SAVE_SECONDS = 250, 5, 60.0
+OBJECTS_A_RANK = 20_000
+BANKS = 8
+"""Chunks of objects that batches are drawn from; a new one replaces the oldest."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """minutes: budget of the whole schedule; stop_after: minutes of this call. batch: pairs a step. learning_rate: 0 takes the role's own.
+    """minutes: budget of the whole schedule; stop_after: minutes of this call, from its start. batch: pairs a step of each device.
+    learning_rate: 0 takes the role's own. compile: seconds that compiling may take, 0 for none.
 
-    refiner: weights by which the scorer's hypotheses are refined before they are ranked; None ranks them as drawn.
+    start: weights to begin from where ``out`` has none; of half the width they are widened. refiner: weights by which the
+    scorer's hypotheses are refined before they are ranked; None ranks them as drawn. objects: random objects that are held at
+    a time, on each device; new ones replace them every ``refresh`` seconds.
     """
 
     role: str
@@ -51,138 +58,291 @@ class TrainSettings:
     width: float = 0.5
     batch: int = 512
     hypotheses: int = 32
-    objects: int = 1000
+    objects: int = 2048
+    refresh: float = 20.0
+    workers: int = 4
     learning_rate: float = 0.0
     device: str = "cuda"
     seed: int = 0
-    compile: bool = False
+    compile: float = 0.0
+    start: Path | None = None
     refiner: Path | None = None
+    scene: SceneEffects = field(default_factory=SceneEffects)
+    sensor: SensorEffects = field(default_factory=SensorEffects)
 
 
 def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> dict[str, float]:
-    """Train or resume ``out/<role>.train.pt``; writes ``out/<role>.safetensors`` and ``out/<role>.jsonl``. Returns the metrics."""
-    begin = time.monotonic()
-    peak_rate = settings.learning_rate or LEARNING_RATE[settings.role]
-    out = settings.out
-    out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(settings.device)
-    torch.manual_seed(settings.seed)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    network = _make(settings.role, settings.width).to(device)
-    average = _make(settings.role, settings.width).to(device)
-    network, average = (m.to(memory_format=torch.channels_last) for m in (network, average))
-    average.load_state_dict(network.state_dict())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=peak_rate, weight_decay=0.01, fused=device.type == "cuda")
-    checkpoint = out / f"{settings.role}.train.pt"
-    step, spent = 0, 0.0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, spent = saved["step"], saved["spent"]
-        progress(f"resumed {checkpoint.name} at step {step}, {spent / 60:.1f} min")
-    elif (weights := out / f"{settings.role}.safetensors").is_file():
-        load = checkpoints.load_refiner if settings.role == "refiner" else checkpoints.load_scorer
-        for target in (network, average):
-            target.load_state_dict(load(weights)[0].state_dict())
-        progress(f"started from {weights.name}")
+    """Train or resume ``out/<role>.safetensors`` (an average of the weights, written every minute) and ``out/<role>.jsonl``.
 
-    progress(f"generating {settings.objects} objects")
-    objects = make_objects(settings.objects, settings.seed + step)
-    sampler = PairSampler(objects, device, settings.seed + step)
-    evaluation = PairSampler(make_objects(64, EVALUATION_SEED), device, EVALUATION_SEED)
-    refine = None if settings.refiner is None else _refine(settings.refiner, device, progress)
-    held_out = [_draw(evaluation, settings, refine) for _ in range(4)]
-    if isinstance(average, RefineNet):
-        refine = _moving_on(average, device)
-    run: Callable[[Tensor, Tensor], Tensor] = network if isinstance(network, RefineNet) else network.encode
-    if settings.compile:
-        run = torch.compile(run)
-    progress(f"ready after {time.monotonic() - begin:.0f} s")
+    Returns the last metrics, in the first process. Raises ValueError for weights of another width, RuntimeError where the
+    training diverges.
+    """
+    ranks = Ranks(settings.device)
+    try:
+        return _Training(settings, ranks, progress if ranks.first else _silent).run()
+    finally:
+        ranks.close()
 
-    started = time.monotonic()
-    metrics: dict[str, float] = {}
-    best, best_quality = average.state_dict(), math.inf
-    log = (out / f"{settings.role}.jsonl").open("a")
-    running = torch.zeros((), device=device)
-    skipped, reported = 0, step
-    while True:
-        elapsed = spent + time.monotonic() - started
-        done = elapsed / (settings.minutes * 60)
-        last = done >= 1.0 or time.monotonic() - begin > settings.stop_after * 60
-        if step % 250 == 0 or last:
-            metrics = _evaluate(average, held_out, settings.role)
-            metrics |= {
-                "step": step,
-                "minutes": elapsed / 60,
-                "loss": float(running) / max(step - reported, 1),
-                "skipped": skipped,
-                "pairs_per_s": step * settings.batch / max(elapsed, 1),
-            }
-            running.zero_()
-            reported = step
-            # A late divergence must not cost what was reached before it.
-            if metrics[QUALITY[settings.role]] < best_quality:
-                best_quality = metrics[QUALITY[settings.role]]
-                best = {k: v.clone() for k, v in average.state_dict().items()}
-            log.write(json.dumps(metrics) + "\n")
-            log.flush()
-            progress(settings.role + " " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
-        if last:
-            break
-        rate = peak_rate * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        for group in optimizer.param_groups:
-            group["lr"] = max(rate, 1e-6)
-        network.train()
-        batch = _draw(sampler, settings, refine)
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = _loss(run, batch, network)
-        optimizer.zero_grad(set_to_none=True)
+
+class _Training:
+    def __init__(self, settings: TrainSettings, ranks: Ranks, progress: Callable[[str], None]) -> None:
+        self.begin = time.monotonic()
+        self.settings, self.ranks, self.progress = settings, ranks, progress
+        self.device = device = ranks.device
+        settings.out.mkdir(parents=True, exist_ok=True)
+        self.weights = settings.out / f"{settings.role}.safetensors"
+        torch.manual_seed(settings.seed + 1000 * ranks.rank)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        network, self.pairs, self.spent = self._start()
+        # Another seed for every piece of a training: the same pairs again would teach less.
+        self.seed = settings.seed + self.pairs // 100_000 * 17
+        first = self.seed * 1_000_000 + ranks.rank * OBJECTS_A_RANK
+        self.stream = ObjectStream(first, max(settings.objects // BANKS, 1), settings.workers)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        ranks.same_start(self.network)
+        self.average = _make(settings.role, settings.width).to(device).to(memory_format=torch.channels_last)
+        self.average.load_state_dict(self.network.state_dict())
+        self.average.eval()
+        floating = [
+            (a, b)
+            for a, b in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+            if a.is_floating_point()
+        ]
+        self.averaged, self.averaged_from = [a for a, _ in floating], [b for _, b in floating]
+        self.gradients = FlatGradients(self.network.parameters())
+        self.peak_rate = settings.learning_rate or LEARNING_RATE[settings.role]
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.peak_rate, weight_decay=0.01, fused=device.type == "cuda"
+        )
+        self.banks: deque[PairSampler] = deque(maxlen=BANKS)
+        self.next_bank = self.turn = 0
+        self.refine: Refine | None = None
+
+    def run(self) -> dict[str, float]:
+        # An encoder layer's fast path of inference knows no autocast.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return self._run()
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            self.stream.close()
+
+    def _run(self) -> dict[str, float]:
+        s, progress, device = self.settings, self.progress, self.device
+        self._fill()
+        progress(f"first objects after {time.monotonic() - self.begin:.0f} s")
+        if s.role == "scorer" and s.refiner is not None:
+            self.refine = _refine(s.refiner, device, progress)
+        held_out = self._held_out() if self.ranks.first else {}
+        encode: Callable[..., Tensor] = self.network if isinstance(self.network, RefineNet) else self.network.encode
+        moving: Callable[..., tuple[Tensor, Tensor]] | None = None
+        if isinstance(self.average, RefineNet):
+            moving = self.average
+            self.refine = self._moving_on(moving)
+        if s.compile > 0:
+            encode, moving = self._compiled(encode, moving)
+            if moving is not None:
+                self.refine = self._moving_on(moving)
+        self.gradients.zero()
+        self.average.load_state_dict(self.network.state_dict())
+        metrics = self._measure(held_out, 0, 0.0, 0.0)
+        progress(f"ready after {time.monotonic() - self.begin:.0f} s")
+
+        started = saved = refreshed = time.monotonic()
+        running = torch.zeros((), device=device)
+        step = reported = 0
+        done = self.spent / (s.minutes * 60)
+        while True:
+            now = time.monotonic()
+            if step % AGREE_EVERY == 0:
+                over = now - self.begin > s.stop_after * 60
+                done = self.ranks.agree(1.0 if over else (self.spent + now - started) / (s.minutes * 60))
+            if done >= 1.0:
+                break
+            if self.ranks.first and step and step % EVALUATE_EVERY == 0:
+                metrics = self._measure(held_out, step, now - started, float(running) / (step - reported))
+                running.zero_()
+                reported = step
+                if not math.isfinite(metrics["loss"]) or metrics["skipped"] > 20 + step // 20:
+                    raise RuntimeError(f"the training diverged at step {step}: {metrics}; lower --learning-rate")
+            if self.ranks.first and now - saved > SAVE_SECONDS:
+                self._save(step, now - started)
+                saved = now
+            if now - refreshed > s.refresh and self.stream.ready():
+                self._fill()
+                refreshed = now
+            rate = self.peak_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+            for group in self.optimizer.param_groups:
+                group["lr"] = max(rate, 1e-6)
+            running += self._step(encode, step)
+            step += 1
+        if self.ranks.first:
+            elapsed = time.monotonic() - started
+            metrics = self._measure(held_out, step, elapsed, float(running) / max(step - reported, 1))
+            self._save(step, elapsed)
+        return metrics
+
+    def _step(self, encode: Callable[..., Tensor], step: int) -> Tensor:
+        batch = self._draw(self._next_sampler())
+        self.network.train()
+        self.gradients.zero()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = loss_of(encode, batch, self.network)
         loss.backward()
-        step += 1
-        # One non-finite gradient would poison weights and average for good.
-        if not torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 1.0)):
-            skipped += 1
-            if skipped > 20 + step // 20:
-                raise RuntimeError(
-                    f"{skipped} of {step} steps had gradients that are not finite; lower --learning-rate"
-                )
-            continue
-        optimizer.step()
-        running += loss.detach()
-        _average(average, network, min(0.998, step / (step + 20)))
-    torch.save(
-        {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
+        self.ranks.mean(self.gradients.flat)
+        self.gradients.clip(1.0)
+        self.optimizer.step()
+        decay = min(AVERAGE_DECAY, step / (step + 20))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averaged, self.averaged_from, 1 - decay)
+        return loss.detach()
+
+    def _start(self) -> tuple[RefineNet | ScoreNet, int, float]:
+        """Network, pairs trained on before, and seconds of the schedule that are spent."""
+        s = self.settings
+        load = checkpoints.load_refiner if s.role == "refiner" else checkpoints.load_scorer
+        path = self.weights if self.weights.is_file() else s.start
+        if path is None:
+            return _make(s.role, s.width), 0, 0.0
+        loaded, weights = load(path)
+        network: RefineNet | ScoreNet = loaded
+        resumed = path == self.weights
+        pairs = int(weights.metadata.get("pairs", "0")) if resumed else 0
+        spent = float(weights.metadata.get("seconds", "0")) if resumed else 0.0
+        if network.width * 2 == s.width and not resumed:
+            network = widened(network)
+        if network.width != s.width:
+            raise ValueError(
+                f"{path} has width {network.width:g}, the training {s.width:g}: only a doubling is possible"
+            )
+        word = f"resumed {path.name} after {pairs:,} pairs" if resumed else f"started from {path.name}"
+        self.progress(f"{word}, {spent / 60:.1f} of {s.minutes:g} min")
+        return network, pairs, spent
+
+    def _fill(self) -> None:
+        objects = self.stream.take()
+        if len(self.banks) == BANKS and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the oldest bank's meshes are freed: nothing may read them any more
+        seed = self.seed + 7919 * (self.ranks.rank + 64 * self.next_bank)
+        self.banks.append(PairSampler(objects, self.device, seed, self.settings.scene, self.settings.sensor))
+        self.next_bank += 1
+
+    def _next_sampler(self) -> PairSampler:
+        self.turn = (self.turn + 1) % len(self.banks)
+        return self.banks[self.turn]
+
+    def _held_out(self) -> dict[str, list[RefinerBatch | ScorerBatch]]:
+        """Batches of objects that no training uses, in scenes with little around them and in crowds."""
+        stream = ObjectStream(EVALUATION_SEED * 1_000_000, min(64, self.settings.objects), self.settings.workers)
+        try:
+            objects = stream.take()
+        finally:
+            stream.close()
+        kinds = {"tidy": (TIDY, STEADY), "crowd": (SceneEffects(crowd=1.0), SensorEffects())}
+        drawn = {}
+        for name, (scene, sensor) in kinds.items():
+            sampler = PairSampler(objects, self.device, EVALUATION_SEED, scene, sensor)
+            drawn[name] = [self._draw(sampler, moving=False) for _ in range(3)]
+        return drawn
+
+    def _draw(self, sampler: PairSampler, moving: bool = True) -> RefinerBatch | ScorerBatch:
+        s = self.settings
+        if s.role == "refiner":
+            return sampler.refiner_batch(s.batch, self.refine if moving else None)
+        return sampler.scorer_batch(s.batch // s.hypotheses, s.hypotheses, self.refine)
+
+    def _measure(
+        self, held_out: dict[str, list[RefinerBatch | ScorerBatch]], step: int, seconds: float, loss: float
+    ) -> dict[str, float]:
+        pairs = step * self.settings.batch * self.ranks.world
+        metrics = {
+            f"{kind}_{name}": value
+            for kind, batches in held_out.items()
+            for name, value in evaluate(self.average, batches, self.settings.role).items()
+        }
+        metrics |= {
             "step": step,
-            "spent": spent + time.monotonic() - started,
-        },
-        checkpoint,
-    )
-    average.load_state_dict(best)
-    checkpoints.write(
-        out / f"{settings.role}.safetensors",
-        average,
-        f"width {settings.width:g}, trained on {step * settings.batch:,} generated pairs",
-    )
-    return metrics
+            "minutes": (self.spent + seconds) / 60,
+            "pairs": self.pairs + pairs,
+            "loss": loss,
+            "skipped": float(self.gradients.skipped),
+            "pairs_per_s": pairs / max(seconds, 1),
+            "objects": self.next_bank * max(self.settings.objects // BANKS, 1) * self.ranks.world,
+        }
+        if self.ranks.first:
+            with (self.settings.out / f"{self.settings.role}.jsonl").open("a") as log:
+                log.write(json.dumps(metrics) + "\n")
+            self.progress(self.settings.role + " " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
+        return metrics
+
+    def _save(self, step: int, seconds: float) -> None:
+        pairs = self.pairs + step * self.settings.batch * self.ranks.world
+        unfinished = self.weights.with_suffix(".part")
+        checkpoints.write(
+            unfinished,
+            self.average,
+            f"width {self.settings.width:g}, trained on {pairs:,} generated pairs",
+            pairs=str(pairs),
+            seconds=f"{self.spent + seconds:.1f}",
+        )
+        unfinished.replace(self.weights)
+
+    def _moving_on(self, network: Callable[..., tuple[Tensor, Tensor]]) -> Refine:
+        """The refiner in training, as it is then."""
+
+        @torch.no_grad()
+        def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return network(rendered, observed)
+
+        return run
+
+    def _compiled(
+        self, encode: Callable[..., Tensor], moving: Callable[..., tuple[Tensor, Tensor]] | None
+    ) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor]] | None]:
+        """Both after one run of each; as they were where compiling fails or takes too long in any of the processes."""
+        quick = torch.compile(encode, dynamic=False)
+        quick_moving = None if moving is None else torch.compile(moving, dynamic=False)
+        ours = 1.0
+        try:
+            with _at_most(self.settings.compile):
+                if quick_moving is not None:
+                    self.refine = self._moving_on(quick_moving)
+                self.network.train()
+                batch = self._draw(self.banks[0])
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    loss_of(quick, batch, self.network).backward()
+        except Exception as error:
+            ours = 0.0
+            self.progress(f"goes on without compiling: {type(error).__name__}: {str(error)[:300]}")
+        flag = torch.tensor([ours], device=self.device)
+        self.ranks.mean(flag)
+        # Slow together or quick together: the slowest sets the pace.
+        if float(flag) < 1.0:
+            return encode, moving
+        return quick, quick_moving
 
 
-def make_objects(count: int, seed: int) -> list[ObjectModel]:
-    """Random objects, generated on all cores."""
-    seeds = [seed * 1_000_000 + i for i in range(count)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_make_object, seeds, chunksize=8))
+def _silent(_: str) -> None:
+    """What other processes than the first say."""
 
 
-def _make_object(seed: int) -> ObjectModel:
-    item = random_object(np.random.default_rng(seed))
-    spec = ObjectSpec(name=f"object_{seed}", mesh=Path("generated"), discrete=item.discrete, continuous=item.continuous)
-    return make_object(spec, item.mesh, logging.getLogger(__name__).debug)
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the main thread."""
+
+    def late(_: int, __: FrameType | None) -> None:
+        raise TimeoutError(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _make(role: str, width: float) -> RefineNet | ScoreNet:
@@ -200,89 +360,3 @@ def _refine(path: Path, device: torch.device, log: Callable[[str], None]) -> Ref
         return trans.clone(), rot.clone()
 
     return run
-
-
-def _moving_on(network: RefineNet, device: torch.device) -> Refine:
-    """A refiner in training, as it is then."""
-
-    @torch.no_grad()
-    def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        network.eval()
-        with torch.autocast(device.type, torch.bfloat16):
-            return network(rendered, observed)  # type: ignore[no-any-return]
-
-    return run
-
-
-def _draw(sampler: PairSampler, settings: TrainSettings, refine: Refine | None) -> RefinerBatch | ScorerBatch:
-    if settings.role == "refiner":
-        return sampler.refiner_batch(settings.batch, refine)
-    return sampler.scorer_batch(settings.batch // settings.hypotheses, settings.hypotheses, refine)
-
-
-def _loss(
-    run: Callable[[Tensor, Tensor], Tensor], batch: RefinerBatch | ScorerBatch, network: RefineNet | ScoreNet
-) -> Tensor:
-    if isinstance(batch, RefinerBatch):
-        trans, rot = run(batch.rendered, batch.observed)
-        errors = (trans.float() - batch.target_trans).square().sum(1) + (
-            torch.tanh(rot.float()) - batch.target_rot
-        ).square().sum(1)
-        return (errors * batch.weight).sum() / batch.weight.sum().clamp(min=1)
-    assert isinstance(network, ScoreNet)
-    return _ranking_loss(_score(run, batch, network).float(), batch.error, batch.weight)
-
-
-def _score(encode: Callable[[Tensor, Tensor], Tensor], batch: ScorerBatch, network: ScoreNet) -> Tensor:
-    vectors = encode(batch.rendered, batch.observed)
-    return network.rank(vectors.reshape(*batch.error.shape, -1))
-
-
-def _ranking_loss(logits: Tensor, error: Tensor, weight: Tensor) -> Tensor:
-    """Softplus of every wrongly ordered pair whose errors differ by more than 1 % of the diameter and a tenth."""
-    better = error[:, :, None] + 0.01 + 0.1 * error[:, :, None] < error[:, None, :]
-    # Telling the best from the rest matters more than the order of the hopeless.
-    importance = better * torch.exp(-error / 0.1)[:, :, None] * weight[:, None, None]
-    penalty = F.softplus(logits[:, None, :] - logits[:, :, None])
-    return (penalty * importance).sum() / importance.sum().clamp(min=1e-6)
-
-
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
-    for a, b in pairs:
-        if not a.is_floating_point():
-            a.copy_(b)
-
-
-@torch.no_grad()
-def _evaluate(network: RefineNet | ScoreNet, held_out: list[RefinerBatch | ScorerBatch], role: str) -> dict[str, float]:
-    """refiner: median errors that are left after one update of held-out objects. scorer: error of the chosen over the best."""
-    network.eval()
-    device = next(network.parameters()).device
-    rows = []
-    for batch in held_out:
-        with torch.autocast(device.type, torch.bfloat16):
-            if isinstance(batch, RefinerBatch):
-                trans, rot = network(batch.rendered, batch.observed)
-                keep = batch.weight > 0
-                left = (trans.float() - batch.target_trans).norm(dim=1)[keep] / 2
-                turn = (torch.tanh(rot.float()) - batch.target_rot).norm(dim=1)[keep] * math.degrees(ROT_NORMALIZER)
-                rows.append((float(left.median()), float(turn.median()), float(left.mean()), float(turn.mean())))
-            else:
-                assert isinstance(network, ScoreNet)
-                logits = _score(network.encode, batch, network).float()
-                keep = batch.weight > 0
-                chosen = batch.error.gather(1, logits.argmax(1, keepdim=True))[:, 0][keep]
-                best = batch.error.amin(1)[keep]
-                rows.append(
-                    (float(chosen.mean()), float(best.mean()), float((chosen < best + 0.05).float().mean()), 0.0)
-                )
-    names = (
-        ("trans_p50_diameters", "rot_p50_deg", "trans_mean", "rot_mean_deg")
-        if role == "refiner"
-        else ("chosen_error", "best_error", "right", "_")
-    )
-    return {name: float(np.mean([row[i] for row in rows])) for i, name in enumerate(names) if name != "_"}
