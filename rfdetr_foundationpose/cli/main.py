@@ -76,11 +76,15 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "coco": Command("cli.generate:coco", "A detector data set in COCO layout."),
         "objects": Command("cli.generate:objects", "The demo's object meshes."),
     },
+    "object": {
+        "add": Command("cli.object_add:add", "Check a mesh, suggest scale and symmetries, add it to objects.yaml."),
+    },
 }
 GROUP_HELP = {
     "evaluate": "Measure accuracy on generated scenes, a BOP folder or real frames.",
     "bench": "Measure speed on this machine; without a sub-command: stages.",
     "validate": "Check that a faster way to run a network gives the same answers.",
+    "object": "Your own objects: from a mesh, or without one, to an entry of objects.yaml.",
     "train": "Train the default weights on generated data.",
     "generate": "Generate objects, recordings and data sets with ground truth.",
 }

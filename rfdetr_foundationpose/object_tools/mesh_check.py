@@ -1,0 +1,185 @@
+"""What is good and bad about a mesh file, for somebody who wants its poses: size, unit, faces, colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from ..objects import ObjectSpec
+from ..pose.mesh import MeshError, ObjectModel, load_object
+
+PLAUSIBLE = (0.02, 1.0)
+"""Diameters (m) of things that are handled and seen by an RGB-D camera."""
+UNITS = {1.0: "metres", 0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches"}
+"""Metres per mesh unit, in the order in which they are tried."""
+MANY_FACES = 100_000
+FEW_TEXELS = 2.0
+"""Texels a millimetre of surface below which a print blurs at a camera distance of 0.5 m (a pixel is 0.8 mm there)."""
+
+
+@dataclass(frozen=True)
+class MeshReport:
+    """model: loaded at ``scale`` metres a unit. good: what is as it should be; advice: what might be better."""
+
+    model: ObjectModel
+    scale: float
+    good: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+
+def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
+    """Load and judge a mesh file. scale: metres per mesh unit, None: suggested from the size. Raises MeshError."""
+    said: list[str] = []
+    # At this scale nothing that anybody could mean is refused for its size.
+    probe = load_object(ObjectSpec(name, path, scale=1e-4), lambda _: None)
+    units = probe.diameter / 1e-4
+    if not units > 0:
+        raise MeshError(f"{path} has no extent: all its vertices are in one place")
+    suggested, remark = suggest_scale(units, path.suffix.lower())
+    chosen = scale or suggested
+    model = load_object(ObjectSpec(name, path, scale=chosen), said.append)
+    report = MeshReport(model, chosen)
+    low, high = PLAUSIBLE
+    size = " x ".join(f"{1e3 * v:.0f}" for v in model.extents)
+    sentence = f"{size} mm at scale {chosen:g} ({UNITS.get(chosen, 'own unit')})"
+    if scale is not None:
+        remark = ""
+    if not low <= model.diameter <= high:
+        report.advice.append(
+            f"{sentence}: that is no usual size; measure the object and set --scale to metres per mesh unit"
+        )
+    else:
+        (report.advice if remark else report.good).append(sentence + (f"; {remark}" if remark else ""))
+    report.advice.extend(_without_name(text, name) for text in said if "measures only" not in text)
+    _judge_shape(report)
+    _judge_colour(report)
+    return report
+
+
+def suggest_scale(units: float, suffix: str) -> tuple[float, str]:
+    """Metres per mesh unit for a diameter in mesh units, and a remark where it is a guess."""
+    low, high = PLAUSIBLE
+    fitting = [scale for scale in UNITS if low <= units * scale <= high]
+    if not fitting:
+        return 1.0, ""
+    if fitting[0] == 1.0:
+        return 1.0, ""
+    remark = ""
+    if suffix in (".glb", ".gltf"):
+        remark = "glTF is in metres by definition, so whatever wrote this file got its unit wrong"
+    elif len(fitting) > 1:
+        others = ", ".join(f"--scale {s:g} if it is in {UNITS[s]} ({1e3 * units * s:.0f} mm)" for s in fitting[1:])
+        remark = f"a guess from the size: {others}"
+    return fitting[0], remark
+
+
+def _without_name(text: str, name: str) -> str:
+    return text.removeprefix(f"object {name}: ")
+
+
+def _judge_shape(report: MeshReport) -> None:
+    model = report.model
+    arrays = model.arrays
+    vertices, faces = arrays.vertices.astype(np.float64), arrays.faces
+    area = triangle_areas(vertices, faces)
+    count = f"{len(faces):,} triangles"
+    if len(faces) > MANY_FACES:
+        report.advice.append(
+            f"{count}: reduce them to some {MANY_FACES // 2:,} (Blender: Decimate) for speed and memory"
+        )
+    else:
+        report.good.append(count)
+    flat = int((area < 1e-12 * model.diameter**2).sum())
+    if flat > 0.01 * len(faces):
+        report.advice.append(f"{flat:,} triangles without area; merge vertices by distance")
+    welded = weld(vertices, faces, 1e-5 * model.diameter)
+    _judge_parts(report, welded, area)
+    edges = np.sort(np.concatenate([welded[:, [0, 1]], welded[:, [1, 2]], welded[:, [2, 0]]]), 1)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    _, uses = np.unique(edges, axis=0, return_counts=True)
+    open_share = float((uses == 1).sum() / max(len(uses), 1))
+    if open_share == 0:
+        report.good.append("closed surface")
+    elif open_share > 0.02:
+        report.advice.append(
+            f"{open_share:.0%} of the edges are open: holes are seen through, where the camera sees a surface; close them"
+        )
+    volume = float(
+        np.einsum("ij,ij->i", vertices[faces[:, 0]], np.cross(vertices[faces[:, 1]], vertices[faces[:, 2]])).sum() / 6
+    )
+    if open_share < 0.02 and volume < 0:
+        report.advice.append("the triangles wind inwards (inside out); recalculate the normals outside")
+
+
+def _judge_parts(report: MeshReport, welded: NDArray[np.int64], area: NDArray[np.float64]) -> None:
+    """Pieces far from the rest widen the box, and with it everything that is relative to the size."""
+    count, label = connected_components(
+        coo_array((np.ones(2 * len(welded)), (welded[:, [0, 1]].ravel(), welded[:, [1, 2]].ravel()))), directed=False
+    )
+    if count < 2:
+        return
+    part = label[welded[:, 0]]
+    shares = np.bincount(part, area) / max(area.sum(), 1e-30)
+    specks = shares < 0.002
+    centres = report.model.arrays.vertices[report.model.arrays.faces].mean(1)
+    kept = centres[~specks[part]]
+    if not len(kept) or not specks[part].any():
+        return
+    grown = np.ptp(report.model.arrays.vertices[np.unique(report.model.arrays.faces)], axis=0)
+    if (
+        grown > 1.02 * np.ptp(report.model.arrays.vertices[np.unique(report.model.arrays.faces[~specks[part]])], axis=0)
+    ).any():
+        report.advice.append(
+            f"{int((shares < 0.002).sum())} specks lie apart from the object and make its box larger; delete loose parts"
+        )
+
+
+def _judge_colour(report: MeshReport) -> None:
+    model, arrays = report.model, report.model.arrays
+    if arrays.texture is not None and arrays.uv is not None:
+        height, width = arrays.texture.shape[:2]
+        uv_area = triangle_areas(
+            np.concatenate([arrays.uv * (width, height), np.zeros((*arrays.uv.shape[:2], 1), np.float32)], 2).reshape(
+                -1, 3
+            ),
+            np.arange(3 * len(arrays.faces)).reshape(-1, 3),
+        ).sum()
+        surface = triangle_areas(arrays.vertices.astype(np.float64), arrays.faces).sum() * 1e6
+        density = float(np.sqrt(uv_area / max(surface, 1e-9)))
+        text = f"texture {width} x {height}, {density:.1f} texels a millimetre"
+        if density < 0.5 * FEW_TEXELS / 2:
+            report.advice.append(f"{text}: coarse; bake a larger one (1024 x 1024 is enough, more is reduced to that)")
+        else:
+            report.good.append(text)
+        if float(arrays.texture.std()) < 2:
+            report.advice.append("the texture is of one colour: sides that differ in print cannot be told apart")
+    elif model.color_source == "vertex colours":
+        spacing = float(np.sqrt(triangle_areas(arrays.vertices.astype(np.float64), arrays.faces).mean()))
+        text = f"vertex colours, {1e3 * spacing:.1f} mm apart"
+        (report.advice if spacing > 0.005 else report.good).append(
+            text + (": a print is lost between them; use a texture" if spacing > 0.005 else "")
+        )
+
+
+def triangle_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(F,) areas."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    result: NDArray[np.float64] = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    return result
+
+
+def weld(vertices: NDArray[np.float64], faces: NDArray[np.integer], distance: float) -> NDArray[np.int64]:
+    """Faces over vertices that are one where they are nearer than ``distance``, as files split them at seams."""
+    tree = cKDTree(vertices)
+    pairs = tree.query_pairs(distance, output_type="ndarray")
+    _, label = connected_components(
+        coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(vertices),) * 2), directed=False
+    )
+    result: NDArray[np.int64] = label[faces].astype(np.int64)
+    return result
