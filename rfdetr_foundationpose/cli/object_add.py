@@ -32,13 +32,11 @@ def add(
     ] = False,
 ) -> None:
     """Check a mesh, suggest its scale and symmetries, draw it from six sides, and add it to objects.yaml."""
-    from ..config import ConfigError
     from ..object_tools.entry import entry_text, write_entry
     from ..object_tools.mesh_check import check_mesh
     from ..object_tools.six_views import write_sides
     from ..object_tools.symmetry_search import FoundSymmetries, find_symmetries
     from ..objects import ObjectSpec
-    from ..pose.mesh import MeshError
 
     console = Console()
 
@@ -47,24 +45,20 @@ def add(
 
     name = name or topic_name(mesh.stem)
     picture = picture or objects_file.parent / f"{name}.sides.png"
-    try:
-        ObjectSpec(name, mesh)
-        report = check_mesh(mesh, name, scale or None)
-        found = find_symmetries(report.model) if symmetries else FoundSymmetries((), (), ())
-        write_sides(picture, report.model)
-        text = entry_text(
-            name,
-            mesh,
-            objects_file,
-            label=label,
-            scale=report.scale,
-            discrete=found.discrete,
-            continuous=found.continuous,
-        )
-        done = "" if dry_run else write_entry(objects_file, name, text, overwrite=overwrite)
-    except (MeshError, ConfigError, ValueError) as error:
-        typer.echo(f"object add: {error}", err=True)
-        raise typer.Exit(2) from error
+    ObjectSpec(name, mesh)  # refuses names that are no topic
+    report = check_mesh(mesh, name, scale or None)
+    found = find_symmetries(report.model) if symmetries else FoundSymmetries((), (), ())
+    write_sides(picture, report.model)
+    text = entry_text(
+        name,
+        mesh,
+        objects_file,
+        label=label,
+        scale=report.scale,
+        discrete=found.discrete,
+        continuous=found.continuous,
+    )
+    done = "" if dry_run else write_entry(objects_file, name, text, overwrite=overwrite)
     for line in report.good:
         say(f"  ok      {line}")
     for line in report.advice:

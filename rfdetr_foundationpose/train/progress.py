@@ -26,7 +26,11 @@ WARM_UP_STEPS, WARM_UP_SHARE = 300, 0.1
 """The learning rate rises over so many steps, or over this share of the budget where that is shorter."""
 
 
-class TooFewSteps(UserError, ValueError):
+class TrainingError(UserError, ValueError):
+    """A training that cannot begin or go on as asked; the message says what to change."""
+
+
+class TooFewSteps(TrainingError):
     """So few training steps fit the budget that the weights would be no better than what they started from."""
 
 
