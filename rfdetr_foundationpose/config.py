@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .errors import UserError
-
-
-class ConfigError(UserError, ValueError):
-    """A setting that is unknown, of the wrong type or out of range; the message names the value and the range."""
+from .errors import ConfigError
+from .yaml_files import read_yaml, shown, suggestion
 
 
 def setting(
@@ -183,12 +178,13 @@ class Setting:
 
     def check(self, value: Any) -> Any:
         """The value in its type. Raises ConfigError when it does not fit."""
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
             value = float(value)
         if type(value) is not self.type:
-            raise ConfigError(f"{self.path}={value!r} must be {self.type.__name__}, e.g. {self.default!r}")
+            kind = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+            raise ConfigError(f"{self.path}={shown(value)} must be {kind[self.type.__name__]}, e.g. {self.default!r}")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.path}={value!r} must be one of {', '.join(self.choices)}")
+            raise ConfigError(f"{self.path}={shown(value)} must be one of {', '.join(self.choices)}")
         low, high = self.minimum, self.maximum
         # Written so that NaN is refused too.
         if isinstance(value, (int, float)) and not ((low is None or value >= low) and (high is None or value <= high)):
@@ -222,7 +218,8 @@ def from_flat(values: Mapping[str, Any], base: Config | None = None) -> Config:
     for path, value in values.items():
         if path not in settings:
             close = [p for p in settings if p.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-            raise ConfigError(f"unknown setting {path!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            meant = f"; did you mean {close[0]!r}?" if close else suggestion(path, settings)
+            raise ConfigError(f"unknown setting {shown(path)}{meant}")
         *parents, leaf = path.split(".")
         target: Any = config
         for parent in parents:
@@ -261,22 +258,55 @@ def schedule_counts(text: str) -> tuple[int, ...]:
 
 
 def load_yaml(path: str | Path, base: Config | None = None) -> Config:
-    """Config from a YAML tree, or from a ROS parameter file (``<node>: ros__parameters:``)."""
-    tree = yaml.safe_load(Path(path).read_text()) or {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping, found {type(tree).__name__}")
-    if len(tree) == 1:
-        (only,) = tree.values()
-        if isinstance(only, dict) and set(only) == {"ros__parameters"}:
-            tree = only["ros__parameters"] or {}
-    return from_flat(_flatten(tree), base)
+    """Config from a YAML tree, or from a ROS parameter file (``<node>: ros__parameters:``).
+
+    Raises ConfigError that names file and key, for a syntax error file and line.
+    """
+    path = Path(path).expanduser()
+    tree = read_yaml(path)
+    try:
+        return from_flat(_flatten(_parameters({} if tree is None else tree)), base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _parameters(tree: Any) -> Mapping[Any, Any]:
+    """The settings in a tree: itself, or what a ROS parameter file gives all nodes (``/**``) and then its one node."""
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"must hold settings like 'detector: {{threshold: 0.5}}', found {shown(tree)}")
+    nodes = {name: node for name, node in tree.items() if isinstance(node, Mapping) and "ros__parameters" in node}
+    if not nodes:
+        return tree
+    named = [name for name in nodes if name != "/**"]
+    if len(named) > 1 or len(nodes) < len(tree):
+        listed = ", ".join(shown(name) for name in tree)
+        raise ConfigError(f"must hold the parameters of one node (and of '/**'), found {listed}")
+    merged: dict[Any, Any] = {}
+    for name in (n for n in ("/**", *named) if n in nodes):
+        parameters = nodes[name]["ros__parameters"]
+        if not isinstance(parameters, Mapping | None):
+            raise ConfigError(f"{name}: ros__parameters must hold settings, found {shown(parameters)}")
+        merged |= _flatten(parameters or {})
+    return merged
+
+
+DEEPEST = 8
+"""Levels of a settings tree, and of what an alias in it may make of itself."""
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Dotted path -> value. A group that is left empty holds nothing."""
+    if depth > DEEPEST:
+        raise ConfigError(f"{shown(prefix)} is nested too deeply for settings")
+    groups = {s.path.rpartition(".")[0] for s in iter_settings()}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        path = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(_flatten(value, f"{path}.", depth + 1))
+        elif path in groups:
+            if value is not None:
+                raise ConfigError(f"{path}={shown(value)} must be a group of settings, one a line below it")
         else:
-            flat[prefix + key] = value
+            flat[path] = value
     return flat

@@ -9,3 +9,7 @@ class UserError(Exception):
     The message is one sentence that names the file, the key and the value, says what is expected, and how to mend it.
     The command line shows it without a traceback and exits with 2.
     """
+
+
+class ConfigError(UserError, ValueError):
+    """A setting or an entry of a file that is unknown, of the wrong type or out of range."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from .config import ConfigError
+from .errors import ConfigError
 from .types import instance_name
+from .yaml_files import check_keys, number, read_yaml, shown, text, whole_number
+
+LARGEST_GROUP = 120
+"""Elements of the largest rotation group of a solid (icosahedron: 60), with room for prisms of many sides."""
+MOST_INSTANCES = 100
+"""Of one object; each has a topic of its own."""
+LARGEST_SCALE = 1000.0
+"""Metres per mesh unit: a mesh in kilometres."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,9 @@ class ContinuousSymmetry:
     point: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
+Symmetry = TypeVar("Symmetry", DiscreteSymmetry, ContinuousSymmetry)
+
+
 @dataclass(frozen=True)
 class ObjectSpec:
     """One entry of objects.yaml. scale: metres per mesh unit. color: RGB 0..255 for meshes without colour, or None."""
@@ -48,20 +58,21 @@ class ObjectSpec:
     max_instances: int = 1
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", self.name):
             raise ConfigError(
-                f"object name {self.name!r} must be letters, digits and '_' (it becomes a topic and a tf frame)"
+                f"object name {shown(self.name)} must be a letter and up to 63 letters, digits and '_' (it becomes a topic "
+                "and a tf frame)"
             )
         if not self.label:
             object.__setattr__(self, "label", self.name)
-        if not self.scale > 0:
+        number(self.scale, f"object {self.name}: scale", 0, LARGEST_SCALE, unit="metres per mesh unit", above=True)
+        whole_number(self.max_instances, f"object {self.name}: max_instances", 1, MOST_INSTANCES)
+        if self.threshold is not None:
+            number(self.threshold, f"object {self.name}: threshold", 0, 1)
+        if len(self.continuous) > 2 or (len(self.continuous) == 2 and self.discrete):
             raise ConfigError(
-                f"object {self.name}: scale={self.scale} must be positive (metres per mesh unit: 0.001 for millimetres)"
+                f"object {self.name}: two axes of symmetries_continuous make it a ball; leave out all other symmetries"
             )
-        if self.max_instances < 1:
-            raise ConfigError(f"object {self.name}: max_instances={self.max_instances} must be at least 1")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"object {self.name}: threshold={self.threshold} must be in [0, 1]")
 
     @property
     def instance_names(self) -> list[str]:
@@ -69,7 +80,7 @@ class ObjectSpec:
         return [instance_name(self.name, i) for i in range(self.max_instances)]
 
 
-_KEYS = {
+_KEYS = (
     "name",
     "mesh",
     "label",
@@ -79,61 +90,128 @@ _KEYS = {
     "symmetries_continuous",
     "threshold",
     "max_instances",
-}
+)
+_EXAMPLE = "objects: [{name: mug, mesh: mug.obj}]"
 
 
 def load_objects(path: str | Path) -> list[ObjectSpec]:
-    """Read objects.yaml; mesh paths are relative to the file. Raises ConfigError that names entry and key."""
+    """Read objects.yaml; mesh paths are relative to the file. Raises ConfigError that names file, entry and key."""
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"objects file {path} does not exist; set objects_file to your objects.yaml")
-    tree = yaml.safe_load(path.read_text())
-    entries = tree.get("objects") if isinstance(tree, Mapping) else None
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"{path} must hold a non-empty list under 'objects'")
-    specs = [_parse(entry, path) for entry in entries]
-    names = [s.name for s in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{path}: object name {name!r} is used {names.count(name)} times")
+    tree = read_yaml(path)
+    try:
+        if not isinstance(tree, Mapping):
+            raise ConfigError(f"must hold a list under 'objects', e.g. {_EXAMPLE}; found {shown(tree)}")
+        check_keys(tree, ("objects",), "the file")
+        entries = tree.get("objects")
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError(f"must hold a non-empty list under 'objects', e.g. {_EXAMPLE}; found {shown(entries)}")
+        specs = [_parse(entry, i, path.parent) for i, entry in enumerate(entries, 1)]
+        _check_names(specs)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return specs
 
 
-def _parse(entry: Any, path: Path) -> ObjectSpec:
+def _check_names(specs: Sequence[ObjectSpec]) -> None:
+    """Every instance has a topic and a tf frame of its own."""
+    owner: dict[str, str] = {}
+    for spec in specs:
+        if owner.get(spec.name) == spec.name:
+            raise ConfigError(f"object name {spec.name!r} is used more than once")
+        for name in spec.instance_names:
+            if name in owner:
+                first, second = sorted((owner[name], spec.name), key=len)
+                raise ConfigError(
+                    f"object {second} and an instance of {first} would both be called {name!r}; rename {second}, or "
+                    f"lower max_instances of {first}"
+                )
+            owner[name] = spec.name
+
+
+def _parse(entry: Any, number_of: int, folder: Path) -> ObjectSpec:
     if not isinstance(entry, Mapping) or "name" not in entry or "mesh" not in entry:
-        raise ConfigError(f"{path}: each object needs 'name' and 'mesh', found {entry!r}")
-    unknown = set(entry) - _KEYS
-    if unknown:
-        raise ConfigError(f"{path}: object {entry['name']}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
-    color = entry.get("color")
+        raise ConfigError(f"entry {number_of} of objects needs 'name' and 'mesh', found {shown(entry)}")
+    name = text(entry["name"], f"entry {number_of} of objects: name")
+    where = f"object {name}"
+    check_keys(entry, _KEYS, where)
+    label = entry.get("label")
+    threshold = entry.get("threshold")
     return ObjectSpec(
-        name=str(entry["name"]),
-        mesh=(path.parent / str(entry["mesh"])).resolve(),
-        label=str(entry.get("label", "")),
-        scale=float(entry.get("scale", 1.0)),
-        color=None if color is None else (int(color[0]), int(color[1]), int(color[2])),
-        discrete=tuple(
-            DiscreteSymmetry(_unit(s["axis"], entry), int(s["fold"]), _vector(s.get("point", (0, 0, 0))))
-            for s in entry.get("symmetries_discrete", ())
+        name=name,
+        mesh=_mesh(text(entry["mesh"], f"{where}: mesh"), folder),
+        label="" if label is None else text(label, f"{where}: label"),
+        scale=number(
+            entry.get("scale", 1.0), f"{where}: scale", 0, LARGEST_SCALE, unit="metres per mesh unit", above=True
         ),
-        continuous=tuple(
-            ContinuousSymmetry(_unit(s["axis"], entry), _vector(s.get("point", (0, 0, 0))))
-            for s in entry.get("symmetries_continuous", ())
-        ),
-        threshold=None if entry.get("threshold") is None else float(entry["threshold"]),
-        max_instances=int(entry.get("max_instances", 1)),
+        color=_color(entry.get("color"), f"{where}: color"),
+        discrete=_symmetries(entry, "symmetries_discrete", where, _discrete),
+        continuous=_symmetries(entry, "symmetries_continuous", where, _continuous),
+        threshold=None if threshold is None else number(threshold, f"{where}: threshold", 0, 1),
+        max_instances=whole_number(entry.get("max_instances", 1), f"{where}: max_instances", 1, MOST_INSTANCES),
     )
 
 
-def _vector(values: Any) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
+def _mesh(path: str, folder: Path) -> Path:
+    try:
+        return (folder / Path(path).expanduser()).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, no home
+        raise ConfigError(f"mesh {path}: {error}") from error
+
+
+def _color(value: Any, where: str) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 3:
+        raise ConfigError(f"{where}={shown(value)} must be three numbers in [0, 255], e.g. [200, 30, 30]")
+    r, g, b = (whole_number(v, where, 0, 255) for v in value)
+    return (r, g, b)
+
+
+def _symmetries(
+    entry: Mapping[Any, Any], key: str, where: str, read: Callable[[Mapping[Any, Any], str], Symmetry]
+) -> tuple[Symmetry, ...]:
+    listed = entry.get(key)
+    if listed is None:
+        return ()
+    if not isinstance(listed, list):
+        raise ConfigError(f"{where}: {key}={shown(listed)} must be a list, e.g. [{{axis: [0, 0, 1]}}]")
+    found = []
+    for item in listed:
+        if not isinstance(item, Mapping) or "axis" not in item:
+            raise ConfigError(f"{where}: {key} needs an 'axis', e.g. {{axis: [0, 0, 1]}}; found {shown(item)}")
+        found.append(read(item, f"{where}: {key}"))
+    return tuple(found)
+
+
+def _discrete(item: Mapping[Any, Any], where: str) -> DiscreteSymmetry:
+    check_keys(item, ("axis", "fold", "point"), where)
+    if "fold" not in item:
+        raise ConfigError(
+            f"{where} needs 'fold': after a turn of 1/fold the object looks the same; found {shown(dict(item))}"
+        )
+    fold = whole_number(item["fold"], f"{where}: fold", 2, LARGEST_GROUP)
+    return DiscreteSymmetry(_axis(item["axis"], where), fold, _vector(item.get("point", [0, 0, 0]), f"{where}: point"))
+
+
+def _continuous(item: Mapping[Any, Any], where: str) -> ContinuousSymmetry:
+    check_keys(item, ("axis", "point"), where)
+    return ContinuousSymmetry(_axis(item["axis"], where), _vector(item.get("point", [0, 0, 0]), f"{where}: point"))
+
+
+def _vector(values: Any, where: str) -> tuple[float, float, float]:
+    if not isinstance(values, list) or len(values) != 3:
+        raise ConfigError(f"{where}={shown(values)} must be three numbers, e.g. [0, 0, 1]")
+    x, y, z = (number(v, where, -1e6, 1e6) for v in values)
     return (x, y, z)
 
 
-def _unit(values: Any, entry: Mapping[str, Any]) -> tuple[float, float, float]:
-    vector: NDArray[np.float64] = np.asarray(_vector(values))
+def _axis(values: Any, where: str) -> tuple[float, float, float]:
+    """A unit vector."""
+    vector: NDArray[np.float64] = np.asarray(_vector(values, f"{where}: axis"))
     norm = float(np.linalg.norm(vector))
-    if norm == 0:
-        raise ConfigError(f"object {entry['name']}: symmetry axis is zero")
+    if norm < 1e-9:
+        raise ConfigError(f"{where}: axis={shown(values)} has no direction")
     x, y, z = vector / norm
     return (float(x), float(y), float(z))

@@ -125,7 +125,7 @@ def test_what_the_user_sets_reaches_the_node(tmp_path):
     [
         ("device=cpu", "use --device"),
         ("detector.source=mask-topic", "use --detection"),
-        ("objects_file=mine.yaml", "replay --ros --objects"),
+        ("objects_file=mine.yaml", "replay --ros --objects-file"),
     ],
 )
 def test_settings_that_are_options_of_the_demo_are_refused(tmp_path, capsys, change, advice):

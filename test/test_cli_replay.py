@@ -111,7 +111,7 @@ def test_a_generated_recording_is_replayed_and_judged(tmp_path, capsys):
     # Nobody is a hundred times better than the truth: this baseline makes every replay a regression.
     impossible = {"translation_error_mm": {"p50": -5.0}, "adds_recall_0.1d": 0.5}
     (tmp_path / "baseline.json").write_text(json.dumps(impossible))
-    words = [str(tmp_path / "bag"), "--objects", str(yaml), "--out", str(tmp_path / "out")]
+    words = [str(tmp_path / "bag"), "--objects-file", str(yaml), "--out", str(tmp_path / "out")]
     words += [
         "--set",
         "detector.source=mask-topic",

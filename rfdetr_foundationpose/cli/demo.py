@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_SETTINGS = {
     "device": "use --device",
     "detector.source": "use --detection",
-    "objects_file": "the demo has objects of its own; use 'generate recording --objects-file' and 'replay --ros --objects'",
+    "objects_file": "the demo has objects of its own; use 'generate recording --objects-file' and 'replay --ros --objects-file'",
 }
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from .console import progress_bar, sayer
+from .options import ObjectsFile, Settings
 from .settings import parse_rate, played_settings, read_settings
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ Series = dict[str, list[tuple[float, float]]]
 def replay(
     recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag.")],
     out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/replay"),
-    objects: Annotated[Path | None, typer.Option(help="objects.yaml; default: the demo's objects.")] = None,
+    objects_file: ObjectsFile = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings, or a ROS parameter file.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. detector.threshold=0.4; may be repeated.")
-    ] = None,
+    setting: Settings = None,
     ros: Annotated[
         bool, typer.Option("--ros", help="Through the node over DDS instead of the pipeline itself.")
     ] = False,
@@ -55,7 +54,7 @@ def replay(
 
     console = Console()
     say = sayer(console)
-    settings = read_settings(config, setting or [], objects, played_settings() if ros else None)
+    settings = read_settings(config, setting or [], objects_file, played_settings() if ros else None)
     specs = load_objects(settings.objects_file or default_objects_file())
     stored = None if baseline is None else read_baseline(baseline)
     tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)

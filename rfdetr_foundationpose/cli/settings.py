@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from ..config import Config
     from ..objects import ObjectSpec
@@ -21,28 +23,40 @@ def played_settings() -> Config:
     return from_flat({"input.reliability": "reliable"})
 
 
-def read_settings(file: Path | None, changes: list[str], objects: Path | None, base: Config | None = None) -> Config:
+def read_settings(
+    file: Path | None, changes: Sequence[str], objects_file: Path | None, base: Config | None = None
+) -> Config:
     """``base`` (None: the defaults), changed by a file, then by single changes, then by the objects file.
 
     Raises ConfigError, also for an objects file that is named twice.
     """
-    import yaml
-
-    from ..config import Config, ConfigError, from_flat, load_yaml
+    from ..config import Config, from_flat, load_yaml
 
     base = base or Config()
     config = base if file is None else load_yaml(file, base)
+    values = parse_changes(changes)
+    if objects_file is not None:
+        if "objects_file" in values:
+            raise ConfigError(
+                f"--set objects_file={values['objects_file']} and --objects-file {objects_file}: give one of them"
+            )
+        values["objects_file"] = str(objects_file)
+    return from_flat(values, config)
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Setting -> value of "NAME=VALUE" texts, as --set takes them. Raises ConfigError."""
+    from ..config import iter_settings
+    from ..yaml_files import parse_yaml
+
+    kinds = {s.path: s.type for s in iter_settings()}
     values: dict[str, Any] = {}
     for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
+        name, equals, text = (part.strip() for part in change.partition("="))
+        if not equals or not name:
             raise ConfigError(f"--set {change}: expected NAME=VALUE, e.g. detector.threshold=0.4")
-        values[name.strip()] = yaml.safe_load(text) if text else ""
-    if objects is not None:
-        if "objects_file" in values:
-            raise ConfigError(f"--set objects_file={values['objects_file']} and --objects {objects}: give one of them")
-        values["objects_file"] = str(objects)
-    return from_flat(values, config)
+        values[name] = text if kinds.get(name, str) is str else parse_yaml(text, f"--set {change}")
+    return values
 
 
 def parse_rate(rate: str) -> float | None:
@@ -68,11 +82,12 @@ def write_known(
     import yaml
 
     from ..objects import load_objects
+    from ..yaml_files import read_yaml
 
     counts = Counter(targets)
     entries = [
         {**entry, "mesh": str(spec.mesh), "max_instances": max(spec.max_instances, counts[spec.name])}
-        for entry, spec in zip(yaml.safe_load(file.expanduser().read_text())["objects"], listed, strict=True)
+        for entry, spec in zip(read_yaml(file.expanduser())["objects"], listed, strict=True)
         if everything or counts[spec.name]
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

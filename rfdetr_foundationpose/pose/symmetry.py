@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..config import ConfigError
-from ..objects import ContinuousSymmetry, DiscreteSymmetry
+from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry
 
 CONTINUOUS_STEP_DEG = 5
-LARGEST_GROUP = 120
-"""Elements of the largest rotation group of a solid (icosahedron: 60), with room for prisms of many sides."""
 
 
 def symmetry_transforms(

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..config import ConfigError
-from ..objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
-from ..pose.symmetry import LARGEST_GROUP, symmetry_transforms
+from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
+from ..pose.symmetry import symmetry_transforms
 from ..types import CameraIntrinsics, Frame
 
 # Two angles that differ by less (rad) are the same: fractions of a turn with denominators up to LARGEST_GROUP differ by
