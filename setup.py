@@ -53,7 +53,9 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "rosbags>=0.10",
-        "rosbags-image>=0.10",
+        "mcap>=1.1",  # records of damaged recordings, which rosbags refuses
+        "lz4>=4.0",
+        "zstandard>=0.20",
         "matplotlib>=3.7",
         "onnx>=1.16",
     ],

@@ -119,7 +119,7 @@ def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
     np.testing.assert_array_equal(depth, sent.depth)
     assert scale == 0.001
     np.testing.assert_array_equal(images.image_to_mask(wire.echo.received["mask"][0]), sent.masks["mug"])
-    assert calibration.camera_info_to_intrinsics(wire.echo.received["info"][0]) == CAMERA
+    assert calibration.read_calibration(wire.echo.received["info"][0]).rectified == CAMERA
     (pose,) = wire.collector.poses
     assert (pose.object, pose.stamp_ns) == ("mug", stamp)
     assert pose.T_cam_obj[2, 3] == pytest.approx(0.503)

@@ -366,13 +366,13 @@ def test_jump_of_the_ros_clock_resets_sync_and_tracks(tmp_path):
 
 
 def test_camera_info_message_is_read_from_p_and_roi():
-    from rfdetr_foundationpose.camera.calibration import camera_info_to_intrinsics
+    from rfdetr_foundationpose.camera.calibration import read_calibration
 
     info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
-    assert camera_info_to_intrinsics(info).fx == 500.0
+    assert read_calibration(info).rectified.fx == 500.0
     info.p = [400.0, 0.0, 310.0, 0.0, 0.0, 410.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 200
     info.binning_x = info.binning_y = 2
-    camera = camera_info_to_intrinsics(info)
+    camera = read_calibration(info).rectified
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (200.0, 205.0, 105.0, 95.0)
     assert (camera.width, camera.height) == (160, 100)

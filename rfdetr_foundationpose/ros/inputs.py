@@ -238,7 +238,7 @@ class Inputs:
 
     def _on_camera_info(self, message: Any) -> None:
         try:
-            intrinsics, bad = calibration.camera_info_to_intrinsics(message), None
+            intrinsics, bad = calibration.read_calibration(message).rectified, None
         except InputError as error:
             intrinsics, bad = None, error
         with self._lock:

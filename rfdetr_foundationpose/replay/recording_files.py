@@ -1,0 +1,203 @@
+"""The files of a recording: found, told apart by what they begin with, and read one after the other."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+import zstandard
+
+from . import recording_bag1, recording_mcap, recording_sqlite
+from .recording_bag1 import Bag1File
+from .recording_mcap import McapFile
+from .recording_sqlite import SqliteFile
+from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Storage, Topic, ros2_type
+
+_SUFFIXES = (".mcap", ".db3", ".bag", ".active", ".zstd")
+_METADATA = "metadata.yaml"
+_COPY = 1 << 20
+
+
+@dataclass
+class Lost:
+    """What a pass over a recording could not read. messages: by topic, as far as that is known. sentences: why."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    sentences: list[str] = field(default_factory=list)
+
+
+class Files:
+    """A recording of one file or more. notes: sentences on what is wrong with it. Raises RecordingError.
+
+    path: a rosbag2 folder, one of its files (.mcap, .db3, also compressed as .zstd), a ROS 1 bag, or a folder of such.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.parent if path.name == _METADATA else path
+        if not self.path.exists():
+            raise RecordingError(f"recording {self.path} does not exist")
+        self.notes: list[str] = []
+        self.custom: dict[str, str] = {}
+        self._unpacked: list[tempfile.TemporaryDirectory[str]] = []
+        self._expected: dict[str, int] = {}
+        self._incomplete = False
+        files = self._in_folder() if self.path.is_dir() else [self.path]
+        self._storages: list[Storage] = []
+        refused: list[str] = []
+        for file in files:
+            try:
+                self._storages.append(self._open(file))
+            except RecordingError as error:
+                refused.append(str(error))
+            except OSError as error:
+                refused.append(f"{file} cannot be read: {error.strerror or error}")
+        if not self._storages:
+            raise RecordingError(refused[0] + (f" ({len(refused)} files like this)" if len(refused) > 1 else ""))
+        self.notes += refused
+        self._damaged = self._incomplete or bool(refused) or any(storage.notes for storage in self._storages)
+        self.topics: dict[str, Topic] = {}
+        for storage in self._storages:
+            self.notes += [f"{storage.path}: {note}; {storage.remedy}" for note in storage.notes]
+            self.custom = storage.custom | self.custom
+            self._merge(storage.topics)
+        self._compare()
+
+    def _merge(self, topics: Mapping[str, Topic]) -> None:
+        for name, topic in topics.items():
+            known = self.topics.get(name)
+            if known is None:
+                self.topics[name] = Topic(topic.type, topic.encoding, topic.count)
+            elif known.type != topic.type:
+                self.notes.append(f"{self.path}: {name} is {known.type} and {topic.type}; only the first is read")
+            elif known.count is not None:
+                known.count = None if topic.count is None else known.count + topic.count
+
+    def _in_folder(self) -> list[Path]:
+        """Storage files in the order of recording. Raises RecordingError when there are none."""
+        metadata = self.path / _METADATA
+        present = sorted((p for p in self.path.iterdir() if p.suffix in _SUFFIXES), key=_natural)
+        if not metadata.is_file():
+            if not present:
+                raise RecordingError(
+                    f"{self.path} is not a readable recording: it holds neither {_METADATA} nor a file of "
+                    f"{', '.join(_SUFFIXES)}; name the folder that ros2 bag record wrote, or one of its files"
+                )
+            if any(p.suffix in (".mcap", ".db3") for p in present):
+                self.notes.append(
+                    f"{self.path}: {_METADATA} is missing, its files are read by name; ros2 bag reindex {self.path.name} writes it"
+                )
+            return present
+        try:
+            information = _information(metadata)
+            names = [PurePath(str(name)).name for name in information["relative_file_paths"]]
+            self.custom = {str(k): str(v) for k, v in (information.get("custom_data") or {}).items()}
+            self._expected = {
+                str(t["topic_metadata"]["name"]): int(t["message_count"])
+                for t in information["topics_with_message_count"]
+            }
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            self.notes.append(
+                f"{metadata} cannot be used ({reason}), the files beside it are read by name; "
+                f"ros2 bag reindex {self.path.name} writes it anew"
+            )
+            names = [p.name for p in present]
+        missing = [name for name in names if not (self.path / name).is_file()]
+        if missing:
+            self._incomplete = True
+            self.notes.append(
+                f"{metadata} names {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} missing: copy "
+                f"{'it' if len(missing) == 1 else 'them'} too, or ros2 bag reindex {self.path.name}"
+            )
+        found = [self.path / name for name in names if name not in missing]
+        if not found:
+            # A renamed folder's files, or those of a recording that was compressed afterwards.
+            found = present
+        if not found:
+            raise RecordingError(self.notes[-1] if self.notes else f"{metadata} names no file: nothing was recorded")
+        other = [p.name for p in present if p not in found]
+        if other:
+            self.notes.append(f"{metadata} does not name {', '.join(other)}: not read; name a file to read it")
+        return found
+
+    def _open(self, file: Path) -> Storage:
+        with file.open("rb") as opened:
+            head = opened.read(32)
+        if head.startswith(ZSTD_MAGIC):
+            return self._open(self._unpack(file))
+        if head.startswith(recording_mcap.MAGIC):
+            return McapFile(file)
+        if head.startswith(recording_sqlite.MAGIC):
+            return SqliteFile(file)
+        if head.startswith(recording_bag1.MAGIC):
+            return Bag1File(file)
+        if not head:
+            raise RecordingError(f"{file} is empty: nothing was recorded, or copying it has failed; copy it again")
+        raise RecordingError(
+            f"{file} is not a readable recording: it begins with {bytes(head[:12])!r}, neither as MCAP nor as sqlite3 nor "
+            "as a ROS 1 bag; copy it again, or name another file"
+        )
+
+    def _unpack(self, file: Path) -> Path:
+        """The file without its zstd compression, in a temporary folder; as much as can be had of a cut one."""
+        folder = tempfile.TemporaryDirectory(prefix="recording_")
+        self._unpacked.append(folder)
+        target = Path(folder.name, file.stem)
+        with file.open("rb") as source, target.open("wb") as out:
+            try:
+                zstandard.ZstdDecompressor().copy_stream(source, out, read_size=_COPY, write_size=_COPY)
+            except zstandard.ZstdError as error:
+                self.notes.append(f"{file} is damaged ({error}): what comes before is read; copy it again")
+        return target
+
+    def _compare(self) -> None:
+        """metadata.yaml against what the files hold: it is written last, and edited by hand."""
+        for name, count in self._expected.items():
+            held = self.topics.get(name)
+            if held is None:
+                if count:
+                    self.notes.append(f"{self.path / _METADATA} says {count} messages on {name}, the files hold none")
+            elif held.count is not None and held.count != count and not self._damaged:
+                self.notes.append(
+                    f"{self.path / _METADATA} says {count} messages on {name}, the files hold {held.count}: those are read"
+                )
+
+    def expected(self, topic: str) -> int | None:
+        """How many messages were recorded: as the files say, or metadata.yaml where they are damaged."""
+        counts = [n for n in (self.topics[topic].count, self._expected.get(topic) if self._damaged else None) if n]
+        return max(counts, default=None)
+
+    def messages(self, topics: Collection[str], head: int | None = None, lost: Lost | None = None) -> Iterator[Message]:
+        """Messages of the topics, file after file; ``lost`` is told at the end what could not be read."""
+        seen: Counter[str] = Counter()
+        damage: list[str] = []
+        for storage in self._storages:
+            reading = Reading()
+            wanted = [t for t in topics if t in storage.topics and storage.topics[t].type == self.topics[t].type]
+            yield from storage.messages(wanted, head, reading)
+            seen += reading.seen
+            if reading.damage:
+                more = f" and {len(reading.damage) - 1} more places" if len(reading.damage) > 1 else ""
+                damage.append(f"{storage.path}: {reading.damage[0]}{more}; {storage.remedy}")
+        if lost is not None:
+            lost.sentences += damage
+            lost.messages += Counter({t: n - seen[t] for t in topics if (n := self.expected(t) or 0) > seen[t]})
+
+
+def _information(metadata: Path) -> dict[str, Any]:
+    tree = yaml.load(metadata.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    information: dict[str, Any] = tree["rosbag2_bagfile_information"]
+    for topic in information["topics_with_message_count"]:
+        topic["topic_metadata"]["type"] = ros2_type(str(topic["topic_metadata"]["type"]))
+    return information
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """bag_2 before bag_10."""
+    return [(int(part or 0), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,166 @@
+"""The second pass over a recording: images in, frames out, in the order of the colour images.
+
+An image waits, as recorded, until what belongs to it has come; memory grows with how late depth was recorded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..camera.calibration import Calibration
+from ..camera.compressed import compressed_to_depth, compressed_to_rgb
+from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
+from ..camera.rectify import Rectifier
+from ..types import Frame, InputError
+from .recording_decode import COMPRESSED, DamagedMessage, deserialize
+from .recording_files import Lost
+from .recording_index import Index, Tally
+from .recording_pairs import Pair
+from .recording_truth import GroundTruth, InstanceTruth
+
+if TYPE_CHECKING:
+    from .recording import Recording
+
+
+@dataclass
+class _Waiting:
+    """A frame in the making. missing: images that have not come yet."""
+
+    missing: int
+    images: dict[str, bytes] = field(default_factory=dict)
+
+
+class Assembler:
+    """One iteration over a recording; ``tally`` is kept up to date."""
+
+    def __init__(self, recording: Recording, index: Index, tally: Tally) -> None:
+        self._recording, self._index, self._tally = recording, index, tally
+        self._kinds = {n: (t.type, t.encoding) for n, t in recording.files.topics.items()}
+        self._rectify = Rectifier()
+        self._waiting: dict[int, _Waiting] = {}
+        # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
+        self._wanted: dict[tuple[str, int], int] = {}
+        for position, image in enumerate(index.plan.images):
+            if isinstance(image, Pair):
+                needed = self._needed(image)
+                self._wanted |= dict.fromkeys(needed, position)
+                self._waiting[position] = _Waiting(len(needed))
+
+    def _needed(self, pair: Pair) -> list[tuple[str, int]]:
+        r = self._recording
+        needed = [(r.rgb, pair.color.number), (r.depth, pair.depth.number)]
+        for topic, by_stamp in self._index.masks.items():
+            numbers = by_stamp.get(pair.color.stamp, ())
+            if pair.ordinal < len(numbers):
+                needed.append((topic, numbers[pair.ordinal]))
+        return needed
+
+    def frames(self) -> Iterator[tuple[Frame, GroundTruth]]:
+        r, lost = self._recording, Lost()
+        counts: Counter[str] = Counter()
+        position = 0
+        for message in r.files.messages([r.rgb, r.depth, *r.masks], None, lost):
+            number = counts[message.topic]
+            counts[message.topic] += 1
+            wanted = self._wanted.pop((message.topic, number), None)
+            if wanted is None:
+                continue
+            waiting = self._waiting[wanted]
+            waiting.images[message.topic] = message.data
+            waiting.missing -= 1
+            while position < len(self._index.plan.images) and self._complete(position):
+                yield from self._give(position)
+                position += 1
+        for rest in range(position, len(self._index.plan.images)):
+            yield from self._give(rest)
+        self._tally.drop("damaged_message", self._index.damaged)
+        self._tally.drop("unreadable", self._index.unreadable)
+        self._tally.dropped += Counter()  # without what is zero
+        self._tally.depth_unmatched = self._index.plan.depth_unmatched
+        self._tally.notes += lost.sentences
+        self._tally.invalid += [f"{r.rgb}: a message is damaged"] * self._index.damaged
+
+    def _complete(self, position: int) -> bool:
+        waiting = self._waiting.get(position)
+        return waiting is None or waiting.missing == 0
+
+    def _give(self, position: int) -> Iterator[tuple[Frame, GroundTruth]]:
+        """The frame at a position, or nothing and the reason in the tally."""
+        image = self._index.plan.images[position]
+        if isinstance(image, str):
+            if image != "unmatched":
+                self._tally.invalid.append(f"{self._recording.rgb}: {image}")
+            self._tally.drop(image)
+            return
+        waiting = self._waiting.pop(position)
+        if {self._recording.rgb, self._recording.depth} - set(waiting.images):
+            self._tally.drop("unreadable")
+            return
+        try:
+            frame = self._frame(image, waiting.images)
+        except InputError as error:
+            self._tally.invalid.append(f"{image.color.stamp}: {error}")
+            self._tally.drop(error.kind)
+            return
+        self._tally.published += 1
+        self._tally.frames += 1
+        yield frame, self._truth(image)
+
+    def _frame(self, pair: Pair, images: dict[str, bytes]) -> Frame:
+        r = self._recording
+        rgb, depth = self._message(r.rgb, images), self._message(r.depth, images)
+        calibration = self._index.calibrations[pair.calibration]
+        if isinstance(calibration, InputError):
+            raise calibration
+        color = compressed_to_rgb(rgb) if self._kinds[r.rgb][0] == COMPRESSED else image_to_rgb(rgb)
+        to_depth = compressed_to_depth if self._kinds[r.depth][0] == COMPRESSED else image_to_depth
+        pixels, scale = to_depth(depth, r.depth_unit)
+        masks = {
+            name: image_to_mask(self._message(topic, images)) for topic, name in r.masks.items() if topic in images
+        }
+        # Views into the message are read-only, which torch warns about later.
+        color, pixels = (np.require(image, requirements=["C", "W"]) for image in (color, pixels))
+        camera = calibration.of_image(r.rectified_topic)
+        frame_id = rgb.header.frame_id.lstrip("/")
+        frame = Frame(pair.stamp, frame_id, color, pixels, scale, camera, masks)
+        return self._undistorted(frame, calibration)
+
+    def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
+        r = self._recording
+        if not calibration.distorted or r.rectified_topic:
+            return frame
+        if r.rectify:
+            return self._rectify(frame, calibration)
+        self._tally.distorted += 1
+        if self._tally.distorted == 1:
+            self._tally.notes.append(
+                f"{r.path}: {r.camera_info} says that the lens of {r.rgb} distorts ({calibration.model}, "
+                f"{', '.join(f'{v:g}' for v in calibration.distortion)}), and the topic is not rectified: poses are off towards "
+                "the border; record the rectified topic, or set input.rectify to true"
+            )
+        return frame
+
+    def _message(self, topic: str, images: dict[str, bytes]) -> Any:
+        kind, encoding = self._kinds[topic]
+        try:
+            return deserialize(images[topic], kind, encoding)
+        except DamagedMessage as error:
+            raise InputError("damaged_message", f"a message of {topic} is damaged: {error}") from None
+
+    def _truth(self, pair: Pair) -> GroundTruth:
+        objects, stamp = self._recording.objects, pair.color.stamp
+        poses = _chosen(self._index.truths.get(stamp, {}), pair.ordinal)
+        visible = _chosen(self._index.visibilities.get(stamp, {}), pair.ordinal)
+        instances = tuple(InstanceTruth(n, objects[n], T, visible.get(n)) for n, T in sorted(poses.items()))
+        worlds = self._index.worlds.get(stamp, [])
+        return GroundTruth(instances, worlds[pair.ordinal] if pair.ordinal < len(worlds) else None)
+
+
+def _chosen(values: dict[str, list[Any]], ordinal: int) -> dict[str, Any]:
+    """Of each name the value of the ordinal-th image with the stamp."""
+    return {name: listed[ordinal] for name, listed in values.items() if ordinal < len(listed)}

@@ -1,0 +1,286 @@
+"""MCAP files (https://mcap.dev/spec), whole or damaged: with an index by its chunks, without one by a scan."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import yaml
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Channel, ChunkIndex, Footer, Metadata, Schema, Statistics
+
+from .recording_storage import Message, Reading, RecordingError, Topic, decompress, readable_size, ros2_type
+
+MAGIC = b"\x89MCAP0\r\n"
+_FRAME = struct.Struct("<BQ")  # opcode, length
+_CHUNK = struct.Struct("<QQQII")  # start, end, uncompressed size, CRC, length of the compression's name
+_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_FOOTER = 8 + _FRAME.size + 20
+# A record that is no chunk, message or attachment is small; a larger one is damage.
+_LARGEST_RECORD = 1 << 26
+_LARGEST_CHUNK = 1 << 30
+
+
+class _Record(NamedTuple):
+    offset: int
+    opcode: int
+    start: int
+    length: int
+
+
+class _Broken(Exception):
+    """The file makes no sense from here on."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+
+
+class McapFile:
+    """See ``recording_storage.Storage``. Raises RecordingError for a file that holds no channel."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.topics: dict[str, Topic] = {}
+        self.notes: list[str] = []
+        self.custom: dict[str, str] = {}
+        self.remedy = f"mcap recover {path.name} -o repaired.mcap"
+        self._schemas: dict[int, Schema] = {}
+        self._channels: dict[int, Channel] = {}
+        self._chunks: list[tuple[int, int]] = []
+        self._loose = False  # messages outside of chunks
+        self._size = path.stat().st_size
+        counts: Counter[int] = Counter()
+        with path.open("rb") as file:
+            try:
+                indexed = self._read_summary(file, counts)
+            except (ValueError, KeyError, IndexError, struct.error, _Broken) as error:
+                indexed = False
+                self.notes.append(f"the index at its end is damaged ({error})")
+            if not indexed:
+                self._forget(counts)
+                self._scan(file, counts)
+        for key, channel in self._channels.items():
+            schema = self._schemas.get(channel.schema_id)
+            name = ros2_type(schema.name) if schema else ""
+            topic = self.topics.setdefault(channel.topic, Topic(name, channel.message_encoding, 0))
+            topic.count = (topic.count or 0) + counts[key]
+        if not self._channels:
+            raise RecordingError(
+                f"{path}: no topic can be read from this MCAP file of {readable_size(self._size)}"
+                + "".join(f", {note}" for note in self.notes)
+                + "; copy it again or record anew"
+            )
+
+    def _forget(self, counts: Counter[int]) -> None:
+        self._schemas.clear()
+        self._channels.clear()
+        self._chunks.clear()
+        counts.clear()
+
+    def _read_summary(self, file: BinaryIO, counts: Counter[int]) -> bool:
+        """Topics, counts and chunks from the summary section; False where there is none, or no chunk in it."""
+        if self._size < len(MAGIC) + _FOOTER:
+            return False
+        file.seek(self._size - _FOOTER)
+        tail = file.read(_FOOTER)
+        if tail[-8:] != MAGIC or tail[0] != Opcode.FOOTER:
+            return False
+        footer = Footer.read(_stream(tail[_FRAME.size : -8]))
+        if footer.summary_start == 0:
+            return False
+        if footer.summary_crc:
+            file.seek(footer.summary_start)
+            covered = file.read(max(self._size - footer.summary_start - 12, 0))
+            if zlib.crc32(covered) != footer.summary_crc:
+                raise ValueError("its checksum does not fit")
+        for record in self._records(file, footer.summary_start, self._size - _FOOTER):
+            body = self._small(file, record)
+            if record.opcode == Opcode.STATISTICS:
+                counts.update(Statistics.read(_stream(body)).channel_message_counts)
+            elif record.opcode == Opcode.CHUNK_INDEX:
+                index = ChunkIndex.read(_stream(body))
+                self._chunks.append((index.chunk_start_offset, index.chunk_length))
+            elif record.opcode == Opcode.METADATA_INDEX:
+                (offset,) = struct.unpack_from("<Q", body)
+                self._read_metadata(file, offset)
+            else:
+                self._learn(record.opcode, body)
+        self._chunks.sort()
+        for offset, _ in self._chunks:
+            file.seek(offset)
+            if file.read(1) != bytes([Opcode.CHUNK]):
+                raise ValueError(f"no chunk is at byte {offset}")
+        return bool(self._chunks and self._channels and counts)
+
+    def _read_metadata(self, file: BinaryIO, offset: int) -> None:
+        """rosbag2 keeps a copy of metadata.yaml in the file."""
+        record = next(self._records(file, offset, self._size), None)
+        if record is None or record.opcode != Opcode.METADATA:
+            return
+        self._take_metadata(self._small(file, record))
+
+    def _take_metadata(self, body: bytes) -> None:
+        try:
+            held = Metadata.read(_stream(body)).metadata.get("serialized_metadata", "")
+            tree: dict[str, Any] = yaml.safe_load(held) or {}
+            custom = tree.get("rosbag2_bagfile_information", tree).get("custom_data") or {}
+            self.custom = {str(k): str(v) for k, v in custom.items()}
+        except (yaml.YAMLError, ValueError, AttributeError, struct.error):
+            return  # of no use for the images
+
+    def _learn(self, opcode: int, body: bytes | memoryview) -> None:
+        if opcode == Opcode.SCHEMA:
+            schema = Schema.read(_stream(body))
+            self._schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(_stream(body))
+            self._channels[channel.id] = channel
+
+    def _scan(self, file: BinaryIO, counts: Counter[int]) -> None:
+        """The same from the records themselves, as far as they make sense."""
+        ended = False
+        try:
+            for record in self._records(file, len(MAGIC), self._size):
+                if record.opcode == Opcode.CHUNK:
+                    self._chunks.append((record.offset, record.length + _FRAME.size))
+                    for opcode, body in self._inner(file, record, Reading()):
+                        self._note(opcode, body, counts)
+                elif record.opcode == Opcode.MESSAGE:
+                    self._loose = True
+                    file.seek(record.start)
+                    self._note(record.opcode, file.read(_MESSAGE.size), counts)
+                elif record.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                    self._learn(record.opcode, self._small(file, record))
+                elif record.opcode == Opcode.METADATA:
+                    self._take_metadata(self._small(file, record))
+                elif record.opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                    ended = True
+                    break
+        except _Broken as broken:
+            self._end = broken.offset
+            self.notes.append(f"{broken} at byte {broken.offset} of {self._size}, what comes after is lost")
+        except (ValueError, struct.error) as error:
+            self.notes.append(f"a record is damaged ({error}), what comes after is lost")
+        else:
+            if not ended:
+                self.notes.append("it has no end: the recorder did not close it")
+
+    _end: int | None = None
+
+    def _note(self, opcode: int, body: bytes | memoryview, counts: Counter[int]) -> None:
+        if opcode == Opcode.MESSAGE:
+            if len(body) >= _MESSAGE.size:
+                counts[_MESSAGE.unpack_from(body)[0]] += 1
+        else:
+            self._learn(opcode, body)
+
+    def _records(self, file: BinaryIO, start: int, end: int) -> Iterator[_Record]:
+        """Records between two offsets. Raises _Broken where one is cut off or impossible."""
+        offset = start
+        while offset < end:
+            file.seek(offset)
+            frame = file.read(_FRAME.size)
+            if len(frame) < _FRAME.size:
+                raise _Broken(offset, "cut off")
+            opcode, length = _FRAME.unpack(frame)
+            if opcode == 0:
+                raise _Broken(offset, "no record (the file may be copied in part)")
+            cut = offset + _FRAME.size + length > self._size
+            # Of a chunk that is cut off the beginning can be read.
+            if not cut or opcode == Opcode.CHUNK:
+                yield _Record(offset, opcode, offset + _FRAME.size, length)
+            if cut:
+                raise _Broken(offset, "cut off")
+            if opcode == Opcode.FOOTER:
+                return
+            offset += _FRAME.size + length
+
+    def _small(self, file: BinaryIO, record: _Record) -> bytes:
+        if record.length > _LARGEST_RECORD:
+            raise _Broken(record.offset, f"a record of {readable_size(record.length)}")
+        file.seek(record.start)
+        return file.read(record.length)
+
+    def messages(self, topics: Collection[str], head: int | None, reading: Reading) -> Iterator[Message]:
+        names = {key: channel.topic for key, channel in self._channels.items() if channel.topic in topics}
+        with self.path.open("rb") as file:
+            for opcode, body in self._everything(file, reading):
+                if opcode != Opcode.MESSAGE or len(body) < _MESSAGE.size:
+                    continue
+                channel, _, time, _ = _MESSAGE.unpack_from(body)
+                topic = names.get(channel)
+                if topic is not None:
+                    reading.seen[topic] += 1
+                    end = None if head is None else _MESSAGE.size + head
+                    yield Message(topic, time, bytes(body[_MESSAGE.size : end]))
+
+    def _everything(self, file: BinaryIO, reading: Reading) -> Iterator[tuple[int, bytes | memoryview]]:
+        """Opcode and content of every record in chunks and, where there are such, beside them."""
+        if not self._loose:
+            for offset, length in self._chunks:
+                chunk = _Record(offset, Opcode.CHUNK, offset + _FRAME.size, length - _FRAME.size)
+                yield from self._inner(file, chunk, reading)
+            return
+        try:
+            for record in self._records(file, len(MAGIC), self._size if self._end is None else self._end):
+                if record.opcode == Opcode.CHUNK:
+                    yield from self._inner(file, record, reading)
+                elif record.opcode == Opcode.MESSAGE:
+                    file.seek(record.start)
+                    yield record.opcode, file.read(record.length)
+                elif record.opcode == Opcode.DATA_END:
+                    return
+        except _Broken as broken:
+            reading.damage.append(f"{broken} at byte {broken.offset}")
+
+    def _inner(self, file: BinaryIO, chunk: _Record, reading: Reading) -> Iterator[tuple[int, memoryview]]:
+        """Opcode and content of the records of one chunk, up to where it is damaged."""
+        try:
+            content, cut = self._content(file, chunk)
+        except (ValueError, struct.error) as error:
+            reading.damage.append(f"the chunk at byte {chunk.offset} is damaged ({error})")
+            return
+        at = 0
+        while at + _FRAME.size <= len(content):
+            opcode, length = _FRAME.unpack_from(content, at)
+            at += _FRAME.size
+            if at + length > len(content):
+                break
+            yield opcode, content[at : at + length]
+            at += length
+        if cut or at != len(content):
+            reading.damage.append(f"the chunk at byte {chunk.offset} ends early ({cut or 'a record is cut off'})")
+
+    def _content(self, file: BinaryIO, chunk: _Record) -> tuple[memoryview, str]:
+        """Decompressed content, and why it is not whole. Raises ValueError for a chunk that is not to be trusted."""
+        file.seek(chunk.offset)
+        record = file.read(_FRAME.size + min(chunk.length, _LARGEST_CHUNK))
+        if not record or record[0] != Opcode.CHUNK:
+            raise ValueError("no chunk is there")
+        body = memoryview(record)[_FRAME.size :]
+        _, _, size, crc, named = _CHUNK.unpack_from(body)
+        at = _CHUNK.size + named
+        if at + 8 > len(body):
+            raise ValueError("its head is cut off")
+        compression = bytes(body[_CHUNK.size : at]).decode("utf-8", "replace")
+        (length,) = struct.unpack_from("<Q", body, at)
+        packed = bytes(body[at + 8 : at + 8 + length])
+        content, cut = decompress(packed, compression)
+        if not cut and len(packed) < length:
+            cut = "cut off"
+        if not cut and len(content) != size:
+            cut = f"{len(content)} of {size} bytes"
+        if not cut and crc and zlib.crc32(content) != crc:
+            raise ValueError("its checksum does not fit")
+        return memoryview(content), cut
+
+
+def _stream(body: bytes | memoryview) -> ReadDataStream:
+    return ReadDataStream(io.BytesIO(body))

@@ -1,0 +1,254 @@
+"""Which topics of a recording belong together: colour, depth registered to it, and the calibration of that camera."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from .recording_decode import CAMERA_INFO, COMPRESSED, HEAD, IMAGE, IMAGES, DamagedMessage, Head, read_head
+from .recording_files import Files
+from .recording_storage import RecordingError, Topic
+
+_REGISTERED = re.compile(r"(?<!un)registered|aligned|(?:to|2)_?(?:rgb|colou?r)", re.I)
+_NO_CAMERA_IMAGE = re.compile(
+    r"confidence|disparity|infra|(?:^|[/_])ir(?:[/_]|$)|label|segment|semantic|(?:^|[/_])normals?(?:[/_]|$)|debug", re.I
+)
+_MASK = re.compile(r"(?:^|[/_])masks?(?:[/_]|$)", re.I)
+_DEPTH_NAME = re.compile(r"depth(?!ai)", re.I)
+_TO_DEPTH = re.compile(r"(?:rgb|colou?r)_?(?:to|2)_?depth", re.I)
+_COLOR_NAME = re.compile(r"rgb|colou?r", re.I)
+_RIGHT = re.compile(r"(?:^|[/_])right(?:[/_]|$)", re.I)
+_RECTIFIED = re.compile(r"rect(?!ang)|undist", re.I)
+_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
+_DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
+# A look at the beginning of a recording ends here, whether each topic was seen or not.
+_PEEK_MESSAGES = 5000
+
+
+UNSEEN = Head(0, "")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """reason: a sentence for the user. aside: sentences on images that another choice would have read."""
+
+    rgb: str
+    depth: str
+    camera_info: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+
+
+def is_rectified(topic: str) -> bool:
+    """Whether a topic's name says that its images are without distortion: ``image_rect_color``."""
+    return _RECTIFIED.search(topic) is not None
+
+
+def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info: str | None) -> Chosen:
+    """The set to read; named topics are taken as they are. Raises RecordingError that lists what there is."""
+    for topic in (rgb, depth, camera_info):
+        if topic is not None and topic not in files.topics:
+            raise RecordingError(f"{files.path} has no topic {topic}; it has: {listing(files.topics)}")
+    kinds = {n: t for n, t in files.topics.items() if t.count != 0 and t.readable}
+    seen = _peek(files, {n for n, t in kinds.items() if t.type in (*IMAGES, CAMERA_INFO)})
+    colors = [rgb] if rgb else [n for n in _candidates(kinds, seen, depth=False) if n != depth]
+    depths = [depth] if depth else [n for n in _candidates(kinds, seen, depth=True) if n != rgb]
+    if not colors:
+        raise RecordingError(_missing(files, kinds, "colour image", "--rgb"))
+    if not depths:
+        raise RecordingError(_missing(files, kinds, "depth image", "--depth"))
+    ranks = {(c, d): _rank(c, d, files.topics, seen) for c in colors for d in depths}
+    color, paired = max(ranks, key=lambda pair: ranks[pair])
+    warnings, why = _judge(files, color, paired, seen, named=depth is not None)
+    info = camera_info or _camera_info(files, color, kinds, seen)
+    reason = f"{files.path}: colour {color}, depth {paired} ({why}), calibration {info}"
+    return Chosen(color, paired, info, reason, tuple(warnings), tuple(_aside(files, color, colors)))
+
+
+def listing(topics: Mapping[str, Topic]) -> str:
+    """Topics with their types, for people."""
+    shown = [
+        f"{name} ({topic.type or topic.encoding}{', empty' if topic.count == 0 else ''})"
+        for name, topic in sorted(topics.items())
+    ]
+    more = f" and {len(shown) - 40} more" if len(shown) > 40 else ""
+    return ", ".join(shown[:40]) + more or "no topics"
+
+
+def _missing(files: Files, kinds: Mapping[str, Topic], what: str, option: str) -> str:
+    unreadable = sorted({t.encoding for t in files.topics.values() if not t.readable})
+    hint = f"; messages in {', '.join(unreadable)} are not read, only those of ROS" if unreadable else ""
+    return (
+        f"{files.path} has no {'/'.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics)}{hint}. "
+        f"Name the topic explicitly ({option})"
+    )
+
+
+def _peek(files: Files, topics: set[str]) -> dict[str, Head]:
+    """What the first sound message of each topic says, in the order of names."""
+    found: dict[str, Head] = {}
+    for count, message in enumerate(files.messages(topics, HEAD)):
+        if message.topic not in found:
+            topic = files.topics[message.topic]
+            with suppress(DamagedMessage):
+                found[message.topic] = read_head(message.data, topic.type, topic.encoding)
+        if len(found) == len(topics) or count >= _PEEK_MESSAGES:
+            break
+    return {name: found.get(name, UNSEEN) for name in sorted(topics) if name in found or files.topics[name].count}
+
+
+def _base(topic: str) -> str:
+    """A topic without the transport that image_transport appends."""
+    head, _, tail = topic.rpartition("/")
+    return head if tail in _TRANSPORTS and head else topic
+
+
+def _camera(topic: str) -> list[str]:
+    return _base(topic).split("/")[1:-1]
+
+
+def _device(topic: str) -> list[str]:
+    """``/robot/camera`` of ``/robot/camera/color/image_raw``."""
+    parts = _camera(topic)
+    return parts[:-1] if len(parts) > 1 else parts
+
+
+def _is_depth(name: str, topic: Topic, seen: Head) -> bool:
+    if topic.type == COMPRESSED:
+        return "compressedDepth" in seen.encoding or name.endswith("/compressedDepth") or _names_depth(name)
+    if seen.encoding in ("16UC1", "32FC1"):
+        return True
+    return _names_depth(name) and seen.encoding in ("", *_DEPTH_ENCODINGS)
+
+
+def _names_depth(name: str) -> bool:
+    # "/depth_to_rgb/..." and "aligned_depth_to_color" are depth, "/color_to_depth/..." is colour.
+    return _DEPTH_NAME.search(name) is not None and _TO_DEPTH.search(name) is None
+
+
+def _candidates(kinds: Mapping[str, Topic], seen: Mapping[str, Head], depth: bool) -> list[str]:
+    """Image topics of depth, or of colour; those that are named like something else only where there is no other."""
+    images = [n for n in seen if kinds[n].type in IMAGES and _MASK.search(n) is None]
+    fitting = [n for n in images if _is_depth(n, kinds[n], seen[n]) == depth]
+    return [n for n in fitting if _NO_CAMERA_IMAGE.search(n) is None] or fitting
+
+
+def _same(a: str, b: str) -> int:
+    """1: the same frame, -1: another one, 0: not known."""
+    return 0 if not a or not b else 1 if a == b else -1
+
+
+def _common(a: str, b: str) -> int:
+    """Leading parts of the names that two topics share: their camera."""
+    count = 0
+    for x, y in zip(_camera(a), _camera(b), strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+def _rank(color: str, depth: str, kinds: Mapping[str, Topic], seen: Mapping[str, Head]) -> tuple[Any, ...]:
+    c, d = seen.get(color, UNSEEN), seen.get(depth, UNSEEN)
+    sizes = [s for s in (c.size, d.size) if s != (0, 0)]
+    registered = _REGISTERED.search(depth) is not None
+    frames = _same(c.frame, d.frame)
+    return (
+        _depth_transport(depth, kinds[depth], d) > 0,
+        len(set(sizes)) < 2,
+        frames,
+        registered and _towards(color, depth),
+        _common(color, depth),
+        _color_quality(color, c),
+        _depth_transport(depth, kinds[depth], d),
+        kinds[color].type == IMAGE,
+        is_rectified(color),
+        -len(color),
+        -len(depth),
+        # Names decide where nothing else does, so that every run chooses alike.
+        [-ord(letter) for letter in color + depth],
+    )
+
+
+def _towards(color: str, depth: str) -> bool:
+    """Whether depth says that it is registered, and not to another camera's colour."""
+    a, b = _camera(color), _camera(depth)
+    return not a or not b or a[0] == b[0] or len(a) == 1 or len(b) == 1
+
+
+def _color_quality(name: str, seen: Head) -> int:
+    if _RIGHT.search(name):
+        return 0
+    grey = seen.encoding in ("mono8", "8UC1", "mono16")
+    return 1 if grey else 3 if _COLOR_NAME.search(name) else 2
+
+
+def _depth_transport(name: str, topic: Topic, seen: Head) -> int:
+    """3: raw, 2: compressedDepth, 1: a lossless picture, 0: JPEG, which holds no depth."""
+    if topic.type == IMAGE:
+        return 3
+    if "compressedDepth" in seen.encoding or name.endswith("/compressedDepth"):
+        return 2
+    return 0 if "jp" in seen.encoding.lower() else 1
+
+
+def _judge(files: Files, color: str, depth: str, seen: Mapping[str, Head], named: bool) -> tuple[list[str], str]:
+    """Warnings and the reason for a pair. Raises RecordingError for depth that is not the colour camera's."""
+    c, d = seen.get(color, UNSEEN), seen.get(depth, UNSEEN)
+    if _depth_transport(depth, files.topics[depth], d) == 0 and not named:
+        raise RecordingError(
+            f"{files.path}: the only depth, {depth}, is JPEG ({d.encoding!r}), which keeps no depth; record the raw topic or "
+            "compressedDepth"
+        )
+    registered = _REGISTERED.search(depth) is not None
+    same = _same(c.frame, d.frame)
+    if same >= 0:
+        why = f"both in frame {c.frame}" if same else "no frame_id tells"
+        return [], why + (", registered by its name" if registered else "")
+    differ = f"depth {depth} is in frame {d.frame}, colour {color} in {c.frame}"
+    if registered or named:
+        said = "its name says that it is registered to colour" if registered else "it was named"
+        return [f"{files.path}: {differ}; {said}, so it is read: is it registered to colour?"], said
+    raise RecordingError(
+        f"{files.path}: {differ}: it is not registered to colour. Record the driver's registered topic (aligned_depth_to_color, "
+        f"depth_to_rgb, depth_registered), or name this one to read it all the same: --depth {depth}"
+    )
+
+
+def _camera_info(files: Files, color: str, kinds: Mapping[str, Topic], seen: Mapping[str, Head]) -> str:
+    """The calibration beside the colour topic, else one of the same frame and size. Raises RecordingError."""
+    c = seen.get(color, UNSEEN)
+    infos = [n for n, topic in kinds.items() if topic.type == CAMERA_INFO]
+    beside = "/".join(["", *_camera(color), "camera_info"])
+
+    def rank(name: str) -> tuple[Any, ...]:
+        i = seen.get(name, UNSEEN)
+        fits = c.size == (0, 0) or i.size == (0, 0) or c.size == i.size
+        return (fits, _same(c.frame, i.frame), name == beside, _common(color, name), not _names_depth(name), -len(name))
+
+    belonging = [n for n in infos if n == beside or _same(c.frame, seen.get(n, UNSEEN).frame) >= 0]
+    if not belonging:
+        held = ", ".join(f"{n} (frame {seen.get(n, UNSEEN).frame})" for n in infos) or f"only {listing(files.topics)}"
+        raise RecordingError(
+            f"{files.path} has no {CAMERA_INFO} topic of {color}"
+            + (f" (frame {c.frame})" if c.frame else "")
+            + f"; it has {held}. "
+            f"Record {beside} too, or name a topic explicitly (--camera-info)"
+        )
+    return max(belonging, key=rank)
+
+
+def _aside(files: Files, color: str, colors: list[str]) -> list[str]:
+    """Colour of other cameras: nobody should think that it was read."""
+    said = []
+    for other in sorted(colors):
+        if _device(other) != _device(color):
+            count = files.topics[other].count
+            said.append(
+                f"{other}: its {'' if count is None else f'{count} '}images are not read, colour is {color}; --rgb names another"
+            )
+    return said
