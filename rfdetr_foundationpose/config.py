@@ -44,6 +44,10 @@ class InputConfig:
         "best_effort", "QoS reliability of the image streams", choices=("best_effort", "reliable")
     )
     depth_unit: float = setting(0.001, "metres per unit of 16UC1 depth", unit="m", minimum=1e-6, maximum=1.0)
+    rectify: bool = setting(
+        False,
+        "undistort colour and depth by camera_info's distortion; for drivers without a rectified topic, costs a few ms a frame",
+    )
     max_age: float = setting(
         0.5, "older frames are dropped and counted; 0 accepts any age", unit="s", minimum=0.0, maximum=3600.0, live=True
     )

@@ -73,6 +73,7 @@ def test_all_is_well():
             WARN,
             "depth is in frame camera_depth_frame, colour in camera_color",
         ),
+        ({"distortion": "its lens distorts", "distorted": 30}, "input", WARN, "its lens distorts"),
         ({"waiting_for_clock": True}, "input", ERROR, "no /clock arrives"),
         (
             {"error_counts": {"telemetry_image": 2}, "errors": {"telemetry_image": "no memory"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from ..types import CameraIntrinsics, InputError
 
 PLUMB_BOB, RATIONAL, EQUIDISTANT = "plumb_bob", "rational_polynomial", "equidistant"
+_RECTIFIED = re.compile(r"rect(?!ang)|undist", re.I)
 # Names in use for the same models; the empty one comes with drivers that fill in nothing.
 _MODELS = {
     "": PLUMB_BOB,
@@ -46,6 +48,14 @@ class Calibration:
         """The intrinsics of an image as it is. rectified: it was rectified before it was sent."""
         return self.raw if self.distorted and not rectified and self.raw is not None else self.rectified
 
+    def warning(self, topic: str) -> str:
+        """What to say of an image topic of this camera that is taken as it is, though the lens distorts it."""
+        coefficients = ", ".join(f"{v:g}" for v in self.distortion)
+        return (
+            f"{topic} is not rectified, and its lens distorts ({self.model}, {coefficients}): poses are off towards the border; "
+            "use the driver's rectified topic, or set input.rectify to true"
+        )
+
     def check_distortion(self) -> None:
         """Raises InputError where the image cannot be rectified."""
         lengths = _LENGTHS.get(self.model)
@@ -62,6 +72,11 @@ class Calibration:
                 f"{'no' if self.raw is None else 'a'} camera matrix K; expected {' or '.join(map(str, lengths))} finite ones "
                 "and K. Calibrate the camera, or set input.rectify to false",
             )
+
+
+def is_rectified(topic: str) -> bool:
+    """Whether a topic's name says that its images are without distortion: ``image_rect_color``."""
+    return _RECTIFIED.search(topic) is not None
 
 
 def read_calibration(msg: Any) -> Calibration:

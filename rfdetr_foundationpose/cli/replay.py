@@ -57,11 +57,28 @@ def replay(
     settings = read_settings(config, setting or [], objects_file, played_settings() if ros else None)
     specs = load_objects(settings.objects_file or default_objects_file())
     stored = None if baseline is None else read_baseline(baseline)
-    tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info, depth_unit=settings.input.depth_unit)
+    tape = Recording(
+        recording,
+        rgb=rgb,
+        depth=depth,
+        camera_info=camera_info,
+        depth_unit=settings.input.depth_unit,
+        rectify=settings.input.rectify,
+    )
+    say(tape.reason)
+    tape.check()
+    told = tape.problems
+    for problem in told:
+        say(problem)
+    identity = tape.identity(frames)
+    if baseline is not None:
+        stored = read_baseline(baseline, identity, judged=bool(tape.truths))
+        if "recording_id" not in stored:
+            say(f"--baseline {baseline} does not say of which recording it is: compared as if it were of this one")
     with progress_bar(console) as progress:
         run = _through_node if ros else _through_pipeline
         result, samples, series = run(tape, specs, settings, out, rate, frames, say, progress)
-        result["recording"] = str(recording)
+        result |= {"recording": str(recording), "recording_id": identity}
         rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
         drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
         files = write_outputs(
@@ -76,6 +93,9 @@ def replay(
             count=frames,
             advance=lambda done: progress.update(drawing, completed=done),
         )
+    for problem in (*tape.problems, *tape.tally.sentences()):
+        if problem not in told:
+            say(problem)
     for table in result_tables(result):
         console.print(table)
     if rows:
@@ -118,13 +138,11 @@ def _through_pipeline(
         pipeline.close()
     for event in run.events:
         say(event)
-    for reason in tape.invalid:
-        say(f"not a frame: {reason}")
     result = build_result(
         run.samples,
-        frames_published=len(tape) if frames is None else min(frames, len(tape)),
-        frames_received=run.frames,
-        dropped=sum(run.skipped.values()) + len(tape.invalid) + tape.unmatched,
+        frames_published=run.published,
+        frames_received=run.processed,
+        dropped=sum(run.dropped.values()),
         latency_ms=run.latency_ms,
         detection_source=status.detector_source,
         weights=status.pose_weights,
@@ -133,7 +151,9 @@ def _through_pipeline(
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=status.counters.get("lost", 0),
-        dropped_by_reason={**run.skipped, "invalid": len(tape.invalid), "unmatched": tape.unmatched},
+        dropped_by_reason=dict(run.dropped),
+        depth_unmatched=tape.tally.depth_unmatched,
+        frames_distorted=tape.tally.distorted,
         detector_weights=status.detector_weights,
         detector_backend=status.detector_backend,
         pose_backend=status.pose_backend,

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ..objects import ObjectSpec
 from ..pipeline import Pipeline
@@ -17,15 +18,17 @@ from .result import PoseSample
 
 @dataclass
 class OfflineRun:
-    """samples: one per tracked instance and frame. latency_ms: stage -> p50, p95, max. skipped: reason -> frames.
+    """samples: one per tracked instance and frame. latency_ms: stage -> p50, p95, max.
 
-    series: stage -> (seconds in the recording, ms) of the whole ``process`` call.
+    published: colour images of the recording up to the last frame; each is one of ``processed`` or in ``dropped``, by
+    reason: those that made no frame, and frames that the pipeline could not use. series: stage -> (seconds in the recording, ms) of the whole ``process`` call.
     """
 
-    frames: int = 0
+    published: int = 0
+    processed: int = 0
     samples: list[PoseSample] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -39,28 +42,26 @@ def run_offline(
     count: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> OfflineRun:
-    """Process the first ``count`` frames (None: all). Frames that cannot be used are skipped and counted."""
+    """Process the first ``count`` frames (None: all). What cannot be used is skipped and counted."""
     run = OfflineRun()
     known = {s.name for s in specs}
     start = None
     process_ms: list[tuple[float, float]] = []
     begin = time.perf_counter()
-    for index, (frame, truth) in enumerate(recording):
-        if count is not None and index >= count:
-            break
+    for index, (frame, truth) in enumerate(islice(recording, count)):
         if start is None:
             start = frame.stamp_ns
             pipeline.warm_up(frame.camera)
             begin = time.perf_counter()
         seconds = (frame.stamp_ns - start) * 1e-9
-        run.frames += 1
         called = time.perf_counter()
         try:
             result = pipeline.process(frame)
         except InputError as error:
-            run.skipped[error.kind] += 1
+            run.dropped[error.kind] += 1
             run.events.append(f"{seconds:.3f} s: frame skipped ({error.kind}): {error}")
             continue
+        run.processed += 1
         process_ms.append((seconds, (time.perf_counter() - called) * 1e3))
         run.events += [f"{seconds:.3f} s: {event}" for event in result.events]
         poses = [p for p in result.poses if p.state is TrackState.TRACKING and p.object in known]
@@ -70,6 +71,8 @@ def run_offline(
                 PoseSample(index, frame.stamp_ns, seconds, pose.name, pose.T_cam_obj, wrong, confidence=pose.confidence)
             )
         advance(index + 1)
+    run.published = recording.tally.published
+    run.dropped += recording.tally.dropped
     run.seconds = time.perf_counter() - begin
     run.latency_ms = {stage: {"p50": s.p50, "p95": s.p95, "max": s.max} for stage, s in pipeline.timer.stats().items()}
     run.series = {"process": process_ms}

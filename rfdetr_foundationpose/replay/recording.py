@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..camera.calibration import is_rectified
 from ..types import Frame
 from .recording_decode import IMAGES
 from .recording_files import Files
 from .recording_frames import Assembler
-from .recording_index import Index, Tally, make_index
+from .recording_index import Index, Source, Tally, make_index
 from .recording_storage import RecordingError
-from .recording_topics import choose_topics, is_rectified
+from .recording_topics import choose_topics
 from .recording_truth import GroundTruth, InstanceTruth
 from .recording_writer import RecordingWriter
+
+_REASONS = {
+    "unmatched": "have no depth image of about their stamp (name other topics with --depth or --rgb)",
+    "no_camera_info": "have no calibration (record camera_info too)",
+    "damaged_message": "are damaged",
+    "unreadable": "are in a part of the file that cannot be read",
+}
 
 __all__ = [
     "GroundTruth",
@@ -56,30 +65,57 @@ class Recording:
         rectify: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.slop_ns, self.depth_unit, self.rectify = int(slop * 1e9), depth_unit, rectify
-        self.files = Files(self.path)
-        chosen = choose_topics(self.files, rgb, depth, camera_info)
+        files = Files(self.path)
+        chosen = choose_topics(files, rgb, depth, camera_info)
         self.rgb, self.depth, self.camera_info = chosen.rgb, chosen.depth, chosen.camera_info
         self.reason = chosen.reason
-        self._said = (*chosen.warnings, *self.files.notes)
+        self._said = (*chosen.warnings, *files.notes)
         self._aside = chosen.aside
-        kinds = {name: topic.type for name, topic in self.files.topics.items() if topic.readable}
+        kinds = {name: topic.type for name, topic in files.topics.items() if topic.readable}
         self.masks = _named(kinds, "mask/", IMAGES)
         self.truths = _named(kinds, "ground_truth/", ("geometry_msgs/msg/PoseStamped",))
-        self.visibilities = _named(kinds, "visibility/", ("std_msgs/msg/Float32",))
+        visibilities = _named(kinds, "visibility/", ("std_msgs/msg/Float32",))
         names = {*self.truths.values(), *self.masks.values()}
-        stored = _stored_objects(self.files.custom)
+        stored = _stored_objects(files.custom)
         self.objects: dict[str, str] = {n: stored.get(n, re.sub(r"_\d+$", "", n)) for n in sorted(names)}
+        self._source = Source(
+            self.path,
+            files,
+            *(self.rgb, self.depth, self.camera_info),
+            *(self.masks, self.truths, visibilities, self.objects),
+            slop_ns=int(slop * 1e9),
+            depth_unit=depth_unit,
+            rectify=rectify,
+            rectified=is_rectified(self.rgb),
+        )
         self.tally = Tally(self._aside)
 
     @cached_property
     def index(self) -> Index:
         """Which images make a frame: a pass over the whole recording, the first time it is asked for."""
-        return make_index(self)
+        return make_index(self._source)
 
     def __len__(self) -> int:
         """Frames to expect: pairs of images with a calibration; an image that cannot be decoded is one less."""
         return len(self.index.plan.pairs)
+
+    def identity(self, count: int | None = None) -> dict[str, Any]:
+        """What a result belongs to: a digest of the content, the topics, and the frames used (None: all)."""
+        topics = [self.rgb, self.depth, self.camera_info]
+        frames = len(self) if count is None else min(count, len(self))
+        return {"digest": self.index.digest, "topics": topics, "frames": frames}
+
+    def check(self) -> None:
+        """Raises RecordingError that says why when no image makes a frame."""
+        if len(self):
+            return
+        reasons = Counter(image for image in self.index.plan.images if isinstance(image, str))
+        reasons += Counter({"damaged_message": self.index.damaged, "unreadable": self.index.unreadable})
+        said = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in reasons.items()) or "none was recorded"
+        raise RecordingError(
+            f"{self.path}: no colour image of {self.rgb} makes a frame with {self.depth} and {self.camera_info}: {said}"
+            + "".join(f"; {problem}" for problem in self.problems)
+        )
 
     @property
     def problems(self) -> list[str]:
@@ -97,14 +133,9 @@ class Recording:
         """Why images that have a partner made no frame, and which colour topics were not read; of the last iteration."""
         return self.tally.invalid
 
-    @property
-    def rectified_topic(self) -> bool:
-        """Whether the colour topic's name says that its images are rectified."""
-        return is_rectified(self.rgb)
-
     def __iter__(self) -> Iterator[tuple[Frame, GroundTruth]]:
         self.tally = Tally(self._aside)
-        return Assembler(self, self.index, self.tally).frames()
+        return Assembler(self._source, self.index, self.tally).frames()
 
 
 def read_recording(path: str | Path, **options: Any) -> Recording:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +19,9 @@ from ..camera.rectify import Rectifier
 from ..types import Frame, InputError
 from .recording_decode import COMPRESSED, DamagedMessage, deserialize
 from .recording_files import Lost
-from .recording_index import Index, Tally
+from .recording_index import Index, Source, Tally
 from .recording_pairs import Pair
 from .recording_truth import GroundTruth, InstanceTruth
-
-if TYPE_CHECKING:
-    from .recording import Recording
 
 
 @dataclass
@@ -38,9 +35,9 @@ class _Waiting:
 class Assembler:
     """One iteration over a recording; ``tally`` is kept up to date."""
 
-    def __init__(self, recording: Recording, index: Index, tally: Tally) -> None:
-        self._recording, self._index, self._tally = recording, index, tally
-        self._kinds = {n: (t.type, t.encoding) for n, t in recording.files.topics.items()}
+    def __init__(self, source: Source, index: Index, tally: Tally) -> None:
+        self._source, self._index, self._tally = source, index, tally
+        self._kinds = {n: (t.type, t.encoding) for n, t in source.files.topics.items()}
         self._rectify = Rectifier()
         self._waiting: dict[int, _Waiting] = {}
         # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
@@ -52,7 +49,7 @@ class Assembler:
                 self._waiting[position] = _Waiting(len(needed))
 
     def _needed(self, pair: Pair) -> list[tuple[str, int]]:
-        r = self._recording
+        r = self._source
         needed = [(r.rgb, pair.color.number), (r.depth, pair.depth.number)]
         for topic, by_stamp in self._index.masks.items():
             numbers = by_stamp.get(pair.color.stamp, ())
@@ -61,7 +58,7 @@ class Assembler:
         return needed
 
     def frames(self) -> Iterator[tuple[Frame, GroundTruth]]:
-        r, lost = self._recording, Lost()
+        r, lost = self._source, Lost()
         counts: Counter[str] = Counter()
         position = 0
         for message in r.files.messages([r.rgb, r.depth, *r.masks], None, lost):
@@ -94,11 +91,11 @@ class Assembler:
         image = self._index.plan.images[position]
         if isinstance(image, str):
             if image != "unmatched":
-                self._tally.invalid.append(f"{self._recording.rgb}: {image}")
+                self._tally.invalid.append(f"{self._source.rgb}: {image}")
             self._tally.drop(image)
             return
         waiting = self._waiting.pop(position)
-        if {self._recording.rgb, self._recording.depth} - set(waiting.images):
+        if {self._source.rgb, self._source.depth} - set(waiting.images):
             self._tally.drop("unreadable")
             return
         try:
@@ -112,7 +109,7 @@ class Assembler:
         yield frame, self._truth(image)
 
     def _frame(self, pair: Pair, images: dict[str, bytes]) -> Frame:
-        r = self._recording
+        r = self._source
         rgb, depth = self._message(r.rgb, images), self._message(r.depth, images)
         calibration = self._index.calibrations[pair.calibration]
         if isinstance(calibration, InputError):
@@ -125,24 +122,20 @@ class Assembler:
         }
         # Views into the message are read-only, which torch warns about later.
         color, pixels = (np.require(image, requirements=["C", "W"]) for image in (color, pixels))
-        camera = calibration.of_image(r.rectified_topic)
+        camera = calibration.of_image(r.rectified)
         frame_id = rgb.header.frame_id.lstrip("/")
         frame = Frame(pair.stamp, frame_id, color, pixels, scale, camera, masks)
         return self._undistorted(frame, calibration)
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
-        r = self._recording
-        if not calibration.distorted or r.rectified_topic:
+        r = self._source
+        if not calibration.distorted or r.rectified:
             return frame
         if r.rectify:
             return self._rectify(frame, calibration)
         self._tally.distorted += 1
         if self._tally.distorted == 1:
-            self._tally.notes.append(
-                f"{r.path}: {r.camera_info} says that the lens of {r.rgb} distorts ({calibration.model}, "
-                f"{', '.join(f'{v:g}' for v in calibration.distortion)}), and the topic is not rectified: poses are off towards "
-                "the border; record the rectified topic, or set input.rectify to true"
-            )
+            self._tally.notes.append(f"{r.path}: {calibration.warning(r.rgb)}")
         return frame
 
     def _message(self, topic: str, images: dict[str, bytes]) -> Any:
@@ -153,7 +146,7 @@ class Assembler:
             raise InputError("damaged_message", f"a message of {topic} is damaged: {error}") from None
 
     def _truth(self, pair: Pair) -> GroundTruth:
-        objects, stamp = self._recording.objects, pair.color.stamp
+        objects, stamp = self._source.objects, pair.color.stamp
         poses = _chosen(self._index.truths.get(stamp, {}), pair.ordinal)
         visible = _chosen(self._index.visibilities.get(stamp, {}), pair.ordinal)
         instances = tuple(InstanceTruth(n, objects[n], T, visible.get(n)) for n, T in sorted(poses.items()))

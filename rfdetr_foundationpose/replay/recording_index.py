@@ -6,11 +6,13 @@ that a calibration changes at its image, and that the number of frames is known.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +22,38 @@ from ..camera.images import stamp_ns
 from ..types import InputError
 from . import recording_messages as messages
 from .recording_decode import DamagedMessage, deserialize, read_head
-from .recording_files import Lost
+from .recording_files import Files, Lost
 from .recording_pairs import Plan, Stamped, make_plan
 from .recording_storage import Message
 from .recording_truth import GROUND_TRUTH_FRAME, WORLD
 
-if TYPE_CHECKING:
-    from .recording import Recording
-
 _TF = "/tf"
 # So much of an image is enough for its header; calibrations, poses and transforms are smaller.
 _SMALL = 1 << 17
+_DIGESTED = 1 << 12
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read, and how. masks, truths, visibilities: topic -> instance. objects: instance -> object.
+
+    slop_ns: largest difference of stamps. depth_unit: metres per unit of 16UC1. rectify: undistort. rectified: the colour
+    topic's images are rectified.
+    """
+
+    path: Path
+    files: Files
+    rgb: str
+    depth: str
+    camera_info: str
+    masks: Mapping[str, str]
+    truths: Mapping[str, str]
+    visibilities: Mapping[str, str]
+    objects: Mapping[str, str]
+    slop_ns: int
+    depth_unit: float
+    rectify: bool
+    rectified: bool
 
 
 @dataclass
@@ -54,6 +77,19 @@ class Tally:
     def __post_init__(self) -> None:
         self.invalid += self.aside
 
+    def sentences(self) -> list[str]:
+        """``invalid`` with what is said of many images put together."""
+        reasons: dict[str, list[str]] = {}
+        for line in self.invalid:
+            stamp, _, reason = line.partition(": ")
+            reasons.setdefault(reason if stamp.isdigit() else line, []).append(stamp)
+        return [
+            f"{len(stamps)} images make no frame: {reason} (first: {stamps[0]})"
+            if len(stamps) > 1
+            else f"no frame: {reason}"
+            for reason, stamps in reasons.items()
+        ]
+
     def drop(self, reason: str, count: int = 1) -> None:
         self.published += count
         self.dropped[reason] += count
@@ -64,7 +100,8 @@ class Index:
     """plan: which images make frames; its calibrations index ``calibrations``, whose equal ones are one object.
 
     truths, worlds: poses by header stamp. visibilities: by time of recording. masks: by topic and stamp. damaged,
-    unreadable: colour images of which not even the header can be read.
+    unreadable: colour images of which not even the header can be read. digest: of the images' beginnings, the same in
+    whatever file they are kept.
     """
 
     plan: Plan
@@ -76,16 +113,17 @@ class Index:
     damaged: int = 0
     unreadable: int = 0
     notes: list[str] = field(default_factory=list)
+    digest: str = ""
 
 
-def make_index(recording: Recording) -> Index:
+def make_index(source: Source) -> Index:
     """One pass over the recording. Never raises for damage; what is lost is in ``notes`` and counted."""
-    return _Indexer(recording).run()
+    return _Indexer(source).run()
 
 
 class _Indexer:
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._counts: Counter[str] = Counter()
         self._stamped: dict[str, list[Stamped]] = defaultdict(list)
         self._contents: dict[bytes, Calibration | InputError] = {}
@@ -93,15 +131,18 @@ class _Indexer:
         self._camera_frame = ""
         self._worlds: dict[str, dict[int, list[NDArray[np.float64]]]] = defaultdict(lambda: defaultdict(list))
         self._index = Index(Plan())
+        self._digest = {topic: hashlib.sha256() for topic in (source.rgb, source.depth, source.camera_info)}
 
     def run(self) -> Index:
-        r, index, lost = self._recording, self._index, Lost()
+        r, index, lost = self._source, self._index, Lost()
         topics = {r.rgb, r.depth, r.camera_info, *r.masks, *r.truths, *r.visibilities}
         if _TF in r.files.topics and r.files.topics[_TF].readable:
             topics.add(_TF)
         for message in r.files.messages(topics, _SMALL, lost):
             number = self._counts[message.topic]
             self._counts[message.topic] += 1
+            if message.topic in self._digest:
+                self._digest[message.topic].update(message.data[:_DIGESTED])
             try:
                 self._take(message, number)
             except DamagedMessage:
@@ -119,13 +160,15 @@ class _Indexer:
             index.masks[topic] = by_stamp
             for m in self._stamped[topic]:
                 by_stamp[m.stamp].append(m.number)
+        whole = b"".join(digest.digest() for digest in self._digest.values())
+        index.digest = hashlib.sha256(whole).hexdigest()[:16]
         index.notes = lost.sentences + [f"{r.path}: {note}" for note in index.plan.notes]
         for topic, count in self._damaged.items():
             index.notes.append(f"{r.path}: {count} messages of {topic} are damaged and left out")
         return index
 
     def _take(self, message: Message, number: int) -> None:
-        r, topic = self._recording, message.topic
+        r, topic = self._source, message.topic
         kind, encoding = r.files.topics[topic].type, r.files.topics[topic].encoding
         if topic in r.visibilities:
             value = float(deserialize(message.data, kind, encoding).data)

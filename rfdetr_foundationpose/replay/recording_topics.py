@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..camera.calibration import is_rectified
 from .recording_decode import CAMERA_INFO, COMPRESSED, HEAD, IMAGE, IMAGES, DamagedMessage, Head, read_head
 from .recording_files import Files
 from .recording_storage import RecordingError, Topic
@@ -21,7 +22,6 @@ _DEPTH_NAME = re.compile(r"depth(?!ai)", re.I)
 _TO_DEPTH = re.compile(r"(?:rgb|colou?r)_?(?:to|2)_?depth", re.I)
 _COLOR_NAME = re.compile(r"rgb|colou?r", re.I)
 _RIGHT = re.compile(r"(?:^|[/_])right(?:[/_]|$)", re.I)
-_RECTIFIED = re.compile(r"rect(?!ang)|undist", re.I)
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 _DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 # A look at the beginning of a recording ends here, whether each topic was seen or not.
@@ -41,11 +41,6 @@ class Chosen:
     reason: str
     warnings: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
-
-
-def is_rectified(topic: str) -> bool:
-    """Whether a topic's name says that its images are without distortion: ``image_rect_color``."""
-    return _RECTIFIED.search(topic) is not None
 
 
 def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info: str | None) -> Chosen:

@@ -121,7 +121,8 @@ class Tolerance:
         return baseline + self.sign * (abs(baseline) * self.relative + self.absolute)
 
     def worse(self, value: float | None, baseline: float) -> bool:
-        return value is None or self.sign * (value - self.allowed(baseline)) > 0
+        # Written so that NaN is worse.
+        return value is None or not self.sign * (value - self.allowed(baseline)) <= 0
 
 
 TOLERANCES = (
@@ -152,19 +153,25 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, latency: 
     """Every figure that the baseline holds. A figure that has vanished from ``result`` is a regression.
 
     latency: also the p50 of each stage; meaningful on the same machine only. Raises ValueError when there is nothing
-    in common to compare.
+    in common to compare, when a figure of the baseline is no number (null only where ``result`` has none either), and
+    when the baseline is of another recording.
     """
+    check_same_recording(result, baseline)
     tolerances = list(TOLERANCES)
     if latency:
-        stages = baseline.get("latency_ms", {})
-        tolerances += [Tolerance(("latency_ms", stage, "p50"), *LATENCY_TOLERANCE) for stage in stages]
+        stages = baseline.get("latency_ms")
+        tolerances += [
+            Tolerance(("latency_ms", stage, "p50"), *LATENCY_TOLERANCE)
+            for stage in (stages if isinstance(stages, Mapping) else {})
+        ]
     rows = []
     for tolerance in tolerances:
-        old = _get(baseline, tolerance.path)
-        if old is None:
-            continue
-        new = _get(result, tolerance.path)
+        old, new = _baseline_figure(baseline, tolerance.path), _get(result, tolerance.path)
         name = ".".join(tolerance.path)
+        if old is None:
+            if new is not None and _holds(baseline, tolerance.path):
+                raise ValueError(_NO_FIGURE.format(name=name, value="null"))
+            continue
         rows.append(Comparison(name, old, new, tolerance.allowed(old), tolerance.worse(new, old)))
     if not rows:
         raise ValueError(
@@ -173,8 +180,25 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, latency: 
     return rows
 
 
-def read_baseline(path: Path) -> dict[str, Any]:
-    """A result.json to compare with. Raises ConfigError when it is none."""
+def check_same_recording(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    """Raises ValueError when both say of which recording they are, and it is not the same one or not as many frames."""
+    now, then = result.get("recording_id"), baseline.get("recording_id")
+    if not isinstance(now, Mapping) or not isinstance(then, Mapping):
+        return
+    for key, what in (("digest", "recording"), ("topics", "topics"), ("frames", "number of frames")):
+        if now.get(key) != then.get(key):
+            raise ValueError(
+                f"the baseline is of another {what} ({then.get(key)}) than this run ({now.get(key)}); give the result.json of "
+                "a run on the same recording, with the same --frames and topics"
+            )
+
+
+def read_baseline(path: Path, recording_id: Mapping[str, Any] | None = None, *, judged: bool = False) -> dict[str, Any]:
+    """A result.json to compare with. Raises ConfigError when it is none, before anything has run.
+
+    recording_id: of the recording to run, see ``Recording.identity``. judged: the recording has ground truth, so that the
+    errors must be numbers.
+    """
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -182,16 +206,41 @@ def read_baseline(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise ConfigError(f"--baseline {path} is no result.json: it holds a {type(stored).__name__}, not a mapping")
     try:
-        compare({}, stored)
+        compare({} if recording_id is None else {"recording_id": recording_id}, stored)
+        for figure in (t.path for t in TOLERANCES if judged or t.path in (("poses",), ("lost",))):
+            if _holds(stored, figure) and _baseline_figure(stored, figure) is None:
+                raise ValueError(_NO_FIGURE.format(name=".".join(figure), value="null"))
     except ValueError as error:
         raise ConfigError(f"--baseline {path}: {error}") from error
     return stored
 
 
-def _get(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:
+_NO_FIGURE = "the baseline's {name} is {value}, no number: that run had nothing to measure; make another baseline"
+
+
+def _baseline_figure(baseline: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """None where there is none, or null. Raises ValueError for anything else that is no finite number."""
+    value = _get(baseline, path)
+    if (value is None and _holds(baseline, path) and _at(baseline, path) is not None) or (
+        value is not None and not math.isfinite(value)
+    ):
+        raise ValueError(_NO_FIGURE.format(name=".".join(path), value=repr(_at(baseline, path))))
+    return value
+
+
+def _holds(tree: Mapping[str, Any], path: Sequence[str]) -> bool:
+    return _at(tree, path, missing=...) is not ...
+
+
+def _at(tree: Mapping[str, Any], path: Sequence[str], missing: Any = None) -> Any:
     value: Any = tree
     for key in path:
         if not isinstance(value, Mapping) or key not in value:
-            return None
+            return missing
         value = value[key]
+    return value
+
+
+def _get(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    value = _at(tree, path)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -34,7 +34,8 @@ class Health:
     """What is known of the node at one moment. rates in Hz (rate: pairs that come, processed_rate: those processed), times in seconds; ``since`` is the time since activation.
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
-    depth_frame: frame of the depth image where it differs from the colour image's.
+    depth_frame: frame of the depth image where it differs from the colour image's. distorted: frames taken with the lens's
+    distortion; distortion: what to do about it.
     errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
     """
 
@@ -51,6 +52,8 @@ class Health:
     silence: float | None = None
     age: float | None = None
     depth_frame: str = ""
+    distortion: str = ""
+    distorted: int = 0
     has_camera: bool = True
     busy_for: float = 0.0
     min_rate: float = 0.0
@@ -100,13 +103,15 @@ class Diagnostics:
                         f"depth is in frame {h.depth_frame}, colour in {h.hardware_id}: is depth registered to colour?",
                     )
                 )
+            if h.distortion:
+                said.append((WARN, h.distortion))
             if h.waiting_for_clock:
                 said.append((ERROR, "use_sim_time is set, but no /clock arrives"))
             elif h.age is not None and h.age < -CLOCK_SKEW:
                 said.append((WARN, f"stamps are {-h.age:.2f} s in the future: synchronize the clocks (chrony, ptp)"))
         values = {"rate_hz": f"{h.rate:.2f}", "age_s": "" if h.age is None else f"{h.age:.4f}"}
         values |= {f"images_{k}" if k in ("rgb", "depth") else k: str(v) for k, v in h.images.items()}
-        values |= {"transport": h.transport, "sync": h.sync}
+        values |= {"distorted": str(h.distorted), "transport": h.transport, "sync": h.sync}
         return _status(h, "input", said, f"{h.rate:.1f} Hz" if h.state == "active" else h.state, values)
 
     def _stream(self, h: Health) -> list[tuple[bytes, str]]:

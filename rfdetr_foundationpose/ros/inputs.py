@@ -17,7 +17,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from ..camera import calibration, compressed, images
+from ..camera import compressed, images
+from ..camera.calibration import Calibration, is_rectified, read_calibration
+from ..camera.rectify import Rectifier
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
 from .guards import guarded
@@ -88,13 +90,18 @@ class Inputs:
         self._sync: PairSynchronizer | None = None
         self._subscriptions: list[Any] = []
         self._lock = threading.Lock()
-        self._intrinsics: CameraIntrinsics | None = None
+        self._calibration: Calibration | None = None
+        self._rectified_topic = is_rectified(node.resolve_topic_name("rgb/image"))
+        self._rectifier = Rectifier()
         self._bad_info: InputError | None = None
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
         # Frame of the newest depth image, where it is not the colour image's.
         self.depth_frame = ""
+        # Frames of a lens that distorts which were taken as they are, and what to do about it.
+        self.distorted = 0
+        self.distortion = ""
         # Best effort matches any publisher.
         self._info_subscriptions = [self._subscribe_camera_info(qos_profile_sensor_data)]
         # Steady: ROS time may stand still until a clock comes.
@@ -109,7 +116,8 @@ class Inputs:
     def camera(self) -> CameraIntrinsics | None:
         """Intrinsics of the newest usable camera_info."""
         with self._lock:
-            return self._intrinsics
+            calibration = self._calibration
+        return None if calibration is None else calibration.of_image(self._rectified_topic)
 
     def open(self) -> None:
         """Subscribe to the images."""
@@ -177,8 +185,8 @@ class Inputs:
     def assemble(self, pair: Pair) -> Frame:
         """The frame of synchronized messages. Raises InputError."""
         with self._lock:
-            camera, bad_info = self._intrinsics, self._bad_info
-        if camera is None:
+            calibration, bad_info = self._calibration, self._bad_info
+        if calibration is None:
             raise bad_info or InputError(
                 "no_camera_info",
                 f"no camera_info on {self._node.resolve_topic_name(CAMERA_INFO)} yet; frames wait for it",
@@ -193,7 +201,21 @@ class Inputs:
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
-        return Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
+        camera = calibration.of_image(self._rectified_topic)
+        frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
+        return self._undistorted(frame, calibration)
+
+    def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
+        if not calibration.distorted or self._rectified_topic:
+            return frame
+        if self._config.input.rectify:
+            self.distortion = ""
+            return self._rectifier(frame, calibration)
+        self.distorted += 1
+        if not self.distortion:
+            self.distortion = calibration.warning(self._node.resolve_topic_name("rgb/image"))
+            self._node.get_logger().warning(self.distortion)
+        return frame
 
     def _take_masks(self, stamp: int) -> dict[str, NDArray[np.bool_]]:
         coming = [self._masks[n] for n, topic in self._mask_topics.items() if self._node.count_publishers(topic) > 0]
@@ -238,11 +260,11 @@ class Inputs:
 
     def _on_camera_info(self, message: Any) -> None:
         try:
-            intrinsics, bad = calibration.read_calibration(message).rectified, None
+            calibration, bad = read_calibration(message), None
         except InputError as error:
-            intrinsics, bad = None, error
+            calibration, bad = None, error
         with self._lock:
-            self._intrinsics, self._bad_info = intrinsics, bad
+            self._calibration, self._bad_info = calibration, bad
 
     def _on_mask(self, name: str, message: Any) -> None:
         with self._mask_arrived:

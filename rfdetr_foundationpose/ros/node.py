@@ -371,6 +371,8 @@ class PoseNode(LifecycleNodeMixin, Node):
             silence=self._latest.silence(now),
             age=self._age,
             depth_frame=inputs.depth_frame if inputs is not None else "",
+            distortion=inputs.distortion if inputs is not None else "",
+            distorted=inputs.distorted if inputs is not None else 0,
             has_camera=inputs is not None and inputs.camera is not None,
             busy_for=self._worker.busy_for(),
             min_rate=config.debug.min_input_rate,
