@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .backends import DETECTOR, POSE
 from .errors import ConfigError
 from .yaml_files import read_yaml, shown, suggestion
 
@@ -28,9 +29,6 @@ def setting(
     """A dataclass field with what a user must know of it. ``live`` settings may change while the node runs."""
     meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices, "live": live}
     return field(default=default, metadata=meta)
-
-
-BACKENDS = ("auto", "reference", "eager", "half", "traced", "compile", "cuda_graph", "fp8", "tensorrt", "onnxruntime")
 
 
 @dataclass
@@ -65,7 +63,7 @@ class DetectorConfig:
         "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...",
     )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
-    backend: str = setting("auto", "how the network is run", choices=BACKENDS)
+    backend: str = setting("auto", "how the network is run", choices=DETECTOR.choices)
     threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))
     period_frames: int = setting(
@@ -98,7 +96,7 @@ class PoseConfig:
     weights: str = setting(
         "default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors"
     )
-    backend: str = setting("auto", "how refiner and scorer are run", choices=BACKENDS)
+    backend: str = setting("auto", "how refiner and scorer are run", choices=POSE.choices)
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(

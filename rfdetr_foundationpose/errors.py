@@ -13,3 +13,9 @@ class UserError(Exception):
 
 class ConfigError(UserError, ValueError):
     """A setting or an entry of a file that is unknown, of the wrong type or out of range."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an exception says, in one line: the first line alone is often only a heading."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

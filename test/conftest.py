@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,27 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints.write(folder / "refiner.safetensors", RefineNet(0.125).eval(), "test refiner")
     checkpoints.write(folder / "scorer.safetensors", ScoreNet(0.125).eval(), "test scorer")
     return folder
+
+
+class _Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the package says while the test runs, from INFO up, line by line."""
+    logger, listener = logging.getLogger("rfdetr_foundationpose"), _Listener()
+    level = logger.level
+    logger.addHandler(listener)
+    logger.setLevel(logging.INFO)
+    yield listener.lines
+    logger.removeHandler(listener)
+    logger.setLevel(level)
 
 
 @pytest.fixture

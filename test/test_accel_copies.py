@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from rfdetr_foundationpose.accel.attention import plain_attention
+from rfdetr_foundationpose.accel.base import RunnerContext
 from rfdetr_foundationpose.accel.copy_kernels import add_embedding, join_sides
 from rfdetr_foundationpose.accel.fold import (
     OnePassEmbedding,
-    SidesFirst,
+    OnePassJoin,
     fold_batch_norm,
     fuse_conv_relu,
     one_pass_copies,
@@ -125,11 +126,11 @@ def test_tokens_of_a_rewritten_network_are_the_same(kind, observed):
     rewritten = one_pass_copies(network)
     assert rewritten is not None
     kinds = [type(m) for m in rewritten.modules()]
-    assert (kinds.count(SidesFirst), kinds.count(OnePassEmbedding)) == (1, 1)
+    assert (kinds.count(OnePassJoin), kinds.count(OnePassEmbedding)) == (1, 1)
     pair = channels_last(random(3, 6, 32, 32)), channels_last(random(observed, 6, 32, 32, seed=1))
     with torch.inference_mode():
         assert torch.equal(rewritten.tokens(*pair), network.tokens(*pair))
-    assert not {SidesFirst, OnePassEmbedding} & {type(m) for m in network.modules()}, "what it was made from stays"
+    assert not {OnePassJoin, OnePassEmbedding} & {type(m) for m in network.modules()}, "what it was made from stays"
     shared = {t.data_ptr() for t in (*network.parameters(), *network.buffers())}
     assert {t.data_ptr() for t in (*rewritten.parameters(), *rewritten.buffers())} == shared
 
@@ -141,12 +142,9 @@ def test_a_network_without_two_sides_is_left_alone():
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [RefineNet, ScoreNet])
 @pytest.mark.parametrize("size", [32, 160])
-def test_gpu_body_gives_the_outputs_of_the_plain_one(kind, size):
-    said: list[str] = []
+def test_gpu_body_gives_the_outputs_of_the_plain_one(kind, size, said):
     torch.manual_seed(0)
-    runner = make_runner(
-        kind(0.5, size).eval(), "cuda_graph", "cuda", said.append, crop=(6, size), label="network", fallback=False
-    )
+    runner = make_runner(kind(0.5, size).eval(), "cuda_graph", RunnerContext("cuda", (6, size)), fallback=False)
     plain, copying = runner._bodies["plain"], runner._bodies.get("one-pass copies")
     assert copying is not None, said
     for n, observed in ((3, 3), (100, 100), (100, 1)):

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from rfdetr_foundationpose.accel.attention import plain_attention
+from rfdetr_foundationpose.accel.base import RunnerContext
 from rfdetr_foundationpose.accel.encoder_layer import one_pass_norms
 from rfdetr_foundationpose.accel.fold import fold_batch_norm, fuse_conv_relu
 from rfdetr_foundationpose.accel.runner import make_runner
@@ -205,7 +206,7 @@ def difference(found, expected):
     return ((found - expected).abs().mean() / expected.abs().mean()).item()
 
 
-def test_vectors_of_a_scorer_are_near_those_in_fp16(fp8):
+def test_embeddings_of_a_scorer_are_near_those_in_fp16(fp8):
     network = fused(ScoreNet(0.5, 32))
     pair = crops(3, seed=2), crops(3, seed=3)
     with torch.inference_mode():
@@ -221,22 +222,20 @@ def test_networks_that_cannot_run_in_fp8_are_refused(fp8):
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="it is about machines without a GPU")
-def test_without_a_gpu_the_backend_gives_way_and_says_why():
-    said: list[str] = []
-    runner = make_runner(RefineNet(0.125, 32).eval(), "fp8", "cpu", said.append, crop=(6, 32), label="refiner")
+def test_without_a_gpu_the_backend_gives_way_and_says_why(said):
+    runner = make_runner(RefineNet(0.125, 32).eval(), "fp8", RunnerContext(crop=(6, 32), label="refiner"))
     assert runner.name != "fp8" and "CUDA graphs need a CUDA device" in runner.degraded
     assert any("fp8 not available" in line for line in said)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [32, 160])
-def test_gpu_coarse_runner_is_near_the_exact_one(size):
-    said: list[str] = []
+def test_gpu_coarse_runner_is_near_the_exact_one(size, said):
     torch.manual_seed(0)
     module = RefineNet(0.5, size).eval()
-    runner = make_runner(module, "fp8", "cuda", said.append, crop=(6, size), label="refiner", fallback=False)
+    runner = make_runner(module, "fp8", RunnerContext("cuda", (6, size), "refiner"), fallback=False)
     assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
-    exact = make_runner(module, "cuda_graph", "cuda", said.append, crop=(6, size), label="refiner")
+    exact = make_runner(module, "cuda_graph", RunnerContext("cuda", (6, size), "refiner"))
     body = runner.coarse._bodies["fp8"]
     for n, observed in ((1, 1), (3, 3), (100, 100), (100, 1)):
         pair = crops(n, size, seed=4).float(), crops(observed, size, seed=5).float()
@@ -253,20 +252,19 @@ def test_gpu_coarse_runner_is_near_the_exact_one(size):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [32, 160])
-def test_gpu_vectors_of_a_coarse_scorer_can_stand_beside_exact_ones(size):
-    said: list[str] = []
+def test_gpu_embeddings_of_a_coarse_scorer_can_stand_beside_exact_ones(size, said):
     torch.manual_seed(0)
     module = ScoreNet(0.5, size).eval()
-    runner = make_runner(module, "fp8", "cuda", said.append, crop=(6, size), label="scorer", fallback=False)
+    runner = make_runner(module, "fp8", RunnerContext("cuda", (6, size), "scorer"), fallback=False)
     assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
-    exact = make_runner(module, "cuda_graph", "cuda", said.append, crop=(6, size), label="scorer")
+    exact = make_runner(module, "cuda_graph", RunnerContext("cuda", (6, size), "scorer"))
     for n in (3, 100):
         pair = crops(n, size, seed=4).float(), crops(n, size, seed=5).float()
         expected = exact(*pair)[0]
-        vectors, coarse = runner.vectors(*pair), runner.coarse.vectors(*pair)
-        assert vectors.dtype == torch.float32 and difference(coarse, vectors) < 0.05
+        embeddings, coarse = runner.embed(*pair), runner.coarse.embed(*pair)
+        assert embeddings.dtype == torch.float32 and difference(coarse, embeddings) < 0.05
         torch.testing.assert_close(runner(*pair)[0], expected, atol=2e-3, rtol=1e-2)
-        torch.testing.assert_close(runner.rank(vectors), expected, atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(runner.rank(embeddings), expected, atol=2e-3, rtol=1e-2)
         torch.testing.assert_close(runner.coarse(*pair)[0], runner.rank(coarse))
 
 

@@ -34,10 +34,9 @@ def test_cpu_runs_the_body_and_says_why():
     assert program.counters.eager_runs == 2
 
 
-def test_a_new_key_prepares_again_and_is_counted():
-    said: list[str] = []
+def test_a_new_key_prepares_again_and_is_counted(said):
     before = totals()
-    program = GraphedProgram(Accumulator(), "cpu", name="step", log=said.append)
+    program = GraphedProgram(Accumulator(), "cpu", name="step")
     program.prepare(("640x480", 2))
     program(("640x480", 2))
     assert program.counters.recaptures == 0 and said == []
@@ -100,12 +99,11 @@ def test_two_programs_share_a_lane():
 
 
 @pytest.mark.gpu
-def test_a_failed_capture_is_said_and_runs_eagerly():
+def test_a_failed_capture_is_said_and_runs_eagerly(said):
     x = torch.ones(4, device="cuda")
     before = torch.cuda.current_stream()
-    said: list[str] = []
     pool = GraphPool("step", "cuda")
-    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", pool=pool, log=said.append)
+    program = GraphedProgram(lambda: x * x.sum().item(), "cuda", name="step", pool=pool)
     program.prepare()
     assert torch.cuda.current_stream() == before
     assert not program.captured

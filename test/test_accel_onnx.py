@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from rfdetr_foundationpose.accel import runner_from_onnx
+from rfdetr_foundationpose.accel import RunnerContext, runner_from_onnx
 from rfdetr_foundationpose.accel.attention import plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.onnx_export import (
@@ -132,13 +132,12 @@ def nvidia_file(module: nn.Module, path, names=("input1", "input2"), batch_axis:
 
 
 @pytest.mark.parametrize("role", NETWORKS)
-def test_nvidias_layout_runs_as_ours(role, tmp_path):
+def test_nvidias_layout_runs_as_ours(role, tmp_path, said):
     module = network(role)
     path = nvidia_file(module, tmp_path / "ngc.onnx")
     spec = inspect_onnx(path)
     assert (spec.role, spec.layout, spec.batch, spec.inputs) == (role, "nhwc", None, ("input1", "input2"))
-    said: list[str] = []
-    runner = runner_from_onnx(path, "auto", "cpu", said.append, label=role, batches=(2,))
+    runner = runner_from_onnx(path, "auto", RunnerContext(label=role), batches=(2,))
     assert runner.name == "onnxruntime"
     assert any("tensorrt not available" in line for line in said)
     for n, m in ((2, 2), (5, 5), (4, 1)):
@@ -149,23 +148,22 @@ def test_nvidias_layout_runs_as_ours(role, tmp_path):
             torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-5)
 
 
-def test_onnx_weights_with_a_backend_that_cannot_run_them_say_what_runs(tmp_path):
+def test_onnx_weights_with_a_backend_that_cannot_run_them_say_what_runs(tmp_path, said):
     path = export_onnx(RefineNet(0.125).eval(), tmp_path / "refine_model.onnx", outputs=("trans", "rot"))
-    said: list[str] = []
-    runner = _Source(path, "ours").runner("refiner", "half", torch.device("cpu"), said.append, (1,), ("trans", "rot"))
+    runner = _Source(path, "ours").runner("half", RunnerContext(label="refiner"), (1,))
     assert runner.name == "onnxruntime"
     assert (
         runner.degraded
         == said[-1]
         == ("refiner: refine_model.onnx is an ONNX file, which half cannot run; onnxruntime does")
     )
-    assert _Source(path, "ours").runner("refiner", "auto", torch.device("cpu"), said.append, (1,), ()).degraded == ""
+    assert _Source(path, "ours").runner("auto", RunnerContext(label="refiner"), (1,)).degraded == ""
 
 
 def test_inputs_are_taken_by_name_not_by_order(tmp_path):
     module = network("refiner")
     path = nvidia_file(module, tmp_path / "swapped.onnx", names=("input2", "input1"))
-    runner = runner_from_onnx(path, "onnxruntime", "cpu", lambda _: None)
+    runner = runner_from_onnx(path, "onnxruntime")
     a, b = torch.rand(1, 6, SIZE, SIZE), torch.rand(1, 6, SIZE, SIZE)
     with torch.inference_mode():
         expected = module(b, a)  # this file calls the second crop input1
@@ -174,7 +172,7 @@ def test_inputs_are_taken_by_name_not_by_order(tmp_path):
 
 def test_fixed_batch_refuses_another(tmp_path):
     path = nvidia_file(network("refiner"), tmp_path / "fixed.onnx", batch_axis=False)
-    runner = runner_from_onnx(path, "onnxruntime", "cpu", lambda _: None)
+    runner = runner_from_onnx(path, "onnxruntime")
     with pytest.raises(RuntimeError, match="fixed batch of 2, 3 was asked for"):
         runner(torch.rand(3, 6, SIZE, SIZE), torch.rand(3, 6, SIZE, SIZE))
 
@@ -214,9 +212,9 @@ def test_files_that_are_no_onnx_are_refused(tmp_path):
         inspect_onnx(path)
     path.write_bytes(b"\xff\xfe not a model")
     with pytest.raises(OnnxFormatError, match="not an ONNX file"):
-        runner_from_onnx(path, "onnxruntime", "cpu", lambda _: None)
+        runner_from_onnx(path, "onnxruntime")
     with pytest.raises(ValueError, match="backend='traced' needs a torch module"):
-        runner_from_onnx(path, "traced", "cpu")
+        runner_from_onnx(path, "traced")
 
 
 def test_digest_follows_the_weights():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from rfdetr_foundationpose.accel.base import RunnerContext
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import Config, PoseConfig
 from rfdetr_foundationpose.device_frame import Uploader
@@ -26,6 +27,7 @@ from rfdetr_foundationpose.evaluate.reference import (
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet
+from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.views import ViewSet
 from rfdetr_foundationpose.synth import so3
@@ -53,7 +55,7 @@ def case():
     networks = {"refiner": RefineNet(0.125).eval(), "scorer": Likeness()}
     row = ReferenceRow([item], networks, CONFIG, CPU)
     row.warm_up(shown.frame.camera)
-    runners = [make_runner(networks[role], "eager", CPU) for role in ("refiner", "refiner", "scorer")]
+    runners = [make_runner(networks[role], "eager", RunnerContext(CPU)) for role in ("refiner", "refiner", "scorer")]
     ours = PoseEstimator([item], WarpRenderer([item], CPU), Networks(*runners), CONFIG.pose, CPU)
     few = ours.rotations[0][::12].contiguous()
     ours.rotations[0] = few
@@ -75,7 +77,7 @@ def test_network_inputs_are_equal(case, role):
     views.poses.copy_(poses)
     views.diameters.fill_(item.diameter)
     intrinsics = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
-    pairs = views.pairs(3, torch.from_numpy(frame.rgb), filtered, intrinsics, role)
+    pairs = views.pairs(3, Observation(torch.from_numpy(frame.rgb), filtered, intrinsics), role)
     image = torch.from_numpy(frame.rgb).float().permute(2, 0, 1)
     xyz = torch.from_numpy(back_project(filtered.numpy(), camera.K)).permute(2, 0, 1)
     for ours, theirs in zip(pairs, reference._crops(role, image, xyz, camera.K, poses), strict=True):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from rfdetr_foundationpose.accel import BackendUnavailable, Runner, make_runner, resolve_auto
+from rfdetr_foundationpose.accel import BackendUnavailable, Runner, RunnerContext, make_runner
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.graph import GraphPool
-from rfdetr_foundationpose.accel.runner import BACKENDS, NEXT
 from rfdetr_foundationpose.accel.torch_runners import GraphRunner, HalfRunner, half_dtype
-from rfdetr_foundationpose.config import BACKENDS as CONFIG_BACKENDS
+from rfdetr_foundationpose.backends import DETECTOR, POSE, Family
+from rfdetr_foundationpose.config import Config, iter_settings
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 
 SIZE = 64
@@ -52,12 +52,11 @@ def agree(runner: Runner, module: nn.Module, a: torch.Tensor, b: torch.Tensor) -
 
 @pytest.mark.parametrize("role", NETWORKS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_every_backend_gives_the_networks_answers(backend, role, tmp_path):
+def test_every_backend_gives_the_networks_answers(backend, role, tmp_path, said):
     if backend == "onnxruntime":
         pytest.importorskip("onnxruntime")
     module = network(role)
-    said: list[str] = []
-    runner = make_runner(module, backend, "cpu", said.append, label=role, crop=CROP, batches=(1, 4), cache_dir=tmp_path)
+    runner = make_runner(module, backend, RunnerContext(crop=CROP, label=role, cache_dir=tmp_path), batches=(1, 4))
     assert isinstance(runner, Runner)
     assert (runner.name, runner.degraded) == (backend, "")
     with warnings.catch_warnings():
@@ -71,49 +70,50 @@ def test_every_backend_gives_the_networks_answers(backend, role, tmp_path):
         assert len(late) == (backend not in ("eager", "reference")), "what cost a pause is said"
 
 
-def test_settings_and_ladder_name_the_same_backends():
-    assert set(CONFIG_BACKENDS) == {"auto", *BACKENDS}
-    for device, table in NEXT.items():
-        for start in BACKENDS:
-            seen, backend = [], start
-            while backend is not None:
-                assert backend not in seen, f"{device}: {start} goes round in circles"
-                seen.append(backend)
-                backend = table.get(backend)
+@pytest.mark.parametrize("family", [POSE, DETECTOR], ids=lambda f: f.kind)
+def test_settings_fallbacks_and_makers_are_of_one_table(family: Family):
+    (choices,) = (s.choices for s in iter_settings(Config()) if s.path == f"{family.kind}.backend")
+    assert choices == ("auto", *family.names)
+    for start in family.names:
+        assert callable(family.maker(start))
+        for device in ("cuda", "cpu"):
+            seen = [start]
+            while (following := family.following(seen[-1], device)) is not None:
+                assert following not in seen, f"{device}: {start} goes round in circles"
+                seen.append(following)
             assert seen[-1] == "eager", f"{device}: {start} ends at {seen[-1]}"
+    with pytest.raises(ValueError, match=rf"{family.kind}.backend='auto1' must be one of auto, reference, eager"):
+        family.maker("auto1")
 
 
-def test_auto_is_a_backend_that_runs_here(tmp_path):
-    said: list[str] = []
-    runner = make_runner(network("refiner"), "auto", "cpu", said.append, crop=CROP, cache_dir=tmp_path)
-    assert runner.name == resolve_auto("cpu") != "half", "the default on a CPU is exact"
+def test_auto_is_a_backend_that_runs_here(tmp_path, said):
+    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, cache_dir=tmp_path))
+    assert runner.name == POSE.auto("cpu") != "half", "the default on a CPU is exact"
     assert runner.degraded == ""
-    assert resolve_auto("cuda") == "cuda_graph"
+    assert POSE.auto("cuda") == "cuda_graph"
 
 
 def test_auto_without_onnxruntime_is_no_degradation(monkeypatch, tmp_path):
-    monkeypatch.setattr("rfdetr_foundationpose.accel.runner.find_spec", lambda name: None)
-    runner = make_runner(network("refiner"), "auto", "cpu", lambda _: None, crop=CROP, cache_dir=tmp_path)
+    monkeypatch.setattr("rfdetr_foundationpose.backends.find_spec", lambda name: None)
+    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, cache_dir=tmp_path))
     assert (runner.name, runner.degraded) == ("traced", "")
 
 
 @pytest.mark.parametrize("backend", ["cuda_graph", "tensorrt"])
-def test_a_backend_that_needs_a_gpu_says_so_and_gives_way(backend, tmp_path):
+def test_a_backend_that_needs_a_gpu_says_so_and_gives_way(backend, tmp_path, said):
     module = network("refiner")
-    said: list[str] = []
-    runner = make_runner(module, backend, "cpu", said.append, label="refiner", crop=CROP, cache_dir=tmp_path)
+    runner = make_runner(module, backend, RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
     assert runner.name in ("onnxruntime", "traced")
     assert f"refiner: {backend} not available" in runner.degraded and "CUDA" in runner.degraded
     assert any(line.startswith(f"refiner: {backend} not available") and "trying" in line for line in said)
     agree(runner, module, crops(2), crops(2, seed=6))
     with pytest.raises(BackendUnavailable, match="CUDA"):
-        make_runner(module, backend, "cpu", said.append, crop=CROP, fallback=False)
+        make_runner(module, backend, RunnerContext(crop=CROP), fallback=False)
 
 
-def test_missing_onnxruntime_gives_way_to_traced(monkeypatch, tmp_path):
+def test_missing_onnxruntime_gives_way_to_traced(monkeypatch, tmp_path, said):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    said: list[str] = []
-    runner = make_runner(network("refiner"), "onnxruntime", "cpu", said.append, crop=CROP, cache_dir=tmp_path)
+    runner = make_runner(network("refiner"), "onnxruntime", RunnerContext(crop=CROP, cache_dir=tmp_path))
     assert runner.name == "traced"
     assert "onnxruntime is not installed" in runner.degraded
 
@@ -131,11 +131,10 @@ class Explodes(nn.Module):
         return (self.conv(a) - self.conv(b)).mean(dim=(2, 3)), a.mean(dim=(2, 3))
 
 
-def test_a_backend_with_wrong_results_is_refused():
+def test_a_backend_with_wrong_results_is_refused(said):
     if half_dtype(torch.device("cpu"))[0] is torch.float32:
         pytest.skip("this CPU runs half in FP32")
-    said: list[str] = []
-    runner = make_runner(Explodes().eval(), "half", "cpu", said.append, crop=CROP)
+    runner = make_runner(Explodes().eval(), "half", RunnerContext(crop=CROP))
     assert runner.name == "eager"
     assert "differ from FP32 eager" in runner.degraded
 
@@ -144,24 +143,20 @@ def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
     pytest.importorskip("onnxruntime")
     first, second = network("refiner", 0), network("refiner", 1)
     for module in (first, second, first):
-        runner = make_runner(
-            module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path
-        )
+        runner = make_runner(module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
         agree(runner, module, crops(2), crops(2, seed=6))
     files = sorted((tmp_path / "onnx").glob("*.onnx"))
     assert len(files) == 2
     files[0].write_bytes(b"not onnx")
     for module in (first, second):
-        runner = make_runner(
-            module, "onnxruntime", "cpu", lambda _: None, label="refiner", crop=CROP, cache_dir=tmp_path
-        )
+        runner = make_runner(module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
         agree(runner, module, crops(2), crops(2, seed=6))
 
 
-def bare_graph_runner(failing: set[str], said: list[str]) -> GraphRunner:
+def bare_graph_runner(failing: set[str]) -> GraphRunner:
     """What chooses among bodies, on a machine where no graph can be captured: times are given, some bodies fail."""
     runner = GraphRunner.__new__(GraphRunner)
-    HalfRunner.__init__(runner, network("refiner"), torch.device("cpu"), CROP, "refiner", said.append)
+    HalfRunner.__init__(runner, network("refiner"), RunnerContext(crop=CROP, label="refiner"))
     runner.pool = GraphPool("test", "cpu")
     runner._bodies = {name: (lambda a, b, name=name: (name,)) for name in ("plain", "fused", "parallel heads")}
 
@@ -175,20 +170,19 @@ def bare_graph_runner(failing: set[str], said: list[str]) -> GraphRunner:
     return runner
 
 
-def test_a_body_that_does_not_fit_in_memory_leaves_the_backend_to_the_others():
-    said: list[str] = []
-    bare_graph_runner({"parallel heads"}, said).prepare(4)
+def test_a_body_that_does_not_fit_in_memory_leaves_the_backend_to_the_others(said):
+    bare_graph_runner({"parallel heads"}).prepare(4)
     assert any("parallel heads is left out for batch 4: CUDA out of memory" in line for line in said)
     assert said[-1].endswith("takes fused")
     with pytest.raises(BackendUnavailable, match="out of memory"):
-        bare_graph_runner({"plain", "fused", "parallel heads"}, said).prepare(4)
+        bare_graph_runner({"plain", "fused", "parallel heads"}).prepare(4)
 
 
 def test_bad_arguments_are_named():
     module = network("refiner")
-    with pytest.raises(ValueError, match=r"backend='warp' must be one of auto, reference"):
-        make_runner(module, "warp", "cpu")
-    runner = make_runner(module, "eager", "cpu", crop=CROP)
+    with pytest.raises(ValueError, match=r"pose.backend='warp' must be one of auto, reference"):
+        make_runner(module, "warp")
+    runner = make_runner(module, "eager", RunnerContext(crop=CROP))
     with pytest.raises(ValueError, match="observed=2"):
         runner.prepare(4, 2)
 
@@ -198,7 +192,7 @@ def test_bad_arguments_are_named():
 @pytest.mark.parametrize("backend", ["half", "traced", "compile", "cuda_graph"])
 def test_gpu_backends_agree_and_do_not_synchronize(backend, role):
     module = network(role)
-    runner = make_runner(module, backend, "cuda", lambda _: None, label=role, crop=CROP, batches=(1, 2, 4))
+    runner = make_runner(module, backend, RunnerContext("cuda", CROP, role), batches=(1, 2, 4))
     assert runner.name == backend, runner.degraded
     reference = network(role).cuda()
     for batch in (1, 2, 4):
@@ -226,12 +220,11 @@ def test_one_pass_norm_is_the_norm_of_the_sum(channels):
 
 
 @pytest.mark.gpu
-def test_every_body_of_the_graph_backend_is_offered():
+def test_every_body_of_the_graph_backend_is_offered(said):
     """One that is left out would not fail: another one would be taken, and nobody would know."""
-    said: list[str] = []
     torch.manual_seed(0)
-    runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", "cuda", said.append, fallback=False)
+    runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", RunnerContext("cuda"), fallback=False)
     bodies = {"plain", "fused", "blocked stem", "one-pass norms", "one-pass copies"}
     assert set(runner._bodies) == {*bodies, "parallel heads"}, said
-    scorer = make_runner(ScoreNet(width=0.5).eval(), "cuda_graph", "cuda", said.append, fallback=False)
+    scorer = make_runner(ScoreNet(width=0.5).eval(), "cuda_graph", RunnerContext("cuda"), fallback=False)
     assert set(scorer._bodies) == bodies - {"one-pass norms"}, said

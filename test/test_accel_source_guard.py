@@ -25,7 +25,9 @@ WAITS = {
 
 # Module -> functions of the hot path, by qualified name; "*" is the whole module.
 HOT_PATH = {
-    "accel/base.py": ["BaseRunner.__call__", "FloatOutputs.forward"],
+    "accel/base.py": ["BaseRunner.__call__"],
+    "accel/network.py": ["*"],
+    "accel/outputs.py": ["FloatOutputs.forward", "FloatOutputs._run", "ScoreEmbedder.forward"],
     "accel/torch_runners.py": [
         "EagerRunner._build.run",
         "HalfRunner._inference.run",
@@ -35,8 +37,8 @@ HOT_PATH = {
     "accel/fold.py": [
         "ConvReLU.forward",
         "StemReLU.forward",
-        "JoinedFirst.forward",
-        "SidesFirst.join",
+        "KeepCrops.forward",
+        "OnePassJoin.forward",
         "OnePassEmbedding.forward",
     ],
     "accel/attention.py": ["PlainAttention.forward", "PlainAttention.attend"],
@@ -51,7 +53,7 @@ HOT_PATH = {
         "Fp8Refiner.forward",
         "Fp8Scorer.forward",
     ],
-    "accel/fp8_runner.py": ["ScoreVectors.forward", "_Ranking.vectors", "_Ranking.rank", "_Ranking.__call__"],
+    "accel/fp8_runner.py": ["_Scoring.embed", "_Scoring.rank", "_Scoring.__call__"],
     "accel/fp8_kernels.py": ["*"],
     "accel/copy_kernels.py": ["*"],
     "accel/norm_kernels.py": ["*"],
@@ -74,12 +76,12 @@ HOT_PATH = {
     "pose/register_program.py": [
         "RegisterProgram.run",
         "RegisterProgram._best",
-        "RegisterProgram._turn_over",
+        "RegisterProgram._try_half_turns",
         "_copies_last",
         "RegisterProgram._score",
         "RegisterProgram._compare",
         "RegisterProgram._refine",
-        "RegisterProgram._repeat",
+        "RegisterProgram._rescore",
         "RegisterProgram._usable",
         "RegisterProgram._agreement",
     ],

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rfdetr_foundationpose.accel import BackendUnavailable, make_runner
+from rfdetr_foundationpose.accel import BackendUnavailable, RunnerContext, make_runner
 from rfdetr_foundationpose.accel import tensorrt as backend
 from rfdetr_foundationpose.accel.engine_cache import EngineCache, EngineKey, driver_version, shape_strings
 from rfdetr_foundationpose.accel.onnx_export import OUTPUTS, export_onnx
@@ -88,20 +88,19 @@ def test_different_engines_live_side_by_side(change, tmp_path):
     ],
     ids=["truncated", "bit flip", "longer", "empty", "no header", "no size", "no gpu"],
 )
-def test_a_damaged_file_is_noticed_and_rebuilt(damage, tmp_path):
+def test_a_damaged_file_is_noticed_and_rebuilt(damage, tmp_path, said):
     cache = EngineCache(tmp_path)
     path = cache.store(KEY, ENGINE)
     path.write_bytes(damage(path.read_bytes()))
     assert cache.load(KEY) is None
     assert "damaged" in cache.reason
-    said: list[str] = []
-    assert cache.get_or_build(KEY, lambda: b"rebuilt", said.append) == b"rebuilt"
+    assert cache.get_or_build(KEY, lambda: b"rebuilt") == b"rebuilt"
     assert "damaged" in said[0] and "building" in said[0] and path.name in said[1]
-    assert cache.get_or_build(KEY, lambda: pytest.fail("must come from the cache"), said.append) == b"rebuilt"
+    assert cache.get_or_build(KEY, lambda: pytest.fail("must come from the cache")) == b"rebuilt"
     assert len(said) == 2
 
 
-def test_a_build_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_build_that_fails_leaves_the_old_file(tmp_path, monkeypatch, said):
     cache = EngineCache(tmp_path)
     path = cache.store(KEY, ENGINE)
     newer = dataclasses.replace(KEY, driver="580.1")
@@ -110,8 +109,7 @@ def test_a_build_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", killed)
-    said: list[str] = []
-    assert cache.get_or_build(newer, lambda: b"new", said.append) == b"new"
+    assert cache.get_or_build(newer, lambda: b"new") == b"new"
     assert "not cached: disk full" in said[-1]
     assert list(tmp_path.iterdir()) == [path]
     assert cache.load(KEY) == ENGINE
@@ -201,10 +199,9 @@ def files(tmp_path_factory):
     [("8.6.1", 1 << 0, True), ("10.9.0", 1 << 1, False), ("11.0.0", 1 << 1, False)],
 )
 @pytest.mark.parametrize("source", ["fp32", "fp16"])
-def test_precision_is_asked_for_as_each_version_wants_it(version, creation, fp16_flag, source, files):
+def test_precision_is_asked_for_as_each_version_wants_it(version, creation, fp16_flag, source, files, said):
     trt = Recorder(version)
-    said: list[str] = []
-    assert backend.build_engine(files[source], "fp16", 4, trt, said.append) == b"engine"
+    assert backend.build_engine(files[source], "fp16", 4, trt) == b"engine"
     assert trt.creation == creation
     assert trt.flags == (["FP16"] if fp16_flag else [])
     assert has_float16(trt.model) == (source == "fp16" or not fp16_flag), "strongly typed: the graph must be FP16"
@@ -217,15 +214,15 @@ def test_precision_is_asked_for_as_each_version_wants_it(version, creation, fp16
 def test_fp32_stays_fp32(files):
     for version in ("8.6.1", "10.9.0", "11.0.0"):
         trt = Recorder(version)
-        backend.build_engine(files["fp32"], "fp32", 1, trt, lambda _: None)
+        backend.build_engine(files["fp32"], "fp32", 1, trt)
         assert trt.flags == [] and not has_float16(trt.model)
 
 
 def test_tensorrts_own_words_reach_the_user(files):
     with pytest.raises(BackendUnavailable, match=r"cannot parse fp32.onnx: error 0; error 1"):
-        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", parses=False), lambda _: None)
+        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", parses=False))
     with pytest.raises(BackendUnavailable, match="could not build an engine"):
-        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", builds=False), lambda _: None)
+        backend.build_engine(files["fp32"], "fp16", 1, Recorder("10.9.0", builds=False))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +243,7 @@ def test_a_usable_tensorrt_still_needs_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorrt", Recorder("10.9.0"))
     assert backend.import_tensorrt().__version__ == "10.9.0"
     module = RefineNet(width=0.125, crop_size=SIZE).eval()
-    runner = make_runner(module, "tensorrt", "cpu", lambda _: None, label="refiner", crop=(6, SIZE), cache_dir=tmp_path)
+    runner = make_runner(module, "tensorrt", RunnerContext(crop=(6, SIZE), label="refiner", cache_dir=tmp_path))
     assert runner.name != "tensorrt" and "TensorRT needs a CUDA device" in runner.degraded
 
 
@@ -254,5 +251,5 @@ def test_a_usable_tensorrt_still_needs_a_gpu(monkeypatch, tmp_path):
 def test_an_absent_tensorrt_gives_way_to_cuda_graph(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     module = RefineNet(width=0.125, crop_size=SIZE).eval()
-    runner = make_runner(module, "tensorrt", "cuda", lambda _: None, label="refiner", crop=(6, SIZE), batches=(2,))
+    runner = make_runner(module, "tensorrt", RunnerContext("cuda", (6, SIZE), "refiner"), batches=(2,))
     assert runner.name == "cuda_graph" and "TensorRT is not installed" in runner.degraded

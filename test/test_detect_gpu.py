@@ -20,7 +20,7 @@ CUDA = torch.device("cuda:0")
 
 
 def detector(backend: str) -> RfDetrDetector:
-    made = RfDetrDetector(loaded(device=CUDA), SPECS, DetectorConfig(backend=backend, threshold=0.5), CUDA, log=print)
+    made = RfDetrDetector(loaded(device=CUDA), SPECS, DetectorConfig(backend=backend, threshold=0.5), CUDA)
     made.warm_up(CAMERA)
     return made
 

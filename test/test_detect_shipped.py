@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def test_default_weights_know_the_demo_objects_and_are_small_enough():
     specs = load_objects(default_objects_file())
-    detector = build_detector(Config(), specs, CPU, log=lambda s: None)
+    detector = build_detector(Config(), specs, CPU)
     assert detector.source == "rf-detr"
     assert sorted(detector.class_objects.values()) == sorted(s.name for s in specs)
     assert (models_dir() / SHIPPED).stat().st_size <= 64 * 2**20
@@ -32,7 +32,7 @@ def test_default_weights_find_the_demo_objects():
     from rfdetr_foundationpose.synth.video import SceneVideo, VideoSettings
 
     specs = load_objects(default_objects_file())
-    detector = build_detector(Config(), specs, CPU, log=lambda s: None)
+    detector = build_detector(Config(), specs, CPU)
     models = [load_object(s) for s in specs]
     wanted = found = false = 0
     for seed in (11, 12, 13):

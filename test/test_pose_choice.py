@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.agreement_kernels import DESCRIBED, MODEL_PIXELS, POSE, RESULT_COLUMNS
-from rfdetr_foundationpose.pose.confidence import DEFAULT, FEATURES
+from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.confidence import DEFAULT
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
-from rfdetr_foundationpose.pose.register_program import FINALISTS, UNSCORED, Finalists
+from rfdetr_foundationpose.pose.register_program import TOP_K, UNSCORED, TopHypotheses
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
+from support.runners import FakeRunner
 
 OVER = np.diag([-1.0, -1.0, 1.0])
 
 
-class Says:
-    """A network that answers as it is told."""
-
-    name, degraded, capturable, dtype = "eager", "", False, torch.float32
-
-    def __init__(self, answer: Callable[[int], tuple[Tensor, ...]]) -> None:
-        self._answer = answer
-
-    def prepare(self, batch: int, observed: int | None = None) -> None:
-        pass
-
-    def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
-        return self._answer(len(rendered))
-
-
-def printed_box():
-    """A box whose every face has a print of its own."""
+def box_of_many_colours():
+    """A box whose every face has a texture of its own."""
     mesh = textured_box()
     rng = np.random.default_rng(0)
     colors = rng.integers(30, 255, (len(mesh.faces), 3))
@@ -46,21 +30,26 @@ def printed_box():
 
 
 class Case:
-    """A printed box at a random pose, the candidate rotations for it with what the scorer says of each, and a refiner
+    """A textured box at a random pose, the candidate rotations for it with what the scorer says of each, and a refiner
     that knows where the box is, but leaves the rotations."""
 
     def __init__(self, seed: int, candidates, scores, weight: float = 1.0, refused=()) -> None:
-        self.item = object_of(printed_box())
+        self.item = object_of(box_of_many_colours())
         self.T = random_pose(seed)
         self.frame, self.mask = scene_of(self.item, self.T)
         self.scores, self.refused = torch.tensor(scores), list(refused)
         config = PoseConfig(register_schedule="full", register_iterations=1, register_confidence=weight)
-        networks = Networks(Says(self._moves), Says(self._moves), Says(lambda n: (self.scores[:n],)))
+        networks = Networks(
+            FakeRunner(self._moves),
+            FakeRunner(self._moves),
+            FakeRunner(lambda rendered, _: (self.scores[: len(rendered)],)),
+        )
         self.estimator = PoseEstimator([self.item], WarpRenderer([self.item], "cpu"), networks, config, "cpu")
         rotations = np.stack([self.T[:3, :3] @ R for R in candidates])
         self.estimator.rotations[0] = torch.tensor(rotations, dtype=torch.float32)
 
-    def _moves(self, n: int) -> tuple[Tensor, Tensor]:
+    def _moves(self, rendered: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        n = len(rendered)
         away = torch.tensor(self.T[:3, 3]) - self.program.views.poses[:n, :3, 3]
         away[self.refused] = torch.nan
         return (away / (self.item.diameter / 2)).float(), torch.zeros(n, 3)
@@ -79,7 +68,7 @@ class Case:
 
 
 @pytest.mark.parametrize("seed", range(1, 7))
-def test_print_tells_the_sides_of_a_box_apart_though_the_scorer_slightly_prefers_the_wrong_one(seed):
+def test_texture_tells_the_sides_of_a_box_apart_though_the_scorer_slightly_prefers_the_wrong_one(seed):
     case = Case(seed, [OVER, np.eye(3)], [0.6, 0.1])
     estimate = case.register()
     assert case.degrees(estimate) < 1.0
@@ -108,22 +97,22 @@ def test_what_is_read_back_are_the_first_of_the_ranking():
     case.register()
     with torch.inference_mode():
         packed, ranked, poses = case.program.run()
-    found = Finalists.unpack(packed.double().numpy())
-    assert found.rows.shape == (FINALISTS, RESULT_COLUMNS)
+    found = TopHypotheses.unpack(packed.double().numpy())
+    assert found.rows.shape == (TOP_K, RESULT_COLUMNS)
     depth = prepared(case.estimator, case.frame).depth
     assert found.pixels == (int(case.mask.sum()), int((case.mask & (depth > 0)).sum()))
     np.testing.assert_array_equal(ranked.numpy(), np.sort(scores)[::-1])
-    np.testing.assert_array_equal(found.scores, ranked[:FINALISTS].double())
-    np.testing.assert_array_equal(found.rows[:, POSE], poses[:FINALISTS].flatten(1).double())
+    np.testing.assert_array_equal(found.scores, ranked[:TOP_K].double())
+    np.testing.assert_array_equal(found.rows[:, POSE], poses[:TOP_K].flatten(1).double())
     # One step, along the line of sight from the first guess to the middle of the box, and no turn.
     step, turn = (found.rows[:, DESCRIBED][:, FEATURES.index(name)] for name in ("step", "turn"))
-    np.testing.assert_allclose(step**2, [step[0] ** 2] * FINALISTS, atol=1e-6)
+    np.testing.assert_allclose(step**2, [step[0] ** 2] * TOP_K, atol=1e-6)
     assert 0 < step[0] < 1
     assert not turn.any()
-    # What is compared are the ranked poses: the right ones, and only these, have the print of the image.
-    right = [rotation_angle(p[:3, :3].double().numpy().T @ case.T[:3, :3]) < 0.01 for p in poses[:FINALISTS]]
+    # What is compared are the ranked poses: the right ones, and only these, have the texture of the image.
+    right = [rotation_angle(p[:3, :3].double().numpy().T @ case.T[:3, :3]) < 0.01 for p in poses[:TOP_K]]
     odds = DEFAULT.log_odds(found.rows[:, DESCRIBED])
-    assert 0 < sum(right) < FINALISTS
+    assert 0 < sum(right) < TOP_K
     assert odds[right].min() > odds[~np.array(right)].max() + 1
 
 
@@ -155,7 +144,7 @@ def test_a_captured_registration_is_decoded_alike_and_refuses_alike(monkeypatch)
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 @pytest.mark.parametrize("lost", [1, 10])
 def test_a_pose_that_is_not_finite_is_never_chosen(lost, weight):
-    # More of them than there are finalists; the scorer thinks highly of each, or has no answer.
+    # More of them than are read back; the scorer thinks highly of each, or has no answer.
     scores = [100.0 if i % 2 else float("nan") for i in range(lost)] + [0.0, 0.1]
     case = Case(4, [np.eye(3)] * (lost + 2), scores, weight, refused=range(lost))
     estimate = case.register()
@@ -196,7 +185,7 @@ def test_the_choice_among_rows():
     assert gap > 1
 
     def best(scores, weight=1.0):
-        return Finalists(rows, np.array(scores), (9, 9)).best(DEFAULT, weight)
+        return TopHypotheses(rows, np.array(scores), (9, 9)).best(DEFAULT, weight)
 
     assert best([0.0, gap + 0.1, 0.0, 0.0]) == 1, "a logit of the scorer is worth one of the confidence"
     assert best([0.0, gap - 0.1, 0.0, 0.0]) == 0

@@ -1,4 +1,4 @@
-"""Confidence: a pose that fits but is flipped gets little of it where the print tells, and no blame where it cannot."""
+"""Confidence: a pose that fits but is flipped gets little of it where the texture tells, and no blame where it cannot."""
 
 from __future__ import annotations
 
@@ -7,34 +7,41 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 import warp as wp
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.config import PoseConfig
+from rfdetr_foundationpose.pose import agreement_columns as columns
 from rfdetr_foundationpose.pose import agreement_kernels as kernels
-from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK, DESCRIBED, PRINTED_SUMS, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.agreement_columns import (
+    ALL_SUMS,
+    DESCRIBED,
+    FEATURES,
+    MODEL_PIXELS,
+    POSE,
+    RESULT_COLUMNS,
+    SHAPE_SUMS,
+    SUM_AGREE,
+    SUM_FREE_SPACE_VIOLATION,
+    SUM_MODEL,
+    SUM_OCCLUDED,
+    SUM_OCCUPANCY,
+    SUM_VIOLATED,
+)
+from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK
 from rfdetr_foundationpose.pose.checkpoints import CheckpointError
-from rfdetr_foundationpose.pose.confidence import FEATURES, FILE_NAME, LATER, fit, load_calibration
+from rfdetr_foundationpose.pose.confidence import FILE_NAME, TEXTURE, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from support.pose_scenes import object_of, prepared, random_pose, scene_of
+from support.runners import stays
 
 SHIPPED = load_calibration(Path(__file__).parents[1] / "models" / "pose")
 SETTINGS = PoseConfig()
 
 
-class Stays:
-    """A refiner that is content with any pose."""
-
-    name, degraded, capturable, dtype, late_prepares = "eager", "", False, torch.float32, 0
-
-    def prepare(self, batch: int, observed: int | None = None) -> None:
-        pass
-
-    def __call__(self, rendered, observed):
-        return torch.zeros(len(rendered), 3), torch.zeros(len(rendered), 3)
+AREAS = ("free_space_violation", "occupancy")
 
 
 def seen(
@@ -49,7 +56,7 @@ def seen(
     estimator = PoseEstimator(
         [item],
         WarpRenderer([item], "cpu"),
-        Networks(Stays(), Stays(), Stays()),
+        Networks(stays(), stays(), stays()),
         SETTINGS,
         "cpu",
         calibration=SHIPPED,
@@ -58,8 +65,8 @@ def seen(
     return estimator.track(prepared(estimator, frame), [TrackRequest("thing", item.from_centered(P)) for P in poses])
 
 
-def printed_box() -> trimesh.Trimesh:
-    """A 12 x 8 x 5 cm box with a fine print that no turn repeats."""
+def textured_box_of_many_colours() -> trimesh.Trimesh:
+    """A 12 x 8 x 5 cm box with a fine texture that no turn repeats."""
     mesh = trimesh.creation.box((0.12, 0.08, 0.05)).subdivide().subdivide().subdivide()
     mesh.unmerge_vertices()
     colors = np.random.default_rng(0).integers(30, 255, (len(mesh.faces), 3))
@@ -77,8 +84,8 @@ def grey(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_a_printed_box_that_is_flipped_has_a_low_confidence(seed):
-    box = printed_box()
+def test_a_textured_box_that_is_flipped_has_a_low_confidence(seed):
+    box = textured_box_of_many_colours()
     right, *over = seen(box, box, random_pose(seed), [RIGHT, *OVER])
     assert right.confidence > 0.9
     for estimate in over:
@@ -88,15 +95,15 @@ def test_a_printed_box_that_is_flipped_has_a_low_confidence(seed):
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_nothing_is_blamed_for_print_that_it_has_not(seed):
-    box = printed_box()
+def test_nothing_is_blamed_for_texture_that_it_has_not(seed):
+    box = textured_box_of_many_colours()
     T = random_pose(seed)
     for estimate in (
         *seen(grey(box), grey(box), T, [RIGHT, *OVER]),
-        *seen(box, grey(box), T, [RIGHT, *OVER]),  # a mesh without the object's print
+        *seen(box, grey(box), T, [RIGHT, *OVER]),  # a mesh without the object's texture
     ):
         assert estimate.confidence > 0.7
-        match, missed = estimate.features[[FEATURES.index(name) for name in ("match", "missed")]]
+        match, missed = estimate.features[[FEATURES.index(name) for name in TEXTURE]]
         assert abs(match) < 0.1
         assert missed < 0.1
 
@@ -132,7 +139,7 @@ def test_a_mug_on_its_head_has_less_confidence(degrees, spin):
     for at, name, falls in ((open_to_us, "free_space_violation", 0.4), (on_its_head, "occupancy", 0.08)):
         right, over = seen(mug, mug, at, [RIGHT, (1.0, -1.0, -1.0)], wall=1.2)
         assert right.confidence > 0.9
-        assert [right.features[FEATURES.index(n)] for n in LATER] == [0, 0]
+        assert [right.features[FEATURES.index(n)] for n in AREAS] == [0, 0]
         assert over.features[FEATURES.index(name)] > 0.1
         assert over.confidence < right.confidence - falls
 
@@ -156,7 +163,7 @@ def test_what_stands_before_an_object_does_not_fill_it():
 
 
 def described(sums, delta=(0.0, 0.0)) -> dict[str, np.ndarray]:
-    """Features by name, of sums (N, PRINTED_SUMS)."""
+    """Features by name, of sums (N, ALL_SUMS)."""
     sums = np.asarray(sums, np.float32)
     n = len(sums)
     rows = wp.zeros((n, RESULT_COLUMNS), dtype=wp.float32, device="cpu")
@@ -167,18 +174,18 @@ def described(sums, delta=(0.0, 0.0)) -> dict[str, np.ndarray]:
     ]
     wp.launch(kernels.describe, n, [*inputs, rows], device="cpu")
     found = rows.numpy()
-    np.testing.assert_array_equal(found[:, kernels.POSE], np.tile(np.eye(4).ravel(), (n, 1)))
-    np.testing.assert_array_equal(found[:, kernels.MODEL_PIXELS], sums[:, 0])
+    np.testing.assert_array_equal(found[:, POSE], np.tile(np.eye(4).ravel(), (n, 1)))
+    np.testing.assert_array_equal(found[:, MODEL_PIXELS], sums[:, SUM_MODEL])
     return dict(zip(FEATURES, found[:, DESCRIBED].T, strict=True))
 
 
 def test_features_are_what_they_are_said_to_be():
-    sums = np.zeros((3, PRINTED_SUMS))
+    sums = np.zeros((3, ALL_SUMS))
     # 1000 pixels of the model: 600 agree, 150 are hidden, 50 seen through, 200 have no depth.
     # Of those seen through 26 are in areas, of those hidden 72.
-    sums[0, :6] = 1000, 600, 150, 50, 300, 60
-    sums[0, 15:] = 26, 72
-    sums[1, :6] = 40, 0, 0, 0, 0, 0
+    sums[0, :SHAPE_SUMS] = 1000, 600, 150, 50, 300, 60
+    sums[0, [SUM_FREE_SPACE_VIOLATION, SUM_OCCUPANCY]] = 26, 72
+    sums[1, :SHAPE_SUMS] = 40, 0, 0, 0, 0, 0
     found = described(sums, (0.04, 4.0))
     expected = {
         "visible": 0.6,
@@ -193,12 +200,12 @@ def test_features_are_what_they_are_said_to_be():
     }
     assert {name: pytest.approx(found[name][0]) for name in expected} == expected
     assert (found["visible"][1], found["violated"][1], found["missing"][1]) == (0, 0, 1)
-    for name in ("visible", "violated", "missing", "residual", "color", "match", "missed", *LATER):
+    for name in ("visible", "violated", "missing", "residual", "color", "texture_agreement", "texture_missing", *AREAS):
         assert found[name][2] == 0, "nothing in view"
 
 
 def reference(rendered, observed, mask):
-    """Match and missed by the definition: images (R, R, 3), mask (R, R)."""
+    """Agreement and missing by the definition: images (R, R, 3), mask (R, R)."""
     a, b = (x[mask] / (x[mask].sum(-1, keepdims=True) + DARK) for x in (rendered, observed))
     a, b = a - a.mean(0), b - b.mean(0)
     va, vb, vab = (np.mean(x * y, 0).sum() for x, y in ((a, a), (b, b), (a, b)))
@@ -207,9 +214,9 @@ def reference(rendered, observed, mask):
 
 
 def agreement_sums(rgb, depth, xyz, poses, diameters) -> np.ndarray:
-    """Sums (N, PRINTED_SUMS) of images (2, N, R, R, 3), rendered and observed; xyz (2, N, R, R, 3)."""
+    """Sums (N, ALL_SUMS) of images (2, N, R, R, 3), rendered and observed; xyz (2, N, R, R, 3)."""
     n, size = depth.shape[1:3]
-    partial = wp.empty((n, PRINTED_SUMS, size * int(kernels.LANES)), dtype=wp.float32, device="cpu")
+    partial = wp.empty((n, ALL_SUMS, size * int(kernels.LANES)), dtype=wp.float32, device="cpu")
     images = [wp.array(x, dtype=wp.float32, device="cpu") for x in (rgb[0], xyz[0], rgb[1], xyz[1])]
     inputs = [
         *images,
@@ -235,13 +242,14 @@ def test_areas_are_told_from_rims():
     pose = np.eye(4)
     pose[2, 3] = 1.0
     (sums,) = agreement_sums(0 * xyz, depth, xyz, pose[None], [d])
-    assert sums[2:4].tolist() == [200, 220]
-    assert sums[15:].tolist() == [16, 16]
+    assert sums[[SUM_OCCLUDED, SUM_VIOLATED]].tolist() == [200, 220]
+    areas = [SUM_FREE_SPACE_VIOLATION, SUM_OCCUPANCY]
+    assert sums[areas].tolist() == [16, 16]
     pose[2, 3] = 1.06  # the model's sphere begins behind it
-    assert agreement_sums(0 * xyz, depth, xyz, pose[None], [d])[0, 15:].tolist() == [16, 0]
+    assert agreement_sums(0 * xyz, depth, xyz, pose[None], [d])[0, areas].tolist() == [16, 0]
 
 
-def test_print_sums_are_those_of_the_agreeing_pixels():
+def test_texture_sums_are_those_of_the_agreeing_pixels():
     rng = np.random.default_rng(0)
     n, size = 2, 40
     rgb = rng.random((2, n, size, size, 3), dtype=np.float32)
@@ -252,59 +260,66 @@ def test_print_sums_are_those_of_the_agreeing_pixels():
     mask = (depth > 0).all(0) & (difference <= np.maximum(0.004, 0.05 * diameters)[:, None, None])
     xyz = np.stack([0 * depth, 0 * depth, depth], -1)
     sums = agreement_sums(rgb, depth, xyz, np.tile(np.eye(4), (n, 1, 1)), diameters)
-    assert sums[:, 1].tolist() == mask.sum((1, 2)).tolist()
+    assert sums[:, SUM_AGREE].tolist() == mask.sum((1, 2)).tolist()
     # The kernel takes 1/3 from every channel, which no variance notices.
     expected = [reference(rgb[0, i], rgb[1, i], mask[i]) for i in range(n)]
     found = described(sums)
-    np.testing.assert_allclose(np.stack([found["match"], found["missed"]], 1), expected, atol=1e-4)
+    np.testing.assert_allclose(np.stack([found["texture_agreement"], found["texture_missing"]], 1), expected, atol=1e-4)
 
 
-def test_missed_is_only_what_the_model_has_and_the_image_could_show():
+def test_missing_is_only_what_the_model_has_and_the_image_could_show():
     def compared(a, b):
         sums = [*[len(a)] * 2, 0, 0, 0, 0, *a.sum(0), *b.sum(0), (a * a).sum(), (b * b).sum(), (a * b).sum(), 0, 0]
         found = described([sums])
-        return np.array([found["match"][0], found["missed"][0]])
+        return np.array([found["texture_agreement"][0], found["texture_missing"][0]])
 
     rng = np.random.default_rng(1)
-    print_, other, glare = rng.normal(0, 0.1, (3, 5000, 3))
-    for image in (print_, print_ + 0.05, 0.5 * print_):
-        match, missed = compared(print_, image)
+    texture_, other, glare = rng.normal(0, 0.1, (3, 5000, 3))
+    for image in (texture_, texture_ + 0.05, 0.5 * texture_):
+        match, missed = compared(texture_, image)
         assert match > 0.8
         assert missed == pytest.approx(0, abs=1e-9)
-    match, missed = compared(print_, other)
+    match, missed = compared(texture_, other)
     assert abs(match) < 0.1
     assert missed > 0.8
-    # A highlight is no sign against a pose, whatever it hides of a faint print.
-    assert compared(0.2 * print_, 0.2 * print_ + 2 * glare)[1] < 0.05
-    assert np.abs(compared(0.02 * print_, 0.02 * other)).max() < 0.01
+    # A highlight is no sign against a pose, whatever it hides of a faint texture.
+    assert compared(0.2 * texture_, 0.2 * texture_ + 2 * glare)[1] < 0.05
+    assert np.abs(compared(0.02 * texture_, 0.02 * other)).max() < 0.01
 
 
 def test_fitted_signs_are_what_the_features_mean():
     rng = np.random.default_rng(2)
     x = rng.random((400, len(FEATURES)))
     # Right where nothing agrees: an honest fit of these would reward disagreement.
-    calibration = fit(x, x[:, FEATURES.index("match")] + 0.1 * rng.normal(size=400) < 0.5)
-    assert calibration.coefficients[FEATURES.index("match")] == 0
+    calibration = fit(x, x[:, FEATURES.index("texture_agreement")] + 0.1 * rng.normal(size=400) < 0.5)
+    assert calibration.coefficients[FEATURES.index("texture_agreement")] == 0
     supports = [name for name, c in zip(FEATURES, calibration.coefficients, strict=True) if c > 0]
     assert set(supports) <= {"visible"}
 
 
-def test_a_calibration_from_before_a_feature_holds_without_it(tmp_path):
+def test_a_calibration_names_its_features_and_is_refused_where_they_differ(tmp_path):
     tree = SHIPPED.to_json()
     coefficients = dict(tree["coefficients"])
     file = tmp_path / FILE_NAME
 
-    def without(*names: str) -> None:
-        kept = {name: c for name, c in coefficients.items() if name not in names}
-        file.write_text(json.dumps(tree | {"coefficients": kept}))
+    def written(values) -> None:
+        file.write_text(json.dumps(tree | {"coefficients": values}))
 
-    without()
+    written(dict(reversed(coefficients.items())))
     np.testing.assert_array_equal(load_calibration(tmp_path).coefficients, SHIPPED.coefficients)
-    without(*LATER)
-    found = load_calibration(tmp_path)
-    expected = SHIPPED.coefficients * [name not in LATER for name in FEATURES]
-    np.testing.assert_array_equal(found.coefficients, expected)
-    assert found.intercept == SHIPPED.intercept
-    without("violated")
-    with pytest.raises(CheckpointError, match="'violated'"):
+    written({name: c for name, c in coefficients.items() if name != "violated"})
+    with pytest.raises(CheckpointError, match="lacks violated"):
         load_calibration(tmp_path)
+    written(coefficients | {"gloss": 1.0})
+    with pytest.raises(CheckpointError, match="has gloss, which this version does not know"):
+        load_calibration(tmp_path)
+    for broken in ("{", "[]", json.dumps(tree | {"coefficients": [1.0] * 11}), json.dumps(tree | {"intercept": None})):
+        file.write_text(broken)
+        with pytest.raises(CheckpointError, match="is no calibration"):
+            load_calibration(tmp_path)
+
+
+def test_rows_have_a_name_for_every_feature():
+    named = {name.lower(): value for name, value in vars(columns).items() if name.startswith("ROW_")}
+    assert [named[f"row_{feature}"] for feature in FEATURES] == list(range(DESCRIBED.start, DESCRIBED.stop))
+    assert max(value for name, value in vars(columns).items() if name.startswith("SUM_")) == ALL_SUMS - 1

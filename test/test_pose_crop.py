@@ -9,9 +9,11 @@ import warp as wp
 from scipy.spatial.transform import Rotation
 
 from rfdetr_foundationpose.pose import warp_kernels as kernels
-from rfdetr_foundationpose.pose.agreement_kernels import LANES, SUMS, agreement
+from rfdetr_foundationpose.pose.agreement_columns import SHAPE_SUMS
+from rfdetr_foundationpose.pose.agreement_kernels import LANES, agreement
 from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from rfdetr_foundationpose.pose.depth import DepthFilter
+from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.views import ViewSet
 from support.pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
@@ -42,7 +44,7 @@ def test_crop_windows(role):
     poses = np.stack([random_pose(i, 0.5 + 0.1 * i) for i in range(6)])
     views = views_of(item, poses)
     rgb, depth = torch.zeros(480, 640, 3, dtype=torch.uint8), torch.zeros(480, 640)
-    views.pairs(6, rgb, depth, K, role)
+    views.pairs(6, Observation(rgb, depth, K), role)
     for T, observed, rendered in zip(poses, views._window_observed, views._window_rendered, strict=True):
         window = expected_window(T, item.diameter, CROP_RATIO[role])
         np.testing.assert_allclose(observed, window, atol=1e-3)
@@ -62,7 +64,7 @@ def test_observed_crops_equal_kornia():
     rgb = torch.randint(256, (480, 640, 3), generator=generator, dtype=torch.uint8)
     depth = torch.rand(480, 640, generator=generator) + 0.5
     depth[torch.rand(480, 640, generator=generator) < 0.1] = 0
-    views.agree(3, rgb, depth, K)
+    views.agree(3, Observation(rgb, depth, K))
 
     v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
     xyz = torch.stack([(u - K[0, 2]) * depth / K[0, 0], (v - K[0, 3]) * depth / K[0, 1], depth])
@@ -87,12 +89,12 @@ def test_network_input(role):
     views = views_of(item, T[None])
     depth = torch.from_numpy(frame.depth).clone()
     depth[:, :330] = 0.05  # valid for the refiner only, and far from the object
-    image = torch.from_numpy(frame.rgb), depth, K
-    rendered, observed = views.pairs(1, *image, role)
+    image = Observation(torch.from_numpy(frame.rgb), depth, K)
+    rendered, observed = views.pairs(1, image, role)
     crops = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
-    views._launch(kernels.crop_observed, (1, 160, 160), *views._observed(1, *image), *map(wp.from_torch, crops))
+    views._launch(kernels.crop_observed, (1, 160, 160), *views._observed(1, image), *map(wp.from_torch, crops))
     renderings = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
-    views.renderer.render_into(views.poses, views.model, views._window_rendered, K, *renderings)
+    views.renderer.render_into(views._rendered(1, image), *renderings)
     assert rendered.shape == observed.shape == (1, 6, 160, 160)
     assert rendered.is_contiguous(memory_format=torch.channels_last)
     # The silhouettes of what is rasterized and what rays see differ by a pixel here and there.
@@ -202,7 +204,7 @@ def test_agreement_counts():
     observed_z = torch.tensor([1.002, 0.8, 1.3, 0.0, 1.0]).reshape(1, 1, 5)
     rgb = [torch.full((1, 1, 5, 3), value) for value in (0.5, 0.6)]
     xyz = [torch.stack([z * 0, z * 0, z], -1) for z in (rendered_z, observed_z)]
-    partial = torch.full((1, SUMS, int(LANES)), torch.nan)
+    partial = torch.full((1, SHAPE_SUMS, int(LANES)), torch.nan)
     images = [wp.from_torch(t) for t in (rgb[0], xyz[0], rgb[1], xyz[1])]
     pose = wp.from_torch(torch.eye(4)[None], dtype=wp.mat44f)
     wp.launch(

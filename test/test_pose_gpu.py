@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from rfdetr_foundationpose.accel.base import RunnerContext
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.agreement_kernels import DESCRIBED, POSE, RESULT_COLUMNS
+from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
-from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
-from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.renderer import Views, WarpRenderer
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
 from rfdetr_foundationpose.resources import models_dir
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.gpu
 def estimator_on(device: str, backend: str, item, width: float = 0.25, schedule: str = "64,16,8"):
     torch.manual_seed(0)
     refiner, scorer = RefineNet(width).eval(), ScoreNet(width).eval()
-    runners = [make_runner(refiner, backend, device, print, label="refiner", fallback=False) for _ in range(2)]
-    scoring = make_runner(scorer, backend, device, print, label="scorer", fallback=False)
+    runners = [make_runner(refiner, backend, RunnerContext(device, label="refiner"), fallback=False) for _ in range(2)]
+    scoring = make_runner(scorer, backend, RunnerContext(device, label="scorer"), fallback=False)
     config = PoseConfig(register_schedule=schedule, register_iterations=3)
     return PoseEstimator([item], WarpRenderer([item], device), Networks(*runners, scoring), config, device)
 
@@ -87,7 +87,7 @@ def shipped(backend: str, item, schedule: str = "auto") -> PoseEstimator:
     refiner, _ = load_refiner(find(directory, "refiner"))
     scorer, _ = load_scorer(find(directory, "scorer"))
     made = [
-        make_runner(network, backend, "cuda:0", print, label=label, fallback=False)
+        make_runner(network, backend, RunnerContext("cuda:0", label=label), fallback=False)
         for network, label in ((refiner, "refiner"), (refiner, "register refiner"), (scorer, "scorer"))
     ]
     return PoseEstimator(
@@ -111,7 +111,7 @@ def test_registration_equals_eager(case, backend, schedule):
     assert found[1].degraded == []
     (program,) = found[1]._registers.values()
     assert program.graph.captured and program.graph.counters.replays == 2
-    assert program._again == (backend == "fp8")
+    assert (program._coarse is not None) == (backend == "fp8")
     millimetres, degrees = difference(*(e.T_cam_obj for e in estimates))
     assert millimetres < 0.5
     assert degrees < 0.5
@@ -137,14 +137,14 @@ def test_the_captured_registration_waits_for_nothing(case, schedule, backend):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     # Agreement counts are sums of floats in any order, and near ties of the previews may fall either way.
-    torch.testing.assert_close(found[0][POSE], expected[0][POSE], atol=1e-3, rtol=0)  # of the first finalist
+    torch.testing.assert_close(found[0][POSE], expected[0][POSE], atol=1e-3, rtol=0)  # of the first
     described = [dict(zip(FEATURES, packed[DESCRIBED], strict=True)) for packed in (found[0], expected[0])]
     for update in ("step", "turn"):  # square roots
         a, b = (features[update].square() for features in described)
         torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1][:1], expected[1][:1], atol=2e-2, rtol=2e-2)
     assert all(torch.isfinite(t).all() for t in eagerly)
-    assert len(eagerly[0]) == program.finalists * (RESULT_COLUMNS + 1) + 2
+    assert len(eagerly[0]) == program.top_k * (RESULT_COLUMNS + 1) + 2
     torch.testing.assert_close(eagerly[0][-2:], expected[0][-2:])  # pixels of the mask
 
 
@@ -202,10 +202,8 @@ def test_nvdiffrast_renders_what_warp_renders(case):
     window = torch.tensor([[250.0, 130.0, 450.0, 330.0]], device="cuda:0").repeat(2, 1)
     camera = torch.tensor([[615.0, 610.0, 318.5, 241.5]], device="cuda:0")
     model = torch.zeros(2, dtype=torch.int32, device="cuda:0")
-    renderings = [
-        kind([item], "cuda:0").render(poses, model, window, camera, (160, 160))
-        for kind in (WarpRenderer, NvdiffrastRenderer)
-    ]
+    views = Views(poses, model, window, camera)
+    renderings = [kind([item], "cuda:0").render(views, (160, 160)) for kind in (WarpRenderer, NvdiffrastRenderer)]
     a, b = renderings
     assert (a.mask != b.mask).float().mean() < 0.01
     both = a.mask & b.mask

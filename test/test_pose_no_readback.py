@@ -48,7 +48,7 @@ def test_registration_and_tracking_read_nothing_back(schedule):
     frame, mask = scene_of(item, T)
     torch.manual_seed(0)
     refiner, scorer = RefineNet(0.125).eval(), ScoreNet(0.125).eval()
-    runners = [make_runner(network, "eager", "cpu", print) for network in (refiner, refiner, scorer)]
+    runners = [make_runner(network, "eager") for network in (refiner, refiner, scorer)]
     config = PoseConfig(register_schedule=schedule, register_iterations=3)
     estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
     pose_frame = prepared(estimator, frame)
@@ -63,7 +63,7 @@ def test_registration_and_tracking_read_nothing_back(schedule):
 def test_a_refused_mask_costs_no_registration(monkeypatch):
     item = object_of(textured_box())
     frame, mask = scene_of(item, random_pose(3))
-    runners = [make_runner(n(0.125).eval(), "eager", "cpu", print) for n in (RefineNet, RefineNet, ScoreNet)]
+    runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
     config = PoseConfig(register_schedule="4")
     estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
     pose_frame = prepared(estimator, frame)

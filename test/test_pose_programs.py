@@ -15,16 +15,17 @@ from rfdetr_foundationpose.pose import register_program
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
-from rfdetr_foundationpose.pose.register_program import _copies_last, _where_to_turn
+from rfdetr_foundationpose.pose.register_program import _copies_last, _flipping_iteration
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.resources import models_dir
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
+from support.runners import FakeRunner
 
 
 def test_the_program_used_longest_ago_gives_way():
     item = object_of(textured_box())
     frame, mask = scene_of(item, random_pose(3))
-    runners = [make_runner(n(0.125).eval(), "eager", "cpu", print) for n in (RefineNet, RefineNet, ScoreNet)]
+    runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
     config = PoseConfig(register_iterations=1)
     estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
     estimator.kept_programs = 2
@@ -59,19 +60,19 @@ def test_copies_of_better_hypotheses_come_last():
     [((252, 63, 33, 15, 8), 3), ((63, 33, 15, 8, 8), 3), ((252,) * 5, None), ((8, 4), None), ((40, 3, 3), None)],
 )
 def test_the_best_is_flipped_where_pruning_leaves_an_iteration(schedule, expected):
-    assert _where_to_turn(schedule) == expected
+    assert _flipping_iteration(schedule) == expected
 
 
 def test_half_turns_of_the_best_take_the_place_of_the_last():
     item = object_of(textured_box())
     frame, mask = scene_of(item, random_pose(3))
-    runners = [make_runner(n(0.125).eval(), "eager", "cpu", print) for n in (RefineNet, RefineNet, ScoreNet)]
+    runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
     config = PoseConfig(register_iterations=3, register_schedule="12,8,8")
     estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
     estimator.register(prepared(estimator, frame), "thing", mask)
     (program,) = estimator._registers.values()
     before = program.views.poses.clone()
-    program._turn_over(8)
+    program._try_half_turns(8)
     after = program.views.poses
     torch.testing.assert_close(after[:5], before[:5])
     for k, axis in enumerate(np.eye(3)):
@@ -80,15 +81,12 @@ def test_half_turns_of_the_best_take_the_place_of_the_last():
         torch.testing.assert_close(after[5 + k], before[0] @ half, atol=1e-5, rtol=0)
 
 
-class WithCoarse:
-    """A runner that offers another one for what exact ones decide in the end; both write down what they are asked."""
+class WithCoarse(FakeRunner):
+    """A runner that has another one for what exact ones decide in the end; both write down what they are asked."""
 
     def __init__(self, exact, coarse=None) -> None:
-        self._runner = exact
-        self.name, self.degraded, self.capturable, self.dtype = "eager", "", exact.capturable, exact.dtype
+        self._runner, self.coarse = exact, coarse
         self.asked: list[int] = []
-        if coarse is not None:
-            self.coarse = coarse
 
     def prepare(self, batch, observed=None):
         self._runner.prepare(batch, observed)
@@ -99,42 +97,42 @@ class WithCoarse:
 
 
 class WithCoarseScores(WithCoarse):
-    """A scorer in two steps. noise: of its vectors, as a share of what tells them apart."""
+    """A scorer in two steps. noise: of its embeddings, as a share of what tells them apart."""
 
     def __init__(self, network, noise=0.0, coarse=None) -> None:
-        super().__init__(make_runner(network, "eager", "cpu", print), coarse)
+        super().__init__(make_runner(network, "eager"), coarse)
         self._network, self._noise = network, noise
 
-    def vectors(self, rendered, observed):
+    def embed(self, rendered, observed):
         self.asked.append(len(rendered))
         with torch.inference_mode():
             found = self._network.encode(rendered, observed)
         noise = torch.randn(found.shape, generator=torch.Generator().manual_seed(5))
         return found + self._noise * found.std(0) * noise
 
-    def rank(self, vectors):
+    def rank(self, embeddings):
         with torch.inference_mode():
-            return self._network.rank(vectors)
+            return self._network.rank(embeddings)
 
 
 class Spoiled(WithCoarseScores):
     """Its answer about one of the first hypotheses it is asked about is NaN."""
 
-    def vectors(self, rendered, observed):
-        found = super().vectors(rendered, observed)
+    def embed(self, rendered, observed):
+        found = super().embed(rendered, observed)
         found[1] = float("nan")
         return found
 
 
 @pytest.fixture
-def repeating_eight(monkeypatch):
-    """From nine hypotheses on, eight are repeated. A runner of the refiner that ships, and the scorer: to random weights all
+def rescoring_eight(monkeypatch):
+    """From nine hypotheses on, eight are rescored. A runner of the refiner that ships, and the scorer: to random weights all
     hypotheses are alike."""
     monkeypatch.setattr(register_program, "COARSE_FROM", 9)
-    monkeypatch.setattr(register_program, "REPEATED", 8)
+    monkeypatch.setattr(register_program, "RESCORED", 8)
     refiner, _ = load_refiner(find(models_dir() / "pose", "refiner"))
     scorer, _ = load_scorer(find(models_dir() / "pose", "scorer"))
-    return make_runner(refiner, "eager", "cpu", print), scorer
+    return make_runner(refiner, "eager"), scorer
 
 
 def registered(item, networks, **settings):
@@ -145,8 +143,8 @@ def registered(item, networks, **settings):
 
 
 @pytest.mark.parametrize("spoiled", ["exact", "coarse"])
-def test_a_score_that_is_not_finite_harms_no_other(repeating_eight, spoiled):
-    refiner, network = repeating_eight
+def test_a_score_that_is_not_finite_harms_no_other(rescoring_eight, spoiled):
+    refiner, network = rescoring_eight
     rough = (Spoiled if spoiled == "coarse" else WithCoarseScores)(network)
     scorer = (Spoiled if spoiled == "exact" else WithCoarseScores)(network, coarse=rough)
     networks = Networks(refiner, WithCoarse(refiner, WithCoarse(refiner)), scorer)
@@ -165,9 +163,9 @@ def test_a_score_that_is_not_finite_harms_no_other(repeating_eight, spoiled):
         ("7", [], [7] * 6, ([], [7])),
     ],
 )
-def test_what_decides_in_the_end_is_exact(repeating_eight, schedule, coarse, exact, scored):
-    refiner, network = repeating_eight
-    scorer = make_runner(network, "eager", "cpu", print)
+def test_what_decides_in_the_end_is_exact(rescoring_eight, schedule, coarse, exact, scored):
+    refiner, network = rescoring_eight
+    scorer = make_runner(network, "eager")
     rough, rough_scorer = WithCoarse(refiner), WithCoarseScores(network, noise=0.02)
     precise, precise_scorer = WithCoarse(refiner, rough), WithCoarseScores(network, coarse=rough_scorer)
     found = [

@@ -14,7 +14,7 @@ from rfdetr_foundationpose.pose.constants import MIN_Z
 from rfdetr_foundationpose.pose.mesh_bank import MeshArrays, MeshBank
 from rfdetr_foundationpose.pose.raster_kernels import NOTHING, OVERLAP, corners_of, key_of, meet, rasterize, sides_of
 from rfdetr_foundationpose.pose.render_kernels import BankData, ray_of
-from rfdetr_foundationpose.pose.renderer import NEAR, WarpRenderer
+from rfdetr_foundationpose.pose.renderer import NEAR, Views, WarpRenderer
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import as_model
 from rfdetr_foundationpose.warp_setup import launch
@@ -42,12 +42,13 @@ def both_ways(items, n, distance, dtype=torch.float32, size=96, seed=0, cameras=
     """Network inputs (n, size, size, 6) by rays and rasterized."""
     renderer = WarpRenderer(items, DEVICE)
     poses, model, windows, diameters = views_of(items, n, distance, seed)
+    views = Views(poses, model, windows, cameras)
     scratch = renderer.scratch(n, size)
     assert scratch is not None
     found = []
     for given in (None, scratch):
         out = torch.full((n, size, size, 6), 7.0, dtype=dtype, device=DEVICE)
-        renderer.render_inputs(poses, model, windows, cameras, diameters, MIN_Z["refiner"], out, given)
+        renderer.render_inputs(views, diameters, MIN_Z["refiner"], out, given)
         found.append(out.float().cpu())
     assert bool((scratch == NOTHING).all()), "cleared for the next time"
     return found
@@ -94,11 +95,11 @@ def test_a_pose_that_is_not_finite_shows_nothing_and_harms_no_other():
     renderer = WarpRenderer([item], DEVICE)
     poses, model, windows, diameters = views_of([item], 16, 0.6)
     expected = torch.zeros(16, 64, 64, 6, device=DEVICE)
-    renderer.render_inputs(poses, model, windows, INTRINSICS, diameters, 0.001, expected)
+    renderer.render_inputs(Views(poses, model, windows, INTRINSICS), diameters, 0.001, expected)
     poses[3], windows[3] = float("nan"), float("nan")
     poses[5, 2, 3] = float("inf")
     out = torch.full_like(expected, 7.0)
-    renderer.render_inputs(poses, model, windows, INTRINSICS, diameters, 0.001, out, renderer.scratch(16, 64))
+    renderer.render_inputs(Views(poses, model, windows, INTRINSICS), diameters, 0.001, out, renderer.scratch(16, 64))
     assert not out[3].nan_to_num().any() and not out[5].nan_to_num().any()
     others = [i for i in range(16) if i not in (3, 5)]
     assert share_that_differs(expected[others].cpu(), out[others].cpu()) < 1e-3
@@ -117,12 +118,12 @@ def test_what_rays_are_better_at_asks_for_no_scratch():
     poses, model, windows, diameters = views_of([few], 20, 0.6)
     out = torch.zeros(20, 96, 96, 6, device=DEVICE)
     with pytest.raises(ValueError, match=r"scratch for \(160, 160\) pixels, output of \(96, 96\)"):
-        renderer.render_inputs(poses, model, windows, INTRINSICS, diameters, 0.001, out, scratch)
+        renderer.render_inputs(Views(poses, model, windows, INTRINSICS), diameters, 0.001, out, scratch)
 
 
 def test_as_many_threads_share_a_face_as_keep_a_gpu_busy():
-    assert rendering.lanes_of(126, 1400) == 2 and rendering.lanes_of(1, 1400) == 11
-    assert rendering.lanes_of(126, 20_000) == 1 and rendering.lanes_of(1, 12) == rendering.MOST_LANES
+    assert rendering.lanes_a_face(126, 1400) == 2 and rendering.lanes_a_face(1, 1400) == 11
+    assert rendering.lanes_a_face(126, 20_000) == 1 and rendering.lanes_a_face(1, 12) == rendering.MOST_LANES
 
 
 @wp.kernel

@@ -8,7 +8,7 @@ import trimesh
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from rfdetr_foundationpose.pose.renderer import Rendering, WarpRenderer
+from rfdetr_foundationpose.pose.renderer import Rendering, Views, WarpRenderer
 from support.pose_scenes import object_of, random_pose, textured_box
 
 CAMERA = (600.0, 610.0, 40.0, 30.0)
@@ -16,13 +16,13 @@ SIZE = (60, 80)
 
 
 def render(item, T: np.ndarray, window: tuple[float, float, float, float] = (0, 0, 80, 60), size=SIZE) -> Rendering:
-    return WarpRenderer([item], "cpu").render(
+    views = Views(
         torch.tensor(T, dtype=torch.float32).reshape(-1, 4, 4),
         torch.zeros(T.size // 16, dtype=torch.int32),
         torch.tensor([window], dtype=torch.float32).repeat(T.size // 16, 1),
         torch.tensor([CAMERA]),
-        size,
     )
+    return WarpRenderer([item], "cpu").render(views, size)
 
 
 def rays(window: tuple[float, float, float, float] = (0, 0, 80, 60), size=SIZE) -> np.ndarray:
@@ -130,13 +130,13 @@ def test_background_is_zero_and_models_are_told_apart():
     renderer = WarpRenderer([object_of(textured_box()), object_of(trimesh.creation.icosphere(radius=0.02))], "cpu")
     T = np.eye(4)[None].repeat(2, 0)
     T[:, 2, 3] = 1.0
-    image = renderer.render(
+    views = Views(
         torch.tensor(T, dtype=torch.float32),
         torch.tensor([0, 1], dtype=torch.int32),
         torch.tensor([[0.0, 0, 80, 60]]).repeat(2, 1),
         torch.tensor([CAMERA]),
-        SIZE,
     )
+    image = renderer.render(views, SIZE)
     assert image.mask[0].sum() > 2 * image.mask[1].sum() > 0
     for values in (image.rgb, image.xyz, image.normal):
         assert values[~image.mask].abs().max() == 0

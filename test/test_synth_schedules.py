@@ -20,7 +20,8 @@ from rfdetr_foundationpose.evaluate.schedule_compare import (
     report,
     too_lossy,
 )
-from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator, PoseFrame
+from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator
+from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.replay.metrics import PoseError
 from rfdetr_foundationpose.synth.objects import random_object
 from rfdetr_foundationpose.synth.scene import SceneSampler, as_model
@@ -142,7 +143,7 @@ def test_command_registers_the_same_masks_by_each_schedule(tmp_path, monkeypatch
     calls: list[tuple[str, str, int, int]] = []
     register = PoseEstimator.register
 
-    def noting(self: PoseEstimator, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
+    def noting(self: PoseEstimator, frame: Observation, object: str, mask: Tensor) -> Estimate:
         estimate = register(self, frame, object, mask)
         assert estimate.ranking is not None
         calls.append((self.config.register_schedule, object, int(mask.sum()), len(estimate.ranking.scores)))

@@ -1,20 +1,27 @@
-"""What every backend of the fallback order is: a network over crop pairs, prepared per batch size."""
+"""What every backend is: a network over crop pairs, prepared per batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-from typing import Protocol, runtime_checkable
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 
-Log = Callable[[str], None]
+if TYPE_CHECKING:
+    from .graph import GraphPool
+
+logger = logging.getLogger(__name__)
+
 Outputs = tuple[Tensor, ...]
 Key = tuple[int, int]
 """(rendered crops, observed crops): the observed crop may be one for all hypotheses."""
+Program = Callable[[Tensor, Tensor], Outputs]
 
 
 class BackendUnavailable(UserError, RuntimeError):
@@ -27,10 +34,6 @@ class Runner(Protocol):
 
     name: the backend that really runs. degraded: why it is not the one that was asked for, "" when it is.
     capturable: calls may be recorded in an outer CUDA graph. dtype: of the arithmetic; inputs are converted to it.
-
-    A runner may have more, which is looked for: ``pool`` and ``inputs`` (GraphRunner), and ``coarse`` (Fp8Runner), another
-    runner, faster and less precise, for what exact ones decide in the end. A scorer that has it offers ``vectors`` and ``rank``
-    besides, in both (Fp8ScoreRunner).
     """
 
     name: str
@@ -38,8 +41,20 @@ class Runner(Protocol):
     capturable: bool
     dtype: torch.dtype
 
+    @property
+    def coarse(self) -> Runner | None:
+        """Another runner, faster and less precise, for what exact ones decide in the end; None where there is none."""
+
+    @property
+    def pool(self) -> GraphPool | None:
+        """Where programs that call this runner belong, None where that does not matter."""
+
     def prepare(self, batch: int, observed: int | None = None) -> None:
         """Build, warm up or capture what a batch of this size needs. observed: 1 when all share one observed crop."""
+
+    def inputs(self, rendered: int, observed: int) -> tuple[Tensor, Tensor] | None:
+        """Static inputs (rendered, 6, R, R) and (observed, 6, R, R), channels-last, where the runner has such: who writes
+        there saves it the copy."""
 
     def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
         """rendered (N, 6, R, R), observed (N or 1, 6, R, R) on the runner's device, any strides -> float32 outputs.
@@ -49,38 +64,89 @@ class Runner(Protocol):
         """
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """What an exception says, in one line: the first line alone is often only a heading."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+@runtime_checkable
+class ScoreRunner(Runner, Protocol):
+    """A runner over a scorer that can be asked in two steps, so that some embeddings can be replaced in between."""
+
+    def embed(self, rendered: Tensor, observed: Tensor) -> Tensor:
+        """(N, C) float32: one embedding a hypothesis, which says nothing of the others; the call is a runner's."""
+
+    def rank(self, embeddings: Tensor) -> Tensor:
+        """Logits (N,) of hypotheses (N, C) beside each other."""
 
 
-def role_of(label: str) -> str:
-    """What the network is, whoever runs it: the last word of a runner's label."""
-    return label.rsplit(" ", 1)[-1]
+@dataclass(frozen=True)
+class RunnerContext:
+    """Where and as what a network runs.
+
+    device: a name is turned into a torch.device. crop: channels and size of its inputs. label: for the log; its last word
+    is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). outputs: their
+    names in ONNX files, () for those of the role. pool: shared by runners that never run at the same time, which saves
+    memory on a GPU. cache_dir: of ONNX files and engines, None for the user's cache.
+    """
+
+    device: torch.device
+    crop: tuple[int, int] = (6, 160)
+    label: str = "network"
+    outputs: tuple[str, ...] = ()
+    pool: GraphPool | None = None
+    cache_dir: Path | None = None
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        crop: tuple[int, int] = (6, 160),
+        label: str = "network",
+        outputs: Sequence[str] = (),
+        pool: GraphPool | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        values = (torch.device(device), crop, label, tuple(outputs), pool, cache_dir)
+        for name, value in zip(self.__dataclass_fields__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def role(self) -> str:
+        """What the network is, whoever runs it: "refiner" or "scorer"."""
+        return self.label.rsplit(" ", 1)[-1]
 
 
 class BaseRunner:
-    """Shared bookkeeping: one prepared program per batch key."""
+    """Shared bookkeeping: one prepared program per batch key.
+
+    fixed_batch: the only size that it can run, None where it can run any. owns_copy: the network that it was made of may
+    be moved elsewhere.
+    """
 
     name = "eager"
     capturable = True
     dtype = torch.float32
+    quiet: ClassVar[bool] = False
+    """Whether preparing takes no time worth a line in the log."""
 
-    def __init__(self, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
-        self.device = device
+    def __init__(self, context: RunnerContext) -> None:
+        self.context = context
+        self.device = context.device
+        self.crop = context.crop
+        self.label = context.label
+        self.pool: GraphPool | None = context.pool
         self.degraded = ""
-        self.crop = crop
-        self.label = label
-        self.log = log
-        self._programs: dict[Key, Callable[[Tensor, Tensor], Outputs]] = {}
+        self.coarse: Runner | None = None
+        self.fixed_batch: int | None = None
+        self.owns_copy = True
+        self._programs: dict[Key, Program] = {}
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         key = (batch, batch if observed is None else observed)
         if batch < 1 or key[1] not in (1, batch):
             raise ValueError(f"batch={batch}, observed={key[1]}: need batch >= 1 and observed 1 or {batch}")
+        if self.fixed_batch not in (None, batch):
+            raise BackendUnavailable(f"{self.label} has a fixed batch of {self.fixed_batch}, {batch} was asked for")
         if key not in self._programs:
             self._programs[key] = self._build(key)
+
+    def inputs(self, rendered: int, observed: int) -> tuple[Tensor, Tensor] | None:
+        return None
 
     def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
         key = (rendered.shape[0], observed.shape[0])
@@ -89,15 +155,15 @@ class BaseRunner:
             program = self._prepare_late(key)
         return program(rendered, observed)
 
-    def _prepare_late(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+    def _prepare_late(self, key: Key) -> Program:
         if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(f"{self.label}: batch {key} was not prepared before the CUDA graph capture that uses it")
         self.prepare(*key)
-        if self.name not in ("eager", "reference"):
-            self.log(f"{self.label}: {self.name} prepared for batch {key[0]}")
+        if not self.quiet:
+            logger.info("%s: %s prepared for batch %d", self.label, self.name, key[0])
         return self._programs[key]
 
-    def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+    def _build(self, key: Key) -> Program:
         raise NotImplementedError
 
     def _example(self, key: Key, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -112,41 +178,3 @@ class BaseRunner:
 def as_tuple(outputs: Tensor | Outputs) -> Outputs:
     """Outputs of a network with one or several."""
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-
-
-class FloatOutputs(nn.Module):
-    """The network in one dtype and channels-last layout behind float32 outputs; conversions belong to the program.
-
-    chunk: batches much larger go through the network in equal parts of at most this many pairs, so that activations need
-    less memory. A network whose outputs depend on the whole batch offers ``encode`` (per pair) and ``rank`` (over all), with the
-    modules of the latter in ``ranking``: these stay in FP32, since what they tell apart is small beside what all share.
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype, chunk: int | None = None) -> None:
-        super().__init__()
-        ranking = [p for module in getattr(network, "ranking", ()) for p in module.parameters()]
-        exact = [p.data for p in ranking]
-        self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for parameter, values in zip(ranking, exact, strict=True):
-            parameter.data = values
-        self.dtype = dtype
-        self.chunk = chunk
-
-    def forward(self, rendered: Tensor, observed: Tensor) -> Outputs:
-        a = rendered.to(self.dtype, memory_format=torch.channels_last)
-        b = observed.to(self.dtype, memory_format=torch.channels_last)
-        return tuple(o.float() for o in as_tuple(self._run(a, b)))
-
-    def _run(self, a: Tensor, b: Tensor) -> Tensor | Outputs:
-        n = a.shape[0]
-        rank = getattr(self.network, "rank", None)
-        few = self.chunk is None or n <= 1.5 * self.chunk
-        if few and rank is None:
-            return self.network(a, b)  # type: ignore[no-any-return]
-        parts = 1 if few else -(-n // self.chunk)  # type: ignore[operator]
-        bounds = [n * i // parts for i in range(parts + 1)]
-        slices = [slice(low, high) for low, high in pairwise(bounds)]
-        each = getattr(self.network, "encode", self.network)
-        found = [as_tuple(each(a[s], b if b.shape[0] == 1 else b[s])) for s in slices]
-        joined = tuple(torch.cat(part) for part in zip(*found, strict=True))
-        return rank(joined[0].float()) if rank is not None else joined  # type: ignore[no-any-return]

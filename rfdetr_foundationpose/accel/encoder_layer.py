@@ -11,7 +11,7 @@ from .fold import copy_sharing_weights, set_submodule
 
 
 class PostNormLayer(nn.Module):
-    """An ``nn.TransformerEncoderLayer`` (norm after, ReLU, PlainAttention) with one-pass norms and ReLU in its product."""
+    """A TokenMeanLayer (norm after, ReLU, PlainAttention) with one-pass norms and ReLU in its product."""
 
     self_attn: PlainAttention
     linear1: nn.Linear

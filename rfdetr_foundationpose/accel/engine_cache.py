@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from .base import Log
+logger = logging.getLogger(__name__)
 
 MAGIC = b"rfdetr-foundationpose engine 1\n"
 
@@ -159,12 +160,13 @@ class EngineCache:
             raise
         return path
 
-    def get_or_build(self, key: EngineKey, build: Callable[[], bytes], log: Log) -> bytes:
+    def get_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """The cached engine, or a new one, with a line before and after. A cache that cannot be written costs a line."""
         engine = self.load(key)
         if engine is not None:
             return engine
-        log(f"TensorRT engine {key.network} {', '.join(key.shapes)} {key.precision}: {self.reason}; building (minutes)")
+        what = f"{key.network} {', '.join(key.shapes)} {key.precision}"
+        logger.info("TensorRT engine %s: %s; building (minutes)", what, self.reason)
         begin = time.perf_counter()
         engine = build()
         try:
@@ -172,7 +174,6 @@ class EngineCache:
             where = f"cached as {path.name}"
         except OSError as error:
             where = f"not cached: {error}"
-        log(
-            f"TensorRT engine {key.network}: {len(engine) / 1e6:.1f} MB in {time.perf_counter() - begin:.0f} s, {where}"
-        )
+        size, seconds = len(engine) / 1e6, time.perf_counter() - begin
+        logger.info("TensorRT engine %s: %.1f MB in %.0f s, %s", key.network, size, seconds, where)
         return engine

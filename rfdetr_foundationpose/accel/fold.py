@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .network import JoinCrops, JoinFeatures, PairNetwork, PositionEmbedding
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
@@ -139,42 +143,24 @@ class StemReLU(ConvReLU):
         return pairs.permute(0, 2, 3, 1).reshape(n, rows, 2 * columns, channels // 2).permute(0, 3, 1, 2)
 
 
-class JoinedFirst(nn.Module):
-    """A network that says how several tensors become its input: by its ``join``, instead of ``torch.cat``."""
+class KeepCrops(JoinCrops):
+    """For an encoder that begins with a StemReLU, which takes several batches as they are."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
-        return self.network(x)  # type: ignore[no-any-return]
+    def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        return rendered, observed
 
 
-class StemFirst(JoinedFirst):
-    """Its first layer is a StemReLU, which takes several batches as they are."""
+class OnePassJoin(JoinFeatures):
+    """In one pass over memory; the result is channels-last."""
 
-    join = staticmethod(tuple)
-
-
-class SidesFirst(JoinedFirst):
-    """It takes the features of two crops side by side, which are joined in one pass."""
-
-    @staticmethod
-    def join(a: Tensor, b: Tensor) -> Tensor:
-        """(N, C, H, W) and (N or 1, C, H, W) -> (N, 2 C, H, W), channels-last."""
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
         from .copy_kernels import join_sides
 
         return join_sides(a, b)
 
 
-class OnePassEmbedding(nn.Module):
-    """Positions ``pe`` (1, L, C) added to float16 tokens (N, L, C), in one pass."""
-
-    pe: Tensor
-
-    def __init__(self, pe: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("pe", pe)
+class OnePassEmbedding(PositionEmbedding):
+    """For float16 tokens, in one pass over memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         from .copy_kernels import add_embedding
@@ -183,18 +169,17 @@ class OnePassEmbedding(nn.Module):
 
 
 def one_pass_copies(module: nn.Module) -> nn.Module | None:
-    """A copy of a network that shares its weights and whose parts that offer ``encoders`` and ``pos_embed`` have SidesFirst and
-    OnePassEmbedding; None where none does. It is for float16 and inference."""
+    """A copy of a network that shares its weights, in which OnePassJoin and OnePassEmbedding stand for what they do; None
+    where ``module`` has no PairNetwork. It is for float16 and inference."""
     rewritten = copy_sharing_weights(module)
-    fitting: list[Any] = [m for m in rewritten.modules() if hasattr(m, "encoders") and hasattr(m, "pos_embed")]
+    fitting = [m for m in rewritten.modules() if isinstance(m, PairNetwork)]
     for part in fitting:
-        _, pair = part.encoders
-        _replace(part, pair, SidesFirst(pair).eval())
+        part.join_features = OnePassJoin().eval()
         part.pos_embed = OnePassEmbedding(part.pos_embed.pe).eval()
     return rewritten if fitting else None
 
 
-def copy_sharing_weights(module: nn.Module) -> nn.Module:
+def copy_sharing_weights(module: Module) -> Module:
     """A copy whose structure can be rewritten while parameters and buffers stay those of ``module``."""
     return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
 
@@ -207,15 +192,19 @@ def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     fused = copy_sharing_weights(module)
     for name, traced in _traced_parts(fused).items():
         _fuse_part(traced, stem)
-        part = StemFirst(traced) if _begins_with_stem(traced) else traced
         if not name:
-            return part
-        set_submodule(fused, name, part)
+            return traced
+        set_submodule(fused, name, traced)
+    for part in fused.modules():
+        if isinstance(part, PairNetwork) and _begins_with_stem(part.encoders[0]):
+            part.join_crops = KeepCrops().eval()
     return fused
 
 
-def _begins_with_stem(traced: fx.GraphModule) -> bool:
+def _begins_with_stem(traced: nn.Module) -> bool:
     """Whether the input goes to a StemReLU and nowhere else."""
+    if not isinstance(traced, fx.GraphModule):
+        return False
     users = [user for node in traced.graph.nodes if node.op == "placeholder" for user in node.users]
     return (
         len(users) == 1

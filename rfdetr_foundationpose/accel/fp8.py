@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from .attention import PlainAttention
 from .encoder_layer import PostNormLayer
-from .fold import ConvReLU, StemFirst, copy_sharing_weights, set_submodule
+from .fold import ConvReLU, copy_sharing_weights, set_submodule
 from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed, flatten, linear
+from .network import PairNetwork, RefinerNetwork, ScorerNetwork
 
 HEADROOM = 16.0
 """Between the largest activation of random crops and the largest that FP8 can hold: real crops give up to 6 times as much."""
@@ -90,21 +91,20 @@ class Fp8Tokens(nn.Module):
     network: a copy, which is changed. Raises ValueError for one that is not fused.
     """
 
-    def __init__(self, network: Any, attentions: Sequence[PlainAttention], example: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, network: PairNetwork, attentions: Sequence[PlainAttention], example: tuple[Tensor, Tensor]
+    ) -> None:
         super().__init__()
         single, pair = network.encoders
-        first: Any = single.network if isinstance(single, StemFirst) else single
-        for part in (first, pair):
-            if not isinstance(part, fx.GraphModule):
-                raise ValueError(f"only an encoder of fused convolutions can run in FP8, not {type(part).__name__}")
-        largest = _largest_outputs(network, [*_layers(first).values(), *_layers(pair).values()], example)
+        single, pair = _fused(single), _fused(pair)
+        largest = _largest_outputs(network, [*_layers(single).values(), *_layers(pair).values()], example)
         token_scale = _scale(largest[_result(pair)] + 1)  # the embedding adds a sine
-        _into_fp8(first, largest, flat_input=False, flat_output=True)
+        _into_fp8(single, largest, flat_input=False, flat_output=True)
         _into_fp8(pair, largest, flat_input=True, flat_output=False)
-        self._last = _cut_last(first)
-        self._join = getattr(single, "join", torch.cat)
+        self._last = _cut_last(single)
+        self.join_crops = network.join_crops
         self.single, self.pair = single, pair
-        self.embedding = network.pos_embed
+        self.embedding: Any = network.pos_embed
         self._projection = Fp8Projection(attentions, token_scale)
 
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -119,7 +119,7 @@ class Fp8Tokens(nn.Module):
         if shared:
             sides = [self.single(rendered), self.single(observed)]
         else:
-            both = self.single(self._join([rendered, observed]))
+            both = self.single(self.join_crops(rendered, observed))
             sides = [[part.images(begin, n) for part in both] for begin in (0, n)]
         first = sides[0][0]
         values = torch.empty(len(first.values), 2 * self._last.channels, dtype=FP8, device=rendered.device)
@@ -138,33 +138,47 @@ class Fp8Refiner(nn.Module):
     """A fused refiner with one-pass norms, of which encoders and the first projections of the heads run in FP8. Raises ValueError
     for another network."""
 
-    def __init__(self, network: nn.Module, example: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, network: RefinerNetwork, example: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        copied: Any = copy_sharing_weights(network)
-        self.heads = copied.heads
-        layers = [head[0] for head in self.heads]
-        if not all(isinstance(layer, PostNormLayer) for layer in layers):
-            raise ValueError("only heads with one-pass norms can take their projections from FP8")
-        self.tokens = Fp8Tokens(copied, [layer.self_attn for layer in layers], example)
+        copied = copy_sharing_weights(network)
+        # No modules of its own: they would be cast with the rest of the network.
+        self._heads: list[tuple[PostNormLayer, nn.Module]] = []
+        for layer, last in copied.heads:
+            if not isinstance(layer, PostNormLayer):
+                raise ValueError("only heads with one-pass norms can take their projections from FP8")
+            self._heads.append((layer, last))
+        self.tokens = Fp8Tokens(copied, [layer.self_attn for layer, _ in self._heads], example)
 
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
         tokens, projected = self.tokens(rendered, observed)
-        return tuple(last(layer.mean(tokens, qkv)) for (layer, last), qkv in zip(self.heads, projected, strict=True))
+        return tuple(last(layer.mean(tokens, qkv)) for (layer, last), qkv in zip(self._heads, projected, strict=True))
 
 
 class Fp8Scorer(nn.Module):
-    """A fused scorer up to its vectors (N, C), of which encoders and the first projection of the attention run in FP8. Raises
+    """A fused scorer up to its embeddings (N, C), of which encoders and the first projection of the attention run in FP8. Raises
     ValueError for another network."""
 
-    def __init__(self, network: nn.Module, example: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, network: ScorerNetwork, example: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        copied: Any = copy_sharing_weights(network)
-        self.attention = copied.att
+        copied = copy_sharing_weights(network)
+        self.attention = _plain(copied.att)
         self.tokens = Fp8Tokens(copied, [self.attention], example)
 
     def forward(self, rendered: Tensor, observed: Tensor) -> Tensor:
         _, (qkv,) = self.tokens(rendered, observed)
-        return self.attention.attend(qkv).mean(dim=1)  # type: ignore[no-any-return]
+        return self.attention.attend(qkv).mean(dim=1)
+
+
+def _plain(attention: nn.Module) -> PlainAttention:
+    if not isinstance(attention, PlainAttention):
+        raise ValueError(f"only PlainAttention can take its projection from FP8, not {type(attention).__name__}")
+    return attention
+
+
+def _fused(encoder: nn.Module) -> fx.GraphModule:
+    if not isinstance(encoder, fx.GraphModule):
+        raise ValueError(f"only an encoder of fused convolutions can run in FP8, not {type(encoder).__name__}")
+    return encoder
 
 
 def _stored(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +198,7 @@ def _result(traced: fx.GraphModule) -> nn.Module:
 
 
 def _largest_outputs(
-    network: nn.Module, layers: Sequence[nn.Module], example: tuple[Tensor, Tensor]
+    network: PairNetwork, layers: Sequence[nn.Module], example: tuple[Tensor, Tensor]
 ) -> dict[nn.Module, float]:
     """The largest output of each layer for ``example``."""
     largest: dict[nn.Module, float] = {}
@@ -195,7 +209,7 @@ def _largest_outputs(
     hooks = [layer.register_forward_hook(remember) for layer in layers]
     try:
         with torch.inference_mode():
-            network.tokens(*example)  # type: ignore[operator]
+            network.tokens(*example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 
-from .base import one_line
+from ..errors import one_line
 from .memory import within_memory_limit
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _ONE_CAPTURE = RLock()  # torch allows one capture at a time in a process; registration may prepare in its own thread
 
 
@@ -63,11 +65,6 @@ class GraphPool:
         self.pool = torch.cuda.graph_pool_handle()
 
 
-def pool_of(runner: object, name: str, device: torch.device) -> GraphPool:
-    """Where a program that runs ``runner`` belongs: the runner's own pool, or a new one where it has none."""
-    return getattr(runner, "pool", None) or GraphPool(name, device)
-
-
 _CAPTURE_STREAMS: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
 
 
@@ -101,7 +98,6 @@ class GraphedProgram:
         capture: bool = True,
         warmup: int = 3,
         pool: GraphPool | None = None,
-        log: Log | None = None,
     ) -> None:
         self.body = body
         self.device = torch.device(device)
@@ -111,7 +107,6 @@ class GraphedProgram:
         self.degraded = ""
         self._warmup = warmup
         self._pool = pool or GraphPool(name, self.device)
-        self._log = log or (lambda _: None)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: Hashable = None
         self._prepared = False
@@ -153,7 +148,8 @@ class GraphedProgram:
             counters.recaptures += again
             counters.last_capture_ms = (time.perf_counter() - begin) * 1e3
         if again:
-            self._log(f"{self.name}: prepared again in {self.counters.last_capture_ms:.0f} ms (key {key!r})")
+            ms = self.counters.last_capture_ms
+            logger.info("%s: prepared again in %.0f ms (key %r)", self.name, ms, key)
 
     def __call__(self, key: Hashable = None) -> Any:
         """Enqueue one run; returns ``outputs`` without waiting for them. A new key prepares first, and is counted."""
@@ -196,6 +192,6 @@ class GraphedProgram:
                 self.degraded = f"{self.name}: CUDA graph capture failed, runs eagerly: {reason}"
                 self._capture = False
                 self._pool.abandon(graph)
-                self._log(self.degraded)
+                logger.warning("%s", self.degraded)
             else:
                 torch.cuda.empty_cache()  # what the warm-up used is not needed again; torch would keep it for ever

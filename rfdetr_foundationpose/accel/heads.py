@@ -6,21 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from .base import Outputs
+from .network import RefinerNetwork
 
 
 class SideBySideHeads(nn.Module):
-    """A network that offers ``tokens`` and ``heads``, on CUDA: heads after the first run on a stream each, which is a
-    branch each in a captured graph."""
+    """A refiner on CUDA: heads after the first run on a stream each, which is a branch each in a captured graph."""
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: RefinerNetwork, device: torch.device) -> None:
         super().__init__()
         self.network = network
-        self._sides = [torch.cuda.Stream(device) for _ in range(len(network.heads) - 1)]  # type: ignore[arg-type]
+        self._sides = [torch.cuda.Stream(device) for _ in range(len(network.heads) - 1)]
 
     def forward(self, rendered: Tensor, observed: Tensor) -> Outputs:
-        tokens = self.network.tokens(rendered, observed)  # type: ignore[operator]
+        tokens = self.network.tokens(rendered, observed)
         main = torch.cuda.current_stream(tokens.device)
-        first, *others = self.network.heads  # type: ignore[misc]
+        first, *others = self.network.heads
         # A side stream reuses only memory of its own, and only after it has waited for the reader of the last results.
         found = []
         for stream, head in zip(self._sides, others, strict=True):

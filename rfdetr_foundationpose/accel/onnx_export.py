@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .attention import plain_attention
-from .base import FloatOutputs, as_tuple
+from .base import as_tuple
 from .fold import fold_batch_norm
+from .outputs import FloatOutputs
 
 OPSET = 17
 INPUTS = ("rendered", "observed")

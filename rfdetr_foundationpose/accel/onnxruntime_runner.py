@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import BackendUnavailable, BaseRunner, Key, Log, Outputs
+from .base import BackendUnavailable, BaseRunner, Key, Outputs, Program, RunnerContext
 from .onnx_export import OnnxSpec, inspect_onnx
 
 
@@ -20,10 +19,13 @@ class OnnxRuntimeRunner(BaseRunner):
     name = "onnxruntime"
     capturable = False
 
-    def __init__(self, path: Path, device: torch.device, label: str, log: Log, threads: int | None = None) -> None:
+    def __init__(self, path: Path, context: RunnerContext) -> None:
+        device = context.device
         onnxruntime = self.check_available(device)
         self.spec: OnnxSpec = inspect_onnx(path)
-        super().__init__(device, (6, self.spec.size), label, log)
+        super().__init__(context)
+        self.crop = (6, self.spec.size)
+        self.fixed_batch = self.spec.batch
         self._stream: torch.cuda.Stream | None = None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -36,7 +38,7 @@ class OnnxRuntimeRunner(BaseRunner):
             }
             providers: list[Any] = [("CUDAExecutionProvider", settings)]
         else:
-            options.intra_op_num_threads = threads or torch.get_num_threads()
+            options.intra_op_num_threads = torch.get_num_threads()
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch needs the cores in between
             providers = ["CPUExecutionProvider"]
         try:
@@ -66,14 +68,7 @@ class OnnxRuntimeRunner(BaseRunner):
             )
         return onnxruntime
 
-    def prepare(self, batch: int, observed: int | None = None) -> None:
-        if self.spec.batch not in (None, batch):
-            raise BackendUnavailable(
-                f"{self.spec.path.name} has a fixed batch of {self.spec.batch}, {batch} was asked for"
-            )
-        super().prepare(batch, observed)
-
-    def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+    def _build(self, key: Key) -> Program:
         batch = key[0]
         size = self.spec.size
         shape = (batch, 6, size, size) if self.spec.layout == "nchw" else (batch, size, size, 6)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import BackendUnavailable, BaseRunner, Key, Log, Outputs, role_of
+from .base import BackendUnavailable, BaseRunner, Key, Outputs, Program, RunnerContext
 from .engine_cache import EngineCache, EngineKey
 from .onnx_export import file_digest, inspect_onnx
 from .onnx_fp16 import has_float16, to_float16
+
+logger = logging.getLogger(__name__)
 
 WORKSPACE_BYTES = 1 << 30
 
@@ -31,7 +33,7 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log) -> bytes:
+def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any) -> bytes:
     """Serialized engine for a fixed batch. precision: "fp16" or "fp32". Raises BackendUnavailable with TensorRT's reason.
 
     Where networks can be strongly typed (9.1 and later; always in 11) the types come from the graph, so an FP32 file is
@@ -39,8 +41,8 @@ def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log
     """
     spec = inspect_onnx(onnx_path)
     model = onnx_path.read_bytes()
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
+    own = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(own)
     config = builder.create_builder_config()
     flags = trt.NetworkDefinitionCreationFlag
     weakly_typed = not hasattr(flags, "STRONGLY_TYPED") and hasattr(trt.BuilderFlag, "FP16")
@@ -55,7 +57,7 @@ def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log
         elif not has_float16(model):
             model = to_float16(model)
     network = builder.create_network(creation)
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, own)
     if not parser.parse(model):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendUnavailable(f"TensorRT cannot parse {onnx_path.name}: {errors}")
@@ -66,9 +68,8 @@ def build_engine(onnx_path: Path, precision: str, batch: int, trt: Any, log: Log
         for name in spec.inputs:
             profile.set_shape(name, shape, shape, shape)
         config.add_optimization_profile(profile)
-    log(
-        f"TensorRT {trt.__version__}: {onnx_path.name}, {'FP16 flag' if weakly_typed else 'strongly typed'}, batch {batch}"
-    )
+    typing = "FP16 flag" if weakly_typed else "strongly typed"
+    logger.info("TensorRT %s: %s, %s, batch %d", trt.__version__, onnx_path.name, typing, batch)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise BackendUnavailable(f"TensorRT could not build an engine from {onnx_path.name}; its log above says why")
@@ -86,21 +87,15 @@ class TensorRTRunner(BaseRunner):
     name = "tensorrt"
     dtype = torch.float16
 
-    def __init__(
-        self,
-        path: Path,
-        device: torch.device,
-        label: str,
-        log: Log,
-        *,
-        precision: str = "fp16",
-        cache_dir: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, context: RunnerContext, *, precision: str = "fp16") -> None:
+        device = context.device
         self._trt = self.check_available(device)
         self.spec = inspect_onnx(path)
-        super().__init__(device, (6, self.spec.size), label, log)
+        super().__init__(context)
+        self.crop = (6, self.spec.size)
+        self.fixed_batch = self.spec.batch
         self.precision = precision
-        self._cache = EngineCache(None if cache_dir is None else cache_dir / "engines")
+        self._cache = EngineCache(None if context.cache_dir is None else context.cache_dir / "engines")
         self._digest = file_digest(path)
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
         self._stream = torch.cuda.Stream(device)
@@ -112,29 +107,20 @@ class TensorRTRunner(BaseRunner):
             raise BackendUnavailable("TensorRT needs a CUDA device")
         return import_tensorrt()
 
-    def prepare(self, batch: int, observed: int | None = None) -> None:
-        if self.spec.batch not in (None, batch):
-            raise BackendUnavailable(
-                f"{self.spec.path.name} has a fixed batch of {self.spec.batch}, {batch} was asked for"
-            )
-        super().prepare(batch, observed)
-
     def engine(self, batch: int) -> bytes:
         """The serialized engine for a batch size, built and cached when it is not there or no longer fits."""
         shape = input_shape(self.spec.layout, batch, self.spec.size)
         key = EngineKey.make(
-            role_of(self.label),
+            self.context.role,
             self.device,
             self._trt.__version__,
             self.precision,
             self._digest,
             dict.fromkeys(self.spec.inputs, shape),
         )
-        return self._cache.get_or_build(
-            key, lambda: build_engine(self.spec.path, self.precision, batch, self._trt, self.log), self.log
-        )
+        return self._cache.get_or_build(key, lambda: build_engine(self.spec.path, self.precision, batch, self._trt))
 
-    def _build(self, key: Key) -> Callable[[Tensor, Tensor], Outputs]:
+    def _build(self, key: Key) -> Program:
         engine = self._runtime.deserialize_cuda_engine(self.engine(key[0]))
         if engine is None:
             raise BackendUnavailable("TensorRT cannot deserialize the engine; its log above says why")

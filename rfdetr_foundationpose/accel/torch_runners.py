@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import one_line
 from .attention import plain_attention
-from .base import BackendUnavailable, BaseRunner, FloatOutputs, Key, Log, Outputs, as_tuple, one_line
+from .base import BackendUnavailable, BaseRunner, Key, Outputs, Program, RunnerContext, as_tuple
 from .encoder_layer import one_pass_norms
 from .fold import fold_batch_norm, fuse_conv_relu, one_pass_copies
 from .graph import GraphedProgram, GraphPool, inlining
 from .heads import SideBySideHeads
 from .memory import within_memory_limit
+from .network import RefinerNetwork
+from .outputs import FloatOutputs
 
-Body = Callable[[Tensor, Tensor], Outputs]
+logger = logging.getLogger(__name__)
 
 CHUNK = 42
 """Pairs that go through a network at once when there are many (see FloatOutputs): 6 x 42 are 252, and 42 fill whole waves
@@ -39,12 +44,14 @@ class EagerRunner(BaseRunner):
     """The module as it is, FP32."""
 
     name = "eager"
+    quiet = True
 
-    def __init__(self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
-        super().__init__(device, crop, label, log)
+    def __init__(self, module: nn.Module, context: RunnerContext) -> None:
+        super().__init__(context)
         self.module = module
+        self.owns_copy = False
 
-    def _build(self, key: Key) -> Body:
+    def _build(self, key: Key) -> Program:
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             with torch.inference_mode():
                 return as_tuple(self.module(rendered.to(self.dtype), observed.to(self.dtype)))
@@ -56,8 +63,9 @@ class ReferenceRunner(EagerRunner):
     """As the official code runs it: eager, channels first, BN unfolded, autocast to FP16 on CUDA."""
 
     name = "reference"
+    capturable = False  # the official code launches every kernel by itself
 
-    def _build(self, key: Key) -> Body:
+    def _build(self, key: Key) -> Program:
         cuda = self.device.type == "cuda"
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
@@ -73,28 +81,24 @@ class HalfRunner(BaseRunner):
 
     name = "half"
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        crop: tuple[int, int],
-        label: str,
-        log: Log,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(device, crop, label, log)
-        chosen, why = half_dtype(device)
-        self.dtype = dtype or chosen
-        self.body = FloatOutputs(plain_attention(fold_batch_norm(module)), self.dtype, CHUNK)
-        if dtype is None and device.type != "cuda":
-            log(f"{label}: half runs in {why}")
+    exact_on_cpu: ClassVar[bool] = False
+    """Whether it is FP32 on a CPU, whatever the CPU is fast at."""
 
-    def _build(self, key: Key) -> Body:
+    def __init__(self, module: nn.Module, context: RunnerContext) -> None:
+        super().__init__(context)
+        self.dtype, why = half_dtype(self.device)
+        if self.exact_on_cpu and self.device.type != "cuda":
+            self.dtype = torch.float32
+        elif self.device.type != "cuda":
+            logger.info("%s: half runs in %s", self.label, why)
+        self.body = FloatOutputs(plain_attention(fold_batch_norm(module)), self.dtype, CHUNK)
+
+    def _build(self, key: Key) -> Program:
         run = self._inference(self.body)
         run(*self._example(key))
         return run
 
-    def _inference(self, body: Callable[..., Outputs]) -> Body:
+    def _inference(self, body: Callable[..., Outputs]) -> Program:
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             with torch.inference_mode():
                 return tuple(body(rendered, observed))
@@ -106,11 +110,9 @@ class TracedRunner(HalfRunner):
     """TorchScript of the half body, one trace a batch size, frozen. FP32 on the CPU."""
 
     name = "traced"
+    exact_on_cpu = True
 
-    def __init__(self, module: nn.Module, device: torch.device, crop: tuple[int, int], label: str, log: Log) -> None:
-        super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
-
-    def _build(self, key: Key) -> Body:
+    def _build(self, key: Key) -> Program:
         example = self._example(key)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # torch.jit is deprecated but works in every supported version
@@ -130,34 +132,28 @@ class GraphRunner(HalfRunner):
 
     name = "cuda_graph"
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        crop: tuple[int, int],
-        label: str,
-        log: Log,
-        pool: GraphPool | None = None,
-    ) -> None:
-        if device.type != "cuda":
+    pool: GraphPool
+
+    def __init__(self, module: nn.Module, context: RunnerContext) -> None:
+        if context.device.type != "cuda":
             raise BackendUnavailable("CUDA graphs need a CUDA device")
-        super().__init__(module, device, crop, label, log)
-        self.pool = pool or GraphPool(label, device)
+        super().__init__(module, context)
+        self.pool = context.pool or GraphPool(self.label, self.device)
         self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
         self.network: nn.Module | None = None  # fused as far as works here, its encoders still as fx made them
         best = fuse_conv_relu(self.body.network)
-        if self._offer("fused", best):
+        if self._try("fused", best):
             blocked = fuse_conv_relu(self.body.network, stem=True)
-            best = blocked if self._offer("blocked stem", blocked) else best
+            best = blocked if self._try("blocked stem", blocked) else best
             lean = one_pass_norms(best) if self.dtype is torch.float16 else None
-            best = lean if lean is not None and self._offer("one-pass norms", lean) else best
+            best = lean if lean is not None and self._try("one-pass norms", lean) else best
             self.network = best
             copying = one_pass_copies(best) if self.dtype is torch.float16 else None
-            best = copying if copying is not None and self._offer("one-pass copies", copying) else best
-            if hasattr(best, "heads"):
-                self._offer("parallel heads", SideBySideHeads(best, device))
+            best = copying if copying is not None and self._try("one-pass copies", copying) else best
+            if isinstance(best, RefinerNetwork):
+                self._try("parallel heads", SideBySideHeads(best, self.device))
 
-    def _offer(self, name: str, network: nn.Module) -> bool:
+    def _try(self, name: str, network: nn.Module) -> bool:
         """Take a network among the bodies if it computes what the plain one does."""
         body = FloatOutputs(network, self.dtype, CHUNK)
         compare = partial(disagreement, self.body, body, self._example((2, 2), self.dtype))
@@ -166,12 +162,12 @@ class GraphRunner(HalfRunner):
         except torch.cuda.OutOfMemoryError as error:
             reason = one_line(error)
         if reason:
-            self.log(f"{self.label}: {name} is left out: {reason}")
+            logger.info("%s: %s is left out: %s", self.label, name, reason)
         else:
             self._bodies[name] = body
         return not reason
 
-    def _build(self, key: Key) -> Body:
+    def _build(self, key: Key) -> Program:
         times: dict[str, float] = {}
         reason = ""
         for name, body in self._bodies.items():
@@ -179,12 +175,12 @@ class GraphRunner(HalfRunner):
                 times[name] = self._time(body, key)
             except Exception as error:  # out of memory, a capture that failed, or what Triton raises
                 reason = f"{self.label}: {name} is left out for batch {key[0]}: {one_line(error)}"
-                self.log(reason)
+                logger.info("%s", reason)
         if not times:
             raise BackendUnavailable(reason)
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
-        self.log(f"{self.label}: {self.name} batch {key[0]}: {shown}; takes {name}")
+        logger.info("%s: %s batch %d: %s; takes %s", self.label, self.name, key[0], shown, name)
         body, buffers = self._bodies[name], self.inputs(*key)
         alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
 
@@ -202,9 +198,7 @@ class GraphRunner(HalfRunner):
 
     def _graphed(self, body: Callable[..., Outputs], key: Key, pool: GraphPool) -> GraphedProgram:
         buffers = self.inputs(*key)
-        program = GraphedProgram(
-            lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", pool=pool, log=self.log
-        )
+        program = GraphedProgram(lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", pool=pool)
         program.prepare()
         if not program.captured:
             raise BackendUnavailable(program.degraded)
@@ -247,20 +241,13 @@ class CompileRunner(HalfRunner):
     """torch.compile (inductor) of the half body, fixed shapes; in a CUDA graph of its own on CUDA. FP32 on the CPU."""
 
     name = "compile"
+    exact_on_cpu = True
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        crop: tuple[int, int],
-        label: str,
-        log: Log,
-        pool: GraphPool | None = None,
-    ) -> None:
-        super().__init__(module, device, crop, label, log, None if device.type == "cuda" else torch.float32)
-        self.pool = pool or GraphPool(label, device)
+    def __init__(self, module: nn.Module, context: RunnerContext) -> None:
+        super().__init__(module, context)
+        self.pool = context.pool or GraphPool(self.label, self.device)
 
-    def _build(self, key: Key) -> Body:
+    def _build(self, key: Key) -> Program:
         begin = time.perf_counter()
         # static inputs, so that strides of a later call cannot ask for another compilation
         rendered_in, observed_in = self._example(key, self.dtype)
@@ -274,13 +261,12 @@ class CompileRunner(HalfRunner):
                 body(rendered_in, observed_in)
         except Exception as error:  # inductor raises whatever its compiler raised
             raise BackendUnavailable(f"torch.compile failed: {one_line(error)}") from error
-        self.log(f"{self.label}: compiled batch {key[0]} in {time.perf_counter() - begin:.0f} s")
+        logger.info("%s: compiled batch %d in %.0f s", self.label, key[0], time.perf_counter() - begin)
         program = GraphedProgram(
             lambda: body(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
             pool=self.pool,
-            log=self.log,
         )
         program.prepare()
 

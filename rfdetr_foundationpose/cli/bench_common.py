@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import BACKENDS
+from ..backends import POSE
 from .options import parse_names
 
 Backends = Annotated[
@@ -20,9 +20,8 @@ Out = Annotated[Path, typer.Option(help="Folder of outputs.")]
 def chosen_backends(text: str, default: str) -> list[str]:
     """The backends of a comma-separated list, or of ``default`` for an empty one. Raises typer.BadParameter."""
     wanted = list(dict.fromkeys(parse_names(text or default)))
-    offered = [b for b in BACKENDS if b != "auto"]
-    if unknown := [b for b in wanted if b not in offered]:
-        raise typer.BadParameter(f"--backends: {', '.join(unknown)} is none of {', '.join(offered)}")
+    if unknown := [b for b in wanted if b not in POSE.names]:
+        raise typer.BadParameter(f"--backends: {', '.join(unknown)} is none of {', '.join(POSE.names)}")
     return wanted
 
 

@@ -34,7 +34,7 @@ def calibrate(
         samples = collect(config, scenes, seed, lambda done, total: status.update(f"scene {done} of {total}"))
     fitted_on = samples.scene % 2 == 0
     half = confidence.fit(samples.features[fitted_on], samples.right[fitted_on])
-    held_out, right = half.of(samples.features[~fitted_on]), samples.right[~fitted_on]
+    held_out, right = half.probability(samples.features[~fitted_on]), samples.right[~fitted_on]
     rows = reliability(held_out, right)
     table = Table(title=f"held-out scenes: {len(right)} poses, {right.mean():.0%} right")
     for column in ("confidence", "poses", "right"):

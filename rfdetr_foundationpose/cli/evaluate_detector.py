@@ -69,7 +69,7 @@ def detector(
     names = parse_targets(targets, specs)
     asked = [s for s in specs if s.name in names]
     place = resolve_device(config.device)
-    found = build_detector(config, asked, place, sayer(console))
+    found = build_detector(config, asked, place)
     if not isinstance(found, RfDetrDetector):
         raise ConfigError(f"detector.source={config.detector.source}: there is no detector to evaluate")
     begin = time.perf_counter()

@@ -68,9 +68,10 @@ def build_engines(
     """Build TensorRT engines for this GPU and cache them; those that fit already are kept. Exits 1 without TensorRT."""
     import torch
 
-    from ..accel.base import BackendUnavailable
+    from ..accel.base import BackendUnavailable, RunnerContext
     from ..accel.onnx_export import OnnxFormatError, inspect_onnx
-    from ..accel.runner import make_runner, runner_from_onnx
+    from ..accel.onnx_runners import runner_from_onnx
+    from ..accel.runner import make_runner
     from ..evaluate.networks import load_networks
 
     say = sayer(Console())
@@ -83,14 +84,15 @@ def build_engines(
         networks, _ = load_networks(weights, official_size)
     for role, file in files.items():
         if file is None:
-            make_runner(networks[role], "tensorrt", device, say, label=role, batches=sizes[role], fallback=False)
+            make_runner(
+                networks[role], "tensorrt", RunnerContext(device, label=role), batches=sizes[role], fallback=False
+            )
             continue
         found = inspect_onnx(file)
         if found.role != role:
             raise OnnxFormatError(f"{file} is a {found.role}, given as --{role}")
-        runner_from_onnx(
-            file, "tensorrt", device, say, label=role, batches=[found.batch] if found.batch else sizes[role]
-        )
+        wanted = [found.batch] if found.batch else sizes[role]
+        runner_from_onnx(file, "tensorrt", RunnerContext(device, label=role), batches=wanted)
     say("engines are ready: set pose.backend to tensorrt")
 
 
@@ -108,13 +110,13 @@ def default_batches() -> dict[str, list[int]]:
 
     from ..config import PoseConfig
     from ..pose.estimator import TRACK_BATCHES
-    from ..pose.register_program import parse_schedule, scored_batches
+    from ..pose.register_program import pruning_counts, scored_batches
 
     settings = PoseConfig()
     total = 252
     refiner, scorer = set(TRACK_BATCHES), set()
     for schedule in (settings.register_schedule, "full"):
-        kept = parse_schedule(schedule, total, settings.register_iterations, torch.device("cuda"))
+        kept = pruning_counts(schedule, total, settings.register_iterations, torch.device("cuda"))
         refiner |= set(kept)
         scorer |= set(scored_batches(kept))
     return {"refiner": sorted(refiner), "scorer": sorted(scorer)}

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ..config import BACKENDS, DetectorConfig
+from ..backends import DETECTOR
+from ..config import DetectorConfig
 from .options import Device, ObjectsFile, Seed
 
 
 def validate(
     images: Annotated[int, typer.Option(min=1, help="Generated images to compare on.")] = 200,
     backend: Annotated[
-        str, typer.Option(help=f"The way to run RF-DETR that is checked: {', '.join(BACKENDS)}.")
+        str, typer.Option(help=f"The way to run RF-DETR that is checked: {', '.join(DETECTOR.choices)}.")
     ] = "auto",
     weights: Annotated[str, typer.Option(help="'default', 'published', or a checkpoint path.")] = "default",
     variant: Annotated[str, typer.Option(help="RF-DETR variant where the weights do not name one.")] = "nano",
@@ -33,8 +34,8 @@ def validate(
     from ..replay.result import write_json
     from ..resources import default_objects_file
 
-    if backend not in BACKENDS:
-        raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(BACKENDS)}")
+    if backend not in DETECTOR.choices:
+        raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(DETECTOR.choices)}")
     result = validate_detector(
         load_objects(objects_file or default_objects_file()),
         backend=backend,

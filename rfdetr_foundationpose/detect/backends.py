@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,36 +10,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..backends import DETECTOR
 from . import rfdetr_library as library
 from .precision import keep_float32
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
 
-# reference: rfdetr's own predict(). The others run our hot path around the network.
-BACKENDS = ("reference", "eager", "half", "traced", "compile", "cuda_graph")
+logger = logging.getLogger(__name__)
 
-# What is tried when a backend does not work, per device type.
-NEXT = {
-    "cuda": {
-        "tensorrt": "cuda_graph",
-        "onnxruntime": "cuda_graph",
-        "compile": "cuda_graph",
-        "fp8": "cuda_graph",
-        "cuda_graph": "half",
-        "traced": "half",
-    },
-    "cpu": {
-        "tensorrt": "eager",
-        "onnxruntime": "eager",
-        "fp8": "eager",
-        "cuda_graph": "traced",
-        "compile": "eager",
-        "traced": "eager",
-        "half": "eager",
-    },
-}
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
 _LONGEST_REASON = 400
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a network is to run, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -46,53 +36,48 @@ class Network:
     """forward: (1, 3, R, R) normalized image in ``dtype`` -> (boxes (1, Q, 4) cxcywh in [0, 1], logits (1, Q, C + 1)),
     for segmentation variants also mask logits (1, Q, R/4, R/4).
 
-    backend: what really runs. graph: the whole hot path around it is captured in a CUDA graph. degraded: why it is not the
+    backend: what really runs. graph: the whole predictor around it is captured in a CUDA graph. degraded: why it is not the
     backend that was asked for; empty when it is.
     """
 
-    forward: Callable[[Tensor], tuple[Tensor, ...]]
+    forward: Forward
     dtype: torch.dtype
     backend: str
     graph: bool
     degraded: str = ""
 
 
-def build(
-    model: RFDETR, backend: str, device: torch.device, log: Callable[[str], None], *, half_on_cpu: bool = False
-) -> Network:
-    """The network of a model at a backend of config.BACKENDS, or at the next one of NEXT that works here, which is said.
+def build(model: RFDETR, backend: str, device: torch.device, *, half_on_cpu: bool = False) -> Network:
+    """The network of a model at a backend, or at the next one of the fallback order that works here, which is said.
 
     From "half" upward the image encoder is FP16 on CUDA, and what follows it FP32 (see keep_float32); everything is
     FP32 on the CPU, unless ``half_on_cpu`` asks for FP16 there too: slow, but it shows what FP16 does to the numbers.
-    Raises what building the last backend raised.
+    Raises ValueError for an unknown backend, and what building the last backend raised.
     """
     cuda = device.type == "cuda"
-    if backend == "auto":
-        # On a CPU tracing takes seconds and gains nothing, FP16 is slower, and BF16, where it is faster, rounds
-        # features so coarsely that other proposals are looked at.
-        backend = "cuda_graph" if cuda else "eager"
+    current = DETECTOR.auto(device.type) if backend == "auto" else DETECTOR.get(backend).name
     if cuda:
         _keep_constants_on_device(model, device)
     reasons: list[str] = []
     while True:
-        following = NEXT["cuda" if cuda else "cpu"].get(backend)
-        reason = _unfit(backend, device, half_on_cpu)
+        following = DETECTOR.following(current, device.type)
+        reason = _unfit(current, device, half_on_cpu)
         if not reason:
-            half = backend not in ("reference", "eager") and (cuda or half_on_cpu)
-            dtype = torch.float16 if half else torch.float32
+            half = current not in ("reference", "eager") and (cuda or half_on_cpu)
+            place = Placement(device, torch.float16 if half else torch.float32)
             try:
-                forward = _forward(model, backend, dtype, device)
+                forward: Forward = DETECTOR.maker(current)(model, place)
             except Exception as error:  # tracers and compilers raise whatever their parts raised
                 if following is None:
                     raise
                 reason = explain(error)
             else:
-                graph = cuda and backend in ("cuda_graph", "compile")
-                return Network(forward, dtype, backend, graph, "; ".join(reasons))
-        reasons.append(f"detector: backend {backend} {reason}")
-        log(f"{reasons[-1]}; running {following} instead")
+                graph = cuda and DETECTOR.get(current).graph
+                return Network(forward, place.dtype, current, graph, "; ".join(reasons))
         assert following is not None
-        backend = following
+        reasons.append(f"detector: backend {current} {reason}")
+        logger.warning("%s; running %s instead", reasons[-1], following)
+        current = following
 
 
 def explain(error: BaseException) -> str:
@@ -116,34 +101,13 @@ def explain(error: BaseException) -> str:
 
 def _unfit(backend: str, device: torch.device, half_on_cpu: bool) -> str:
     """Why a backend cannot run on a device, before it is tried."""
-    if backend not in BACKENDS:
-        return "is not offered for RF-DETR"
     if device.type != "cuda" and (backend == "cuda_graph" or (backend == "half" and not half_on_cpu)):
         return f"needs a CUDA device, this is {device.type}"
     return ""
 
 
-def _forward(
-    model: RFDETR, backend: str, dtype: torch.dtype, device: torch.device
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    if backend == "reference":
-        return _reference_forward(model)
-    if dtype != torch.float32:
-        keep_float32(library.network(model))
-    library.optimize(model, compile=backend in ("traced", "cuda_graph"), dtype=dtype)
-    forward: Any = model.model.inference_model
-    if backend != "compile":
-        return forward  # type: ignore[no-any-return]
-    # Our own call instead of rfdetr's: that one records CUDA graphs of its own, which belong to the thread that made
-    # them, while the node warms up in one thread and works in another; our graph holds the whole hot path.
-    compiled = torch.compile(forward, dynamic=False)
-    size = model.model.resolution
-    with torch.inference_mode():  # as later: otherwise the first frame would compile once more
-        compiled(torch.zeros((1, 3, size, size), dtype=dtype, device=device))
-    return compiled  # type: ignore[no-any-return]
-
-
-def _reference_forward(model: RFDETR) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def reference(model: RFDETR, place: Placement) -> Forward:
+    """The network as rfdetr's own predict() runs it."""
     net = library.network(model).to(model.model.device).eval()
 
     def forward(image: Tensor) -> tuple[Tensor, ...]:
@@ -152,6 +116,37 @@ def _reference_forward(model: RFDETR) -> Callable[[Tensor], tuple[Tensor, ...]]:
         return (out["pred_boxes"], out["pred_logits"], *masks)
 
     return forward
+
+
+def eager(model: RFDETR, place: Placement) -> Forward:
+    """rfdetr's network for inference, as Python runs it."""
+    return _optimized(model, place)
+
+
+def traced(model: RFDETR, place: Placement) -> Forward:
+    """TorchScript of it."""
+    return _optimized(model, place, trace=True)
+
+
+def compiled(model: RFDETR, place: Placement) -> Forward:
+    """torch.compile of it.
+
+    Our own call instead of rfdetr's: that one records CUDA graphs of its own, which belong to the thread that made
+    them, while the node warms up in one thread and works in another; our graph holds the whole predictor.
+    """
+    forward = torch.compile(_optimized(model, place), dynamic=False)
+    size = model.model.resolution
+    with torch.inference_mode():  # as later: otherwise the first frame would compile once more
+        forward(torch.zeros((1, 3, size, size), dtype=place.dtype, device=place.device))
+    return forward
+
+
+def _optimized(model: RFDETR, place: Placement, *, trace: bool = False) -> Forward:
+    if place.dtype != torch.float32:
+        keep_float32(library.network(model))
+    library.optimize(model, compile=trace, dtype=place.dtype)
+    forward: Any = model.model.inference_model
+    return forward  # type: ignore[no-any-return]
 
 
 def _keep_constants_on_device(model: RFDETR, device: torch.device) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -11,10 +12,10 @@ from ..objects import ObjectSpec
 from .detector import Detector
 from .mask_topic import MaskTopicDetector
 
+logger = logging.getLogger(__name__)
 
-def build_detector(
-    config: Config, specs: Sequence[ObjectSpec], device: torch.device, log: Callable[[str], None] = print
-) -> Detector:
+
+def build_detector(config: Config, specs: Sequence[ObjectSpec], device: torch.device) -> Detector:
     """Load and prepare it on ``device``. Raises DetectorError that says what is wrong and how to put it right."""
     settings = config.detector
     if settings.source == "mask-topic":
@@ -22,7 +23,7 @@ def build_detector(
     from .checkpoint import load_model
     from .rfdetr_detector import RfDetrDetector
 
-    loaded = load_model(settings.weights, settings.variant, device, log)
-    detector = RfDetrDetector(loaded, specs, settings, device, log)
-    log(f"detector: RF-DETR {detector.weights}, {detector.backend}")
+    loaded = load_model(settings.weights, settings.variant, device)
+    detector = RfDetrDetector(loaded, specs, settings, device)
+    logger.info("detector: RF-DETR %s, %s", detector.weights, detector.backend)
     return detector

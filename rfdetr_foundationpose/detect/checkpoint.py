@@ -7,7 +7,8 @@ own .pth / .pt / .ckpt files go through its weights-only loader.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from .detector import DetectorError
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
+
+logger = logging.getLogger(__name__)
 
 SHIPPED = "detector.safetensors"
 _FORMAT = "rfdetr_foundationpose detector 1"
@@ -40,7 +43,7 @@ class LoadedModel:
     description: str
 
 
-def load_model(weights: str, variant: str, device: torch.device, log: Callable[[str], None]) -> LoadedModel:
+def load_model(weights: str, variant: str, device: torch.device) -> LoadedModel:
     """The model of ``detector.weights``: "default", "published" or a path. Raises DetectorError that says what to do.
 
     variant: for "published", and for files that do not say which variant they are.
@@ -54,7 +57,7 @@ def load_model(weights: str, variant: str, device: torch.device, log: Callable[[
             )
         return load_file(path, variant, device)
     if weights == "published":
-        return _load_published(variant, device, log)
+        return _load_published(variant, device)
     return load_file(Path(weights).expanduser(), variant, device)
 
 
@@ -209,10 +212,10 @@ def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str) 
     net.load_state_dict(state, strict=False)
 
 
-def _load_published(variant: str, device: torch.device, log: Callable[[str], None]) -> LoadedModel:
+def _load_published(variant: str, device: torch.device) -> LoadedModel:
     path, address = library.published_file(variant)
     if not path.is_file():
-        log(f"downloading RF-DETR {variant} weights from {address} to {path}")
+        logger.info("downloading RF-DETR %s weights from %s to %s", variant, address, path)
     cls = library.variant_class(variant)
     try:
         with library.quiet():

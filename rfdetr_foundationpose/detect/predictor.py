@@ -79,13 +79,11 @@ class Predictor:
         classes: Sequence[int],
         select: int,
         device: torch.device,
-        log: Callable[[str], None],
     ) -> None:
         self._network = network
         self._size, self._means, self._stds, self._select = size, means, stds, select
         self._classes = torch.tensor(list(classes), device=device)
         self._device = device
-        self._log = log
         self._sampler: Sampler | None = None
         self._program: GraphedProgram | None = None
         self._rgb = self._depth = torch.empty(0, device=device)
@@ -105,7 +103,6 @@ class Predictor:
                 lambda: self._body(self._rgb, self._depth),
                 self._device,
                 name="detector",
-                log=self._log,
             )
             program.prepare((height, width))
             self._program = program

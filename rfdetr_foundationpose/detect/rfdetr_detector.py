@@ -35,7 +35,6 @@ class RfDetrDetector:
         specs: Sequence[ObjectSpec],
         config: DetectorConfig,
         device: torch.device,
-        log: Callable[[str], None] = print,
         *,
         half_on_cpu: bool = False,
     ) -> None:
@@ -47,7 +46,7 @@ class RfDetrDetector:
         has_masks = bool(getattr(self.model.model_config, "segmentation_head", False))
         self._mask = _mask_kind(config.mask, has_masks, loaded.description)
         self.apply(config)
-        self._network = backends.build(self.model, config.backend, device, log, half_on_cpu=half_on_cpu)
+        self._network = backends.build(self.model, config.backend, device, half_on_cpu=half_on_cpu)
         self._predictor = Predictor(
             self._network,
             size=self.model.model.resolution,
@@ -56,7 +55,6 @@ class RfDetrDetector:
             classes=list(self._map.objects),
             select=self.model.model_config.num_select,
             device=device,
-            log=log,
         )
 
     @property

@@ -17,7 +17,8 @@ from ..replay.metrics import ObjectGeometry, PoseError, percentiles, pose_error,
 from ..types import Frame
 
 if TYPE_CHECKING:
-    from ..pose.estimator import PoseEstimator, PoseFrame
+    from ..pose.estimator import PoseEstimator
+    from ..pose.observation import Observation
 
 Mask = NDArray[np.bool_]
 # The AUC of ADD-S runs over thresholds from 0 to this, as in the YCB-Video evaluation.
@@ -73,7 +74,7 @@ class Evaluator:
         self._device = torch.device(device)
         self._warm = (0, 0)
 
-    def prepare(self, frame: Frame) -> PoseFrame:
+    def prepare(self, frame: Frame) -> Observation:
         """Upload and filter one frame; the first of a size warms everything up, so that times are those of work.
 
         Raises InputError.
@@ -86,7 +87,7 @@ class Evaluator:
         return self._estimator.prepare(uploaded)
 
     def register(
-        self, frame: PoseFrame, mask: Mask, truth: NDArray[np.float64], *, object: str, scene: str, index: int
+        self, frame: Observation, mask: Mask, truth: NDArray[np.float64], *, object: str, scene: str, index: int
     ) -> Attempt:
         """Register from a mask (H, W); a refusal is an attempt without error."""
         from ..pose.estimator import RegistrationError
@@ -100,7 +101,7 @@ class Evaluator:
 
     def track(
         self,
-        frame: PoseFrame,
+        frame: Observation,
         last: Mapping[str, NDArray[np.float64]],
         truths: Mapping[str, NDArray[np.float64]],
         *,

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..pose.depth import DepthFilter
 from ..pose.mesh import ObjectModel
 from ..pose.networks import CROP_SIZE
-from ..pose.renderer import WarpRenderer
+from ..pose.renderer import Views, WarpRenderer
 from .reference import FilterDepth, Rasterize
 
 
@@ -25,7 +25,7 @@ def rasterizer(model: ObjectModel, camera: Tensor, device: torch.device) -> Rast
         index = torch.zeros(len(poses), dtype=torch.int32, device=device)
         shape = (len(poses), CROP_SIZE, CROP_SIZE, 3)
         rgb, xyz = (torch.empty(shape, device=device) for _ in range(2))
-        renderer.render_into(poses.contiguous(), index, windows.contiguous(), camera, rgb, xyz)
+        renderer.render_into(Views(poses.contiguous(), index, windows.contiguous(), camera), rgb, xyz)
         return rgb, xyz
 
     return rasterize

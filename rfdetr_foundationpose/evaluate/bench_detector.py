@@ -124,7 +124,7 @@ def _ways(
             model = library.construct(variant, device, num_classes=len(labels))
             model.model.class_names = labels
             return LoadedModel(model, dict(enumerate(labels)), f"random ({variant})")
-        return load_model(weights, variant, device, log)
+        return load_model(weights, variant, device)
 
     def predict(compile: bool, dtype: torch.dtype | None) -> Callable[[], Run]:
         def make() -> Run:
@@ -138,7 +138,7 @@ def _ways(
     def predictor(backend: str) -> Callable[[], Run]:
         def make() -> Run:
             settings = DetectorConfig(backend=backend, mask="box", threshold=0.5)
-            detector = RfDetrDetector(load(), specs, settings, device, log)
+            detector = RfDetrDetector(load(), specs, settings, device)
             detector.warm_up(camera)
             if detector.backend != backend:
                 raise RuntimeError(f"{detector.backend} runs instead of {backend}: {'; '.join(detector.degraded)}")

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ..accel.base import BackendUnavailable, Runner
+from ..accel.base import BackendUnavailable, Runner, RunnerContext
 from ..accel.runner import make_runner
 from .bench_timing import Stats, interleave, synchronize
 
@@ -39,8 +39,9 @@ def measure_networks(
         for backend in backends:
             begin = time.perf_counter()
             try:
-                runner = make_runner(module, backend, device, log, label=role, batches=batches, fallback=False)
-                runners[backend] = getattr(runner, "coarse", runner)
+                context = RunnerContext(device, label=role)
+                runner = make_runner(module, backend, context, batches=batches, fallback=False)
+                runners[backend] = runner.coarse or runner
             except BackendUnavailable as error:
                 reasons[backend] = str(error)
             prepared[backend] = time.perf_counter() - begin
@@ -54,7 +55,7 @@ def measure_networks(
         for batch in batches:
             generator = torch.Generator().manual_seed(batch)
             crops = [torch.rand(batch, 6, 160, 160, generator=generator).to(device) for _ in range(2)]
-            exact = make_runner(module, "eager", device, log)(*crops)
+            exact = make_runner(module, "eager", RunnerContext(device))(*crops)
             for backend, runner in runners.items():
                 found = runner(*crops)
                 synchronize(device)

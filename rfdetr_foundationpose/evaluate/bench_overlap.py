@@ -91,7 +91,7 @@ def measure_overlap(
         try:
             row = EstimatorRow(backend, models, networks, config, device, log)
             row.warm_up(scene.camera)
-            detector = _detector(backend, config, specs, device, log)
+            detector = _detector(backend, config, specs, device)
             detector.warm_up(scene.camera)
         except (BackendUnavailable, DetectorError, ImportError) as error:
             found[backend] = {"reason": str(error)}
@@ -119,15 +119,13 @@ def measure_overlap(
     return found
 
 
-def _detector(
-    backend: str, config: Config, specs: Sequence[Any], device: torch.device, log: Callable[[str], None]
-) -> Any:
+def _detector(backend: str, config: Config, specs: Sequence[Any], device: torch.device) -> Any:
     """At the backend, or at the best one where RF-DETR does not have it."""
+    from ..backends import DETECTOR
     from ..detect import build_detector
-    from ..detect.backends import BACKENDS
 
-    offered = backend if backend in BACKENDS else "auto"
-    return build_detector(from_flat({"detector.backend": offered}, config), specs, device, log)
+    offered = backend if backend in DETECTOR.names else "auto"
+    return build_detector(from_flat({"detector.backend": offered}, config), specs, device)
 
 
 def ratios(stats: Mapping[str, Stats]) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..accel.base import Runner
+from ..accel.base import Runner, RunnerContext
 from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
@@ -23,7 +23,7 @@ from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
 from .reference import ReferenceEstimator, ReferenceObject
 
 if TYPE_CHECKING:
-    from ..pose.estimator import PoseFrame
+    from ..pose.observation import Observation
 
 Pose = NDArray[np.float64]
 Log = Callable[[str], None]
@@ -59,7 +59,7 @@ class EstimatorRow:
         from ..pose.estimator import Networks, PoseEstimator
 
         def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
-            return make_runner(networks[role], backend, device, log, label=label, fallback=False, pool=pool)
+            return make_runner(networks[role], backend, RunnerContext(device, label=label, pool=pool), fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does
         scorer = runner("scorer", "scorer", register)
@@ -79,7 +79,7 @@ class EstimatorRow:
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self.estimator.warm_up(camera)
 
-    def prepare(self, frame: Frame) -> PoseFrame:
+    def prepare(self, frame: Frame) -> Observation:
         """Upload and filter."""
         return self.estimator.prepare(self._upload(frame))
 
@@ -190,17 +190,17 @@ def detector_call(
     backend: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log
 ) -> tuple[Callable[[Frame], Any] | None, str]:
     """host image -> host boxes at a backend, or None and the reason."""
+    from ..backends import DETECTOR
     from ..config import from_flat
-    from ..detect.backends import BACKENDS as DETECTOR_BACKENDS
 
-    if backend not in DETECTOR_BACKENDS:
+    if backend not in DETECTOR.names:
         return None, "not offered"
     try:
         from ..detect import build_detector
         from ..detect.detector import DetectorError
 
         try:
-            detector = build_detector(from_flat({"detector.backend": backend}, config), specs, device, log)
+            detector = build_detector(from_flat({"detector.backend": backend}, config), specs, device)
             detector.warm_up(camera)
         except DetectorError as error:
             return None, str(error)

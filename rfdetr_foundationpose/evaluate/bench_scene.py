@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from ..objects import ObjectSpec, load_objects
 from ..pose.mesh import ObjectModel, load_object
-from ..pose.renderer import WarpRenderer
+from ..pose.renderer import Views, WarpRenderer
 from ..resources import default_objects_file
 from ..types import CameraIntrinsics, Frame
 
@@ -101,13 +101,13 @@ class BenchScene:
         c = self.camera
         half = 0.5  # the renderer's pixel i is at left + i + 0.5; the observed image has integers at pixel centres
         window = torch.tensor([[-half, -half, c.width - half, c.height - half]], device=self.device)
-        image = self._renderer.render(
+        views = Views(
             torch.tensor(T, dtype=torch.float32, device=self.device),
             torch.arange(len(T), dtype=torch.int32, device=self.device),
             window.repeat(len(T), 1),
             torch.tensor([[c.fx, c.fy, c.cx, c.cy]], dtype=torch.float32, device=self.device),
-            (c.height, c.width),
         )
+        image = self._renderer.render(views, (c.height, c.width))
         return image.rgb.cpu().numpy(), image.xyz.cpu().numpy()
 
     def _background(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..accel.base import one_line
 from ..config import Config
+from ..errors import one_line
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics
 from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row, detector_call, publish_call

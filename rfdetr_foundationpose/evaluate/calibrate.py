@@ -93,7 +93,7 @@ def collect(
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         specs = random_specs(Path(folder), range(seed * 10_000, seed * 10_000 + scenes))
-        estimator = build_estimator(config, specs, lambda _: None)
+        estimator = build_estimator(config, specs)
     upload = Uploader(estimator.device)
     rows: list[tuple[Array, float, float, float, int]] = []
     for i, (spec, item) in enumerate(zip(specs, estimator.objects, strict=True)):

@@ -105,11 +105,10 @@ def validate_detector(
     settings = DetectorConfig(backend="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
     make = [
         RfDetrDetector(
-            load_model(weights, variant, device, log),
+            load_model(weights, variant, device),
             specs,
             dataclasses.replace(settings, backend=r),
             device,
-            log,
             half_on_cpu=on_cpu and backend in ("auto", "half"),
         )
         for r in ("reference", asked)

@@ -36,7 +36,7 @@ class Tools:
 def make_tools(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None]) -> Tools:
     """The estimator of the settings for these objects. Raises CheckpointError, ConfigError and MeshError."""
     device = resolve_device(config.device)
-    estimator = build_estimator(config, specs, log)
+    estimator = build_estimator(config, specs)
     geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
     about = {"device": str(device), "weights": estimator.weights, "pose_backend": estimator.backend}
     return Tools(Evaluator(estimator, geometries, device), estimator.objects, device, about)

@@ -117,7 +117,7 @@ def compare_schedules(
     log(f"generating {settings.objects} objects")
     with tempfile.TemporaryDirectory() as folder:
         specs = random_specs(Path(folder), settings.object_seeds)
-        estimator = build_estimator(config, specs, lambda text: None if text.startswith("object ") else log(text))
+        estimator = build_estimator(config, specs)
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
     geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
     hypotheses = {name: len(hypothesis_rotations(item.symmetries)) for name, item in items.items()}

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Outputs, Runner
+from ..accel.graph import GraphPool
 from ..config import Config
 from ..objects import ObjectSpec, load_objects
-from ..pose.estimator import PoseFrame, RegistrationError, TrackRequest
+from ..pose.estimator import RegistrationError, TrackRequest
 from ..pose.mesh import ObjectModel
+from ..pose.observation import Observation
 from ..replay.bop import BopDataset
 from ..replay.recording import Recording, RecordingError
 from ..resources import default_objects_file
@@ -47,11 +49,16 @@ class Tap:
     def __init__(self, inner: Runner) -> None:
         self._inner = inner
         self.name, self.degraded, self.capturable, self.dtype = inner.name, inner.degraded, False, inner.dtype
+        self.coarse: Runner | None = None
+        self.pool: GraphPool | None = None
         self.seen: tuple[Tensor, Tensor] | None = None
         self.said: Tensor | None = None
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         self._inner.prepare(batch, observed)
+
+    def inputs(self, rendered: int, observed: int) -> None:
+        return None
 
     def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
         self.seen = (rendered.clone(), observed.clone())
@@ -108,7 +115,7 @@ class Comparison:
                 for side in self.sides.values():  # one start for both: how registration differs is told apart
                     side.poses[instance], side.doubtful[instance] = found["reference"], 0
 
-    def _register(self, key: str, frame: PoseFrame, view: View, instance: str, name: str) -> Pose | None:
+    def _register(self, key: str, frame: Observation, view: View, instance: str, name: str) -> Pose | None:
         row = self.sides[key].row
         try:
             return row.estimator.register(frame, name, row.on_device(view.frame.masks[instance])).T_cam_obj
@@ -116,7 +123,7 @@ class Comparison:
             self.refused[key] += 1
             return None
 
-    def _track(self, view: View, frames: Mapping[str, PoseFrame]) -> None:
+    def _track(self, view: View, frames: Mapping[str, Observation]) -> None:
         reference, other = self.sides["reference"], self.sides["other"]
         instances = [i for i in reference.poses if i in view.objects]
         if not instances:
@@ -142,7 +149,7 @@ class Comparison:
                     del side.poses[instance]
 
     @staticmethod
-    def _tracked(side: Side, frame: PoseFrame, names: Sequence[str], poses: Sequence[Pose]) -> list[Any]:
+    def _tracked(side: Side, frame: Observation, names: Sequence[str], poses: Sequence[Pose]) -> list[Any]:
         return side.row.estimator.track(frame, [TrackRequest(n, T) for n, T in zip(names, poses, strict=True)])
 
     def _compare_order(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..pose.mesh import ObjectModel
-from ..pose.renderer import WarpRenderer
+from ..pose.renderer import Views, WarpRenderer
 
 SIDES = {
     "from +x": ((1, 0, 0), (0, 0, 1)),
@@ -40,13 +40,13 @@ def render_sides(model: ObjectModel, device: torch.device | str = "cpu") -> list
     def put(values: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-    rendering = WarpRenderer([model], device).render(
+    views = Views(
         put(poses.astype(np.float32)),
         torch.zeros(count, dtype=torch.int32, device=device),
         put(np.tile(np.array([[0, 0, TILE, TILE]], np.float32), (count, 1))),
         put(camera),
-        (TILE, TILE),
     )
+    rendering = WarpRenderer([model], device).render(views, (TILE, TILE))
     # Light from the camera shows the shape of what has no print.
     shade = (0.45 + 0.55 * rendering.normal[..., 2].abs())[..., None]
     rgb = torch.where(rendering.mask[..., None], rendering.rgb * shade, torch.full_like(rendering.rgb, BACKGROUND))

@@ -37,8 +37,8 @@ def build_parts(config: Config, log: Callable[[str], None]) -> PipelineParts:
     device = resolve_device(config.device)
     log(f"device {device}")
     specs = load_objects(config.objects_file or default_objects_file())
-    estimator = build_estimator(config, specs, log)
-    detector = build_detector(config, specs, device, log)
+    estimator = build_estimator(config, specs)
+    detector = build_detector(config, specs, device)
     extents = {
         m.name: ObjectExtent.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces)
         for m in estimator.objects

@@ -16,7 +16,7 @@ from .tracks import Track
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport
     from ..device_frame import DeviceFrame
-    from ..pose.estimator import PoseFrame
+    from ..pose.observation import Observation
     from .registration_worker import Job
 
 
@@ -34,7 +34,7 @@ class FrameContext:
     image: DeviceFrame
     config: Config
     counters: Counter[str]
-    prepare: Callable[[DeviceFrame], PoseFrame]
+    prepare: Callable[[DeviceFrame], Observation]
     finished: Job | None = None
     collect: Callable[[], DetectionReport] | None = None
     report: DetectionReport | None = None
@@ -50,7 +50,7 @@ class FrameContext:
         return self.image.camera
 
     @cached_property
-    def pose_frame(self) -> PoseFrame:
+    def pose_frame(self) -> Observation:
         """The frame with its depth filtered; done once, when a step first asks."""
         return self.prepare(self.image)
 

@@ -34,7 +34,8 @@ from .tracks import TrackTable
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport, Detector
-    from ..pose.estimator import PoseEstimator, PoseFrame
+    from ..pose.estimator import PoseEstimator
+    from ..pose.observation import Observation
 
 # Why there is no detection is said at most once in this time (s).
 EXPLAIN_PERIOD = 5.0
@@ -197,7 +198,7 @@ class Pipeline:
             finished=self._registration.take_finished(),
         )
 
-    def _prepare(self, image: DeviceFrame) -> PoseFrame:
+    def _prepare(self, image: DeviceFrame) -> Observation:
         with self.timer.stage("preprocess"):
             return self._estimator.prepare(image)
 

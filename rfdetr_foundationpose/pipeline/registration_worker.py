@@ -18,7 +18,8 @@ from .extent import detection_point
 from .tracks import Track
 
 if TYPE_CHECKING:
-    from ..pose.estimator import Estimate, PoseEstimator, PoseFrame
+    from ..pose.estimator import Estimate, PoseEstimator
+    from ..pose.observation import Observation
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Job:
     """One registration. track: the instance that it is to become. seen: the detection of it in the newest frame that has
     one, for catching up. ready: when the work that it needs is done on the GPU. milliseconds: how long it took."""
 
-    pose_frame: PoseFrame
+    pose_frame: Observation
     detection: Detection
     track: Track
     seen: Detection = field(init=False)

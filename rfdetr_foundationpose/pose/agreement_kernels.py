@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import warp as wp
 
+from .agreement_columns import (
+    MODEL_PIXELS,
+    ROW_COLOR,
+    ROW_FREE_SPACE_VIOLATION,
+    ROW_MISSING,
+    ROW_OCCUPANCY,
+    ROW_RESIDUAL,
+    ROW_STEP,
+    ROW_TEXTURE_AGREEMENT,
+    ROW_TEXTURE_MISSING,
+    ROW_TURN,
+    ROW_VIOLATED,
+    ROW_VISIBLE,
+    SHAPE_SUMS,
+    SUM_AGREE,
+    SUM_COLOR,
+    SUM_FREE_SPACE_VIOLATION,
+    SUM_MODEL,
+    SUM_OBSERVED_SQUARED,
+    SUM_OBSERVED_TEXTURE,
+    SUM_OCCLUDED,
+    SUM_OCCUPANCY,
+    SUM_PRODUCT,
+    SUM_RENDERED_SQUARED,
+    SUM_RENDERED_TEXTURE,
+    SUM_RESIDUAL,
+    SUM_VIOLATED,
+)
 from .render_kernels import translation_of
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 LANES = wp.constant(32)
-"""Threads that share a row of pixels."""
+"""So many threads share a row of pixels."""
 MIN_TOLERANCE = wp.constant(0.004)
 TOLERANCE = wp.constant(0.05)
 """Depth agrees within MIN_TOLERANCE metres, or this share of the diameter where it is more."""
 DARK = wp.constant(0.1)
-"""Added to the sum of the channels, so that dark pixels count as grey."""
+"""This is added to the sum of the channels, so that dark pixels count as grey."""
 CHROMA_NOISE = wp.constant(0.03)
-"""Contrast that a camera's noise and shading make: an object without print matches nothing, and misses nothing."""
-
-SUMS = 6
-"""Of what agrees in depth and colour, see ``agreement``."""
-PRINTED_SUMS = 17
-"""With those of print and of areas, which only ``describe`` needs."""
+"""A camera's noise and shading make this much contrast: an object without texture agrees with nothing, and misses nothing."""
 AREA_RADIUS = wp.constant(3)
-"""Pixels between a pixel of an area and its neighbours that must belong to it: more than the rim of a right pose is wide."""
-
-POSE, MODEL_PIXELS, DESCRIBED = slice(0, 16), 16, slice(17, 28)
-"""Columns of a result row, which both programs read back: T_cam_center (4, 4), pixels of the model in view, and what
-confidence.FEATURES names."""
-RESULT_COLUMNS = DESCRIBED.stop
+"""An area's pixel has neighbours of its kind so many pixels away: the rim of a right pose is narrower than that."""
 
 
 @wp.func
-def print_color(color: wp.vec3f):
+def chromaticity(color: wp.vec3f):
     """Chromaticity about grey: what shading leaves of a colour."""
     return color / (color[0] + color[1] + color[2] + DARK) - wp.vec3f(1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0)
 
@@ -105,17 +123,17 @@ def agreement(
     """Sums per view: model pixels, agreeing, occluded (observed nearer), violated (observed farther), depth residual of the
     agreeing in tolerances, colour difference of the agreeing. The rest of the model pixels has no depth.
 
-    Where ``partial`` has PRINTED_SUMS rows, also what the correlation of print needs, over the agreeing: rendered and
-    observed print colour (3 + 3), squared rendered, squared observed, product; and of the violated, and of the occluded
+    Where ``partial`` has ALL_SUMS rows, also what the correlation of texture needs, over the agreeing: rendered and
+    observed chromaticity (3 + 3), squared rendered, squared observed, product; and of the violated, and of the occluded
     within half a diameter of the model's centre, those whose eight neighbours at AREA_RADIUS are the same: the rims of a
     slightly wrong silhouette are too narrow for that.
 
-    Launched over views, rows and LANES; each thread has a column of ``partial`` (N, SUMS or PRINTED_SUMS, rows * LANES) of
-    its own: nothing need be cleared, and sums come out the same each time, as atomic ones do not.
+    Launched over views, rows and LANES; each thread has a column of ``partial`` (N, SHAPE_SUMS or ALL_SUMS, rows * LANES)
+    of its own: nothing need be cleared, and sums come out the same each time, as atomic ones do not.
     """
     n, y, lane = wp.tid()
     tolerance = wp.max(MIN_TOLERANCE, TOLERANCE * diameters[n])
-    printed = partial.shape[1] > 6
+    textured = partial.shape[1] > SHAPE_SUMS
     model = float(0.0)
     agree = float(0.0)
     occluded = float(0.0)
@@ -142,9 +160,9 @@ def agreement(
                     a = color_at(rendered_rgb, n, y, x)
                     b = color_at(observed_rgb, n, y, x)
                     color += (wp.abs(a[0] - b[0]) + wp.abs(a[1] - b[1]) + wp.abs(a[2] - b[2])) / 3.0
-                    if printed:
-                        r = print_color(a)
-                        o = print_color(b)
+                    if textured:
+                        r = chromaticity(a)
+                        o = chromaticity(b)
                         rendered += r
                         observed += o
                         squares += wp.vec3f(wp.dot(r, r), wp.dot(o, o), wp.dot(r, o))
@@ -153,42 +171,50 @@ def agreement(
                         occluded += 1.0
                     else:
                         violated += 1.0
-                    if printed:
+                    if textured:
                         kind = area(rendered_xyz, observed_xyz, n, y, x, tolerance, center, radius)
                         free_space_violation += wp.where(kind == 1, 1.0, 0.0)
                         occupancy += wp.where(kind == -1, 1.0, 0.0)
     column = y * LANES + lane
-    partial[n, 0, column] = model
-    partial[n, 1, column] = agree
-    partial[n, 2, column] = occluded
-    partial[n, 3, column] = violated
-    partial[n, 4, column] = residual
-    partial[n, 5, column] = color
-    if printed:
+    partial[n, SUM_MODEL, column] = model
+    partial[n, SUM_AGREE, column] = agree
+    partial[n, SUM_OCCLUDED, column] = occluded
+    partial[n, SUM_VIOLATED, column] = violated
+    partial[n, SUM_RESIDUAL, column] = residual
+    partial[n, SUM_COLOR, column] = color
+    if textured:
         for c in range(3):
-            partial[n, c + 6, column] = rendered[c]
-            partial[n, c + 9, column] = observed[c]
-            partial[n, c + 12, column] = squares[c]
-        partial[n, 15, column] = free_space_violation
-        partial[n, 16, column] = occupancy
+            partial[n, SUM_RENDERED_TEXTURE + c, column] = rendered[c]
+            partial[n, SUM_OBSERVED_TEXTURE + c, column] = observed[c]
+        partial[n, SUM_RENDERED_SQUARED, column] = squares[0]
+        partial[n, SUM_OBSERVED_SQUARED, column] = squares[1]
+        partial[n, SUM_PRODUCT, column] = squares[2]
+        partial[n, SUM_FREE_SPACE_VIOLATION, column] = free_space_violation
+        partial[n, SUM_OCCUPANCY, column] = occupancy
 
 
 @wp.func
-def print_match(sums: wp.array2d(dtype=wp.float32), n: int):
-    """How well rendered print matches observed print, whatever the light: what tells the front of a bottle from its back.
-    Match, in [-1, 1], and missed, in [0, 2].
+def texture_agreement(sums: wp.array2d(dtype=wp.float32), n: int):
+    """How well rendered texture matches observed texture, whatever the light: what tells the front of a bottle from its back.
+    Agreement, in [-1, 1], and missing, in [0, 2].
 
-    match: correlation of the rendered print with the observed one, pulled to 0 where the contrast of either is noise.
-    missed: by how much it falls short of what it would be if the rendered print were all there, as saturated as it is
-    seen or less. That is 0 where the model has no print in this view, and little where highlights and reflections, which
+    agreement: correlation of rendered chromaticity with the observed one, pulled to 0 where the contrast of either is noise.
+    missing: by how much it falls short of what it would be if the rendered texture were all there, as saturated as it is
+    seen or less. That is 0 where the model has no texture in this view, and little where highlights and reflections, which
     no model knows, outshine what it has.
     """
-    count = wp.max(sums[n, 1], 1.0)
-    rendered = wp.vec3f(sums[n, 6], sums[n, 7], sums[n, 8]) / count
-    observed = wp.vec3f(sums[n, 9], sums[n, 10], sums[n, 11]) / count
-    in_model = wp.max(sums[n, 12] / count - wp.dot(rendered, rendered), 0.0)
-    in_image = wp.max(sums[n, 13] / count - wp.dot(observed, observed), 0.0)
-    together = sums[n, 14] / count - wp.dot(rendered, observed)
+    count = wp.max(sums[n, SUM_AGREE], 1.0)
+    rendered = (
+        wp.vec3f(sums[n, SUM_RENDERED_TEXTURE], sums[n, SUM_RENDERED_TEXTURE + 1], sums[n, SUM_RENDERED_TEXTURE + 2])
+        / count
+    )
+    observed = (
+        wp.vec3f(sums[n, SUM_OBSERVED_TEXTURE], sums[n, SUM_OBSERVED_TEXTURE + 1], sums[n, SUM_OBSERVED_TEXTURE + 2])
+        / count
+    )
+    in_model = wp.max(sums[n, SUM_RENDERED_SQUARED] / count - wp.dot(rendered, rendered), 0.0)
+    in_image = wp.max(sums[n, SUM_OBSERVED_SQUARED] / count - wp.dot(observed, observed), 0.0)
+    together = sums[n, SUM_PRODUCT] / count - wp.dot(rendered, observed)
     noise = 3.0 * CHROMA_NOISE * CHROMA_NOISE
     scale = wp.sqrt((in_model + noise) * (in_image + noise))
     wanted = wp.sqrt(in_model * wp.min(in_model, in_image))
@@ -202,37 +228,38 @@ def describe(
     delta: wp.array(dtype=wp.vec2f),
     rows: wp.array2d(dtype=wp.float32),
 ):
-    """Result rows (N, RESULT_COLUMNS) of poses whose views have the sums (N, PRINTED_SUMS). delta: last updates, mesh radii
+    """Result rows (N, RESULT_COLUMNS) of poses whose views have the sums (N, ALL_SUMS). delta: last updates, mesh radii
     and rad.
 
     The features: visible, share of the model's pixels that agree in depth; violated, of those with depth that does not come
     from an occluder, the share seen behind the model, which should have hidden it; missing, without depth; residual, depth
     difference of the agreeing, in tolerances; color, colour difference of the agreeing, in [0, 1]; step, turn: size of the
-    last update, square root; match, missed: see ``print_match``; free_space_violation, square root of the share that whole areas
-    seen through have of what violated is a share of; occupancy, share of whole areas before the model but inside of its
-    sphere, where it has nothing, among those and what violated is a share of: the bottom of a mug in place of its opening.
+    last update, square root; texture_agreement, texture_missing: see ``texture_agreement``; free_space_violation, square
+    root of the share that whole areas seen through have of what violated is a share of; occupancy, share of whole areas
+    before the model but inside of its sphere, where it has nothing, among those and what violated is a share of: the bottom
+    of a mug in place of its opening.
     """
     n = wp.tid()
     pose = poses[n]
     for i in range(4):
         for j in range(4):
             rows[n, i * 4 + j] = pose[i, j]
-    model = sums[n, 0]
-    agree = sums[n, 1]
-    violated = sums[n, 3]
+    model = sums[n, SUM_MODEL]
+    agree = sums[n, SUM_AGREE]
+    violated = sums[n, SUM_VIOLATED]
     total = wp.max(model, 1.0)
     matched = wp.max(agree, 1.0)
     step = delta[n]
-    match = print_match(sums, n)
-    rows[n, 16] = model
-    rows[n, 17] = agree / total
-    rows[n, 18] = violated / wp.max(agree + violated, 1.0)
-    rows[n, 19] = wp.max(model - agree - sums[n, 2] - violated, 0.0) / total
-    rows[n, 20] = sums[n, 4] / matched
-    rows[n, 21] = sums[n, 5] / matched
-    rows[n, 22] = wp.sqrt(wp.min(step[0], 1.0))
-    rows[n, 23] = wp.sqrt(wp.min(step[1], 1.0))
-    rows[n, 24] = match[0]
-    rows[n, 25] = match[1]
-    rows[n, 26] = wp.sqrt(sums[n, 15] / wp.max(agree + violated, 1.0))
-    rows[n, 27] = sums[n, 16] / wp.max(agree + violated + sums[n, 16], 1.0)
+    texture = texture_agreement(sums, n)
+    rows[n, MODEL_PIXELS] = model
+    rows[n, ROW_VISIBLE] = agree / total
+    rows[n, ROW_VIOLATED] = violated / wp.max(agree + violated, 1.0)
+    rows[n, ROW_MISSING] = wp.max(model - agree - sums[n, SUM_OCCLUDED] - violated, 0.0) / total
+    rows[n, ROW_RESIDUAL] = sums[n, SUM_RESIDUAL] / matched
+    rows[n, ROW_COLOR] = sums[n, SUM_COLOR] / matched
+    rows[n, ROW_STEP] = wp.sqrt(wp.min(step[0], 1.0))
+    rows[n, ROW_TURN] = wp.sqrt(wp.min(step[1], 1.0))
+    rows[n, ROW_TEXTURE_AGREEMENT] = texture[0]
+    rows[n, ROW_TEXTURE_MISSING] = texture[1]
+    rows[n, ROW_FREE_SPACE_VIOLATION] = wp.sqrt(sums[n, SUM_FREE_SPACE_VIOLATION] / wp.max(agree + violated, 1.0))
+    rows[n, ROW_OCCUPANCY] = sums[n, SUM_OCCUPANCY] / wp.max(agree + violated + sums[n, SUM_OCCUPANCY], 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..accel.base import Runner
+from ..accel.base import Runner, RunnerContext
 from ..accel.graph import GraphPool
-from ..accel.runner import make_runner, runner_from_onnx
+from ..accel.onnx_export import OUTPUTS
+from ..accel.onnx_runners import FILE_RUNNERS, runner_from_onnx
+from ..accel.runner import make_runner
 from ..config import Config, ConfigError
 from ..device import resolve_device
 from ..objects import ObjectSpec
@@ -21,6 +24,8 @@ from .confidence import load_calibration
 from .estimator import Networks, PoseEstimator, track_batches
 from .mesh import ObjectModel, load_object
 from .renderer import Renderer, WarpRenderer
+
+logger = logging.getLogger(__name__)
 
 
 def weights_directory(config: Config) -> Path:
@@ -51,28 +56,17 @@ class _Source:
     network: nn.Module | Path
     description: str
 
-    def runner(
-        self,
-        label: str,
-        backend: str,
-        device: torch.device,
-        log: Callable[[str], None],
-        batches: Sequence[int],
-        outputs: Sequence[str],
-        pool: GraphPool | None = None,
-    ) -> Runner:
-        if isinstance(self.network, Path):
-            usable = backend in ("tensorrt", "onnxruntime", "auto")
-            runner = runner_from_onnx(
-                self.network, backend if usable else "auto", device, log, label=label, batches=batches
+    def runner(self, backend: str, context: RunnerContext, batches: Sequence[int] = ()) -> Runner:
+        if not isinstance(self.network, Path):
+            return make_runner(self.network, backend, context, batches=batches)
+        usable = backend == "auto" or backend in FILE_RUNNERS
+        runner = runner_from_onnx(self.network, backend if usable else "auto", context, batches=batches)
+        if not usable:
+            runner.degraded = (
+                f"{context.label}: {self.network.name} is an ONNX file, which {backend} cannot run; {runner.name} does"
             )
-            if not usable:
-                runner.degraded = (
-                    f"{label}: {self.network.name} is an ONNX file, which {backend} cannot run; {runner.name} does"
-                )
-                log(runner.degraded)
-            return runner
-        return make_runner(self.network, backend, device, log, label=label, batches=batches, outputs=outputs, pool=pool)
+            logger.warning("%s", runner.degraded)
+        return runner
 
 
 def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _Source:
@@ -82,26 +76,31 @@ def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _S
     return _Source(network, weights.description)
 
 
-def build_estimator(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None] = print) -> PoseEstimator:
-    """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError; ``log`` hears what is chosen."""
+def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimator:
+    """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError."""
     device = resolve_device(config.device)
-    objects = [load_object(spec, log) for spec in specs]
+    objects = [load_object(spec, logger.warning) for spec in specs]
     for item in objects:
         size = " x ".join(f"{100 * v:.1f}" for v in item.extents)
-        log(f"object {item.name}: {size} cm, {len(item.arrays.faces)} faces, colour from {item.color_source}")
+        faces = len(item.arrays.faces)
+        logger.info("object %s: %s cm, %d faces, colour from %s", item.name, size, faces, item.color_source)
     directory = weights_directory(config)
     refiner, scorer = (find(directory, role) for role in ("refiner", "scorer"))
     refining, scoring = _source(refiner, load_refiner), _source(scorer, load_scorer)
     weights = f"{refining.description}; {scoring.description}"
-    log(f"pose weights: {weights}")
+    logger.info("pose weights: %s", weights)
     instances = sum(s.max_instances for s in specs)
     backend = config.pose.backend
     register = GraphPool("register", device)
+
+    def context(label: str, role: str, pool: GraphPool | None = None) -> RunnerContext:
+        return RunnerContext(device, label=label, outputs=OUTPUTS[role], pool=pool)
+
     networks = Networks(
-        refining.runner("refiner", backend, device, log, track_batches(instances), ("trans", "rot")),
-        refining.runner("register refiner", backend, device, log, (), ("trans", "rot"), register),
-        scoring.runner("scorer", backend, device, log, (), ("scores",), register),
+        refining.runner(backend, context("refiner", "refiner"), track_batches(instances)),
+        refining.runner(backend, context("register refiner", "refiner", register)),
+        scoring.runner(backend, context("scorer", "scorer", register)),
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)
-    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, instances, calibration, log)
+    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, instances, calibration)

@@ -1,4 +1,4 @@
-"""How sure a pose is: a logistic model of how the rendered model agrees with the image, in depth and in print, and of
+"""How sure a pose is: a logistic model of how the rendered model agrees with the image, in depth and in texture, and of
 the last update.
 
 Neither network says so by itself: the refiner always answers, and the scorer only ranks. The coefficients lie beside the
@@ -15,41 +15,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .agreement_columns import FEATURES
 from .checkpoints import CheckpointError
 
 Array = NDArray[np.float64]
 
-FEATURES = (
-    "visible",
-    "violated",
-    "missing",
-    "residual",
-    "color",
-    "step",
-    "turn",
-    "match",
-    "missed",
-    "free_space_violation",
-    "occupancy",
-)
-"""What agreement_kernels.describe finds, and explains."""
-PRINTED = slice(7, 9)
-"""Columns of the features that are about print."""
-LATER = ("free_space_violation", "occupancy")
-"""Features that calibrations of before 2026-11-26 do not know."""
-SUPPORTING = ("visible", "match")
-"""Features that speak for a pose; the others speak against it."""
+TEXTURE = ("texture_agreement", "texture_missing")
+"""These features are about texture."""
+SUPPORTING = ("visible", "texture_agreement")
+"""These features speak for a pose; the others speak against it."""
 FILE_NAME = "confidence.json"
 MIN_MODEL_PIXELS = 50.0
+"""A view with fewer pixels of the model than this has confidence 0."""
 FULL_SUPPORT = 0.15
-"""Visible share below which the confidence falls linearly to 0: a pose without depth may be right, but is not verified."""
+"""Below this visible share the confidence falls linearly to 0: a pose without depth may be right, but is not verified."""
 
 UNSURE = 1e-6
-"""Log-odds are of a confidence that is at least this far from 0 and 1."""
+"""Log-odds are taken of a confidence that is at least this far from 0 and 1."""
 
 BLIND_SHARE = 0.25
-"""Share of what shape alone would give that no missing print takes away. Such a pose is not to be trusted, but its object
-is where it says: it stays tracked, since a registration anew may well choose the same side again."""
+"""Missing texture leaves this share of what shape alone would give. Such a pose is not to be trusted, but its object is
+where it says: it stays tracked, since a registration anew may well choose the same side again."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +49,31 @@ class Calibration:
     def confidence(self, described: Array, model: Array) -> Array:
         """(N,) probability in [0, 1] of features (N, 11); 0 where hardly anything of the model, ``model`` (N,) pixels, is in
         the image."""
-        return np.where(model < MIN_MODEL_PIXELS, 0.0, self.of(described))
+        return np.where(model < MIN_MODEL_PIXELS, 0.0, self.probability(described))
 
     def log_odds(self, described: Array) -> Array:
         """(N,) log of the confidence over that of being wrong: as comparable with a network's logits as anything is.
 
         Unlike ``confidence`` it goes on telling apart where hardly anything of the model is in the image.
         """
-        p = np.clip(self.of(described), UNSURE, 1 - UNSURE)
+        p = np.clip(self.probability(described), UNSURE, 1 - UNSURE)
         odds: Array = np.log(p / (1 - p))
         return odds
 
-    def of(self, described: Array) -> Array:
+    def probability(self, described: Array) -> Array:
         """(N,) probability of features (N, 11). Where little of the model is supported by depth, nothing is certain."""
         logits = described @ self._sighted_and_blind + self.intercept
         seen, blind = (1 / (1 + np.exp(-logits.clip(-30, 30)))).T
-        support: Array = np.minimum(described[:, 0] / FULL_SUPPORT, 1.0) * np.maximum(seen, BLIND_SHARE * blind)
+        support: Array = np.minimum(described[:, FEATURES.index("visible")] / FULL_SUPPORT, 1.0) * np.maximum(
+            seen, BLIND_SHARE * blind
+        )
         return support
 
     @cached_property
     def _sighted_and_blind(self) -> Array:
-        """(11, 2) coefficients: all, and those without print."""
+        """(11, 2) coefficients: all, and those without texture."""
         blind = self.coefficients.copy()
-        blind[PRINTED] = 0.0
+        blind[[FEATURES.index(name) for name in TEXTURE]] = 0.0
         return np.stack([self.coefficients, blind], axis=1)
 
     def to_json(self) -> dict[str, object]:
@@ -100,22 +88,28 @@ DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0, 4.0, -4
 
 
 def load_calibration(directory: str | Path) -> Calibration:
-    """That of a weights directory, or DEFAULT where there is none. Raises CheckpointError for a broken file.
+    """That of a weights directory, or DEFAULT where there is none.
 
-    A file without a coefficient for one of LATER was fitted without that feature and holds as it was: the coefficient is 0.
+    Raises CheckpointError for a broken file, and for one whose features are not FEATURES: it was fitted to other numbers.
     """
     path = Path(directory) / FILE_NAME
     if not path.is_file():
         return DEFAULT
+    fix = "Fit it again with rfdetr-foundationpose calibrate, or delete it"
     try:
         tree = json.loads(path.read_text())
-        values = dict.fromkeys(LATER, 0.0) | tree["coefficients"]
-        return Calibration(np.array([float(values[name]) for name in FEATURES]), float(tree["intercept"]))
-    except (ValueError, KeyError, TypeError) as error:
+        values = {str(name): float(value) for name, value in tree["coefficients"].items()}
+        intercept = float(tree["intercept"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is no calibration ({error!r}); it needs 'intercept' and 'coefficients' of {', '.join(FEATURES)}. "
-            "Fit it again with rfdetr-foundationpose calibrate, or delete it"
+            f"{path} is no calibration ({error!r}); it needs 'intercept' and 'coefficients' of {', '.join(FEATURES)}. {fix}"
         ) from error
+    missing, unknown = [n for n in FEATURES if n not in values], [n for n in values if n not in FEATURES]
+    if missing or unknown:
+        wrong = [f"lacks {', '.join(missing)}"] * bool(missing)
+        wrong += [f"has {', '.join(unknown)}, which this version does not know"] * bool(unknown)
+        raise CheckpointError(f"{path} was fitted to other features: it {' and '.join(wrong)}. {fix}")
+    return Calibration(np.array([values[name] for name in FEATURES]), intercept)
 
 
 def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:

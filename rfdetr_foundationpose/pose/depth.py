@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import warp as wp
 from torch import Tensor
@@ -19,19 +17,13 @@ class DepthFilter:
     One CUDA graph launch on a GPU, captured anew when the image size changes. For one thread at a time.
     """
 
-    def __init__(
-        self,
-        device: torch.device | str,
-        min_depth: float = 0.001,
-        max_depth: float = 100.0,
-        log: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, device: torch.device | str, min_depth: float = 0.001, max_depth: float = 100.0) -> None:
         self.device = torch.device(device)
         self.min_depth = max(min_depth, 0.001)
         self.max_depth = max_depth
         self._allocate((0, 0))
         self._scale, self._host_scale = torch.ones(1, device=device), 1.0
-        self.graph = GraphedProgram(self._run, self.device, name="depth filter", log=log)
+        self.graph = GraphedProgram(self._run, self.device, name="depth filter")
 
     def __call__(self, depth: Tensor, scale: float = 1.0) -> Tensor:
         """(H, W) float32 m, a new tensor; enqueued on torch's current stream. depth: float32 or uint16, in units of

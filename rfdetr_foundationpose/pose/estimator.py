@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,21 +15,22 @@ from ..accel.base import Runner
 from ..config import PoseConfig
 from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics
-from .agreement_kernels import DESCRIBED, MODEL_PIXELS, POSE
-from .confidence import DEFAULT, FEATURES, Calibration
+from .agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE
+from .confidence import DEFAULT, Calibration
 from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
-from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, parse_schedule
+from .observation import Observation
+from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, pruning_counts
 from .renderer import Renderer
 from .symmetry import nearest_equivalent
 from .track_program import START_COLUMNS, TrackProgram
 
 VISIBLE = FEATURES.index("visible")
 REGISTER_PROGRAMS = 12
-"""Programs of registration that are kept: one for each number of hypotheses and each schedule in use."""
+"""So many programs of registration are kept: one for each number of hypotheses and each pruning schedule in use."""
 TRACK_BATCHES = (1, 2, 4, 8)
-"""Objects tracked together are padded to one of these, so that few programs are captured."""
+"""Objects that are tracked together are padded to one of these numbers, so that few programs are captured."""
 
 
 class RegistrationError(RuntimeError):
@@ -38,15 +39,6 @@ class RegistrationError(RuntimeError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-@dataclass(frozen=True)
-class PoseFrame:
-    """A frame ready for the pose stage. rgb: (H, W, 3) uint8; depth: (H, W) float32 filtered m; camera: (1, 4) float32."""
-
-    rgb: Tensor
-    depth: Tensor
-    camera: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,7 +96,6 @@ class PoseEstimator:
         weights: str = "",
         instances: int = 1,
         calibration: Calibration = DEFAULT,
-        log: Callable[[str], None] = print,
     ) -> None:
         self.objects = list(objects)
         self.device = torch.device(device)
@@ -113,11 +104,10 @@ class PoseEstimator:
         self._calibration = calibration
         self.backend = networks.track_refiner.name
         self._batches = track_batches(instances)
-        self._log = log
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
         self._networks = networks
-        self._filter = DepthFilter(device, config.min_depth, config.max_depth, log)
+        self._filter = DepthFilter(device, config.min_depth, config.max_depth)
         by_look: dict[bytes, Tensor] = {}
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
         self.kept_programs = REGISTER_PROGRAMS
@@ -147,7 +137,7 @@ class PoseEstimator:
         rgb = torch.zeros(h, w, 3, dtype=torch.uint8, device=self.device)
         middle = (self.config.min_depth + self.config.max_depth) / 2
         depth = torch.full((h, w), middle, device=self.device)
-        frame = PoseFrame(rgb, self._filter(depth), self._camera_tensor(camera))
+        frame = Observation(rgb, self._filter(depth), self._camera_tensor(camera))
         T = np.eye(4)
         T[2, 3] = middle
         for k in self._batches:
@@ -157,12 +147,12 @@ class PoseEstimator:
         for item in {len(self.rotations[i]): o for i, o in enumerate(self.objects)}.values():
             self.register(frame, item.name, mask)
 
-    def prepare(self, frame: DeviceFrame) -> PoseFrame:
+    def prepare(self, frame: DeviceFrame) -> Observation:
         """Filter the depth of a frame, once; enqueued on the current stream."""
         depth = self._filter(frame.raw_depth, frame.frame.depth_scale)
-        return PoseFrame(frame.rgb, depth, self._camera_tensor(frame.camera))
+        return Observation(frame.rgb, depth, self._camera_tensor(frame.camera))
 
-    def register(self, frame: PoseFrame, object: str, mask: Tensor) -> Estimate:
+    def register(self, frame: Observation, object: str, mask: Tensor) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
 
         Waits for the device once, for the result.
@@ -176,8 +166,8 @@ class PoseEstimator:
         with self._register_lock:
             program = self._register_program(index, frame)
             program.choose(index, item.diameter, self.rotations[index])
-            finalists, scores, poses = program(frame.rgb, frame.depth, frame.camera, mask)
-        masked, with_depth = finalists.pixels
+            top, scores, poses = program(frame, mask)
+        masked, with_depth = top.pixels
         if masked == 0:
             raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
         if with_depth < MIN_DEPTH_PIXELS:
@@ -187,17 +177,17 @@ class PoseEstimator:
                 f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-        chosen = finalists.best(self._calibration, self.config.register_confidence)
-        return self._estimates(finalists.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
+        chosen = top.best(self._calibration, self.config.register_confidence)
+        return self._estimates(top.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
 
-    def track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
+    def track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
         """New poses of objects from their last ones, together. Waits for the device once, for the result."""
         estimates: list[Estimate] = []
         for start in range(0, len(requests), TRACK_BATCHES[-1]):
             estimates += self._track(frame, requests[start : start + TRACK_BATCHES[-1]])
         return estimates
 
-    def _track(self, frame: PoseFrame, requests: Sequence[TrackRequest]) -> list[Estimate]:
+    def _track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
         k = padded_batch(len(requests), self.device)
         program = self._program(k, frame)
         models = [self._index[r.object] for r in requests]
@@ -207,16 +197,16 @@ class PoseEstimator:
             item = self.objects[models[i]]
             row[:16] = item.to_centered(requests[i].T_cam_obj).ravel()
             row[16:] = models[i], item.diameter
-        rows = program(frame.rgb, frame.depth, frame.camera, start)[: len(requests)]
+        rows = program(frame, start)[: len(requests)]
         return self._estimates(rows, [self.objects[m] for m in models], [r.T_cam_obj for r in requests], None)
 
     def _hypotheses(self, item: ObjectModel) -> Tensor:
         return torch.tensor(hypothesis_rotations(item.symmetries), dtype=torch.float32, device=self.device)
 
-    def _register_program(self, index: int, frame: PoseFrame) -> RegisterProgram:
-        """The program for the object's number of hypotheses, the schedule and the image size."""
-        total, size = len(self.rotations[index]), (frame.depth.shape[0], frame.depth.shape[1])
-        kept = parse_schedule(self.config.register_schedule, total, self.config.register_iterations, self.device)
+    def _register_program(self, index: int, frame: Observation) -> RegisterProgram:
+        """The program for the object's number of hypotheses, the pruning schedule and the image size."""
+        total, size = len(self.rotations[index]), frame.size
+        kept = pruning_counts(self.config.register_schedule, total, self.config.register_iterations, self.device)
         program = self._registers.pop((total, kept), None)
         if program is None or program.size != size:
             with torch.inference_mode(False):  # its buffers are written to inside and outside of it
@@ -228,17 +218,16 @@ class PoseEstimator:
                     kept,
                     size,
                     self.device,
-                    self._log,
                 )
         self._registers[total, kept] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
         return program
 
-    def _program(self, k: int, frame: PoseFrame) -> TrackProgram:
-        size = (frame.depth.shape[0], frame.depth.shape[1])
+    def _program(self, k: int, frame: Observation) -> TrackProgram:
+        size = frame.size
         program = self._tracks.get(k)
-        if program is None or program.rgb.shape[:2] != size or program.iterations != self.config.track_iterations:
+        if program is None or program.size != size or program.iterations != self.config.track_iterations:
             program = TrackProgram(
                 self._renderer,
                 self._networks.track_refiner,
@@ -246,7 +235,6 @@ class PoseEstimator:
                 size,
                 self.config.track_iterations,
                 self.device,
-                self._log,
             )
             self._tracks[k] = program
         return program

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..warp_setup import launch
 from .mesh import ObjectModel
-from .renderer import NEAR, Rendering
+from .renderer import NEAR, Rendering, Views
 from .warp_kernels import pack_input
 
 FAR = 100.0
@@ -35,33 +35,23 @@ class NvdiffrastRenderer:
     def scratch(self, views: int, size: int) -> Tensor | None:
         return None
 
-    def render_into(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
-    ) -> None:
-        rendering = self.render(poses, model, windows, cameras, (rgb.shape[1], rgb.shape[2]))
+    def render_into(self, views: Views, rgb: Tensor, xyz: Tensor) -> None:
+        rendering = self.render(views, (rgb.shape[1], rgb.shape[2]))
         rgb.copy_(rendering.rgb)
         xyz.copy_(rendering.xyz)
 
     def render_inputs(
-        self,
-        poses: Tensor,
-        model: Tensor,
-        windows: Tensor,
-        cameras: Tensor,
-        diameters: Tensor,
-        min_z: float,
-        out: Tensor,
-        scratch: Tensor | None = None,
+        self, views: Views, diameters: Tensor, min_z: float, out: Tensor, scratch: Tensor | None = None
     ) -> None:
         size = (out.shape[1], out.shape[2])
-        rendering = self.render(poses, model, windows, cameras, size)
+        rendering = self.render(views, size)
         launch(
             pack_input,
             (len(out), *size),
             [
                 wp.from_torch(rendering.rgb),
                 wp.from_torch(rendering.xyz),
-                wp.from_torch(poses, dtype=wp.mat44f),
+                wp.from_torch(views.poses, dtype=wp.mat44f),
                 wp.from_torch(diameters),
                 min_z,
                 wp.from_torch(out),
@@ -69,27 +59,24 @@ class NvdiffrastRenderer:
             device=self.device,
         )
 
-    def render(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
-    ) -> Rendering:
-        n = len(poses)
-        cameras = cameras.expand(n, 4)
+    def render(self, views: Views, size: tuple[int, int]) -> Rendering:
+        n = len(views)
         out = [torch.zeros(n, *size, 3, device=self.device) for _ in range(3)]
         mask = torch.zeros(n, *size, dtype=torch.bool, device=self.device)
-        for index in model.unique().tolist():
-            chosen = torch.nonzero(model == index)[:, 0]
-            parts = self._render_one(self._meshes[index], poses[chosen], windows[chosen], cameras[chosen], size)
+        for index in views.model.unique().tolist():
+            chosen = torch.nonzero(views.model == index)[:, 0]
+            parts = self._render_one(self._meshes[index], views.part(chosen), size)
             for target, part in zip((*out, mask), parts, strict=True):
                 target[chosen] = part
         return Rendering(out[0], out[1], out[2], mask)
 
     def _render_one(
-        self, mesh: dict[str, Any], poses: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
+        self, mesh: dict[str, Any], views: Views, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        R, t = poses[:, :3, :3], poses[:, :3, 3]
+        R, t = views.poses[:, :3, :3], views.poses[:, :3, 3]
         points = torch.einsum("nij,vj->nvi", R, mesh["vertices"]) + t[:, None]
         normals = torch.einsum("nij,vj->nvi", R, mesh["normals"])
-        clip = self._clip(points, windows, cameras)
+        clip = self._clip(points, views.windows, views.cameras)
         raster, _ = self._dr.rasterize(self._context(), clip.contiguous(), mesh["faces"], resolution=list(size))
         xyz, _ = self._dr.interpolate(points.contiguous(), raster, mesh["faces"])
         normal, _ = self._dr.interpolate(normals.contiguous(), raster, mesh["faces"])

@@ -39,13 +39,31 @@ class Rendering:
     mask: Tensor
 
 
-class Renderer(Protocol):
-    """Renders object models, each moved to its model centre.
+@dataclass(frozen=True)
+class Views:
+    """What is to be rendered: N views of object models, each moved to its model centre.
 
-    poses (N, 4, 4) float32 T_cam_center; model (N,) int32 index into the objects; windows (N, 4) float32 left, top,
+    poses (N, 4, 4) float32 T_cam_center, m; model (N,) int32 index into the objects; windows (N, 4) float32 left, top,
     right, bottom in image coordinates, pixel i of C columns lies at left + (i + 0.5)(right - left) / C;
-    cameras (N or 1, 4) float32 fx, fy, cx, cy. Nothing waits for the device.
+    cameras (N or 1, 4) float32 fx, fy, cx, cy, pixels.
     """
+
+    poses: Tensor
+    model: Tensor
+    windows: Tensor
+    cameras: Tensor
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def part(self, which: slice | Tensor) -> Views:
+        """Some of them: the same memory for a slice, a copy for indices."""
+        cameras = self.cameras if len(self.cameras) == 1 else self.cameras[which]
+        return Views(self.poses[which], self.model[which], self.windows[which], cameras)
+
+
+class Renderer(Protocol):
+    """Renders object models. Nothing waits for the device."""
 
     name: str
     capturable: bool
@@ -55,31 +73,19 @@ class Renderer(Protocol):
         nothing. From SHARED_FROM views on it is the same for all who ask: they must not render at the same time, as
         registrations do not."""
 
-    def render_into(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
-    ) -> None:
+    def render_into(self, views: Views, rgb: Tensor, xyz: Tensor) -> None:
         """Colour and xyz into (N, R, C, 3) float32 buffers."""
 
     def render_inputs(
-        self,
-        poses: Tensor,
-        model: Tensor,
-        windows: Tensor,
-        cameras: Tensor,
-        diameters: Tensor,
-        min_z: float,
-        out: Tensor,
-        scratch: Tensor | None = None,
+        self, views: Views, diameters: Tensor, min_z: float, out: Tensor, scratch: Tensor | None = None
     ) -> None:
         """Network inputs into out (N, R, C, 6) float32 or float16: colour, then xyz relative to the pose in mesh radii.
 
-        diameters: (N,) m. min_z: points nearer than this count as none. scratch: as ``scratch`` gives it. Raises
+        diameters: (N,) m. min_z: points nearer than this, m, count as none. scratch: as ``scratch`` gives it. Raises
         ValueError where that is for another size.
         """
 
-    def render(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
-    ) -> Rendering:
+    def render(self, views: Views, size: tuple[int, int]) -> Rendering:
         """A new Rendering of ``size`` (rows, columns)."""
 
 
@@ -94,35 +100,23 @@ class WarpRenderer:
         self.bank = MeshBank([o.arrays for o in objects], device)
         self._scratch: Tensor | None = None
 
-    def render_into(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor
-    ) -> None:
-        self._launch(poses, model, windows, cameras, rgb, xyz, rgb[:0])
+    def render_into(self, views: Views, rgb: Tensor, xyz: Tensor) -> None:
+        self._launch(views, rgb, xyz, rgb[:0])
 
     def render_inputs(
-        self,
-        poses: Tensor,
-        model: Tensor,
-        windows: Tensor,
-        cameras: Tensor,
-        diameters: Tensor,
-        min_z: float,
-        out: Tensor,
-        scratch: Tensor | None = None,
+        self, views: Views, diameters: Tensor, min_z: float, out: Tensor, scratch: Tensor | None = None
     ) -> None:
         if scratch is not None:
             if scratch.shape[1:] != out.shape[1:3]:
                 raise ValueError(f"scratch for {tuple(scratch.shape[1:])} pixels, output of {tuple(out.shape[1:3])}")
             for start in range(0, len(out), len(scratch)):
                 part = slice(start, start + len(scratch))
-                shared = cameras if len(cameras) == 1 else cameras[part]
-                views = (poses[part], model[part], windows[part], shared)
-                self._rasterize(views, diameters[part], min_z, out[part], scratch)
+                self._rasterize(views.part(part), diameters[part], min_z, out[part], scratch)
             return
         launch(
             kernels.render_inputs,
             kernels.tiles(*out.shape[:3]),
-            [*self._scene(poses, model, windows, cameras), NEAR, wp.from_torch(diameters), min_z, wp.from_torch(out)],
+            [*self._scene(views), NEAR, wp.from_torch(diameters), min_z, wp.from_torch(out)],
             device=self.device,
         )
 
@@ -139,19 +133,12 @@ class WarpRenderer:
     def _empty_keys(self, views: int, size: int) -> Tensor:
         return torch.full((views, size, size), raster.NOTHING, dtype=torch.int64, device=self.device)
 
-    def _rasterize(
-        self,
-        views: tuple[Tensor, Tensor, Tensor, Tensor],
-        diameters: Tensor,
-        min_z: float,
-        out: Tensor,
-        scratch: Tensor,
-    ) -> None:
-        """Poses, models, windows and cameras of as many views as ``scratch`` has room for."""
-        scene = self._scene(*views)
+    def _rasterize(self, views: Views, diameters: Tensor, min_z: float, out: Tensor, scratch: Tensor) -> None:
+        """As many views as ``scratch`` has room for."""
+        scene = self._scene(views)
         keys = wp.from_torch(scratch[: len(out)])
         faces = self.bank.most_faces
-        lanes = 1 if self.device.type == "cpu" else lanes_of(len(out), faces)
+        lanes = 1 if self.device.type == "cpu" else lanes_a_face(len(out), faces)
         launch(raster.rasterize, (len(out), faces, lanes), [*scene, NEAR, lanes, keys], device=self.device)
         launch(
             raster.shade_inputs,
@@ -160,35 +147,31 @@ class WarpRenderer:
             device=self.device,
         )
 
-    def render(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, size: tuple[int, int]
-    ) -> Rendering:
-        shape = (len(poses), *size, 3)
+    def render(self, views: Views, size: tuple[int, int]) -> Rendering:
+        shape = (len(views), *size, 3)
         rgb, xyz, normal = (torch.empty(shape, dtype=torch.float32, device=self.device) for _ in range(3))
-        self._launch(poses, model, windows, cameras, rgb, xyz, normal)
+        self._launch(views, rgb, xyz, normal)
         return Rendering(rgb, xyz, normal, xyz[..., 2] > 0)
 
-    def _launch(
-        self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor, rgb: Tensor, xyz: Tensor, normal: Tensor
-    ) -> None:
+    def _launch(self, views: Views, rgb: Tensor, xyz: Tensor, normal: Tensor) -> None:
         launch(
             kernels.render_views,
             kernels.tiles(*rgb.shape[:3]),
-            [*self._scene(poses, model, windows, cameras), NEAR, *(wp.from_torch(i) for i in (rgb, xyz, normal))],
+            [*self._scene(views), NEAR, *(wp.from_torch(i) for i in (rgb, xyz, normal))],
             device=self.device,
         )
 
-    def _scene(self, poses: Tensor, model: Tensor, windows: Tensor, cameras: Tensor) -> list[object]:
+    def _scene(self, views: Views) -> list[object]:
         return [
             self.bank.data,
-            wp.from_torch(model),
-            wp.from_torch(poses, dtype=wp.mat44f),
-            wp.from_torch(windows, dtype=wp.vec4f),
-            wp.from_torch(cameras, dtype=wp.vec4f),
+            wp.from_torch(views.model),
+            wp.from_torch(views.poses, dtype=wp.mat44f),
+            wp.from_torch(views.windows, dtype=wp.vec4f),
+            wp.from_torch(views.cameras, dtype=wp.vec4f),
         ]
 
 
-def lanes_of(views: int, faces: int) -> int:
+def lanes_a_face(views: int, faces: int) -> int:
     """Threads of a GPU that share the rows of a face: few views want more, many faces fewer."""
     fewest, most = THREADS_A_VIEW
     return min(max(min(max(THREADS // views, fewest), most) // faces, 1), MOST_LANES)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import Runner
-from ..accel.graph import GraphedProgram, pool_of
-from .agreement_kernels import RESULT_COLUMNS
+from ..accel.graph import GraphedProgram, GraphPool
+from .agreement_columns import RESULT_COLUMNS
+from .observation import Observation
 from .renderer import Renderer
 from .views import ViewSet
 
 START_COLUMNS = 16 + 1 + 1
+"""A start row holds a pose (4, 4), the object's index and its diameter."""
 
 
 class TrackProgram:
     """Static buffers and the step over them: (crop, render, refine) x iterations, then the comparison with the
     image at the final pose.
 
-    rgb (H, W, 3) uint8, depth (H, W) float32 filtered m, camera (1, 4) and start (k, 18) float32 (pose of each object,
-    its index, its diameter) are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that agreement_kernels describes.
+    An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
+    agreement_columns names.
     """
 
     def __init__(
@@ -34,15 +34,17 @@ class TrackProgram:
         size: tuple[int, int],
         iterations: int,
         device: torch.device,
-        log: Callable[[str], None] = print,
     ) -> None:
-        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, printed=True)
+        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, textured=True)
         self.k = k
         self.iterations = iterations
-        self.rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
-        self.depth = torch.zeros(*size, device=device)
-        self.camera = torch.ones(1, 4, device=device)
-        self._camera = self.camera
+        self.size = size
+        self._observation = Observation(
+            torch.zeros(*size, 3, dtype=torch.uint8, device=device),
+            torch.zeros(*size, device=device),
+            torch.ones(1, 4, device=device),
+        )
+        self._camera = self._observation.camera
         pinned = device.type == "cuda"
         self._host_start = torch.zeros(k, START_COLUMNS, pin_memory=pinned)
         self._host_start[:, :16] = torch.eye(4).flatten()
@@ -57,19 +59,19 @@ class TrackProgram:
             self.run,
             device,
             name=f"track {k}",
-            pool=pool_of(refiner, "track", device),
-            log=log,
-            capture=renderer.capturable and refiner.capturable and refiner.name != "reference",
+            pool=refiner.pool or GraphPool("track", device),
+            capture=renderer.capturable and refiner.capturable,
         )
 
-    def __call__(self, rgb: Tensor, depth: Tensor, camera: Tensor, start: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Result rows (k, RESULT_COLUMNS) of a frame on the device and start rows (k, 18); waits once, for the read-back."""
+    def __call__(self, observation: Observation, start: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Result rows (k, RESULT_COLUMNS) of start rows (k, START_COLUMNS); waits once, for the read-back."""
         with torch.inference_mode():
-            self.rgb.copy_(rgb)
-            self.depth.copy_(depth)
-            if camera is not self._camera:
-                self.camera.copy_(camera)
-                self._camera = camera
+            own = self._observation
+            own.rgb.copy_(observation.rgb)
+            own.depth.copy_(observation.depth)
+            if observation.camera is not self._camera:
+                own.camera.copy_(observation.camera)
+                self._camera = observation.camera
             # The read-back below ends after this copy, so the pinned rows are free again by the next call.
             self._start_rows[:] = start
             self.start.copy_(self._host_start, non_blocking=True)
@@ -85,7 +87,7 @@ class TrackProgram:
         views.model.copy_(self.start[:, 16])
         views.diameters.copy_(self.start[:, 17])
         for _ in range(self.iterations):
-            trans, rot = self._refiner(*views.pairs(k, self.rgb, self.depth, self.camera, "refiner"))
+            trans, rot = self._refiner(*views.pairs(k, self._observation, "refiner"))
             views.update(k, trans, rot)
-        views.report(k, self.rgb, self.depth, self.camera, self.result)
+        views.report(k, self._observation, self.result)
         return self.result

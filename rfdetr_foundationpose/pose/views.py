@@ -9,9 +9,11 @@ from torch import Tensor
 from ..warp_setup import launch
 from . import agreement_kernels as comparing
 from . import warp_kernels as kernels
+from .agreement_columns import ALL_SUMS, SHAPE_SUMS
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
-from .renderer import Renderer
+from .observation import Observation
+from .renderer import Renderer, Views
 
 
 class ViewSet:
@@ -19,7 +21,7 @@ class ViewSet:
 
     poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
     compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
-    printed: whether ``agree`` sums up what ``report`` needs, of print and of areas, too.
+    textured: whether ``agree`` sums up what ``report`` needs, of texture and of areas, too.
     inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
     own; M is how many it is asked for with observed crops of their own.
     """
@@ -34,7 +36,7 @@ class ViewSet:
         *,
         compared: int | None = None,
         paired: bool = True,
-        printed: bool = False,
+        textured: bool = False,
         inputs: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.renderer = renderer
@@ -49,7 +51,7 @@ class ViewSet:
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
         compared = capacity if compared is None else compared
-        sums = comparing.PRINTED_SUMS if printed else comparing.SUMS
+        sums = ALL_SUMS if textured else SHAPE_SUMS
         self._sums = torch.zeros(compared, sums, device=self.device)
         self._partial = torch.zeros(compared, sums, size * comparing.LANES, device=self.device)
         shape: tuple[int, ...] = (compared, size, size, 3)
@@ -62,51 +64,40 @@ class ViewSet:
         else:
             self._in_r, self._in_o = (buffer.permute(0, 2, 3, 1) for buffer in inputs)
 
-    def pairs(
-        self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, role: str, *, shared: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def pairs(self, n: int, observation: Observation, role: str, *, shared: bool = False) -> tuple[Tensor, Tensor]:
         """Network inputs (n, 6, R, R) rendered and (n or 1, 6, R, R) observed of the first n hypotheses.
 
-        rgb (H, W, 3) uint8, depth (H, W) filtered, camera (1, 4). Channels-last views of buffers that the next call fills.
-        shared: all hypotheses have one translation and one object, so that one observed crop serves them all.
+        Channels-last views of buffers that the next call fills. shared: all hypotheses have one translation and one object,
+        so that one observed crop serves them all.
         """
         observed = 1 if shared else n
-        self._windows(n, camera, role)
+        self._windows(n, observation, role)
         self._launch(
             kernels.crop_inputs,
             observed * self.size * self.size,
-            *self._observed(observed, rgb, depth, camera),
+            *self._observed(observed, observation),
             wp.from_torch(self.poses[:observed], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:observed]),
             MIN_Z[role],
             wp.from_torch(self._in_o[:observed]),
         )
         self.renderer.render_inputs(
-            self.poses[:n],
-            self.model[:n],
-            self._window_rendered[:n],
-            camera,
-            self.diameters[:n],
-            MIN_Z[role],
-            self._in_r[:n],
-            self._scratch,
+            self._rendered(n, observation), self.diameters[:n], MIN_Z[role], self._in_r[:n], self._scratch
         )
         return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
-    def agree(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
-        """How the rendered first n hypotheses agree with what was observed: sums (n, SUMS), or (n, PRINTED_SUMS) where
-        ``printed``, see agreement_kernels. Images as for ``pairs``."""
-        self._windows(n, camera, "refiner")
+    def agree(self, n: int, observation: Observation) -> Tensor:
+        """How the rendered first n hypotheses agree with what was observed: sums (n, SHAPE_SUMS), or (n, ALL_SUMS) where
+        ``textured``, see agreement_columns."""
+        self._windows(n, observation, "refiner")
         self._launch(
             kernels.crop_observed,
             (n, self.size, self.size),
-            *self._observed(n, rgb, depth, camera),
+            *self._observed(n, observation),
             wp.from_torch(self._rgb_o[:n]),
             wp.from_torch(self._xyz_o[:n]),
         )
-        self.renderer.render_into(
-            self.poses[:n], self.model[:n], self._window_rendered[:n], camera, self._rgb_r[:n], self._xyz_r[:n]
-        )
+        self.renderer.render_into(self._rendered(n, observation), self._rgb_r[:n], self._xyz_r[:n])
         images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o)
         self._launch(
             comparing.agreement,
@@ -118,10 +109,10 @@ class ViewSet:
         )
         return torch.sum(self._partial[:n], 2, out=self._sums[:n])
 
-    def report(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor, out: Tensor) -> None:
+    def report(self, n: int, observation: Observation, out: Tensor) -> None:
         """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n
-        hypotheses, where print is compared."""
-        sums = self.agree(n, rgb, depth, camera)
+        hypotheses, where texture is compared."""
+        sums = self.agree(n, observation)
         self._launch(
             comparing.describe,
             n,
@@ -149,24 +140,27 @@ class ViewSet:
         self.poses[: len(order)] = self.poses[order]
         self.delta[: len(order)] = self.delta[order]
 
-    def _windows(self, n: int, camera: Tensor, role: str) -> None:
+    def _windows(self, n: int, observation: Observation, role: str) -> None:
         self._launch(
             kernels.crop_windows,
             n,
             wp.from_torch(self.poses[:n], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:n]),
-            wp.from_torch(camera, dtype=wp.vec4f),
+            wp.from_torch(observation.camera, dtype=wp.vec4f),
             CROP_RATIO[role],
             float(self.size),
             wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
             wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
         )
 
-    def _observed(self, n: int, rgb: Tensor, depth: Tensor, camera: Tensor) -> list[wp.array]:
+    def _rendered(self, n: int, observation: Observation) -> Views:
+        return Views(self.poses[:n], self.model[:n], self._window_rendered[:n], observation.camera)
+
+    def _observed(self, n: int, observation: Observation) -> list[wp.array]:
         return [
-            wp.from_torch(rgb),
-            wp.from_torch(depth),
-            wp.from_torch(camera, dtype=wp.vec4f),
+            wp.from_torch(observation.rgb),
+            wp.from_torch(observation.depth),
+            wp.from_torch(observation.camera, dtype=wp.vec4f),
             wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
         ]
 

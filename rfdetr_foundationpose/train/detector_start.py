@@ -41,7 +41,7 @@ def load_start(start: str, variant: str, log: Callable[[str], None]) -> Start | 
     """
     if start == RANDOM:
         return None
-    loaded = load_model(start, variant, torch.device("cpu"), log)
+    loaded = load_model(start, variant, torch.device("cpu"))
     found: Any = loaded.model.model_config
     if getattr(found, "segmentation_head", False):
         raise DetectorError(

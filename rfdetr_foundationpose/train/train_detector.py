@@ -295,9 +295,7 @@ class _Run:
         names = [f"class_{i}" for i in range(len(self.labels))]  # labels may be no object names
         specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, self.labels, strict=True)]
         config = DetectorConfig(backend="half" if self.device.type == "cuda" else "eager", mask="box")
-        return RfDetrDetector(
-            load_file(path, self.settings.variant, self.device), specs, config, self.device, log=lambda _: None
-        )
+        return RfDetrDetector(load_file(path, self.settings.variant, self.device), specs, config, self.device)
 
     def _held_out(self, crossed: float, count: int) -> Any:
         names = [f"class_{i}" for i in range(len(self.labels))]

@@ -19,6 +19,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+from ..accel.base import RunnerContext
 from ..accel.runner import make_runner
 from ..pose import checkpoints
 from ..pose.networks import RefineNet, ScoreNet
@@ -352,7 +353,7 @@ def _make(role: str, width: float) -> RefineNet | ScoreNet:
 def _refine(path: Path, device: torch.device, log: Callable[[str], None]) -> Refine:
     """The refiner as registration runs it."""
     network, _ = checkpoints.load_refiner(path)
-    runner = make_runner(network, "auto" if device.type == "cuda" else "eager", device, log, label="refiner")
+    runner = make_runner(network, "auto" if device.type == "cuda" else "eager", RunnerContext(device, label="refiner"))
 
     def run(rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():

@@ -53,7 +53,7 @@ def loaded(variant: str = "nano", device: torch.device = CPU, **config) -> Loade
 
 def detector(backend: str = "eager", variant: str = "nano", config=None, **settings) -> RfDetrDetector:
     settings = DetectorConfig(backend=backend, **settings)
-    return RfDetrDetector(loaded(variant, **(config or TINY)), SPECS, settings, CPU, log=lambda s: None)
+    return RfDetrDetector(loaded(variant, **(config or TINY)), SPECS, settings, CPU)
 
 
 def frame(seed: int = 0) -> Frame:

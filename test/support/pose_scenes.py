@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,30 +15,22 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, PoseFrame
+from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator
 from rfdetr_foundationpose.pose.mesh import ObjectModel, make_object
-from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.observation import Observation
+from rfdetr_foundationpose.pose.renderer import Views, WarpRenderer
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
+from support.runners import FakeRunner
 
 CAMERA = CameraIntrinsics(615.0, 610.0, 318.5, 241.5, 640, 480)
 
 
-@dataclass
-class Oracle:
+class Oracle(FakeRunner):
     """Stands in the refiner's place: the exact update towards the truth, within the network's clamps."""
 
-    poses: Callable[[], Tensor]
-    truth: Tensor
-    symmetries: Tensor
-    diameter: float
-    name: str = "eager"
-    degraded: str = ""
-    capturable: bool = False
-    dtype: torch.dtype = torch.float32
-
-    def prepare(self, batch: int, observed: int | None = None) -> None:
-        """Nothing to prepare."""
+    def __init__(self, poses: Callable[[], Tensor], truth: Tensor, symmetries: Tensor, diameter: float) -> None:
+        self.poses, self.truth, self.symmetries, self.diameter = poses, truth, symmetries, diameter
 
     def __call__(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
         poses = self.poses()[: len(rendered)]
@@ -97,13 +88,13 @@ def scene_of(item: ObjectModel, T_cam_center: NDArray[np.float64], device: str =
     """The frame that CAMERA sees of the object alone, and its mask (H, W) bool on ``device``."""
     renderer = WarpRenderer([item], device)
     size = (CAMERA.height, CAMERA.width)
-    rendering = renderer.render(
+    views = Views(
         torch.tensor(T_cam_center, dtype=torch.float32, device=device)[None],
         torch.zeros(1, dtype=torch.int32, device=device),
         torch.tensor([[-0.5, -0.5, size[1] - 0.5, size[0] - 0.5]], device=device),
         torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]], device=device),
-        size,
     )
+    rendering = renderer.render(views, size)
     rgb = (rendering.rgb[0] * 255).byte().cpu().numpy()
     depth = rendering.xyz[0, ..., 2].contiguous().cpu().numpy()
     return Frame(0, "camera", rgb, depth, 1.0, CAMERA), rendering.mask[0]
@@ -130,5 +121,5 @@ def oracle_estimator(item: ObjectModel, T_cam_center: NDArray[np.float64], confi
     return estimator
 
 
-def prepared(estimator: PoseEstimator, frame: Frame) -> PoseFrame:
+def prepared(estimator: PoseEstimator, frame: Frame) -> Observation:
     return estimator.prepare(Uploader(estimator.device)(frame))
