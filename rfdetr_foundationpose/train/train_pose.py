@@ -118,6 +118,7 @@ class _Training:
         )
         self.banks: deque[PairSampler] = deque(maxlen=BANKS)
         self.next_bank = self.turn = 0
+        self.laps: dict[str, float] = {}
         self.refine: Refine | None = None
 
     def run(self) -> dict[str, float]:
@@ -171,7 +172,8 @@ class _Training:
             if self.ranks.first and now - saved > SAVE_SECONDS:
                 self._save(step, now - started)
                 saved = now
-            if now - refreshed > s.refresh and self.stream.ready():
+            pause = s.refresh if len(self.banks) == BANKS else s.refresh / 8
+            if now - refreshed > pause and self.stream.ready():
                 self._fill()
                 refreshed = now
             rate = self.peak_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
@@ -186,18 +188,25 @@ class _Training:
         return metrics
 
     def _step(self, encode: Callable[..., Tensor], step: int) -> Tensor:
+        """The loss of one step. The step before an evaluation is timed, by waiting for the device in between."""
+        watch = _Watch(self.device, (step + 1) % EVALUATE_EVERY == 0)
         batch = self._draw(self._next_sampler())
+        watch.lap("draw_ms")
         self.network.train()
         self.gradients.zero()
         with torch.autocast(self.device.type, torch.bfloat16):
             loss = loss_of(encode, batch, self.network)
         loss.backward()
+        watch.lap("network_ms")
         self.ranks.mean(self.gradients.flat)
+        watch.lap("reduce_ms")
         self.gradients.clip(1.0)
         self.optimizer.step()
         decay = min(AVERAGE_DECAY, step / (step + 20))
         with torch.no_grad():
             torch._foreach_lerp_(self.averaged, self.averaged_from, 1 - decay)
+        watch.lap("update_ms")
+        self.laps = watch.laps or self.laps
         return loss.detach()
 
     def _start(self) -> tuple[RefineNet | ScoreNet, int, float]:
@@ -271,6 +280,7 @@ class _Training:
             "skipped": float(self.gradients.skipped),
             "pairs_per_s": pairs / max(seconds, 1),
             "objects": self.next_bank * max(self.settings.objects // BANKS, 1) * self.ranks.world,
+            **self.laps,
         }
         if self.ranks.first:
             with (self.settings.out / f"{self.settings.role}.jsonl").open("a") as log:
@@ -324,6 +334,26 @@ class _Training:
         if float(flag) < 1.0:
             return encode, moving
         return quick, quick_moving
+
+
+class _Watch:
+    """Milliseconds of a step's parts, where ``on``."""
+
+    def __init__(self, device: torch.device, on: bool) -> None:
+        self.device, self.on = device, on
+        self.laps: dict[str, float] = {}
+        self.since = self._now() if on else 0.0
+
+    def lap(self, name: str) -> None:
+        if self.on:
+            now = self._now()
+            self.laps[name] = (now - self.since) * 1e3
+            self.since = now
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
 
 def _silent(_: str) -> None:
