@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.detect.checkpoint import save
 from rfdetr_foundationpose.detect.detector import DetectorError
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
+from rfdetr_foundationpose.train import train_detector
+from rfdetr_foundationpose.train.detector_data import ScenePool
 from rfdetr_foundationpose.train.detector_report import read_log
 from rfdetr_foundationpose.train.detector_start import load_start
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
@@ -45,7 +48,7 @@ def test_train_goes_on_says_when_nothing_is_left_and_shows_what_it_did(tmp_path)
     assert (tmp_path / "detector.safetensors").read_bytes() == written
 
     console = quiet()
-    more = train(settings(tmp_path, minutes=0.03), objects, console)
+    more = train(settings(tmp_path, minutes=metrics["minutes"] + 0.01), objects, console)
     assert "going on at step" in spoken(console) and more["steps"] > metrics["steps"]
     with pytest.raises(ValueError, match="another hidden_dim"):
         train(settings(tmp_path, config={**TINY, "hidden_dim": 128}), objects, quiet())
@@ -54,9 +57,26 @@ def test_train_goes_on_says_when_nothing_is_left_and_shows_what_it_did(tmp_path)
         train(settings(tmp_path), objects, quiet())
 
 
-def test_budget_is_of_training_alone(tmp_path):
+def test_budget_is_of_training_alone(tmp_path, monkeypatch):
+    """Steps of 0.1 s and fetches of scenes of 10 s, by a clock that only they move."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(train_detector, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    step, fill = Trainer.train_step, ScenePool.fill
+
+    def slow_step(self, *arguments):
+        clock.now += 0.1
+        return step(self, *arguments)
+
+    def slow_fill(self, count):
+        clock.now += 10
+        fill(self, count)
+
+    monkeypatch.setattr(Trainer, "train_step", slow_step)
+    monkeypatch.setattr(ScenePool, "fill", slow_fill)
     metrics = train(settings(tmp_path), demo_objects()[:2], quiet())
-    assert metrics["minutes"] == pytest.approx(0.02, abs=0.01)
+    # The first step, which compiles, is left out.
+    assert metrics["steps"] == 13 and metrics["minutes"] == pytest.approx(0.02)
+    assert clock.now > 20
     log = read_log(tmp_path / "detector.jsonl")
     assert any("interim" in line for line in log) and "evaluation" in log[-1]
 
@@ -76,7 +96,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     assert "interrupted at step 5: no weights yet" in spoken(console)
     assert not (tmp_path / "detector.safetensors").exists() and (tmp_path / "detector.train.pt").is_file()
     console = quiet()
-    metrics = train(settings(tmp_path, minutes=0.02), objects, console)
+    spent = torch.load(tmp_path / "detector.train.pt", weights_only=True)["spent"] / 60
+    metrics = train(settings(tmp_path, minutes=spent + 0.01), objects, console)
     assert "going on at step 5" in spoken(console) and metrics["steps"] > 5
 
 
