@@ -149,6 +149,9 @@ class DebugConfig:
 
 @dataclass
 class Config:
+    """All settings. From Python: ``Config()`` for the defaults, then ``config.detector.threshold = 0.4``, or at once
+    ``Config.from_dict({"detector.threshold": 0.4})``, or ``Config.load("settings.yaml")``."""
+
     device: str = setting("auto", "compute device: auto, cpu, cuda, cuda:0, ...")
     objects_file: str = setting("", "objects.yaml: which class label is which mesh; empty takes the demo's objects")
     autostart: bool = setting(True, "configure and activate the lifecycle node by itself")
@@ -157,6 +160,16 @@ class Config:
     pose: PoseConfig = field(default_factory=PoseConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The defaults with other values, by dotted name. Raises ConfigError on unknown names and bad values."""
+        return from_flat(values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """From a YAML tree, or from a ROS parameter file. Raises ConfigError."""
+        return load_yaml(path)
 
 
 @dataclass(frozen=True)

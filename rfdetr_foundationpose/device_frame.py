@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from .types import CameraIntrinsics, Frame
 
 
 @dataclass(frozen=True)
 class DeviceFrame:
-    """rgb: (H, W, 3) uint8. raw_depth: (H, W) uint16 or float32 in units of ``frame.depth_scale`` m, as it came."""
+    """rgb: (H, W, 3) uint8. raw_depth: (H, W) uint16 or float32 in units of ``frame.depth_scale`` m, as it came.
+
+    borrowed: rgb or raw_depth is the caller's own tensor, which may change once the frame is done.
+    """
 
     frame: Frame
-    rgb: torch.Tensor
-    raw_depth: torch.Tensor
+    rgb: Tensor
+    raw_depth: Tensor
+    borrowed: bool = False
 
     @property
-    def depth(self) -> torch.Tensor:
+    def depth(self) -> Tensor:
         """(H, W) float32, metres as measured, 0 where there is none. Computed anew, on the current stream: the pose stage,
         which is in a hurry, has its own way."""
         depth = self.raw_depth.to(torch.float32, copy=True).mul_(self.frame.depth_scale)
@@ -32,29 +40,48 @@ class DeviceFrame:
 
 
 class Uploader:
-    """Copies frames to the device through pinned staging buffers that are reused while the image size stays."""
+    """Brings frames to the device. Host images go through pinned staging buffers, which are reused while the image size
+    stays; a tensor that is on the device is taken as it is."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        self._staging: dict[str, torch.Tensor] = {}
+        self._staging: dict[str, Tensor] = {}
         self._copied = torch.cuda.Event() if self.device.type == "cuda" else None
 
     def __call__(self, frame: Frame) -> DeviceFrame:
-        """Upload on the current stream; waits only for the copies of the frame before. The arrays of ``frame`` may be
+        """Upload on the current stream; waits only for the copies of the frame before. The host arrays of ``frame`` may be
         reused afterwards."""
         if self._copied is not None:
             self._copied.synchronize()
-        rgb = self._copy("rgb", torch.from_numpy(frame.rgb))
-        depth = self._copy("depth", torch.from_numpy(frame.depth))
+        rgb, depth = self._bring("rgb", frame.rgb), self._bring("depth", frame.depth)
         if self._copied is not None:
             self._copied.record(torch.cuda.current_stream(self.device))
-        return DeviceFrame(frame, rgb, depth)
+        return DeviceFrame(frame, rgb, depth, borrowed=self._is_here(frame.rgb) or self._is_here(frame.depth))
 
-    def _copy(self, name: str, host: torch.Tensor) -> torch.Tensor:
+    def _is_here(self, image: NDArray[Any] | Tensor) -> bool:
+        return isinstance(image, Tensor) and image.device.type == self.device.type
+
+    def _bring(self, name: str, image: NDArray[Any] | Tensor) -> Tensor:
+        if not isinstance(image, Tensor):
+            return self._upload(name, _host_tensor(image))
+        if image.device.type == "cpu" and self.device.type == "cuda":
+            return self._upload(name, image)
+        # No copy, except from another GPU, from a GPU to a pipeline on the CPU, and of rows that lie apart.
+        return image.detach().to(self.device).contiguous()
+
+    def _upload(self, name: str, host: Tensor) -> Tensor:
         if self.device.type != "cuda":
-            return host.to(self.device, copy=True)
+            return torch.empty(host.shape, dtype=host.dtype, device=self.device).copy_(host)
         staging = self._staging.get(name)
         if staging is None or staging.shape != host.shape or staging.dtype != host.dtype:
-            staging = self._staging[name] = torch.empty_like(host, pin_memory=True)
+            staging = self._staging[name] = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
         staging.copy_(host)
         return staging.to(self.device, non_blocking=True)
+
+
+def _host_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor; without a copy where torch allows that: not for steps backwards, as a BGR image turned to RGB
+    by [..., ::-1] has, nor for read-only memory."""
+    if not array.flags.writeable or any(step < 0 for step in array.strides):
+        array = np.array(array, order="C")
+    return torch.from_numpy(array)

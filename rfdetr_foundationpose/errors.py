@@ -15,6 +15,14 @@ class ConfigError(UserError, ValueError):
     """A setting or an entry of a file that is unknown, of the wrong type or out of range."""
 
 
+class InputError(UserError, ValueError):
+    """A frame, mask or calibration that cannot be used. ``kind`` is the counter it is counted under."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """What an exception says, in one line: the first line alone is often only a heading."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -6,23 +6,20 @@ Stamps are integer nanoseconds of ROS time. ``T_a_b`` maps points from frame b t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
+from .errors import InputError
 
-
-class InputError(UserError, ValueError):
-    """A frame, mask or calibration that cannot be used. ``kind`` is the counter it is counted under."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+Image: TypeAlias = Any
+"""A numpy array, or a torch tensor on the CPU or on a CUDA device. This module must not import torch."""
 
 
 @dataclass(frozen=True)
@@ -65,37 +62,109 @@ class Frame:
 
     rgb: (H, W, 3) uint8, RGB order. depth: (H, W), uint16 or float32, registered to rgb;
     ``depth * depth_scale`` is metres (0.001 for 16UC1 millimetres, 1.0 for 32FC1); 0, NaN and inf mean "no depth".
-    masks: recorded instance masks by object name, (H, W) bool; only set where a recording carries them.
+    masks: (H, W) bool by instance name, for ``detector.source=mask-topic``: a recording's ground truth, or your own.
+
+    Images are numpy arrays or torch tensors. A tensor on the pipeline's own device is used where it is, in the order of
+    the current CUDA stream: it never goes through the host. It may be changed once ``Pipeline.process`` has returned.
     """
 
     stamp_ns: int
     frame_id: str
-    rgb: NDArray[np.uint8]
-    depth: NDArray[Any]
+    rgb: Image
+    depth: Image
     depth_scale: float
     camera: CameraIntrinsics
-    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    masks: Mapping[str, Image] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         h, w = self.camera.height, self.camera.width
-        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
-            raise InputError("bad_rgb", f"rgb is {self.rgb.dtype} {self.rgb.shape}, expected uint8 (H, W, 3)")
-        if self.depth.ndim != 2 or self.depth.dtype not in (np.dtype(np.uint16), np.dtype(np.float32)):
-            raise InputError(
-                "bad_depth", f"depth is {self.depth.dtype} {self.depth.shape}, expected uint16 or float32 (H, W)"
-            )
-        if self.depth.shape != self.rgb.shape[:2]:
+        rgb, depth = _layout(self.rgb), _layout(self.depth)
+        if len(rgb.shape) != 3 or rgb.shape[2] != 3 or rgb.dtype != "uint8":
+            raise InputError("bad_rgb", f"rgb is {rgb}, expected uint8 (H, W, 3)")
+        if len(depth.shape) != 2 or depth.dtype not in ("uint16", "float32"):
+            raise InputError("bad_depth", f"depth is {depth}, expected uint16 or float32 (H, W)")
+        if depth.shape != rgb.shape[:2]:
             raise InputError(
                 "size_mismatch",
-                f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but rgb is {self.rgb.shape[1]}x{self.rgb.shape[0]}; "
+                f"depth is {depth.shape[1]}x{depth.shape[0]} but rgb is {rgb.shape[1]}x{rgb.shape[0]}; "
                 "use the camera driver's depth-registered-to-colour ('aligned') topic",
             )
-        if self.rgb.shape[:2] != (h, w):
+        if rgb.shape[:2] != (h, w):
             raise InputError(
                 "size_mismatch",
-                f"image is {self.rgb.shape[1]}x{self.rgb.shape[0]} but camera_info says {w}x{h}; "
+                f"image is {rgb.shape[1]}x{rgb.shape[0]} but camera_info says {w}x{h}; "
                 "use the CameraInfo of the rgb topic",
             )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        rgb: Image,
+        depth: Image,
+        camera: CameraIntrinsics,
+        *,
+        depth_scale: float | None = None,
+        stamp_ns: int | None = None,
+        frame_id: str = "camera_color_optical_frame",
+        masks: Mapping[str, Image] | None = None,
+    ) -> Frame:
+        """A frame of images that carry no header. Raises InputError.
+
+        depth_scale: metres per unit of depth; None: 0.001 for uint16 (millimetres), 1.0 for float32 (metres).
+        stamp_ns: None: now.
+        """
+        if depth_scale is None:
+            depth_scale = 0.001 if _layout(depth).dtype == "uint16" else 1.0
+        stamp = time.time_ns() if stamp_ns is None else stamp_ns
+        return cls(stamp, frame_id, rgb, depth, depth_scale, camera, masks or {})
+
+    @classmethod
+    def from_files(
+        cls,
+        color: str | Path,
+        depth: str | Path,
+        camera: CameraIntrinsics,
+        *,
+        depth_scale: float | None = None,
+        stamp_ns: int | None = None,
+        frame_id: str = "camera_color_optical_frame",
+    ) -> Frame:
+        """A frame of two image files: colour (PNG, JPEG, ...), and depth registered to it (16-bit PNG or TIFF, or .npy).
+
+        depth_scale, stamp_ns: as ``from_arrays``. Raises InputError that names the file.
+        """
+        from .frame_files import read_color, read_depth
+
+        return cls.from_arrays(
+            read_color(color), read_depth(depth), camera, depth_scale=depth_scale, stamp_ns=stamp_ns, frame_id=frame_id
+        )
+
+    def to_numpy(self) -> Frame:
+        """The same frame with its images as numpy arrays; tensors are copied to the host, which waits for their device."""
+        masks = {name: as_numpy(mask) for name, mask in self.masks.items()}
+        return replace(self, rgb=as_numpy(self.rgb), depth=as_numpy(self.depth), masks=masks)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """shape and dtype of an image, whichever library it is of; as text for error messages."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+def _layout(image: Image) -> _Layout:
+    if not hasattr(image, "dtype") or not hasattr(image, "shape"):
+        return _Layout((), type(image).__name__)
+    return _Layout(tuple(image.shape), str(image.dtype).removeprefix("torch."))
+
+
+def as_numpy(image: Image) -> NDArray[Any]:
+    """The image as a numpy array; a tensor is copied to the host."""
+    return image if isinstance(image, np.ndarray) else np.asarray(image.detach().cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -148,3 +217,28 @@ class ObjectPose:
     def name(self) -> str:
         """Topic- and TF-safe name: ``mug`` for the first instance, ``mug_1`` for the second."""
         return instance_name(self.object, self.instance_id)
+
+    @property
+    def translation_m(self) -> NDArray[np.float64]:
+        """(3,) x, y, z of the mesh's origin in the camera frame, metres."""
+        return self.T_cam_obj[:3, 3].copy()
+
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """(3, 3) rotation matrix from the object's frame to the camera's."""
+        return self.T_cam_obj[:3, :3].copy()
+
+    @property
+    def quaternion_xyzw(self) -> NDArray[np.float64]:
+        """(4,) unit quaternion x, y, z, w of the rotation, w >= 0: the order of ROS messages and of scipy."""
+        from scipy.spatial.transform import Rotation
+
+        return np.asarray(Rotation.from_matrix(self.rotation).as_quat(canonical=True))
+
+    def __str__(self) -> str:
+        x, y, z = self.translation_m
+        qx, qy, qz, qw = self.quaternion_xyzw
+        return (
+            f"{self.name} {self.state.value}: x {x:.4f} y {y:.4f} z {z:.4f} m, "
+            f"quaternion xyzw {qx:.4f} {qy:.4f} {qz:.4f} {qw:.4f}, confidence {self.confidence:.2f}"
+        )

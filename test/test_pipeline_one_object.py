@@ -156,7 +156,7 @@ def test_a_pose_that_explains_little_of_what_was_detected_is_refused(world, back
         said += step(pipeline).events
         if pipeline._registration.worker.busy:
             wait_registered(pipeline)
-    reason = "mug refused: the pose explains 30% of what was detected, less than 40%; searched again after 1 frames"
+    reason = "mug refused: the pose explains 30% of what was detected, less than 40%; searched again after 1 frame"
     assert reason in said and pipeline.status().counters["registration_unexplained"] == 1
     assert states(pipeline) == {"mug": "searching", "can": "tracking"}
     # Most of what is not seen has no depth: it speaks neither for nor against the pose.

@@ -10,7 +10,7 @@ import torch
 from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
 from ..objects import ObjectSpec
-from ..types import CameraIntrinsics, Detection, InputError
+from ..types import CameraIntrinsics, Detection, InputError, as_numpy
 from .detector import DetectionReport
 from .masks import mask_box
 
@@ -44,9 +44,10 @@ class MaskTopicDetector:
         size = (frame.camera.height, frame.camera.width)
         detections = []
         for mask_name, name in self._names.items():
-            mask = frame.frame.masks.get(mask_name)
-            if mask is None:
+            given = frame.frame.masks.get(mask_name)
+            if given is None:
                 continue
+            mask = as_numpy(given).astype(bool)
             if mask.shape != size:
                 raise InputError(
                     "mask_size",
@@ -55,7 +56,7 @@ class MaskTopicDetector:
             box = mask_box(mask)
             if box is None or np.count_nonzero(mask) < MIN_PIXELS:
                 continue
-            inside = frame.frame.depth[mask] * float(frame.frame.depth_scale)
+            inside = as_numpy(frame.frame.depth)[mask] * float(frame.frame.depth_scale)
             inside = inside[np.isfinite(inside) & (inside > 0)]
             detections.append(
                 Detection(
@@ -63,7 +64,7 @@ class MaskTopicDetector:
                     label=name,
                     score=1.0,
                     box=box,
-                    mask=torch.from_numpy(np.ascontiguousarray(mask)).to(self._device),
+                    mask=torch.from_numpy(mask).to(self._device),
                     source=self.source,
                     depth=float(np.median(inside)) if inside.size else None,
                 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
 from ..objects import ObjectSpec
-from ..types import CameraIntrinsics, Detection, Frame
+from ..types import CameraIntrinsics, Detection, Frame, as_numpy
 from . import backends
 from .checkpoint import LoadedModel
 from .classes import map_classes, thresholds
@@ -100,7 +100,7 @@ class RfDetrDetector:
     def start(self, frame: DeviceFrame) -> Callable[[], DetectionReport]:
         """See OverlappingDetector."""
         if self.backend == "reference":
-            raw = self._predict(frame.frame.rgb, frame.depth)
+            raw = self._predict(as_numpy(frame.frame.rgb), frame.depth)
             return lambda: self._report(raw, frame)
         finish = self._predictor.start(frame.rgb, frame.depth)
         return lambda: self._report(finish(), frame)

@@ -25,7 +25,7 @@ class FrameContext:
     """One frame on its way through the pipeline.
 
     index: number of the frame since the start. config: the settings in force. counters: the pipeline's. prepare: filters
-    the depth. finished: the background registration that finished since the last frame. collect: waits for the
+    the depth. still: no frame follows, so everything is registered on this one. finished: the background registration that finished since the last frame. collect: waits for the
     detections; None where the detector does not run. report: what it gave, once collected. associations: object -> whose
     its detections are; None before they were assigned. events: sentences for a human.
     """
@@ -35,6 +35,7 @@ class FrameContext:
     config: Config
     counters: Counter[str]
     prepare: Callable[[DeviceFrame], Observation]
+    still: bool = False
     finished: Job | None = None
     collect: Callable[[], DetectionReport] | None = None
     report: DetectionReport | None = None
@@ -50,7 +51,7 @@ class FrameContext:
         return self.image.camera
 
     @cached_property
-    def pose_frame(self) -> Observation:
+    def observation(self) -> Observation:
         """The frame with its depth filtered; done once, when a step first asks."""
         return self.prepare(self.image)
 

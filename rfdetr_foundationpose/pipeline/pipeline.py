@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..accel.graph import totals
-from ..config import Config, ConfigError, iter_settings, to_flat
+from ..config import Config, ConfigError, from_flat, iter_settings, to_flat
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
@@ -43,6 +43,10 @@ EXPLAIN_PERIOD = 5.0
 
 class Pipeline:
     """Detector, pose estimator and the tracks between them.
+
+    with Pipeline.build(Config.from_dict({"objects_file": "objects.yaml"})) as pipeline:
+        for pose in pipeline.process(frame).tracking:
+            print(pose.name, pose.translation_m, pose.quaternion_xyzw)
 
     ``process`` is for one thread at a time; ``reset``, ``apply`` and ``status`` may be called from others and do not
     wait for a frame in flight. extents: object name -> extent of its mesh. background: register in a second thread
@@ -92,6 +96,7 @@ class Pipeline:
 
         Raises ConfigError (settings, objects, class names) or the rooms' own load errors; ``log`` hears what is chosen.
         """
+        config = from_flat(to_flat(config))  # values that were assigned have not been checked yet
         parts = build_parts(config, log)
         return cls(
             parts.detector, parts.estimator, parts.specs, parts.extents, config, parts.device, background=background
@@ -113,6 +118,18 @@ class Pipeline:
             finally:
                 self._settle()
 
+    def locate(self, frame: Frame) -> FrameResult:
+        """Poses of all objects in a single image: every detection is registered before this returns, however long it takes.
+
+        What was tracked is forgotten; ``process`` may go on from here with the frames that follow. Raises InputError.
+        """
+        with self._lock:
+            try:
+                self._forget()
+                return self._process(frame, still=True)
+            finally:
+                self._settle()
+
     def reset(self) -> None:
         """Forget all tracks and search again; at the end of the frame in flight, if there is one."""
         self._defer(self._forget)
@@ -128,6 +145,12 @@ class Pipeline:
     def close(self) -> None:
         """End the background thread. The pipeline must not be used afterwards."""
         self._registration.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def status(self) -> PipelineStatus:
         memory = torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
@@ -174,8 +197,8 @@ class Pipeline:
         self._detector.apply(config.detector)
         self._estimator.apply(config.pose)
 
-    def _process(self, frame: Frame) -> FrameResult:
-        context = self._begin(frame)
+    def _process(self, frame: Frame, *, still: bool = False) -> FrameResult:
+        context = self._begin(frame, still)
         self._detect(context)
         self._follow(context)
         self._track(context)
@@ -185,7 +208,7 @@ class Pipeline:
         self._register(context)
         return self._publish(context)
 
-    def _begin(self, frame: Frame) -> FrameContext:
+    def _begin(self, frame: Frame, still: bool) -> FrameContext:
         self._frame_index += 1
         self._counters["frames"] += 1
         self._tracks.begin_frame()
@@ -195,6 +218,7 @@ class Pipeline:
             config=self.config,
             counters=self._counters,
             prepare=self._prepare,
+            still=still,
             finished=self._registration.take_finished(),
         )
 
@@ -225,9 +249,9 @@ class Pipeline:
             requests.append(newcomer)
         if not requests:
             return
-        pose_frame = context.pose_frame
+        observation = context.observation
         with self.timer.stage("track"):
-            estimates = self._estimator.track(pose_frame, requests)
+            estimates = self._estimator.track(observation, requests)
         for track, estimate in zip(tracked, estimates, strict=False):
             reason = track.update(estimate.T_cam_obj, estimate.confidence, estimate.visibility, context.config.pose)
             context.lost(track, reason)

@@ -74,25 +74,28 @@ class Registration:
         self.worker.close()
 
     def start(self, context: FrameContext, candidates: Sequence[Detection]) -> None:
-        """Register candidates: here when nothing is tracked, else in the background, one at a time.
+        """Register candidates: here when nothing is tracked, else in the background, one at a time. On a still all are, here.
 
         candidates: detections that are no tracked instance.
         """
-        for detection in self._backoff.order(self._confirmed(context, candidates)):
+        chosen = candidates if context.still else self._confirmed(context, candidates)
+        for detection in self._backoff.order(chosen):
             track = self._instance_for(context, detection)
             if track is None:
                 continue
-            job = Job(context.pose_frame, detection, track)
+            job = Job(context.observation, detection, track)
             context.count("registrations")
             # A forgotten registration may still be at work; waiting for it here would hold up every frame.
-            if self._background and (self._tracks.tracking() or self.worker.busy):
+            if self._background and not context.still and (self._tracks.tracking() or self.worker.busy):
+                if context.image.borrowed:  # the caller may change the image once the frame is done
+                    job.observation = replace(job.observation, rgb=job.observation.rgb.clone())
                 self.worker.submit(job)
                 continue
             self.worker.run(job)
             if self._holds(context, job):
                 assert job.estimate is not None
                 self._accept(context, job, job.estimate, late=False)
-            if not (self._background and self._tracks.tracking()):
+            if not context.still and not (self._background and self._tracks.tracking()):
                 # One slow attempt a frame: the next candidate deserves a newer image.
                 return
 
@@ -124,7 +127,7 @@ class Registration:
         free = [t for t in self._tracks.searching(detection.object) if self._is_free(t)]
         if not free:
             return None
-        if not self._backoff.may_try(detection.object, context.index):
+        if not context.still and not self._backoff.may_try(detection.object, context.index):
             context.count("registrations_backed_off")
             return None
         if self.under_way is not None:
@@ -161,7 +164,8 @@ class Registration:
         context.count("registrations_refused")
         context.count(counter)
         wait = self._backoff.refuse(job.seen, context.index)
-        context.say(f"{job.detection.object} refused: {reason}; searched again after {wait} frames")
+        again = "" if context.still else f"; searched again after {wait} frame{'s' if wait > 1 else ''}"
+        context.say(f"{job.detection.object} refused: {reason}{again}")
 
     def _accept(self, context: FrameContext, job: Job, estimate: Estimate, *, late: bool) -> None:
         """Start the track, unless the thing has one already: the thing keeps the id that it has."""

@@ -27,7 +27,7 @@ class Job:
     """One registration. track: the instance that it is to become. seen: the detection of it in the newest frame that has
     one, for catching up. ready: when the work that it needs is done on the GPU. milliseconds: how long it took."""
 
-    pose_frame: Observation
+    observation: Observation
     detection: Detection
     track: Track
     seen: Detection = field(init=False)
@@ -76,7 +76,7 @@ class RegistrationWorker:
         begin = time.perf_counter()
         try:
             with self._timer.stage("register"):
-                job.estimate = self._estimator.register(job.pose_frame, job.detection.object, self._mask(job))
+                job.estimate = self._estimator.register(job.observation, job.detection.object, self._mask(job))
         except Exception as error:  # refusals and faults alike: the pipeline tells them apart
             job.error = error
         job.milliseconds = (time.perf_counter() - begin) * 1e3

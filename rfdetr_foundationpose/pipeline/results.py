@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..types import Detection, Frame, ObjectPose
+from ..types import Detection, Frame, ObjectPose, TrackState
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,19 @@ class FrameResult:
     poses: list[ObjectPose]
     detections: list[Detection] | None
     events: list[str]
+
+    @property
+    def tracking(self) -> list[ObjectPose]:
+        """The poses of this frame, without those of instances that were just lost."""
+        return [p for p in self.poses if p.state is TrackState.TRACKING]
+
+    def pose(self, name: str) -> ObjectPose | None:
+        """The pose of an instance in this frame, by its name ("mug", "mug_1"); None where it is not tracked."""
+        return next((p for p in self.tracking if p.name == name), None)
+
+    def poses_of(self, object: str) -> list[ObjectPose]:
+        """The poses of all instances of an object in this frame."""
+        return [p for p in self.tracking if p.object == object]
 
 
 @dataclass(frozen=True)

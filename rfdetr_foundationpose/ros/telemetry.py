@@ -19,7 +19,7 @@ from std_msgs.msg import Float64
 from ..config import Config
 from ..latency import STAGES, StageStats, StageTimer
 from ..overlay import OverlayModel, draw_overlay
-from ..types import Detection
+from ..types import Detection, as_numpy
 from .diagnostics import Diagnostics, Health
 from .messages import header
 
@@ -136,7 +136,7 @@ class Telemetry:
         frame = result.frame
         rate = (len(offered) - 1) / (offered[-1] - offered[0]) if len(offered) > 1 and offered[-1] > offered[0] else 0.0
         picture = draw_overlay(
-            frame.rgb, frame.camera, result.poses, models, detections, [f"{rate:.1f} fps", *result.events]
+            as_numpy(frame.rgb), frame.camera, result.poses, models, detections, [f"{rate:.1f} fps", *result.events]
         )
         head = header(frame.stamp_ns, frame.frame_id)
         if self._image.get_subscription_count() > 0:

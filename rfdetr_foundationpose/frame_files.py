@@ -1,0 +1,63 @@
+"""Colour and depth images from files, for ``Frame.from_files``."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+
+def read_color(path: str | Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, as the pixels are stored. Raises InputError that names the file."""
+    # A camera's orientation tag would turn the colour image away from its depth.
+    image = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_depth(path: str | Path) -> NDArray[Any]:
+    """(H, W) uint16 or float32 as stored: a 16-bit PNG, a 16-bit or float TIFF, or a .npy array.
+
+    Raises InputError that names the file, also for an image of 8 bits: depth scaled for looking at is no depth.
+    """
+    path = Path(path)
+    image = _load_npy(path) if path.suffix == ".npy" else _decode(path, cv2.IMREAD_UNCHANGED)
+    if image.ndim == 2 and image.dtype.kind == "f":
+        return image.astype(np.float32)
+    if image.ndim == 2 and image.dtype.kind == "u" and image.dtype.itemsize == 2:
+        return image.astype(np.uint16)
+    raise InputError(
+        "bad_depth",
+        f"depth file {path} holds {image.dtype} {image.shape}, expected one channel of uint16 (times depth_scale, 0.001 "
+        "for millimetres) or of floating point (metres)",
+    )
+
+
+def _decode(path: Path, flags: int) -> NDArray[Any]:
+    data = _bytes(path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise InputError("bad_image", f"image file {path} cannot be decoded; expected a PNG, JPEG or TIFF image")
+    return np.asarray(image)
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(io.BytesIO(_bytes(path)), allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise InputError("bad_depth", f"depth file {path} is no .npy array: {error}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise InputError("bad_image", f"image file {path} cannot be read: {error.strerror}") from error
