@@ -6,10 +6,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A sourced ROS install brings its own rclpy; without one the PyPI wheels do.
 EXTRAS := $(if $(ROS_DISTRO),dev,ros$(COMMA)dev)
+JAZZY := .venv-jazzy
+JAZZY_STAMP := $(JAZZY)/.installed
+ROS_PACKAGES := rclpy rmw-fastrtps-cpp builtin-interfaces diagnostic-msgs geometry-msgs lifecycle-msgs rcl-interfaces \
+  rosgraph-msgs sensor-msgs std-msgs std-srvs visualization-msgs
 DEMO_ARGS ?=
+STORM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests install clean
+.PHONY: demo test lint format types tests storm test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -31,7 +36,22 @@ types: $(STAMP)
 tests: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Signals at random times, idle and on a loaded machine: about an hour.
+storm: $(STAMP)
+	$(BIN)/python test/support/storm.py $(STORM_ARGS)
+	$(BIN)/python test/support/storm.py --loaded $(STORM_ARGS)
+
+# The node's tests on ROS 2 Jazzy's wheels, with everything else from $(VENV).
+test-jazzy: $(JAZZY_STAMP)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(JAZZY)/bin/python -m pytest -p no:cacheprovider $(or $(PYTEST_ARGS),$(wildcard test/test_ros_*.py))
+
 install: $(STAMP)
+
+$(JAZZY_STAMP): $(STAMP)
+	$(BIN)/python -m venv $(JAZZY)
+	$(JAZZY)/bin/python -m pip install --quiet $(addprefix ros-jazzy-,$(ROS_PACKAGES))
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(JAZZY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth
+	@touch $@
 
 $(STAMP): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

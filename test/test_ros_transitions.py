@@ -47,7 +47,8 @@ class Spinning(threading.Thread):
     def end(self) -> None:
         self._stop_event.set()
         self.join()
-        self._executor.close()
+        assert self._executor.drain(10)
+        self._executor.shutdown(timeout_sec=0.2)
 
 
 @contextmanager
@@ -67,8 +68,9 @@ def node_of(pipeline, folder, make=None):
     try:
         yield node, graph
     finally:
-        assert node.close(10)
         spinning.end()
+        assert node.close(10) == []
+        gc.unfreeze()  # a process that closed its node would be gone
         node.destroy_node()
         graph.close()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -95,21 +97,38 @@ def run_live(
     if first is None:
         raise RecordingError("the recording holds no frame")
     domain = free_domain_id()
-    with _environment(local_domain(domain)):
+    with ended_in_order(), _environment(local_domain(domain)), ExitStack() as opened:
         context = Context()
+        opened.callback(context.destroy)
+        opened.callback(context.try_shutdown)
         rclpy.init(context=context, domain_id=domain)
         node = Node("recording_player", context=context)
+        spinner = Spinner(node, context)
+        opened.callback(spinner.close)
         collector = Collector(node, f"/{POSE_NODE}", objects)
         compressed = parameters.get("input.image_transport") == "compressed"
         publisher = FramePublisher(node, masks, compressed=compressed)
-        spinner = Spinner(node, context)
-        try:
-            with NodeProcess(parameters, log, domain, command) as process:
-                session = _Session(node, publisher, collector, process, options, say, advance)
-                return session.play(first, frames, count, expected)
-        finally:
-            spinner.close()
-            rclpy.shutdown(context=context)
+        with NodeProcess(parameters, log, domain, command) as process:
+            session = _Session(node, publisher, collector, process, options, say, advance)
+            return session.play(first, frames, count, expected)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit in the main thread, as SIGINT raises KeyboardInterrupt: what is open gets closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Session:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..resources import config_dir
+from ..ros import shared_memory
+from ..ros.signals import PARENT
+from ..ros.transport import choose
 
 _LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
@@ -22,7 +24,10 @@ class NodeDied(UserError, RuntimeError):
 
 
 class NodeProcess:
-    """``python -m rfdetr_foundationpose.ros.main`` on its own ROS domain. Use as a context manager."""
+    """``python -m rfdetr_foundationpose.ros.main`` on its own ROS domain. Use as a context manager.
+
+    It also ends when this process does, however that ends. A terminal's Ctrl-C is for this process alone.
+    """
 
     def __init__(
         self, parameters: Mapping[str, Any], log: Path, domain_id: int, command: Sequence[str] | None = None
@@ -34,9 +39,11 @@ class NodeProcess:
             command.append("--ros-args")
         for name, value in parameters.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
-        environment = {**os.environ, **local_domain(domain_id), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **local_domain(domain_id), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())}
         self._file = log.open("w")
-        self._process = subprocess.Popen(command, stdout=self._file, stderr=subprocess.STDOUT, env=environment)
+        self._process = subprocess.Popen(
+            command, stdout=self._file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
 
     def __enter__(self) -> NodeProcess:
         return self
@@ -55,15 +62,18 @@ class NodeProcess:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self, timeout: float = 15.0) -> int:
-        """Interrupt, and kill when that takes longer than ``timeout`` seconds. Returns the exit code."""
+        """Terminate, and kill when that takes longer than ``timeout`` seconds. Returns the exit code."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            # Not SIGINT: Python loses one that comes while it imports.
+            self._process.terminate()
             deadline = time.monotonic() + timeout
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             if self._process.poll() is None:
                 self._process.kill()
         code = self._process.wait()
+        if code == -signal.SIGKILL:
+            shared_memory.remove_left_behind()
         self._file.close()
         return code
 
@@ -71,15 +81,7 @@ class NodeProcess:
 def local_domain(domain_id: int) -> dict[str, str]:
     """Environment that keeps a run to this machine and apart from other ROS systems on it."""
     local = {"ROS_LOCALHOST_ONLY": "1"} if os.environ.get("ROS_DISTRO") == "humble" else _LOCALHOST
-    return {"ROS_DOMAIN_ID": str(domain_id), **local, **_large_images()}
-
-
-def _large_images() -> dict[str, str]:
-    """The shipped Fast DDS profile, unless the user has set one: its default buffers are smaller than an image."""
-    older = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if older else "FASTDDS_DEFAULT_PROFILES_FILE"
-    profile = config_dir() / "fastdds.xml"
-    return {name: str(profile)} if name not in os.environ and profile.is_file() else {}
+    return {"ROS_DOMAIN_ID": str(domain_id), **local, **choose().environment}
 
 
 def free_domain_id() -> int:

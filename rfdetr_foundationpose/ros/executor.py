@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -23,6 +23,7 @@ class NodeExecutor(SingleThreadedExecutor):
         super().__init__(**kwargs)
         self._slow = slow
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="transition")
+        self._transitions: set[Future[None]] = set()
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Execute one callback that is ready, waiting for it up to ``timeout_sec``.
@@ -34,7 +35,9 @@ class NodeExecutor(SingleThreadedExecutor):
         except TimeoutException:
             return
         if getattr(entity, "callback_group", None) is self._slow:
-            self._pool.submit(self._run_slow, handler)
+            transition = self._pool.submit(self._run_slow, handler)
+            self._transitions.add(transition)
+            transition.add_done_callback(self._transitions.discard)
             return
         handler()
         error = handler.exception()
@@ -48,7 +51,7 @@ class NodeExecutor(SingleThreadedExecutor):
         if error is not None:  # nobody asks this thread for its errors
             get_logger("transitions").error("".join(traceback.format_exception(error)))
 
-    def close(self) -> None:
-        """Shut down, after the transition under way."""
-        self._pool.shutdown()
-        self.shutdown(timeout_sec=0.2)
+    def drain(self, timeout: float) -> bool:
+        """Begin no further transition, and wait for the one under way; False when it takes longer. Nobody may spin any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return not wait(list(self._transitions), timeout).not_done

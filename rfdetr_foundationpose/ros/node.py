@@ -6,8 +6,7 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -28,13 +27,14 @@ from .diagnostics import Health
 from .guards import answered, guarded, said
 from .inputs import Inputs
 from .messages import Shape
+from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
 from .telemetry import Telemetry
 from .worker import LatestFrame, Pair, Worker
 
 if TYPE_CHECKING:
-    from ..pipeline import FrameResult, PipelineStatus
+    pass
 
 NAME = "pose_node"
 # Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
@@ -49,29 +49,6 @@ SUCCESS, FAILURE, FAILED = (
 )
 
 
-class PosePipeline(Protocol):
-    """What the node needs of a pipeline; ``Pipeline`` is it."""
-
-    timer: StageTimer
-
-    def warm_up(self, camera: CameraIntrinsics) -> None: ...
-    def process(self, frame: Frame) -> FrameResult: ...
-    def reset(self) -> None: ...
-    def apply(self, config: Config) -> None: ...
-    def status(self) -> PipelineStatus: ...
-    def close(self) -> None: ...
-
-
-PipelineFactory = Callable[[Config, Callable[[str], None]], PosePipeline]
-
-
-def real_pipeline(config: Config, log: Callable[[str], None]) -> PosePipeline:
-    """The pipeline from settings. Imported at configure: it brings seconds of libraries, and the node answers before."""
-    from ..pipeline import Pipeline
-
-    return Pipeline.build(config, log)
-
-
 class PoseNode(LifecycleNodeMixin, Node):
     """RGB-D topics in, object poses out. factory: makes the pipeline at configure.
 
@@ -83,8 +60,17 @@ class PoseNode(LifecycleNodeMixin, Node):
         # Transitions take their time; an executor may run this group in a thread of its own.
         self.transitions = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self.transitions)
+        try:
+            self._set_up(factory)
+        except Exception:
+            self.destroy_node()  # its traceback would keep the participant
+            raise
+
+    def _set_up(self, factory: PipelineFactory) -> None:
         self._factory = factory
         self._configuring = False
+        self._closing = threading.Event()
+        self.doing = "starting"
         self._pipeline: PosePipeline | None = None
         parameters.declare(self)
         for sentence in parameters.unknown_overrides(getattr(self, "_parameter_overrides", {})):
@@ -129,7 +115,9 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _start_by_itself(self) -> None:
         self._autostart.cancel()
-        if self._config.autostart and self.trigger_configure() == SUCCESS:
+        if self._closing.is_set() or not self._config.autostart:
+            return
+        if self.trigger_configure() == SUCCESS and not self._closing.is_set():
             self.trigger_activate()
 
     @said
@@ -148,6 +136,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._specs = load_objects(config.objects_file or default_objects_file())
             self._inputs = Inputs(self, config, instance_names(self._specs), self._latest, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}
+            self.doing = "configure: loading weights"
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
             self._pipeline = self._factory(config, self._say)
             # Live settings may have changed while that took its time.
@@ -179,8 +168,8 @@ class PoseNode(LifecycleNodeMixin, Node):
     def _warm_up_early(self) -> None:
         assert self._pipeline is not None and self._inputs is not None
         deadline = time.monotonic() + CAMERA_WAIT
-        while self._inputs.camera is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        while self._inputs.camera is None and time.monotonic() < deadline and not self._closing.wait(0.02):
+            pass
         camera = self._inputs.camera
         if camera is None:
             self.get_logger().info("no camera_info yet: the warm-up waits for the first frame")
@@ -189,6 +178,7 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _warm_up(self, camera: CameraIntrinsics) -> None:
         assert self._pipeline is not None
+        self.doing = "warm-up"
         self.get_logger().info(f"warming up for {camera.width}x{camera.height}")
         begin = time.monotonic()
         self._pipeline.warm_up(camera)
@@ -261,17 +251,33 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._telemetry.use_models({})
         self._state = "unconfigured"
 
-    def close(self, timeout: float) -> bool:
-        """End all threads, for the end of the process; False when one is stuck in native code."""
+    def closing(self) -> None:
+        """The process is about to end: nothing new is begun."""
+        self._closing.set()
+
+    def is_closing(self) -> bool:
+        return self._closing.is_set()
+
+    def close(self, timeout: float) -> list[str]:
+        """End all threads, for the end of the process, when no callback runs any more. Says what is stuck in native code."""
         deadline = time.monotonic() + timeout
-        ended = self._telemetry.stop(timeout)
-        if self._configuring or not self._halt(max(deadline - time.monotonic(), 0.1)):
-            return False
-        # A registration under way in the pipeline's own thread may take longer than we have.
-        release = threading.Thread(target=self._release, name="release", daemon=True)
-        release.start()
-        release.join(max(deadline - time.monotonic(), 0.1))
-        return ended and not release.is_alive()
+        unfinished = []
+        if not self._telemetry.stop(timeout):
+            unfinished.append("debug image")
+        if not self._halt(max(deadline - time.monotonic(), 0.1)):
+            return [*unfinished, "the frame in work"]
+        if self._pipeline is None:
+            return unfinished
+        # A registration under way in the pipeline's own thread may take longer than we have. Memory goes with the process.
+        end = threading.Thread(target=self._pipeline.close, name="close", daemon=True)
+        end.start()
+        end.join(max(deadline - time.monotonic(), 0.1))
+        return [*unfinished, "a registration"] if end.is_alive() else unfinished
+
+    def destroy_node(self) -> None:
+        """As rclpy's, and the life cycle's state machine too: rclpy 9 leaves it, and with it the participant."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
 
     # The worker's thread.
 

@@ -1,0 +1,36 @@
+"""What the node needs of a pipeline, and how it makes the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from ..config import Config
+from ..latency import StageTimer
+from ..types import CameraIntrinsics, Frame
+
+if TYPE_CHECKING:
+    from ..pipeline import FrameResult, PipelineStatus
+
+
+class PosePipeline(Protocol):
+    """What the node needs of a pipeline; ``Pipeline`` is it."""
+
+    timer: StageTimer
+
+    def warm_up(self, camera: CameraIntrinsics) -> None: ...
+    def process(self, frame: Frame) -> FrameResult: ...
+    def reset(self) -> None: ...
+    def apply(self, config: Config) -> None: ...
+    def status(self) -> PipelineStatus: ...
+    def close(self) -> None: ...
+
+
+PipelineFactory = Callable[[Config, Callable[[str], None]], PosePipeline]
+
+
+def real_pipeline(config: Config, log: Callable[[str], None]) -> PosePipeline:
+    """The pipeline from settings. Imported at configure: it brings seconds of libraries, and the node answers before."""
+    from ..pipeline import Pipeline
+
+    return Pipeline.build(config, log)
