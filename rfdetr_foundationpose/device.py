@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import torch
 
@@ -31,14 +30,7 @@ def resolve_device(name: str) -> torch.device:
     index = device.index or 0
     if index >= torch.cuda.device_count():
         raise ConfigError(f"device={name!r} but there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
-    _small_cublas_workspaces()
     return torch.device("cuda", index)
-
-
-def _small_cublas_workspaces() -> None:
-    """8 MB for cuBLAS a stream instead of 32 on recent GPUs, unless the user has chosen: a node has six of them, and none of
-    its products is faster for more. Heard until the first product."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
 
 
 def matmul_precision() -> str:

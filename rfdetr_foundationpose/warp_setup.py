@@ -9,13 +9,16 @@ from typing import Any
 import torch
 import warp as wp
 
-wp.config.quiet = True
-if hasattr(wp, "LOG_WARNING"):  # what replaced quiet in newer Warp
-    wp.config.log_level = wp.LOG_WARNING
-wp.init()
-
 _streams: dict[tuple[str, int], wp.Stream] = {}
 _streams_lock = Lock()
+
+
+def start() -> None:
+    """Start Warp without its banner. Without it Warp starts by itself, when first used."""
+    wp.config.quiet = True
+    if hasattr(wp, "LOG_WARNING"):  # what replaced quiet in newer Warp
+        wp.config.log_level = wp.LOG_WARNING
+    wp.init()
 
 
 def warp_device(device: torch.device | str) -> str:

@@ -21,6 +21,9 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 def pytest_configure(config: pytest.Config) -> None:
     import torch
 
+    from rfdetr_foundationpose.process import prepare_process
+
+    prepare_process(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported: its kernels run on the CPU
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,29 @@ def test_empty_cache_is_only_in_the_reference_in_preparation_and_in_clean_up():
     parts = functions(ast.parse((PACKAGE / "accel/graph.py").read_text()))
     emptying = {name for name, node in parts.items() if any("empty_cache" in w for w in waits(node))}
     assert emptying == {"GraphedProgram._warm_up_and_capture"}
+
+
+PUT_BACK = {
+    "detect/predictor.py",
+    "evaluate/reference.py",
+    "evaluate/detector_validate.py",
+    "evaluate/bench_detector.py",
+}
+"""Modules that change a flag for a while and put it back."""
+
+
+def test_what_changes_the_whole_process_is_in_one_module():
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            changes = [ast.unparse(target) for target in targets if isinstance(target, ast.Attribute)]
+            changes += [ast.unparse(node.func)] if isinstance(node, ast.Call) else []
+            if any(
+                re.match(
+                    r"torch\.backends\..*(allow_tf32|benchmark|deterministic)$|wp\.init|os\.environ\.setdefault$", c
+                )
+                for c in changes
+            ):
+                found.add(str(path.relative_to(PACKAGE)))
+    assert found - PUT_BACK == {"process.py", "warp_setup.py"}

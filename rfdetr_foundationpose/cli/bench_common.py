@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..backends import POSE
 from .options import parse_names
+
+if TYPE_CHECKING:
+    import torch
 
 Backends = Annotated[
     str, typer.Option(help="Ways to run the networks, comma separated; default: all that take seconds to prepare.")
@@ -25,9 +28,12 @@ def chosen_backends(text: str, default: str) -> list[str]:
     return wanted
 
 
-def exact_arithmetic(seed: int) -> None:
-    """FP32 in the row that says so: no TF32. Random weights and scenes follow the seed."""
+def prepare(device: str, seed: int) -> torch.device:
+    """The device, with FP32 in the row that says so: no TF32. Random weights and scenes follow the seed."""
     import torch
 
+    from ..device import resolve_device
+    from ..process import prepare_process
+
     torch.manual_seed(seed)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return prepare_process(resolve_device(device), tf32=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, chosen_backends, exact_arithmetic
+from .bench_common import Backends, Out, chosen_backends, prepare
 from .console import sayer
 from .options import Device, OfficialSize, PoseWeights, Seed, parse_numbers
 
@@ -26,7 +26,6 @@ def networks(
     out: Out = Path("out/bench"),
 ) -> None:
     """Time refiner and scorer alone, by batch size, and compare what they say with FP32 eager."""
-    from ..device import resolve_device
     from ..evaluate.bench_networks import measure_networks, network_tables
     from ..evaluate.bench_report import environment
     from ..evaluate.bench_stages import DEFAULT_BACKENDS, REPEATS
@@ -35,11 +34,10 @@ def networks(
 
     console = Console()
     say = sayer(console)
-    place = resolve_device(device)
+    place = prepare(device, seed)
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     sizes = parse_numbers(batches, "--batches")
     loaded, description = load_networks(weights, official_size)
-    exact_arithmetic(seed)
     measured = measure_networks(loaded, wanted, sizes, place, repeat or REPEATS[place.type][1] // 2, say)
     path = out / "networks.json"
     write_json(path, {"environment": environment(place), "weights": description, "networks": measured})

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, Schedule, chosen_backends, exact_arithmetic
+from .bench_common import Backends, Out, Schedule, chosen_backends, prepare
 from .console import sayer
 from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
 
@@ -28,7 +28,6 @@ def overlap(
 ) -> None:
     """Time a frame with the detector beside the tracker, and with one after the other. CUDA only."""
     from ..config import from_flat
-    from ..device import resolve_device
     from ..errors import UserError
     from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP, measure_overlap, overlap_table
     from ..evaluate.bench_report import environment
@@ -38,14 +37,13 @@ def overlap(
 
     console = Console()
     say = sayer(console)
-    place = resolve_device(device)
+    place = prepare(device, seed)
     wanted = chosen_backends(backends, "cuda_graph")
     height, width = parse_size(size)
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     if place.type != "cuda":
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
     loaded, description = load_networks(weights, official_size)
-    exact_arithmetic(seed)
     samples = repeat or REPEATS[place.type][1]
     found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, say)
     facts = environment(place)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, Schedule, chosen_backends, exact_arithmetic
+from .bench_common import Backends, Out, Schedule, chosen_backends, prepare
 from .console import progress_bar, sayer
 from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
 
@@ -34,7 +34,6 @@ def stages(
     import torch
 
     from ..config import from_flat
-    from ..device import resolve_device
     from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
     from ..evaluate.bench_stages import DEFAULT_BACKENDS, StageSettings, measure
     from ..evaluate.networks import load_networks
@@ -42,12 +41,11 @@ def stages(
 
     console = Console()
     say = sayer(console)
-    place = resolve_device(device)
+    place = prepare(device, seed)
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed)
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     loaded, description = load_networks(weights, official_size)
-    exact_arithmetic(seed)
     about: dict[str, Any] = {"environment": environment(place), "weights": description}
     height, width = settings.size
     title = (

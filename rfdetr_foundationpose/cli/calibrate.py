@@ -25,11 +25,14 @@ def calibrate(
 ) -> None:
     """Fit the confidence on half of the generated scenes and show its reliability on the other half."""
     from ..config import from_flat
+    from ..device import resolve_device
     from ..evaluate.calibrate import collect, reliability
     from ..pose import confidence
+    from ..process import prepare_process
 
     console = Console()
     config = from_flat({"device": device, "pose.weights": weights})
+    prepare_process(resolve_device(config.device))
     with console.status("tracking in generated scenes") as status:
         samples = collect(config, scenes, seed, lambda done, total: status.update(f"scene {done} of {total}"))
     fitted_on = samples.scene % 2 == 0

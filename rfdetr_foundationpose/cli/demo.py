@@ -131,6 +131,7 @@ def _record(
 ) -> Recording:
     """The recording: every frame is a function of the seed and its index alone."""
     from ..device import resolve_device
+    from ..process import prepare_process
     from ..replay.recording import Recording
     from ..synth.generate import generate_recording, load_scene_objects
     from ..synth.video import VideoSettings
@@ -145,7 +146,7 @@ def _record(
         path,
         load_scene_objects(),
         settings,
-        device=str(resolve_device(device)),
+        device=str(prepare_process(resolve_device(device))),
         progress=lambda done, total: progress.update(task, completed=done, total=total),
     )
     return Recording(path)

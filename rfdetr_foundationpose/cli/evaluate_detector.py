@@ -54,6 +54,7 @@ def detector(
     from ..device import resolve_device
     from ..evaluate.detector_recordings import RecordingSettings, evaluate_recordings
     from ..objects import load_objects
+    from ..process import prepare_process
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
 
@@ -68,7 +69,7 @@ def detector(
     models = load_scene_objects(file)
     names = parse_targets(targets, specs)
     asked = [s for s in specs if s.name in names]
-    place = resolve_device(config.device)
+    place = prepare_process(resolve_device(config.device))
     found = build_detector(config, asked, place)
     if not isinstance(found, RfDetrDetector):
         raise ConfigError(f"detector.source={config.detector.source}: there is no detector to evaluate")

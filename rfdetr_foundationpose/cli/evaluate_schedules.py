@@ -33,14 +33,17 @@ def schedules(
 ) -> None:
     """Schedules of registration against each other, on the same masks of the same generated scenes."""
     from ..config import from_flat
+    from ..device import resolve_device
     from ..evaluate.attempts import attempt_row
     from ..evaluate.schedule_compare import CompareSettings, compare_schedules, too_lossy
+    from ..process import prepare_process
     from ..replay.result import write_json
 
     console = Console()
     log = sayer(console)
     asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
+    prepare_process(resolve_device(config.device))
     with progress_bar(console) as progress:
         task = progress.add_task("scenes", total=scenes)
         result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), log)

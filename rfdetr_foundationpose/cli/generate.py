@@ -37,6 +37,7 @@ def recording(
 ) -> None:
     """A rosbag2 recording of a moving camera over a table with moving objects, ground truth included."""
     from ..device import resolve_device
+    from ..process import prepare_process
     from ..synth.generate import generate_recording, load_scene_objects
 
     settings = _settings(frames, rate, size, seed, objects, max_speed, max_turn, distractors)
@@ -46,7 +47,7 @@ def recording(
             out,
             load_scene_objects(objects_file, settings.targets),
             settings,
-            device=str(resolve_device(device)),
+            device=str(prepare_process(resolve_device(device))),
             compressed=compressed or None,
             storage=storage,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
@@ -70,6 +71,7 @@ def bop(
     from dataclasses import replace
 
     from ..device import resolve_device
+    from ..process import prepare_process
     from ..synth.bop import write_models, write_scene
     from ..synth.generate import generate_frames, load_scene_objects
 
@@ -82,7 +84,7 @@ def bop(
             scene = replace(settings, seed=seed + i)
             write_scene(
                 out / split / f"{i:06d}",
-                generate_frames(models, scene, device=str(resolve_device(device))),
+                generate_frames(models, scene, device=str(prepare_process(resolve_device(device)))),
                 ids,
                 lambda done, i=i: progress.update(task, completed=i * frames + done),  # type: ignore[misc]
             )
@@ -101,6 +103,7 @@ def coco(
 ) -> None:
     """A detector data set in COCO layout: random scenes, boxes and polygons."""
     from ..device import resolve_device
+    from ..process import prepare_process
     from ..synth.coco import write_coco
     from ..synth.generate import load_scene_objects
     from ..synth.scene import SceneSampler
@@ -109,7 +112,7 @@ def coco(
     with progress_bar(Console()) as progress:
         models = load_scene_objects(objects_file, parse_names(objects))
         task = progress.add_task("coco", total=train + valid)
-        sampler = SceneSampler(models, resolve_device(device), height_width, seed)
+        sampler = SceneSampler(models, prepare_process(resolve_device(device)), height_width, seed)
         write_coco(
             out,
             sampler,

@@ -59,6 +59,7 @@ def train(
     from ..device import resolve_device
     from ..objects import load_objects
     from ..pose.mesh import load_object
+    from ..process import prepare_process
     from ..resources import default_objects_file
     from ..train.detector_trainer import TrainSettings
     from ..train.train_detector import WEIGHTS
@@ -78,7 +79,7 @@ def train(
         groups=groups,
         batch=batch,
         learning_rate=learning_rate,
-        device=str(resolve_device(device)),
+        device=str(prepare_process(resolve_device(device))),
         seed=seed,
         crossed=crossed,
         pool=pool,

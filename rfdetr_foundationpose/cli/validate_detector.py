@@ -31,6 +31,7 @@ def validate(
     from ..device import resolve_device
     from ..evaluate.detector_validate import validate_detector
     from ..objects import load_objects
+    from ..process import prepare_process
     from ..replay.result import write_json
     from ..resources import default_objects_file
 
@@ -43,7 +44,7 @@ def validate(
         variant=variant,
         threshold=threshold,
         images=images,
-        device=resolve_device(device),
+        device=prepare_process(resolve_device(device)),
         seed=seed,
         log=typer.echo,
     )

@@ -35,7 +35,6 @@ def pose(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Hold a faster way to run the pose networks against FP32 eager. Exits 1 when it differs too much, 2 when it cannot run."""
-    import torch
 
     from ..config import from_flat
     from ..device import resolve_device
@@ -43,6 +42,7 @@ def pose(
     from ..evaluate.networks import load_networks
     from ..evaluate.validate_pose import Comparison, Tap, open_source
     from ..pose.mesh import load_object
+    from ..process import prepare_process
     from ..replay.result import write_json
 
     console = Console()
@@ -51,10 +51,9 @@ def pose(
         raise typer.BadParameter("name a recording or BOP folder, or --synth N")
     asked = from_flat({"device": device, "pose.weights": weights})
     config = read_settings(None, setting or [], objects_file, asked)
-    place = resolve_device(config.device)
+    place = prepare_process(resolve_device(config.device), tf32=False)  # the reference is to be FP32
     specs, views, total = open_source(source, split, synth, parse_size(size), config, place, seed)
     loaded, description = load_networks(config.pose.weights, False)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # the reference is to be FP32
     models = [load_object(spec, say) for spec in specs]
     rows = [EstimatorRow(r, models, loaded, config, place, say, tap) for r, tap in ((reference, Tap), (backend, None))]
     comparison = Comparison(rows[0], rows[1], config)

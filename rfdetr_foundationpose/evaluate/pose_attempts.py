@@ -16,6 +16,7 @@ from ..objects import ObjectSpec
 from ..overlay import OverlayModel, silhouette
 from ..pose.build import build_estimator
 from ..pose.mesh import ObjectModel
+from ..process import prepare_process
 from ..replay.bop import BopDataset
 from ..replay.metrics import ObjectGeometry
 from ..synth.video import SceneVideo, VideoSettings
@@ -35,7 +36,7 @@ class Tools:
 
 def make_tools(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None]) -> Tools:
     """The estimator of the settings for these objects. Raises CheckpointError, ConfigError and MeshError."""
-    device = resolve_device(config.device)
+    device = prepare_process(resolve_device(config.device))
     estimator = build_estimator(config, specs)
     geometries = {s.name: ObjectGeometry.from_spec(s) for s in specs}
     about = {"device": str(device), "weights": estimator.weights, "pose_backend": estimator.backend}

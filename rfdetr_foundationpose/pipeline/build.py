@@ -13,6 +13,7 @@ from ..detect import build_detector
 from ..device import resolve_device
 from ..objects import ObjectSpec, load_objects
 from ..pose.build import build_estimator
+from ..process import prepare_process
 from ..resources import default_objects_file
 from .extent import ObjectExtent
 
@@ -34,7 +35,7 @@ class PipelineParts:
 
 def build_parts(config: Config, log: Callable[[str], None]) -> PipelineParts:
     """Load objects, pose networks and detector. Raises as Pipeline.build."""
-    device = resolve_device(config.device)
+    device = prepare_process(resolve_device(config.device))
     log(f"device {device}")
     specs = load_objects(config.objects_file or default_objects_file())
     estimator = build_estimator(config, specs)

@@ -21,6 +21,7 @@ from ..detect.checkpoint import load_file
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
+from ..process import prepare_process
 from ..replay.result import write_json
 from ..synth.objects import SynthObject
 from ..synth.scene import SceneSampler
@@ -82,8 +83,7 @@ class _Run:
                 f"label {', '.join(doubles)} is used by several objects; a detector needs one label an object"
             )
         self.out.mkdir(parents=True, exist_ok=True)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        prepare_process(self.device, tf32=True)
         self.trainer = Trainer(settings, self.labels, self._say)
         self.settings = self.trainer.settings
         self.budget = settings.minutes * 60

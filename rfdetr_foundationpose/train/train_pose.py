@@ -23,6 +23,7 @@ from ..accel.base import RunnerContext
 from ..accel.runner import make_runner
 from ..pose import checkpoints
 from ..pose.networks import RefineNet, ScoreNet
+from ..process import prepare_process
 from .object_stream import ObjectStream
 from .pair_scenes import TIDY, SceneEffects
 from .pair_sensors import STEADY, SensorEffects
@@ -93,8 +94,7 @@ class _Training:
         settings.out.mkdir(parents=True, exist_ok=True)
         self.weights = settings.out / f"{settings.role}.safetensors"
         torch.manual_seed(settings.seed + 1000 * ranks.rank)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        prepare_process(device, tf32=True)
         network, self.pairs, self.spent = self._start()
         # Another seed for every piece of a training: the same pairs again would teach less.
         self.seed = settings.seed + self.pairs // 100_000 * 17
