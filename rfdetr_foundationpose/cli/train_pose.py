@@ -52,7 +52,7 @@ def refiner(
     device: Device = "cuda",
     seed: Seed = 0,
     compile: Compile = 0.0,
-    start: Start = "none",
+    weights: Start = "none",
     without: Without = "",
 ) -> None:
     """Train the pose refiner on generated pairs; with torchrun on several devices."""
@@ -71,7 +71,7 @@ def refiner(
         device=device,
         seed=seed,
         compile=compile,
-        start=_weights(start, "refiner"),
+        start=_weights(weights, "refiner"),
         scene=scene,
         sensor=sensor,
     )
@@ -92,7 +92,7 @@ def scorer(
     device: Device = "cuda",
     seed: Seed = 0,
     compile: Compile = 0.0,
-    start: Start = "none",
+    weights: Start = "none",
     without: Without = "",
     refiner: Annotated[
         str, typer.Option(help="Weights that refine hypotheses before they are ranked: 'none', 'default' or a file.")
@@ -115,7 +115,7 @@ def scorer(
         device=device,
         seed=seed,
         compile=compile,
-        start=_weights(start, "scorer"),
+        start=_weights(weights, "scorer"),
         refiner=_weights(refiner, "refiner"),
         scene=scene,
         sensor=sensor,

@@ -245,11 +245,7 @@ class _Training:
 
     def _held_out(self) -> dict[str, list[RefinerBatch | ScorerBatch]]:
         """Batches of objects that no training uses, in scenes with little around them and in crowds."""
-        stream = ObjectStream(EVALUATION_SEED * 1_000_000, min(64, self.settings.objects), self.settings.workers)
-        try:
-            objects = stream.take()
-        finally:
-            stream.close()
+        objects = ObjectStream(EVALUATION_SEED * 1_000_000, min(64, self.settings.objects), 0).take()
         kinds = {"tidy": (TIDY, STEADY), "crowd": (SceneEffects(crowd=1.0), SensorEffects())}
         drawn = {}
         for name, (scene, sensor) in kinds.items():
