@@ -252,7 +252,7 @@ def test_shipped_weights_find_the_mug(capsys, tmp_path):
     ("arguments", "said"),
     [
         (("--targets", "mug,robot"), "robot not in the objects file"),
-        (("--weights", "nowhere"), "no refiner weights in nowhere"),
+        (("--pose-weights", "nowhere"), "no refiner weights in nowhere"),
         (("--detector-weights", "nowhere.pth"), "nowhere.pth do not exist"),
         (("--set", "objects_file=mine.yaml"), "use --objects-file"),
         (("--set", "pose.nothing=1"), "pose.nothing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,6 @@ Backends = Annotated[
     str, typer.Option(help="Ways to run the networks, comma separated; default: all that take seconds to prepare.")
 ]
 Schedule = Annotated[str, typer.Option(help="Value of pose.register_schedule: auto, full, or counts.")]
-Out = Annotated[Path, typer.Option(help="Folder of outputs.")]
 
 
 def chosen_backends(text: str, default: str) -> list[str]:

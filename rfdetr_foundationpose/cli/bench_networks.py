@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, chosen_backends, prepare
+from .bench_common import Backends, chosen_backends, prepare
 from .console import sayer
-from .options import Device, OfficialSize, PoseWeights, Seed, parse_numbers
+from .options import Device, OfficialSize, Out, PoseWeights, Seed, parse_numbers
 
 
 def networks(

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, Schedule, chosen_backends, prepare
+from .bench_common import Backends, Schedule, chosen_backends, prepare
 from .console import sayer
-from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
+from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 
 
 def overlap(
     backends: Backends = "cuda_graph",
     device: Device = "auto",
     size: Size = "1280x720",
-    tracked: Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together.")] = 1,
+    objects_file: ObjectsFile = None,
+    tracked: Tracked = 1,
     official_size: OfficialSize = False,
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
@@ -45,7 +46,7 @@ def overlap(
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
     loaded, description = load_networks(weights, official_size)
     samples = repeat or REPEATS[place.type][1]
-    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, say)
+    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, say, objects_file)
     facts = environment(place)
     write_json(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
     console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {description}"))

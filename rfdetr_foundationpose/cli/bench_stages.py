@@ -9,16 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .bench_common import Backends, Out, Schedule, chosen_backends, prepare
+from .bench_common import Backends, Schedule, chosen_backends, prepare
 from .console import progress_bar, sayer
-from .options import Device, OfficialSize, PoseWeights, Seed, Size, parse_size
+from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 
 
 def stages(
     backends: Backends = "",
     device: Device = "auto",
     size: Size = "1280x720",
-    tracked: Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together.")] = 1,
+    objects_file: ObjectsFile = None,
+    tracked: Tracked = 1,
     official_size: OfficialSize = False,
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
@@ -43,7 +44,7 @@ def stages(
     say = sayer(console)
     place = prepare(device, seed)
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
-    settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed)
+    settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed, objects_file)
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     loaded, description = load_networks(weights, official_size)
     about: dict[str, Any] = {"environment": environment(place), "weights": description}

@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .options import Device, PoseWeights, Seed
+from .console import progress_bar
+from .options import Device, Objects, ObjectsFileOrRandom, PoseWeights, Seed, named
 
 
 def calibrate(
-    scenes: Annotated[int, typer.Option(min=10, help="Generated scenes, each with an object of its own.")] = 100,
+    scenes: Annotated[int, typer.Option(min=10, help="Generated scenes, each with one object.")] = 100,
+    objects_file: ObjectsFileOrRandom = None,
+    objects: Objects = "",
     seed: Seed = 77,
     device: Device = "auto",
     weights: PoseWeights = "default",
@@ -29,12 +32,17 @@ def calibrate(
     from ..evaluate.calibrate import collect, reliability
     from ..pose import confidence
     from ..process import prepare_process
+    from ..synth.specs import specs_or_random
 
     console = Console()
     config = from_flat({"device": device, "pose.weights": weights})
     prepare_process(resolve_device(config.device))
-    with console.status("tracking in generated scenes") as status:
-        samples = collect(config, scenes, seed, lambda done, total: status.update(f"scene {done} of {total}"))
+    seeds = range(seed * 10_000, seed * 10_000 + scenes)
+    with specs_or_random(objects_file, seeds) as specs, progress_bar(console) as progress:
+        task = progress.add_task("track", total=scenes)
+        samples = collect(
+            config, named(specs, objects), scenes, seed, lambda done, _: progress.update(task, completed=done)
+        )
     fitted_on = samples.scene % 2 == 0
     half = confidence.fit(samples.features[fitted_on], samples.right[fitted_on])
     held_out, right = half.probability(samples.features[~fitted_on]), samples.right[~fitted_on]

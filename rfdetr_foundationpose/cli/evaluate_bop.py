@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .console import progress_bar, sayer
 from .evaluate_poses import finish, tools_of
-from .options import Device, JsonFile, PoseWeights, Seed, Settings
+from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 
 if TYPE_CHECKING:
     from ..evaluate.attempts import Attempt
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def bop(
     data: Annotated[Path, typer.Argument(help="Data set folder, which holds models/ and the split.")],
     split: Annotated[str, typer.Option(help="Folder of the scenes.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first frames only.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Use the first frames only.")] = None,
     faulty_masks: Annotated[bool, typer.Option(help="Make the visible masks as wrong as a detector's.")] = True,
     min_visibility: Annotated[float, typer.Option(min=0, max=1, help="Instances less visible are left out.")] = 0.1,
     seed: Seed = 0,
     device: Device = "auto",
     weights: PoseWeights = "default",
     setting: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/bop"),
+    out: Out = Path("out/bop"),
     json_file: JsonFile = None,
 ) -> None:
     """A data set in BOP layout: register every visible instance."""
@@ -38,11 +38,11 @@ def bop(
     tools = tools_of(dataset.specs, device, weights, setting, sayer(console))
     attempts: list[Attempt] = []
     with progress_bar(console) as progress:
-        task = progress.add_task("evaluate", total=limit)
+        task = progress.add_task("evaluate", total=frames)
         of_images = bop_attempts(tools, dataset, seed, faulty_masks=faulty_masks, min_visibility=min_visibility)
         for count, of_image in enumerate(of_images, 1):
             attempts += of_image
             progress.update(task, completed=count)
-            if count == limit:
+            if count == frames:
                 break
     finish(console, attempts, out, json_file, {**tools.about, "data": data.name, "split": split})

@@ -16,6 +16,7 @@ from .options import (
     Device,
     JsonFile,
     ObjectsFile,
+    Out,
     Seeds,
     Settings,
     Targets,
@@ -37,7 +38,7 @@ def detector(
     device: Device = "auto",
     objects_file: ObjectsFile = None,
     setting: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/evaluate-detector"),
+    out: Out = Path("out/evaluate-detector"),
     json_file: JsonFile = None,
     min_recall: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 below this recall.")] = None,
     max_false_tracks: Annotated[

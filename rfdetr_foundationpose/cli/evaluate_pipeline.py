@@ -18,7 +18,7 @@ from .options import (
     Device,
     JsonFile,
     ObjectsFile,
-    PoseWeights,
+    Out,
     Seeds,
     Settings,
     Targets,
@@ -41,11 +41,11 @@ def pipeline(
         ),
     ] = False,
     detector_weights: Annotated[str, typer.Option(help="Value of detector.weights.")] = "default",
-    weights: PoseWeights = "default",
+    pose_weights: Annotated[str, typer.Option(help="Value of pose.weights.")] = "default",
     device: Device = "auto",
     objects_file: ObjectsFile = None,
     setting: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/evaluate-pipeline"),
+    out: Out = Path("out/evaluate-pipeline"),
     json_file: JsonFile = None,
     min_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Exit with 1 for a recall below this.")] = None,
     max_false_tracks: Annotated[int | None, typer.Option(min=0, help="Exit with 1 for more false tracks.")] = None,
@@ -74,7 +74,7 @@ def pipeline(
     listed = load_objects(file)
     names = parse_targets(targets, listed)
     known = out / "objects.yaml"
-    changed = {"device": device, "detector.weights": detector_weights, "pose.weights": weights}
+    changed = {"device": device, "detector.weights": detector_weights, "pose.weights": pose_weights}
     config = read_settings(None, setting or [], known, from_flat(changed))
     specs = write_known(file, listed, names, known, everything=all_objects)
     models = load_scene_objects(file)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .console import number, progress_bar, sayer
-from .options import Device, PoseWeights, Seed, Settings, Size, parse_size
+from .options import Device, ObjectsFileOrRandom, PoseWeights, RandomObjects, Seed, Settings, Size, parse_size
 from .settings import read_settings
 
 
@@ -20,7 +20,8 @@ def schedules(
     schedules: Annotated[
         str, typer.Option(help="Values of pose.register_schedule: commas between them, '-' between their counts.")
     ] = "full,auto",
-    objects: Annotated[int, typer.Option(min=1, max=1000, help="Random objects that no training used.")] = 48,
+    objects_file: ObjectsFileOrRandom = None,
+    random_objects: RandomObjects = 48,
     size: Size = "640x480",
     max_loss: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if ADD-S recall falls more points below the first schedule's.")
@@ -41,7 +42,7 @@ def schedules(
 
     console = Console()
     log = sayer(console)
-    asked = CompareSettings(parse_schedules(schedules), scenes, objects, parse_size(size), seed)
+    asked = CompareSettings(parse_schedules(schedules), scenes, random_objects, parse_size(size), seed, objects_file)
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     prepare_process(resolve_device(config.device))
     with progress_bar(console) as progress:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from .console import progress_bar, sayer
 from .evaluate_poses import finish, print_attempts, tools_of
-from .options import Device, JsonFile, PoseWeights, Seed, Settings
+from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 
 if TYPE_CHECKING:
     from ..evaluate.attempts import Attempt
@@ -25,7 +25,7 @@ def ycbv(
     device: Device = "auto",
     weights: PoseWeights = "default",
     setting: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of outputs.")] = Path("out/ycbv"),
+    out: Out = Path("out/ycbv"),
     json_file: JsonFile = None,
 ) -> None:
     """Real YCB-Video frames: register the mustard bottle from its projected silhouette, made faulty."""

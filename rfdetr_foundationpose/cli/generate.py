@@ -9,13 +9,12 @@ import typer
 from rich.console import Console
 
 from .console import progress_bar
-from .options import Device, ObjectsFile, Seed, Size, parse_names, parse_size
+from .options import Device, Objects, ObjectsFile, Seed, Size, parse_names, parse_size
 
 if TYPE_CHECKING:
     from ..synth.video import VideoSettings
 
 Out = Annotated[Path, typer.Option(help="Folder to write; must not exist for a recording.")]
-Objects = Annotated[str, typer.Option(help="Names in the objects file, comma separated; repeat a name for instances.")]
 Speed = Annotated[float, typer.Option(min=0.001, help="Largest speed of a target in the camera frame [m/s].")]
 Turn = Annotated[float, typer.Option(min=0.1, help="Largest turning rate of a target in the camera frame [deg/s].")]
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from ..objects import ObjectSpec
 
+LARGEST_SEED = 2**31 - 1
 SECONDS = 10.0
 """Length of a generated recording."""
 RATE = 15.0
@@ -26,9 +29,21 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, e.g. pose.register_schedule=full; may be repeated.")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Where the figures go; default: result.json in --out.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The same seed gives the same data.")]
 Size = Annotated[str, typer.Option(help="Image size, WIDTHxHEIGHT in pixels.")]
-ObjectsFile = Annotated[Path | None, typer.Option(help="objects.yaml; default: the demo's objects.")]
+ObjectsFile = Annotated[Path | None, typer.Option("--objects-file", help="objects.yaml; default: the demo's objects.")]
+ObjectsFileOrRandom = Annotated[
+    Path | None, typer.Option("--objects-file", help="objects.yaml; default: random objects that no training used.")
+]
+RandomObjects = Annotated[
+    int, typer.Option("--random-objects", min=1, max=1000, help="How many random ones, without --objects-file.")
+]
+Objects = Annotated[
+    str,
+    typer.Option("--objects", help="Names in the objects file, comma separated; a name twice for two; default: all."),
+]
+Tracked = Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together, the smallest ones.")]
+Out = Annotated[Path, typer.Option(help="Folder of outputs.")]
 Seeds = Annotated[str, typer.Option(help="Seeds of the recordings, e.g. 100..109 or 3,5; training saw none of them.")]
 Targets = Annotated[
     str, typer.Option(help="Objects on the table; an object named twice for two of it; all: every object once.")
@@ -54,6 +69,16 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def named(specs: Sequence[ObjectSpec], text: str) -> list[ObjectSpec]:
+    """Those of ``specs`` that --objects names, in their order there; all for an empty text. Raises ConfigError."""
+    wanted = parse_names(text)
+    known = [s.name for s in specs]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"--objects: {name!r} is not in the objects file, which has {', '.join(known)}")
+    return [s for s in specs if not wanted or s.name in wanted]
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds of "100..109", "3,5" or both mixed. Raises typer.BadParameter."""
     found: list[int] = []
@@ -67,8 +92,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def parse_targets(text: str, specs: Sequence[ObjectSpec]) -> tuple[str, ...]:
     """Names of "mug,drill", or of all objects for "all". Raises ConfigError for one that is not among ``specs``."""
-    from ..config import ConfigError
-
     listed = [s.name for s in specs]
     names = tuple(listed) if text == "all" else tuple(t.strip() for t in text.split(","))
     if unknown := sorted(set(names) - set(listed)):

@@ -19,7 +19,7 @@ Minutes = Annotated[float, typer.Option(help="Budget of the whole schedule, over
 StopAfter = Annotated[float, typer.Option(help="Minutes after which this call saves and ends.")]
 Width = Annotated[float, typer.Option(help="Network width; 1 is the official architecture.")]
 Batch = Annotated[int, typer.Option(help="Pairs a step, of each device.")]
-Objects = Annotated[int, typer.Option(help="Random objects held at a time, on each device.")]
+Objects = Annotated[int, typer.Option("--random-objects", help="Random objects held at a time, on each device.")]
 Refresh = Annotated[float, typer.Option(help="Seconds after which an eighth of them is replaced by new ones.")]
 Workers = Annotated[int, typer.Option(help="Processes that make objects, for each device.")]
 Rate = Annotated[float, typer.Option(help="Highest learning rate; 0 takes the role's own.")]

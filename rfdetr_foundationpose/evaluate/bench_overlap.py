@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..pipeline.side_stream import SideStream
 from ..pose.estimator import TrackRequest
 from ..types import Frame
 from .bench_rows import EstimatorRow, Pose
-from .bench_scene import BenchScene, before, demo_objects
+from .bench_scene import BenchScene, before, smallest_objects
 from .bench_timing import Stats, interleave, timed
 from .compare import pose_difference
 
@@ -77,10 +78,11 @@ def measure_overlap(
     samples: int,
     seed: int,
     log: Callable[[str], None],
+    objects_file: Path | None = None,
 ) -> dict[str, Any]:
     """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
     "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
-    specs, models = demo_objects(count)
+    specs, models = smallest_objects(count, objects_file)
     scene = BenchScene(models, size, device, seed)
     frames = [scene.frame(i) for i in range(FRAMES)]
     found: dict[str, Any] = {}

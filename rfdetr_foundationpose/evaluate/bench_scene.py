@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ..errors import ConfigError
 from ..objects import ObjectSpec, load_objects
 from ..pose.mesh import ObjectModel, load_object
 from ..pose.renderer import Views, WarpRenderer
@@ -122,9 +124,15 @@ class BenchScene:
         return np.asarray(picture, np.float32), np.asarray(depth, np.float64)
 
 
-def demo_objects(count: int) -> tuple[list[ObjectSpec], list[ObjectModel]]:
-    """The ``count`` smallest objects of the demo, first the mug."""
-    specs = {s.name: s for s in load_objects(default_objects_file())}
+def smallest_objects(count: int, objects_file: Path | None = None) -> tuple[list[ObjectSpec], list[ObjectModel]]:
+    """The ``count`` smallest objects of an objects.yaml (None: the demo's), an object "mug" first.
+
+    Raises ConfigError when there are fewer, and MeshError.
+    """
+    file = objects_file or default_objects_file()
+    specs = {s.name: s for s in load_objects(file)}
+    if len(specs) < count:
+        raise ConfigError(f"{file} has {len(specs)} objects, {count} are to be tracked together")
     models = {name: load_object(spec) for name, spec in specs.items()}
     order = sorted(specs, key=lambda name: (name != "mug", models[name].diameter))[:count]
     return [specs[name] for name in order], [models[name] for name in order]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ..errors import one_line
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics
 from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row, detector_call, publish_call
-from .bench_scene import BenchFrame, BenchScene, before, demo_objects
+from .bench_scene import BenchFrame, BenchScene, before, smallest_objects
 from .bench_timing import MemoryMeter, Stats, interleave, synchronize, timed
 from .compare import Differences, pose_difference
 
@@ -38,7 +39,7 @@ Begin = Callable[[str, int], Callable[[], None]]
 @dataclass(frozen=True)
 class StageSettings:
     """size: (height, width). objects: tracked together. registers, tracks: samples of register and of the other stages;
-    0 takes the device's default."""
+    0 takes the device's default. objects_file: an objects.yaml; None takes the demo's objects."""
 
     size: tuple[int, int] = (720, 1280)
     objects: int = 1
@@ -46,6 +47,7 @@ class StageSettings:
     registers: int = 0
     tracks: int = 0
     seed: int = 0
+    objects_file: Path | None = None
 
 
 def measure(
@@ -62,7 +64,7 @@ def measure(
 
     save: gets the tree as far as it is after each stage, and when the user interrupts one.
     """
-    specs, models = demo_objects(settings.objects)
+    specs, models = smallest_objects(settings.objects, settings.objects_file)
     scene = BenchScene(models, settings.size, device, settings.seed)
     frames = [scene.frame(i) for i in range(FRAMES if device.type == "cuda" else 6)]
     names = [m.name for m in models]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from ..config import Config
 from ..device_frame import Uploader
+from ..objects import ObjectSpec
 from ..pose.build import build_estimator
 from ..pose.estimator import TrackRequest
 from ..pose.mesh import ObjectModel
 from ..replay.metrics import ObjectGeometry, pose_error
 from ..synth.sensor import ColorSensor
-from ..synth.specs import random_specs
 from ..synth.video import SceneVideo, VideoSettings
 
 Array = NDArray[np.float64]
@@ -86,17 +84,19 @@ def starts(T: Array, item: ObjectModel, rng: np.random.Generator) -> list[Array]
 
 
 def collect(
-    config: Config, scenes: int, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    config: Config,
+    specs: Sequence[ObjectSpec],
+    scenes: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Samples:
-    """Track three steps from every start in each scene, every scene with an object of its own that no training has seen, and
-    a colour camera of its own."""
+    """Track three steps from every start in each scene, which shows one of the objects to a colour camera of its own."""
     rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        specs = random_specs(Path(folder), range(seed * 10_000, seed * 10_000 + scenes))
-        estimator = build_estimator(config, specs)
+    estimator = build_estimator(config, specs)
     upload = Uploader(estimator.device)
     rows: list[tuple[Array, float, float, float, int]] = []
-    for i, (spec, item) in enumerate(zip(specs, estimator.objects, strict=True)):
+    for i in range(scenes):
+        spec, item = specs[i % len(specs)], estimator.objects[i % len(specs)]
         geometry = ObjectGeometry.from_model(item, spec)
         video = SceneVideo(
             [item],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..replay.judge import MIN_VISIBILITY
 from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, percentiles
 from ..synth.batch_frames import host_frames, instance_pixels
 from ..synth.scene import SceneBatch, SceneSampler
-from ..synth.specs import random_specs
+from ..synth.specs import specs_or_random
 from ..train.train_pose import EVALUATION_SEED
 from ..types import Frame
 from .attempts import MIN_MASK, Attempt, Evaluator, detector_like_mask
@@ -36,13 +35,14 @@ _FRUITLESS = 50
 @dataclass(frozen=True)
 class CompareSettings:
     """schedules: values of pose.register_schedule; the first is the one that the others are held against. objects: how
-    many random ones the scenes are made of. size: (height, width)."""
+    many random ones the scenes are made of, unless ``objects_file`` names an objects.yaml. size: (height, width)."""
 
     schedules: tuple[str, ...]
     scenes: int = 500
     objects: int = 48
     size: tuple[int, int] = (480, 640)
     seed: int = 0
+    objects_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.schedules or len(set(self.schedules)) != len(self.schedules):
@@ -114,9 +114,8 @@ def compare_schedules(
     Every frame is prepared once. ``progress`` gets scenes done and their number. Raises CheckpointError
     and ConfigError.
     """
-    log(f"generating {settings.objects} objects")
-    with tempfile.TemporaryDirectory() as folder:
-        specs = random_specs(Path(folder), settings.object_seeds)
+    log("loading the objects" if settings.objects_file else f"generating {settings.objects} objects")
+    with specs_or_random(settings.objects_file, settings.object_seeds) as specs:
         estimator = build_estimator(config, specs)
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
     geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
@@ -156,7 +155,7 @@ def compare_schedules(
         "weights": estimator.weights,
         "pose_backend": estimator.backend,
         "degraded": estimator.degraded,
-        "objects": settings.objects,
+        "objects": len(specs),
         "size": list(settings.size),
         "seed": settings.seed,
         "hypotheses_timed": max(hypotheses.values()),

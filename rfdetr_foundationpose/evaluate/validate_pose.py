@@ -26,7 +26,7 @@ from ..replay.recording import Recording, RecordingError
 from ..resources import default_objects_file
 from ..types import Frame
 from .bench_rows import EstimatorRow
-from .bench_scene import BenchScene, demo_objects
+from .bench_scene import BenchScene, smallest_objects
 from .compare import Differences, OrderChanges, pose_difference
 
 Pose = NDArray[np.float64]
@@ -208,7 +208,7 @@ def open_source(
     ConfigError, RecordingError (also for a recording without masks) and MeshError.
     """
     if source is None:
-        specs, models = demo_objects(2)
+        specs, models = smallest_objects(2, Path(config.objects_file) if config.objects_file else None)
         scene = BenchScene(models, size, device, seed)
         names = {m.name: m.name for m in models}
         return specs, (View(scene.frame(i).frame, names, i > 0) for i in range(synth)), synth

@@ -1,14 +1,26 @@
-"""Random objects as mesh files, for what is measured through the same door that a user's meshes take."""
+"""What is measured on: a user's objects, or random ones as mesh files, which take the same door."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ..objects import ObjectSpec
+from ..objects import ObjectSpec, load_objects
 from .objects import random_object
+
+
+@contextmanager
+def specs_or_random(objects_file: Path | None, seeds: Iterable[int]) -> Iterator[list[ObjectSpec]]:
+    """The entries of an objects.yaml, or for None a random object a seed, whose files last as long as the context."""
+    if objects_file is not None:
+        yield load_objects(objects_file)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield random_specs(Path(folder), seeds)
 
 
 def random_specs(folder: Path, seeds: Iterable[int]) -> list[ObjectSpec]:
