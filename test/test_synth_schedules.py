@@ -151,7 +151,7 @@ def test_command_registers_the_same_masks_by_each_schedule(tmp_path, monkeypatch
 
     monkeypatch.setattr(PoseEstimator, "register", noting)
     out = tmp_path / "schedules.json"
-    words = ["--scenes", "2", "--objects", "2", "--size", "160x120", "--device", "cpu", "--seed", "3"]
+    words = ["--scenes", "2", "--random-objects", "2", "--size", "160x120", "--device", "cpu", "--seed", "3"]
     words += ["--schedules", "12-4,4-2", "--set", "pose.register_iterations=2", "--json", str(out)]
     code, text = run_cli(capsys, "evaluate", "schedules", *words)
     assert code == 0, text

@@ -12,7 +12,7 @@ from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
 from rfdetr_foundationpose.synth.objects import random_object
 from rfdetr_foundationpose.synth.scene import as_model
-from rfdetr_foundationpose.synth.specs import random_specs
+from rfdetr_foundationpose.synth.specs import random_specs, specs_or_random
 
 
 def test_files_hold_the_objects_of_their_seeds(tmp_path):
@@ -64,7 +64,8 @@ def test_reliability_leaves_out_empty_bins_and_counts_all():
 def test_samples_of_calibration_are_of_held_out_scenes(weights):
     config = from_flat({"device": "cpu", "pose.weights": str(weights), "pose.track_iterations": 1})
     done = []
-    samples = collect(config, 2, 5, lambda i, total: done.append((i, total)))
+    with specs_or_random(None, range(50_000, 50_002)) as specs:
+        samples = collect(config, specs, 2, 5, lambda i, total: done.append((i, total)))
     assert done == [(1, 2), (2, 2)]
     assert samples.features.shape == (2 * STARTS * 3, len(FEATURES))
     assert np.bincount(samples.scene).tolist() == [STARTS * 3] * 2
