@@ -57,6 +57,7 @@ setup(
         "lz4>=4.0",
         "zstandard>=0.20",
         "matplotlib>=3.7",
+        "supervision>=0.26",  # mAP; rfdetr brings it
         "onnx>=1.16",
     ],
     extras_require={

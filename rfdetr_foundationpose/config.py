@@ -57,7 +57,11 @@ class InputConfig:
 
 @dataclass
 class DetectorConfig:
-    source: str = setting("rf-detr", "where detections come from", choices=("rf-detr", "mask-topic"))
+    source: str = setting(
+        "rf-detr",
+        "where detections come from; with none, objects are tracked from a box on ~/init_box/<object>",
+        choices=("rf-detr", "mask-topic", "none"),
+    )
     variant: str = setting(
         "nano",
         "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,13 @@ from rich.console import Console
 from .console import progress_bar, sayer
 from .options import ObjectsFile, Settings
 from .settings import parse_rate, played_settings, read_settings
+from .starts import InitBoxes, InitMasks, parse_starts
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..config import Config
+    from ..detect.starts import Start
     from ..objects import ObjectSpec
     from ..replay.recording import Recording
     from ..replay.result import Comparison, PoseSample
@@ -38,6 +40,8 @@ def replay(
     rgb: Annotated[str | None, typer.Option(help="Colour topic; default: found by name and type.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depth topic.")] = None,
     camera_info: Annotated[str | None, typer.Option(help="CameraInfo topic.")] = None,
+    init_mask: InitMasks = None,
+    init_box: InitBoxes = None,
     baseline: Annotated[Path | None, typer.Option(help="result.json to compare with; exits 1 on a regression.")] = None,
     check_latency: Annotated[
         bool, typer.Option("--check-latency", help="Compare stage latencies too; same machine only.")
@@ -45,6 +49,7 @@ def replay(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
 ) -> None:
     """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
+    from ..config import from_flat
     from ..objects import load_objects
     from ..replay.outputs import write_outputs
     from ..replay.recording import Recording
@@ -54,8 +59,14 @@ def replay(
 
     console = Console()
     say = sayer(console)
-    settings = read_settings(config, setting or [], objects_file, played_settings() if ros else None)
+    base = played_settings() if ros else None
+    if init_mask or init_box:
+        if ros:
+            raise typer.BadParameter("--init-mask and --init-box are without --ros; the node takes ~/init_box/<object>")
+        base = from_flat({"detector.source": "none"})
+    settings = read_settings(config, setting or [], objects_file, base)
     specs = load_objects(settings.objects_file or default_objects_file())
+    starts = parse_starts(init_mask or [], init_box or [], specs)
     stored = None if baseline is None else read_baseline(baseline)
     tape = Recording(
         recording,
@@ -77,7 +88,7 @@ def replay(
             say(f"--baseline {baseline} does not say of which recording it is: compared as if it were of this one")
     with progress_bar(console) as progress:
         run = _through_node if ros else _through_pipeline
-        result, samples, series = run(tape, specs, settings, out, rate, frames, say, progress)
+        result, samples, series = run(tape, specs, settings, out, rate, frames, starts, say, progress)
         result |= {"recording": str(recording), "recording_id": identity}
         rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
         drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
@@ -119,6 +130,7 @@ def _through_pipeline(
     out: Path,
     rate: str,
     frames: int | None,
+    starts: Sequence[Start],
     say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:
@@ -130,6 +142,8 @@ def _through_pipeline(
     judge = Judge.of(specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
     pipeline = Pipeline.build(config, say, background=False)
+    for start in starts:
+        pipeline.start_at(start)
     task = progress.add_task("replay", total=min(frames or len(tape), len(tape)))
     try:
         run = run_offline(pipeline, tape, specs, judge, frames, lambda done: progress.update(task, completed=done))
@@ -169,6 +183,7 @@ def _through_node(
     out: Path,
     rate: str,
     frames: int | None,
+    starts: Sequence[Start],
     say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:

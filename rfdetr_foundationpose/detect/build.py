@@ -11,6 +11,7 @@ from ..config import Config
 from ..objects import ObjectSpec
 from .detector import Detector
 from .mask_topic import MaskTopicDetector
+from .starts import NoDetector
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ def build_detector(config: Config, specs: Sequence[ObjectSpec], device: torch.de
     settings = config.detector
     if settings.source == "mask-topic":
         return MaskTopicDetector(specs, device)
+    if settings.source == "none":
+        return NoDetector()
     from .checkpoint import load_model
     from .rfdetr_detector import RfDetrDetector
 

@@ -20,16 +20,17 @@ class DetectorError(UserError, ValueError):
 class DetectionReport:
     """detections: at or above their threshold, best first. best_below: object -> best score that missed its threshold.
 
-    thresholds: object -> the threshold in force.
+    thresholds: object -> the threshold in force. judges: whether an object that is not in ``detections`` was looked for.
     """
 
     detections: list[Detection]
     best_below: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
+    judges: bool = True
 
 
 class Detector(Protocol):
-    """source: "rf-detr" or "mask-topic". backend: how the network really runs. weights: what is loaded, for people.
+    """source: "rf-detr", "mask-topic" or "none". backend: how the network really runs. weights: what is loaded, for people.
     degraded: why it does not run as it was asked to; empty when it does."""
 
     @property

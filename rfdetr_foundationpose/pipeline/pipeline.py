@@ -14,6 +14,7 @@ import torch
 
 from ..accel.graph import totals
 from ..config import Config, ConfigError, from_flat, iter_settings, to_flat
+from ..detect.starts import Start, Starts
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
@@ -87,6 +88,7 @@ class Pipeline:
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
         self._explained = -EXPLAIN_PERIOD
+        self._starts = Starts()
         self._lock = threading.Lock()
         self._deferred: list[Callable[[], None]] = []
 
@@ -133,6 +135,13 @@ class Pipeline:
     def reset(self) -> None:
         """Forget all tracks and search again; at the end of the frame in flight, if there is one."""
         self._defer(self._forget)
+
+    def start_at(self, start: Start) -> None:
+        """Register an object on the next frame where somebody says it is, in the place of what is tracked where all its
+        instances are. Raises ConfigError for an object that is not known."""
+        if start.object not in self._extents:
+            raise ConfigError(f"object {start.object!r} is not known; there are {', '.join(self._extents)}")
+        self._defer(lambda: self._start_at(start))
 
     def apply(self, config: Config) -> None:
         """Take new values of live settings. Raises ConfigError that names a changed setting that is not live."""
@@ -189,8 +198,14 @@ class Pipeline:
         if self._registration.forget():
             self._counters["registrations_dropped"] += 1
         self._detection_interval.reset()
+        self._starts.clear()
         self._best_below = {}
         self._counters["resets"] += 1
+
+    def _start_at(self, start: Start) -> None:
+        if not self._tracks.searching(start.object):
+            [t for t in self._tracks.tracking() if t.object == start.object][-1].lose("somebody says where it is")
+        self._starts.add(start)
 
     def _apply(self, config: Config) -> None:
         self.config = config
@@ -289,7 +304,10 @@ class Pipeline:
         """Wait for the detector, once, where it runs on this frame."""
         if context.collect is None:
             return
-        context.report, context.collect = context.collect(), None
+        report, context.collect = context.collect(), None
+        context.report, wrong = self._starts.join(report, context.image)
+        for sentence in wrong:
+            context.say(f"start ignored: {sentence}")
         self._best_below = dict(context.report.best_below)
         self._explain_absence(context, context.report)
 
@@ -300,6 +318,9 @@ class Pipeline:
         if not absent or time.monotonic() - self._explained < EXPLAIN_PERIOD:
             return
         self._explained = time.monotonic()
+        if not report.judges:
+            context.say(f"waiting for somebody to say where {', '.join(absent)} is")
+            return
         for name in absent:
             best, threshold = report.best_below.get(name), report.thresholds.get(name)
             known = "nothing like it is in view" if best is None else f"its best score is {best:.2f}"
@@ -308,7 +329,7 @@ class Pipeline:
 
     def _verify(self, context: FrameContext) -> None:
         """Hold the tracks against the detections: one that the detector keeps missing may be lost."""
-        if context.report is None or context.associations is None:
+        if context.report is None or context.associations is None or not context.report.judges:
             return
         for name, association in context.associations.items():
             scores = {track.instance_id: detection.score for detection, track in association.pairs}
@@ -322,7 +343,7 @@ class Pipeline:
 
     def _merge_duplicates(self, context: FrameContext) -> None:
         """Two tracks on one thing: the redundant one is lost."""
-        judged = context.report is not None
+        judged = context.report is not None and context.report.judges
         for track, better in self._duplicates.redundant(self._tracks.tracking(), context.camera, judged=judged):
             self._duplicates.displace(context, track, better)
 

@@ -30,6 +30,7 @@ from .messages import Shape
 from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
+from .starts import StartTopics
 from .telemetry import Telemetry
 from .worker import LatestFrame, Pair, Worker
 
@@ -80,6 +81,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._specs: list[ObjectSpec] = []
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
+        self._starts: StartTopics | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
         self._worker = Worker(self._latest, self._handle, self._report)
@@ -143,6 +145,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._config = parameters.read(self)
             self._pipeline.apply(self._config)
             self._warm_up_early()
+            self._starts = StartTopics(self, self._specs, self._pipeline.start_at, self._report)
             shapes = {s.name: Shape(s.mesh, s.scale, models[s.name].low, models[s.name].high) for s in self._specs}
             self._outputs = Outputs(self, self._specs, shapes)
             self._telemetry.use_models(models)
@@ -242,9 +245,11 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._inputs.close()
         if self._outputs is not None:
             self._outputs.destroy()
+        if self._starts is not None:
+            self._starts.close()
         if self._pipeline is not None:
             self._pipeline.close()
-        self._inputs = self._outputs = self._pipeline = None
+        self._inputs = self._outputs = self._starts = self._pipeline = None
         self._warmed = None
         gc.unfreeze()
         release_memory()

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rfdetr_foundationpose.config import Config
+from rfdetr_foundationpose.detect.starts import Start
 from rfdetr_foundationpose.latency import StageTimer
 from rfdetr_foundationpose.pipeline import FrameResult, PipelineStatus
 from rfdetr_foundationpose.ros.main import main
@@ -64,6 +65,10 @@ class DoublePipeline:
     def reset(self) -> None:
         self._counters["resets"] += 1
         self._state = "searching"
+
+    def start_at(self, start: Start) -> None:
+        assert start.box is not None
+        self._counters[f"start_{start.object}_{'_'.join(f'{v:g}' for v in start.box)}"] += 1
 
     def apply(self, config: Config) -> None:
         self.config = config
