@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -33,9 +33,6 @@ from .reporting import Reporter
 from .starts import StartTopics
 from .telemetry import Telemetry
 from .worker import LatestFrame, Pair, Worker
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "pose_node"
 # Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
