@@ -12,8 +12,16 @@ from scipy.spatial.transform import Rotation
 from rfdetr_foundationpose.pose import renderer as rendering
 from rfdetr_foundationpose.pose.constants import MIN_Z
 from rfdetr_foundationpose.pose.mesh_bank import MeshArrays, MeshBank
-from rfdetr_foundationpose.pose.raster_kernels import NOTHING, OVERLAP, corners_of, key_of, meet, rasterize, sides_of
-from rfdetr_foundationpose.pose.render_kernels import BankData, ray_of
+from rfdetr_foundationpose.pose.raster_kernels import (
+    NOTHING,
+    OVERLAP,
+    camera_corners,
+    depth_key,
+    intersect,
+    rasterize,
+    ray_factors,
+)
+from rfdetr_foundationpose.pose.render_kernels import BankData, pixel_ray
 from rfdetr_foundationpose.pose.renderer import NEAR, Views, WarpRenderer
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import as_model
@@ -141,12 +149,12 @@ def look_everywhere(
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
         return
-    sides = sides_of(corners_of(bank.mesh[mesh], face, poses[n]))
+    sides = ray_factors(camera_corners(bank.mesh[mesh], face, poses[n]))
     size = wp.vec2f(float(keys.shape[2]), float(keys.shape[1]))
     for x in range(keys.shape[2]):
-        at = meet(sides, ray_of(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size))
+        at = intersect(sides, pixel_ray(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size))
         if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
-            wp.atomic_min(keys, n, y, x, key_of(at[2], face))
+            wp.atomic_min(keys, n, y, x, depth_key(at[2], face))
 
 
 def bank_of(corners):

@@ -16,11 +16,25 @@ from .norm_kernels import HALVES
 wp.set_module_options({"enable_backward": False})
 
 BYTES = 16
-"""Of a word: what a thread moves at once."""
+"""A thread moves a word of so many bytes at once."""
 IMAGES = 2
-"""Whose words at the same place a thread moves, since finding that place takes about as long as moving one."""
+"""A thread moves the words at one place of so many images, since finding that place takes about as long as moving one."""
 
-# One dimension of threads: Warp's own way from several to indices divides 64-bit numbers.
+# join_pixels: features of two crops, channels-last, side by side in every pixel. A word is 8 channels in FP16.
+#
+#   a    (N, pixels, C)      image n:  |a0 a0 a0|a1 a1 a1|a2 ...        pixel_words = 3 words a pixel here
+#   b    (N or 1, pixels, C) image n:  |b0 b0 b0|b1 b1 b1|b2 ...
+#   out  (N, pixels, 2 C)    image n:  |a0 a0 a0 b0 b0 b0|a1 a1 a1 b1 b1 b1|a2 ...
+#
+# A thread takes one word of a and the word at the same place of b, in IMAGES images, to their two places in out.
+#
+# add_rows: tokens plus their positions.
+#
+#   x, out  (N, L, C)  image n:  |token 0|token 1|...|     embedding  (L, C):  |row 0|row 1|...|, the same for all n
+#
+# A thread adds one word of the embedding to the words at the same place of IMAGES images, in float32.
+#
+# Threads have one dimension: Warp's own way from several to indices divides 64-bit numbers.
 _PLACE = f"""
     struct alignas({BYTES}) Word {{ unsigned int part[{BYTES} / 4]; }};
     const unsigned int thread_index = thread, area = words;

@@ -20,7 +20,7 @@ from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed,
 from .network import PairNetwork, RefinerNetwork, ScorerNetwork
 
 HEADROOM = 16.0
-"""Between the largest activation of random crops and the largest that FP8 can hold: real crops give up to 6 times as much."""
+"""FP8 can hold activations so many times as large as the largest of random crops: real crops give up to 6 times as much."""
 
 
 class Fp8Conv(nn.Module):

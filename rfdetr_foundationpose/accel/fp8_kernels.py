@@ -15,16 +15,33 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
-"""Of float8_e4m3fn."""
+"""No float8_e4m3fn is larger."""
 _LARGEST = tl.constexpr(LARGEST)
 PIXELS, COLUMNS = 128, 128
-"""Pixels and output channels of a tile, which one group of four warps computes."""
+"""A tile is so many pixels and output channels; one group of four warps computes it."""
 STEP = 128
-"""Input channels multiplied at once, where there are as many: the bytes of a row of shared memory."""
+"""So many input channels are multiplied at once, where there are as many: the bytes of a row of shared memory."""
 STAGES_CHANNELS = 256
-"""Input channels above which a fourth stage of loads pays: sums are long enough to hide what it costs to fill."""
+"""With more input channels than this a fourth stage of loads pays: sums are long enough to hide what it costs to fill."""
 COPIED = 16
-"""Pixels of a tile that is only copied."""
+"""A tile that is only copied has so many pixels."""
+
+# Flat images, (N * (H + 1) * (W + 1), C): every image has an empty column on its right and an empty row below, so that the
+# neighbour (dy, dx) of any pixel is the row dy * (W + 1) + dx away, and what lies beyond an edge is zero. For H = 2, W = 3:
+#
+#   image     row of the matrix            split (N * (H/2 + 1) * (W/2 + 1), 4 C): the four pixels of a 2 x 2 block in one
+#   a b c .    0  1  2  3                  row, upper left, upper right, lower left, lower right, each C channels wide;
+#   d e f .    4  5  6  7                  a stride of 2 then reads whole rows again
+#   . . . .    8  9 10 11
+#
+# convolve_kernel: out = relu(3x3 convolution + bias [+ residual]); a program computes PIXELS rows x COLUMNS channels of out
+# as 9 products of matrices, one for each tap, of rows that lie a fixed number further on.
+#
+#            tap (dy, dx)                     weight (9 K, C), tap by tap
+#   x    |rows pixel + dy (W + 1) + dx ...|  x  |tap 0: K rows of C|tap 1|...|tap 8|   ->   sums (PIXELS, COLUMNS)
+#
+# flatten_kernel: images (N, H, W, C) -> flat images; a program copies ROWS rows of out, and writes zeros into empty ones.
+# embed_kernel: images with empty rows and columns -> tokens (N * H * W, C) plus positions; a program copies ROWS tokens.
 
 
 class FlatImages(NamedTuple):

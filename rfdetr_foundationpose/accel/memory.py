@@ -10,7 +10,7 @@ import torch
 T = TypeVar("T")
 
 SPARE = (256 << 20, 1 << 30)
-"""Bytes that preparing a program may take beyond what is held, tried in turn."""
+"""Preparing a program may take so many bytes beyond what is held; the next is tried where that is not enough."""
 
 
 def within_memory_limit(run: Callable[[], T], device: torch.device) -> T:

@@ -15,15 +15,29 @@ from ..warp_setup import launch
 wp.set_module_options({"enable_backward": False})
 
 STEP, MAX_CHANNELS = 256, 1024
-"""Channels come in multiples of STEP: 32 lanes read 8 values at a time."""
+"""Channels come in multiples of STEP, up to MAX_CHANNELS: 32 lanes read 8 values at a time."""
 ROWS = wp.constant(16)
-"""That a warp averages."""
+"""A warp averages so many rows."""
 
 HALVES = """
     auto widen = [](unsigned int bits) { wp::half h; h.u = (unsigned short)bits; return wp::half_to_float(h); };
     auto narrow = [](float f) { return (unsigned int)wp::float_to_half(f).u; };
 """
-"""From the bits of a float16 to a float and back, in native code."""
+"""Native code goes from the bits of a float16 to a float and back with these."""
+
+# add_norm_rows: out = layer_norm(x + y), a row of C channels for each warp of 32 lanes. For C = 512, two chunks of 256:
+#
+#   row  |lane 0: 8 values|lane 1: 8 values|...|lane 31: 8 values|lane 0: 8 values|...|lane 31|
+#        `------------------ chunk 0 -----------------------------'`-------- chunk 1 --------'
+#
+# A thread (lane) holds its 8 values of each chunk, adds x and y, exchanges sums with the other lanes for mean and variance,
+# and writes what it holds.
+#
+# add_norm_sums: x, y (N, L, C) -> out (N, groups, C), sums of the normalized rows, ROWS rows for each warp:
+#
+#   sequence n  |rows 0..15|rows 16..31|...|   ->   out[n]  |group 0|group 1|...|      each (C,) float32
+#
+# A thread does as above for each row of its group, and adds up its columns instead of writing them.
 _BEGIN = f"""
 #if defined(__CUDA_ARCH__){HALVES}    const int chunks = channels >> 8;
     const uint4* pw = reinterpret_cast<const uint4*>(weight.data);

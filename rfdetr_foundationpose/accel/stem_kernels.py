@@ -13,12 +13,23 @@ from ..warp_setup import launch
 wp.set_module_options({"enable_backward": False})
 
 ROWS, COLUMNS = 2, 4
-"""Of a block."""
+"""A block is so many rows and columns of pixels."""
 BEFORE, AFTER = 2, 1
-"""Rows of empty blocks around an image: what a 7x7 stride-2 convolution with padding 3 sees beyond its edges. One column of
-blocks on either side is enough."""
+"""So many rows of empty blocks lie above and below an image: what a 7x7 stride-2 convolution with padding 3 sees beyond its
+edges. One column of blocks on either side is enough."""
 IMAGES = 4
-"""That a thread copies a word of, since finding its place takes longer than copying it."""
+"""A thread copies a word of so many images, since finding its place takes longer than copying it."""
+
+# gather_blocks: pixels (6 channels here) become channels of a coarser image, whose blocks are ROWS x COLUMNS pixels.
+#
+#   image  (N, H, W, C)              out  (N, H / 2 + 3, W / 4 + 2, 8 C)
+#
+#   row 0  |0 1 2 3|4 5 6 7|         row 0, 1   empty blocks                       a strip is 4 pixels of one row,
+#   row 1  |a b c d|e f g h|         row 2      |empty|0123 abcd|4567 efgh|empty|  ``words`` words; a block is two strips
+#   row 2  ...                       row 3      |empty|... of rows 2 and 3  |empty|
+#                                    last row   empty blocks
+#
+# A thread finds the place in ``image`` of one word of ``out`` and copies it in IMAGES images; beyond the edges it writes 0.
 
 _GATHER = f"""
     struct alignas(BYTES) Word {{ unsigned int part[BYTES / 4]; }};

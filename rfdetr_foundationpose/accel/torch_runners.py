@@ -26,7 +26,7 @@ from .outputs import FloatOutputs
 logger = logging.getLogger(__name__)
 
 CHUNK = 42
-"""Pairs that go through a network at once when there are many (see FloatOutputs): 6 x 42 are 252, and 42 fill whole waves
+"""So many pairs go through a network at once when there are many (see FloatOutputs): 6 x 42 are 252, and 42 fill whole waves
 of the deepest convolutions on 132 multiprocessors."""
 
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
 _LONGEST_REASON = 400
+"""Reasons are cut to so many characters."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ SUM_VIOLATED = 3
 SUM_RESIDUAL = 4
 SUM_COLOR = 5
 SHAPE_SUMS = 6
-"""The sums of what agrees in depth and colour; the others are wanted by ``describe`` alone."""
+"""The first sums are of what agrees in depth and colour; ``describe`` alone wants the others."""
 SUM_RENDERED_TEXTURE = 6
-"""The first of three channels."""
+"""The rendered chromaticity has three columns, of which this is the first."""
 SUM_OBSERVED_TEXTURE = 9
-"""The first of three channels."""
+"""The observed chromaticity has three columns, of which this is the first."""
 SUM_RENDERED_SQUARED = 12
 SUM_OBSERVED_SQUARED = 13
 SUM_PRODUCT = 14
@@ -38,14 +38,14 @@ FEATURES = (
     "free_space_violation",
     "occupancy",
 )
-"""What the confidence is computed from, in the order of a row's columns; agreement_kernels.describe explains each."""
+"""The confidence is computed from these, in the order of a row's columns; agreement_kernels.describe explains each."""
 
 # A result row, (N, RESULT_COLUMNS): the pose, then pixels of the model in view, then the features.
 POSE = slice(0, 16)
-"""The columns of T_cam_center (4, 4), row by row."""
+"""These columns hold T_cam_center (4, 4), row by row."""
 MODEL_PIXELS = 16
 DESCRIBED = slice(MODEL_PIXELS + 1, MODEL_PIXELS + 1 + len(FEATURES))
-"""The columns of FEATURES."""
+"""These columns hold FEATURES."""
 RESULT_COLUMNS = DESCRIBED.stop
 
 ROW_VISIBLE, ROW_VIOLATED, ROW_MISSING, ROW_RESIDUAL, ROW_COLOR, ROW_STEP, ROW_TURN = range(17, 24)

@@ -32,7 +32,7 @@ from .agreement_columns import (
     SUM_RESIDUAL,
     SUM_VIOLATED,
 )
-from .render_kernels import translation_of
+from .render_kernels import pose_translation
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -145,7 +145,7 @@ def agreement(
     squares = wp.vec3f(0.0, 0.0, 0.0)
     free_space_violation = float(0.0)
     occupancy = float(0.0)
-    center = translation_of(poses[n])
+    center = pose_translation(poses[n])
     radius = 0.5 * diameters[n]
     for x in range(lane, rendered_xyz.shape[2], LANES):
         zr = rendered_xyz[n, y, x, 2]

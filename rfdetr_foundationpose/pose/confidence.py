@@ -84,7 +84,7 @@ class Calibration:
 
 
 DEFAULT = Calibration(np.array([5.0, -8.0, -1.0, -2.0, -4.0, -3.0, -3.0, 4.0, -4.0, -6.0, -4.0]), 0.5)
-"""For weights that come without a calibration of their own."""
+"""Weights that come without a calibration of their own have this one."""
 
 
 def load_calibration(directory: str | Path) -> Calibration:

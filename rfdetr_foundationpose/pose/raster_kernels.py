@@ -9,22 +9,22 @@ from typing import Any
 
 import warp as wp
 
-from .render_kernels import BankData, place_in, ray_of, rotation_of, shaded, store_input, translation_of
+from .render_kernels import BankData, pixel_ray, pose_rotation, pose_translation, shaded, store_input, unravel
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 NOTHING = 0x7FFFFFFFFFFFFFFF
 _NOTHING = wp.constant(wp.int64(NOTHING))
-"""Key of a pixel that no face covers. Depths are positive, so that keys are ordered as their depths are."""
+"""A pixel that no face covers has this key. Depths are positive, so that keys are ordered as their depths are."""
 OVERLAP = wp.constant(1.0e-4)
-"""By which, as a share of itself, a face reaches beyond its edges: rounding must not part neighbours."""
+"""A face reaches beyond its edges by this share of itself: rounding must not part neighbours."""
 SLACK = wp.constant(0.125)
-"""Pixels by which a face is looked for beyond where it is seen: a hundred times what rounding moves it by there."""
+"""A face is looked for so many pixels beyond where it is seen: a hundred times what rounding moves it by there."""
 FAR = wp.constant(1.0e4)
-"""Columns and rows from the window beyond which floats are too coarse to say where an edge crosses a row."""
+"""So many columns or rows from the window, floats are too coarse to say where an edge crosses a row."""
 STEEP = wp.constant(20.0)
-"""Farthest by nearest depth of a face beyond which rounding of shares moves its edges by pixels: one that all but touches the
-camera."""
+"""A face whose farthest depth is more than so many times its nearest all but touches the camera: rounding of shares moves its
+edges by pixels."""
 
 
 @wp.func_native("""
@@ -32,7 +32,7 @@ camera."""
     both.depth = z;
     return ((wp::int64)both.bits << 32) | (wp::int64)face;
 """)
-def key_of(z: float, face: int) -> wp.int64: ...
+def depth_key(z: float, face: int) -> wp.int64: ...
 
 
 @wp.struct
@@ -45,9 +45,9 @@ class Corners:
 
 
 @wp.func
-def corners_of(mesh: wp.uint64, face: int, T: wp.mat44f):
-    R = rotation_of(T)
-    t = translation_of(T)
+def camera_corners(mesh: wp.uint64, face: int, T: wp.mat44f):
+    R = pose_rotation(T)
+    t = pose_translation(T)
     corners = Corners()
     corners.a = R * wp.mesh_get_point(mesh, face * 3) + t
     corners.b = R * wp.mesh_get_point(mesh, face * 3 + 1) + t
@@ -56,8 +56,8 @@ def corners_of(mesh: wp.uint64, face: int, T: wp.mat44f):
 
 
 @wp.struct
-class Sides:
-    """What a ray from the camera's centre is multiplied by: see ``meet``."""
+class RayFactors:
+    """What a ray from the camera's centre is multiplied by: see ``intersect``."""
 
     b: wp.vec3f
     c: wp.vec3f
@@ -66,28 +66,28 @@ class Sides:
 
 
 @wp.func
-def sides_of(corners: Corners):
+def ray_factors(corners: Corners):
     """Moeller and Trumbore's products (1997), of which all but the ray's are the same for all pixels of a face."""
     to_b = corners.b - corners.a
     to_c = corners.c - corners.a
-    sides = Sides()
-    sides.b = wp.cross(corners.a, to_c)
-    sides.c = wp.cross(to_b, corners.a)
-    sides.all = wp.cross(to_c, to_b)
-    sides.depth = wp.dot(to_c, sides.c)
-    return sides
+    factors = RayFactors()
+    factors.b = wp.cross(corners.a, to_c)
+    factors.c = wp.cross(to_b, corners.a)
+    factors.all = wp.cross(to_c, to_b)
+    factors.depth = wp.dot(to_c, factors.c)
+    return factors
 
 
 @wp.func
-def meet(sides: Sides, ray: wp.vec3f):
+def intersect(factors: RayFactors, ray: wp.vec3f):
     """Share of the second and of the third corner in the point where a ray meets the plane of a face, and its depth; the
     ray is a point at depth 1. All are infinite or NaN where they are parallel."""
-    total = wp.dot(sides.all, ray)
-    return wp.vec3f(wp.dot(sides.b, ray) / total, wp.dot(sides.c, ray) / total, sides.depth / total)
+    total = wp.dot(factors.all, ray)
+    return wp.vec3f(wp.dot(factors.b, ray) / total, wp.dot(factors.c, ray) / total, factors.depth / total)
 
 
 @wp.func
-def place_of(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
+def project(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
     """Column and row, with fractions, where a point in front of the camera is seen."""
     u = camera[0] * p[0] / p[2] + camera[2]
     v = camera[1] * p[1] / p[2] + camera[3]
@@ -98,16 +98,16 @@ def place_of(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
 
 
 @wp.func
-def reach_of(corner: wp.vec3f, middle: wp.vec3f):
-    """A corner moved out by OVERLAP and a tenth more, which rounding of shares may reach, of a face whose corners add up to
+def expand(corner: wp.vec3f, middle: wp.vec3f):
+    """A corner moved out by OVERLAP and a tenth more, as far as rounding of shares may go, of a face whose corners add up to
     ``middle``. Next to the camera this is many pixels."""
     return corner + 1.1 * OVERLAP * (3.0 * corner - middle)
 
 
 @wp.func
-def whole_of(x: float, most: int):
-    """``x`` without its fraction, from 0 to ``most``, 0 where it is NaN. What does not fit an int is never made one: loops end
-    because of this."""
+def clamp_to_int(x: float, most: int):
+    """``x`` without its fraction, clamped to 0 .. ``most``; 0 where it is NaN. What does not fit an int is never made one:
+    loops end because of this."""
     if not (x > 0.0):
         return 0
     if x >= float(most):
@@ -116,15 +116,15 @@ def whole_of(x: float, most: int):
 
 
 @wp.func
-def first_of(x: float, most: int):
+def first_pixel(x: float, most: int):
     """First of ``most`` pixels where a face may be seen that begins at ``x``."""
-    return whole_of(wp.ceil(x - SLACK), most)
+    return clamp_to_int(wp.ceil(x - SLACK), most)
 
 
 @wp.func
-def end_of(x: float, most: int):
+def end_pixel(x: float, most: int):
     """The pixel after the last where a face may be seen that ends at ``x``."""
-    return whole_of(wp.floor(x + SLACK) + 1.0, most)
+    return clamp_to_int(wp.floor(x + SLACK) + 1.0, most)
 
 
 @wp.struct
@@ -137,7 +137,7 @@ class Edge:
 
 
 @wp.func
-def edge_of(p: wp.vec2f, q: wp.vec2f):
+def make_edge(p: wp.vec2f, q: wp.vec2f):
     top = p
     bottom = q
     if q[1] < p[1]:
@@ -146,14 +146,14 @@ def edge_of(p: wp.vec2f, q: wp.vec2f):
     edge = Edge()
     edge.top = top
     edge.bottom = bottom[1]
-    # The least that two rows differ by is 2^-26 (``place_of`` subtracts 0.5), so that this is the slope but for edges along
+    # The least that two rows differ by is 2^-26 (``project`` subtracts 0.5), so that this is the slope but for edges along
     # a row. Of these p is all that is found; q is found in the next edge of the face, which begins there.
     edge.slope = (bottom[0] - top[0]) / wp.max(bottom[1] - top[1], 1.0e-9)
     return edge
 
 
 @wp.func
-def widened(span: wp.vec2f, edge: Edge, row: float):
+def widen(span: wp.vec2f, edge: Edge, row: float):
     """First and last column of ``span`` and of what an edge has within SLACK of a row."""
     start = wp.max(row - SLACK, edge.top[1])
     end = wp.min(row + SLACK, edge.bottom)
@@ -180,15 +180,15 @@ def rasterize(
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
         return
-    corners = corners_of(bank.mesh[mesh], face, poses[n])
+    corners = camera_corners(bank.mesh[mesh], face, poses[n])
     middle = corners.a + corners.b + corners.c
     if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
         return  # it would be looked for everywhere
-    reach_a = reach_of(corners.a, middle)
-    reach_b = reach_of(corners.b, middle)
-    reach_c = reach_of(corners.c, middle)
-    nearest = wp.min(reach_a[2], wp.min(reach_b[2], reach_c[2]))
-    farthest = wp.max(reach_a[2], wp.max(reach_b[2], reach_c[2]))
+    expanded_a = expand(corners.a, middle)
+    expanded_b = expand(corners.b, middle)
+    expanded_c = expand(corners.c, middle)
+    nearest = wp.min(expanded_a[2], wp.min(expanded_b[2], expanded_c[2]))
+    farthest = wp.max(expanded_a[2], wp.max(expanded_b[2], expanded_c[2]))
     if farthest < near:
         return
     window = windows[n]
@@ -200,37 +200,37 @@ def rasterize(
     b = size
     c = size
     if nearest > near:  # else it may be seen anywhere
-        a = place_of(reach_a, window, camera, size)
-        b = place_of(reach_b, window, camera, size)
-        c = place_of(reach_c, window, camera, size)
+        a = project(expanded_a, window, camera, size)
+        b = project(expanded_b, window, camera, size)
+        c = project(expanded_c, window, camera, size)
     low = wp.min(a, wp.min(b, c))
     high = wp.max(a, wp.max(b, c))
-    x0 = first_of(low[0], columns)
-    x1 = end_of(high[0], columns)
+    x0 = first_pixel(low[0], columns)
+    x1 = end_pixel(high[0], columns)
     if x0 >= x1:
         return
     # Written so that NaN is not.
     by_edges = nearest > near and farthest < STEEP * nearest
     by_edges = by_edges and low[0] > -FAR and low[1] > -FAR and high[0] < FAR and high[1] < FAR
-    ab = edge_of(a, b)
-    bc = edge_of(b, c)
-    ca = edge_of(c, a)
-    sides = sides_of(corners)
-    for y in range(first_of(low[1], rows) + lane, end_of(high[1], rows), lanes):
+    ab = make_edge(a, b)
+    bc = make_edge(b, c)
+    ca = make_edge(c, a)
+    factors = ray_factors(corners)
+    for y in range(first_pixel(low[1], rows) + lane, end_pixel(high[1], rows), lanes):
         start = x0
         end = x1
         if by_edges:
             # The part of a triangle between two rows is convex, so that its ends are on edges.
             span = wp.vec2f(size[0], -1.0)
-            span = widened(span, ab, float(y))
-            span = widened(span, bc, float(y))
-            span = widened(span, ca, float(y))
-            start = first_of(span[0], columns)
-            end = end_of(span[1], columns)
+            span = widen(span, ab, float(y))
+            span = widen(span, bc, float(y))
+            span = widen(span, ca, float(y))
+            start = first_pixel(span[0], columns)
+            end = end_pixel(span[1], columns)
         for x in range(start, end):
-            at = meet(sides, ray_of(wp.vec2f(float(x), float(y)), window, camera, size))
+            at = intersect(factors, pixel_ray(wp.vec2f(float(x), float(y)), window, camera, size))
             if at[0] >= -OVERLAP and at[1] >= -OVERLAP and at[0] + at[1] <= 1.0 + OVERLAP and at[2] >= near:
-                wp.atomic_min(keys, n, y, x, key_of(at[2], face))
+                wp.atomic_min(keys, n, y, x, depth_key(at[2], face))
 
 
 @wp.kernel
@@ -247,7 +247,7 @@ def shade_inputs(
 ):
     """Network inputs (N, R, C, 6) of what ``rasterize`` found, whose keys are cleared for the next time; launched over all
     pixels."""
-    place = place_in(wp.tid(), out.shape[1], out.shape[2])
+    place = unravel(wp.tid(), out.shape[1], out.shape[2])
     n = place[0]
     y = place[1]
     x = place[2]
@@ -260,11 +260,11 @@ def shade_inputs(
         face = int(key & wp.int64(0xFFFFFFFF))
         mesh = mesh_index[n]
         size = wp.vec2f(float(out.shape[2]), float(out.shape[1]))
-        ray = ray_of(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size)
-        at = meet(sides_of(corners_of(bank.mesh[mesh], face, T)), ray)
+        ray = pixel_ray(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size)
+        at = intersect(ray_factors(camera_corners(bank.mesh[mesh], face, T)), ray)
         xyz = ray * at[2]
-        rgb = shaded(bank, mesh, face, 1.0 - at[0] - at[1], at[0], rotation_of(T))
-    store_input(out, n, y, x, rgb, xyz, translation_of(T), 2.0 / diameters[n], min_z)
+        rgb = shaded(bank, mesh, face, 1.0 - at[0] - at[1], at[0], pose_rotation(T))
+    store_input(out, n, y, x, rgb, xyz, pose_translation(T), 2.0 / diameters[n], min_z)
 
 
 # Every instance that is used, so that the module is compiled once.

@@ -14,7 +14,7 @@ wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 TILE_ROWS = wp.constant(4)
 TILE_COLUMNS = wp.constant(8)
-"""Rows and columns of the pixels that one GPU warp casts rays for: neighbours walk the same branches of the tree."""
+"""One GPU warp casts rays for so many rows and columns of pixels: neighbours walk the same branches of the tree."""
 
 
 @wp.struct
@@ -105,12 +105,12 @@ def shaded(bank: BankData, mesh: int, face: int, bu: float, bv: float, R: wp.mat
 
 
 @wp.func
-def rotation_of(T: wp.mat44f):
+def pose_rotation(T: wp.mat44f):
     return wp.mat33f(T[0, 0], T[0, 1], T[0, 2], T[1, 0], T[1, 1], T[1, 2], T[2, 0], T[2, 1], T[2, 2])
 
 
 @wp.func
-def translation_of(T: wp.mat44f):
+def pose_translation(T: wp.mat44f):
     return wp.vec3f(T[0, 3], T[1, 3], T[2, 3])
 
 
@@ -121,7 +121,7 @@ def back_project(camera: wp.vec4f, u: float, v: float):
 
 
 @wp.func
-def place_in(i: int, rows: int, columns: int):
+def unravel(i: int, rows: int, columns: int):
     """Image, row and column of the i-th pixel of several images. Warp's own tid of three dimensions divides in 64 bits, which
     takes a GPU as long as the rest of a small kernel."""
     across = i // columns
@@ -130,7 +130,7 @@ def place_in(i: int, rows: int, columns: int):
 
 
 @wp.func
-def ray_of(at: wp.vec2f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
+def pixel_ray(at: wp.vec2f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
     """Point at depth 1 of a pixel. at, size: column and row. window: left, top, right, bottom in image coordinates; pixel i of
     C columns lies at left + (i + 0.5)(right - left) / C."""
     u = window[0] + (at[0] + 0.5) * (window[2] - window[0]) / size[0]
@@ -139,7 +139,7 @@ def ray_of(at: wp.vec2f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
 
 
 @wp.func
-def pixel_of(tile_y: int, tile_x: int, lane: int):
+def tile_pixel(tile_y: int, tile_x: int, lane: int):
     """Row and column of a lane of a launch over ``tiles``."""
     return wp.vec2i(tile_y * TILE_ROWS + lane // TILE_COLUMNS, tile_x * TILE_COLUMNS + lane % TILE_COLUMNS)
 
@@ -156,11 +156,11 @@ def cast_view(
     size: wp.vec2f,
 ):
     """Colour in [0, 1], camera-frame point (0 in the background), and face with two barycentrics of what a pixel sees; at,
-    window and size as for ``ray_of``."""
-    ray = ray_of(at, window, camera, size)
+    window and size as for ``pixel_ray``."""
+    ray = pixel_ray(at, window, camera, size)
     length = wp.length(ray)
-    R = rotation_of(T)
-    origin = wp.transpose(R) * (-translation_of(T))
+    R = pose_rotation(T)
+    origin = wp.transpose(R) * (-pose_translation(T))
     direction = wp.transpose(R) * (ray / length)
     skip = near * length
     rgb = wp.vec3f(0.0, 0.0, 0.0)
@@ -218,7 +218,7 @@ def render_views(
 ):
     """Launched over ``tiles``. out_normal may have zero views when normals are not wanted."""
     n, tile_y, tile_x, lane = wp.tid()
-    at = pixel_of(tile_y, tile_x, lane)
+    at = tile_pixel(tile_y, tile_x, lane)
     y = at[0]
     x = at[1]
     if y >= out_xyz.shape[1] or x >= out_xyz.shape[2]:
@@ -240,7 +240,7 @@ def render_views(
     if out_normal.shape[0] > 0:
         normal = wp.vec3f(0.0, 0.0, 0.0)
         if xyz[2] > 0.0:
-            normal = rotation_of(poses[n]) * bank_normal(bank, mesh, face, bu, bv)
+            normal = pose_rotation(poses[n]) * bank_normal(bank, mesh, face, bu, bv)
         for c in range(3):
             out_normal[n, y, x, c] = normal[c]
 
@@ -259,7 +259,7 @@ def render_inputs(
 ):
     """Network inputs (N, R, C, 6) of rendered views, without an image in between; launched over ``tiles``."""
     n, tile_y, tile_x, lane = wp.tid()
-    at = pixel_of(tile_y, tile_x, lane)
+    at = tile_pixel(tile_y, tile_x, lane)
     y = at[0]
     x = at[1]
     if y >= out.shape[1] or x >= out.shape[2]:
@@ -274,7 +274,7 @@ def render_inputs(
         wp.vec2f(float(x), float(y)),
         wp.vec2f(float(out.shape[2]), float(out.shape[1])),
     )
-    store_input(out, n, y, x, rgb, xyz, translation_of(poses[n]), 2.0 / diameters[n], min_z)
+    store_input(out, n, y, x, rgb, xyz, pose_translation(poses[n]), 2.0 / diameters[n], min_z)
 
 
 def tiles(views: int, rows: int, columns: int) -> tuple[int, int, int, int]:

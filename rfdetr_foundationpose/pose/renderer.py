@@ -19,13 +19,14 @@ from .mesh_bank import MeshBank
 
 NEAR = 0.001
 MOST_FACES = {"cuda": 40_000, "cpu": 20_000}
-"""Of the largest mesh up to which rasterization is faster than casting rays (docs/benchmarks.md, Rendering)."""
+"""Rasterization is faster than casting rays up to so many faces of the largest mesh (docs/benchmarks.md, Rendering)."""
 VIEWS_AT_ONCE = 126
-"""Whose keys stay in an H200's cache: 26 MB."""
+"""So many views are rasterized at once: their keys, 26 MB, stay in an H200's cache."""
 SHARED_FROM = 16
-"""Views from which on one scratch serves all: it has MB."""
+"""From so many views on one scratch, of megabytes, serves all who ask."""
 THREADS, THREADS_A_VIEW, MOST_LANES = 1 << 18, (4096, 16384), 128
-"""On a GPU: together as many threads, but a view not fewer or more than these, and so many at most share the rows of a face."""
+"""On a GPU all views together get so many threads, a view not fewer or more than these, and so many at most share the rows of
+a face."""
 
 
 @dataclass(frozen=True)

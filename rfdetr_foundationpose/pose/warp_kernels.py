@@ -11,15 +11,15 @@ from typing import Any
 
 import warp as wp
 
-from .render_kernels import back_project, place_in, rotation_of, store_input, translation_of
+from .render_kernels import back_project, pose_rotation, pose_translation, store_input, unravel
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 mat55 = wp.types.matrix(shape=(5, 5), dtype=wp.float32)
 BORDER = 2
-"""Empty pixels around depth that is filtered: without branches at the edges the loads of a window overlap."""
+"""Depth that is filtered has so many empty pixels around it: without branches at the edges the loads of a window overlap."""
 NEARNESS = mat55(*(math.exp(-(i * i + j * j) / 8.0) for j in range(-2, 3) for i in range(-2, 3)))
-"""Weights of a window: Gaussian, sigma 2 px."""
+"""These weigh a window: Gaussian, sigma 2 px."""
 
 
 @wp.func
@@ -93,7 +93,7 @@ def crop_windows(
 ):
     """Crop window of each hypothesis, and the window its rendering covers (one crop pixel smaller, as the weights learned)."""
     n = wp.tid()
-    t = translation_of(poses[n])
+    t = pose_translation(poses[n])
     r = diameters[n] * crop_ratio * 0.5
     z = wp.max(t[2], 1.0e-3)
     k = cameras[n % cameras.shape[0]]
@@ -183,13 +183,13 @@ def crop_inputs(
     out: wp.array4d(dtype=Any),
 ):
     """Network inputs (N, R, R, 6) of observed crops, without an image in between; launched over all pixels."""
-    place = place_in(wp.tid(), out.shape[1], out.shape[2])
+    place = unravel(wp.tid(), out.shape[1], out.shape[2])
     n = place[0]
     y = place[1]
     x = place[2]
     at = crop_pixel(windows[n], x, y, float(out.shape[1]), rgb.shape[1], rgb.shape[0])
     color, xyz = observe(rgb, depth, cameras[n % cameras.shape[0]], at)
-    store_input(out, n, y, x, color, xyz, translation_of(poses[n]), 2.0 / diameters[n], min_z)
+    store_input(out, n, y, x, color, xyz, pose_translation(poses[n]), 2.0 / diameters[n], min_z)
 
 
 @wp.kernel
@@ -205,7 +205,7 @@ def pack_input(
     n, y, x = wp.tid()
     color = wp.vec3f(rgb[n, y, x, 0], rgb[n, y, x, 1], rgb[n, y, x, 2])
     point = wp.vec3f(xyz[n, y, x, 0], xyz[n, y, x, 1], xyz[n, y, x, 2])
-    store_input(out, n, y, x, color, point, translation_of(poses[n]), 2.0 / diameters[n], min_z)
+    store_input(out, n, y, x, color, point, pose_translation(poses[n]), 2.0 / diameters[n], min_z)
 
 
 @wp.kernel
@@ -225,8 +225,8 @@ def update_poses(
     q = wp.quat_identity(dtype=wp.float32)
     if angle > 1.0e-9:
         q = wp.quat_from_axis_angle(w / angle, angle)
-    R = wp.quat_to_matrix(q) * rotation_of(poses[n])
-    t = translation_of(poses[n]) + dt
+    R = wp.quat_to_matrix(q) * pose_rotation(poses[n])
+    t = pose_translation(poses[n]) + dt
     # Gram-Schmidt keeps thousands of float32 products a rotation.
     x = wp.normalize(wp.vec3f(R[0, 0], R[1, 0], R[2, 0]))
     y = wp.vec3f(R[0, 1], R[1, 1], R[2, 1])

@@ -13,9 +13,9 @@ from ..pose.render_kernels import (
     back_project,
     bank_color,
     bank_normal,
-    pixel_of,
-    rotation_of,
-    translation_of,
+    pose_rotation,
+    pose_translation,
+    tile_pixel,
 )
 
 wp.set_module_options({"enable_backward": False, "fast_math": True})
@@ -153,8 +153,8 @@ def trace(bank: BankData, scene: SceneData, s: int, origin: wp.vec3f, direction:
     bv = float(0.0)
     for m in range(scene.mesh.shape[1]):
         if near_sphere(origin, direction, scene.sphere[s, m], best):
-            R = rotation_of(scene.pose[s, m])
-            o = wp.transpose(R) * (origin - translation_of(scene.pose[s, m]))
+            R = pose_rotation(scene.pose[s, m])
+            o = wp.transpose(R) * (origin - pose_translation(scene.pose[s, m]))
             d = wp.transpose(R) * direction
             hit = wp.mesh_query_ray(bank.mesh[scene.mesh[s, m]], o, d, best)
             if hit.result and hit.t < best:
@@ -169,7 +169,7 @@ def trace(bank: BankData, scene: SceneData, s: int, origin: wp.vec3f, direction:
     if instance >= 0:
         mesh = scene.mesh[s, instance]
         result.color = bank_color(bank, mesh, face, bu, bv)
-        result.normal = rotation_of(scene.pose[s, instance]) * bank_normal(bank, mesh, face, bu, bv)
+        result.normal = pose_rotation(scene.pose[s, instance]) * bank_normal(bank, mesh, face, bu, bv)
         result.gloss = scene.gloss[s, instance]
     else:
         point = origin + direction * best
@@ -188,8 +188,8 @@ def shadowed(bank: BankData, scene: SceneData, s: int, point: wp.vec3f, directio
         return True
     for m in range(scene.mesh.shape[1]):
         if near_sphere(point, direction, scene.sphere[s, m], distance):
-            R = rotation_of(scene.pose[s, m])
-            o = wp.transpose(R) * (point - translation_of(scene.pose[s, m]))
+            R = pose_rotation(scene.pose[s, m])
+            o = wp.transpose(R) * (point - pose_translation(scene.pose[s, m]))
             d = wp.transpose(R) * direction
             hit = wp.mesh_query_ray(bank.mesh[scene.mesh[s, m]], o, d, distance)
             if hit.result:
@@ -239,13 +239,13 @@ def render_scenes(
     Launched over ``tiles``.
     """
     s, tile_y, tile_x, lane = wp.tid()
-    at = pixel_of(tile_y, tile_x, lane)
+    at = tile_pixel(tile_y, tile_x, lane)
     y = at[0]
     x = at[1]
     if y >= out_depth.shape[1] or x >= out_depth.shape[2]:
         return
-    R = rotation_of(scene.view[s])
-    origin = translation_of(scene.view[s])
+    R = pose_rotation(scene.view[s])
+    origin = pose_translation(scene.view[s])
     ray = back_project(scene.camera[s], float(x), float(y))
     length = wp.length(ray)
     direction = R * (ray / length)
@@ -291,10 +291,10 @@ def silhouette_areas(
     mesh = scene.mesh[s, m]
     if mesh < 0:
         return
-    R = rotation_of(scene.view[s])
-    R_object = rotation_of(scene.pose[s, m])
+    R = pose_rotation(scene.view[s])
+    R_object = pose_rotation(scene.pose[s, m])
     sphere = scene.sphere[s, m]
-    in_camera = wp.transpose(R) * (wp.vec3f(sphere[0], sphere[1], sphere[2]) - translation_of(scene.view[s]))
+    in_camera = wp.transpose(R) * (wp.vec3f(sphere[0], sphere[1], sphere[2]) - pose_translation(scene.view[s]))
     radius = sphere[3]
     if in_camera[2] < radius * 1.02:
         return
@@ -306,7 +306,7 @@ def silhouette_areas(
     px = in_camera[0] / in_camera[2] + (float(k % grid) + 0.5) * step - reach
     py = in_camera[1] / in_camera[2] + (float(k / grid) + 0.5) * step - reach
     direction = R * wp.normalize(wp.vec3f(px, py, 1.0))
-    o = wp.transpose(R_object) * (translation_of(scene.view[s]) - translation_of(scene.pose[s, m]))
+    o = wp.transpose(R_object) * (pose_translation(scene.view[s]) - pose_translation(scene.pose[s, m]))
     d = wp.transpose(R_object) * direction
     hit = wp.mesh_query_ray(bank.mesh[mesh], o, d, FAR)
     if hit.result:

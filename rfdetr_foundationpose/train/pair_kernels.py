@@ -9,9 +9,9 @@ from ..pose.render_kernels import (
     back_project,
     bank_color,
     bank_normal,
-    pixel_of,
-    rotation_of,
-    translation_of,
+    pose_rotation,
+    pose_translation,
+    tile_pixel,
 )
 from ..pose.warp_kernels import observed_coordinate
 
@@ -121,7 +121,7 @@ def render_observed(
     Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
     """
     n, tile_y, tile_x, lane = wp.tid()
-    at = pixel_of(tile_y, tile_x, lane)
+    at = tile_pixel(tile_y, tile_x, lane)
     y = at[0]
     x = at[1]
     if y >= out_z.shape[1] or x >= out_z.shape[2]:
@@ -143,8 +143,8 @@ def render_observed(
     for m in range(scene.mesh.shape[1]):
         mesh = scene.mesh[s, m]
         if mesh >= 0:
-            R = rotation_of(scene.pose[s, m])
-            t = translation_of(scene.pose[s, m])
+            R = pose_rotation(scene.pose[s, m])
+            t = pose_translation(scene.pose[s, m])
             origin = wp.transpose(R) * (-t)
             direction = wp.transpose(R) * view
             if hits_sphere(origin, direction, bank.center[mesh], bank.radius[mesh]):
@@ -159,8 +159,8 @@ def render_observed(
     for b in range(scene.box.shape[1]):
         half = scene.box_half[s, b]
         if half[0] > 0.0:
-            R = rotation_of(scene.box[s, b])
-            origin = wp.transpose(R) * (-translation_of(scene.box[s, b]))
+            R = pose_rotation(scene.box[s, b])
+            origin = wp.transpose(R) * (-pose_translation(scene.box[s, b]))
             entered = hit_box(origin, wp.transpose(R) * view, half)
             if entered[3] > 0.0 and entered[3] < best:
                 best = entered[3]
