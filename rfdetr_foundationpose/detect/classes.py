@@ -33,11 +33,14 @@ def map_classes(class_names: Mapping[int, str], specs: Sequence[ObjectSpec], wei
     objects: dict[int, str] = {}
     for spec in specs:
         if spec.label not in index:
-            close = difflib.get_close_matches(spec.label, index, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            # Only what is a slip of the pen: tea_box is no cereal_box.
+            close = difflib.get_close_matches(spec.label, index, n=1, cutoff=0.8)
+            hint = f" Did you mean {close[0]!r}? Set 'label' in objects.yaml. Else" if close else ""
             raise DetectorError(
                 f"object {spec.name}: label {spec.label!r} is no class of {weights}, which knows "
-                f"{', '.join(sorted(index))}.{hint} Set 'label' in objects.yaml, or use weights trained for it"
+                f"{', '.join(sorted(index))}.{hint} train a detector that knows it: 'rfdetr-foundationpose train detector "
+                "--objects-file YOUR_OBJECTS.yaml', then set detector.weights to what that writes; without one, set "
+                "detector.source to mask-topic (any segmenter) or none (a box drawn once; docs/your-object.md)"
             )
         i = index[spec.label]
         if i in objects:
