@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import typer
 
 from rfdetr_foundationpose.cli import main as cli
+from rfdetr_foundationpose.cli.console import open_console
 from rfdetr_foundationpose.cli.main import COMMANDS, Command, build_app, main
 
 
@@ -64,6 +66,20 @@ def test_unknown_command_is_refused(capsys):
     code, text = run(capsys, "no-such-command")
     assert code == 2
     assert "no-such-command" in text
+
+
+def test_commands_show_what_the_package_logs_once(capsys):
+    logger = logging.getLogger("rfdetr_foundationpose.anywhere")
+    before = list(logging.getLogger("rfdetr_foundationpose").handlers)
+    try:
+        open_console()
+        open_console()  # a second command in one process, as here
+        logger.info("size [m/s] %d", 3)
+        logger.warning("tensorrt failed")
+        logger.debug("not for users")
+    finally:
+        logging.getLogger("rfdetr_foundationpose").handlers[:] = before
+    assert capsys.readouterr().out.splitlines() == ["size [m/s] 3", "tensorrt failed"]
 
 
 def load_without(package: str) -> Callable[[Command], None]:

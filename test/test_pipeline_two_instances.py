@@ -43,7 +43,7 @@ def test_two_mugs_and_a_drill_are_tracked_under_one_id_each(tmp_path):
     video = SceneVideo(load_scene_objects(None, ["mug", "drill"]), settings)
     geometry = {s.name: ObjectGeometry.from_spec(s) for s in load_objects(objects)}
     config = from_flat({"device": "cpu", "objects_file": str(objects)})
-    pipeline = Pipeline.build(config, lambda text: None, background=False)
+    pipeline = Pipeline.build(config, background=False)
 
     followed: dict[str, set[str]] = defaultdict(set)  # track -> instances of the ground truth that it was nearest to
     try:

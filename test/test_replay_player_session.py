@@ -46,16 +46,14 @@ def spec(tmp_path) -> ObjectSpec:
     return ObjectSpec("box", tmp_path / "box.ply")
 
 
-def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch):
+def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
     monkeypatch.setenv("DOUBLE_SECONDS", "0.01")
-    said: list[str] = []
     session = run_session(
         write_recording(tmp_path / "bag", 12),
         [spec],
         {"objects_file": str(tmp_path / "objects.yaml"), "input.reliability": "reliable", "input.max_age": 0.0},
         tmp_path / "node.log",
         LiveOptions(startup_timeout=60, first_pose_timeout=30),
-        say=said.append,
         command=[sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")],
     )
     result = session.result

@@ -59,7 +59,7 @@ def node_of(pipeline, folder, make=None):
     arguments = ["--ros-args", "-r", f"/diagnostics:={namespace}/diagnostics", "-p", "autostart:=false"]
     arguments += ["-p", f"objects_file:={ros_support.objects_yaml(folder)}", "-p", "debug.diagnostics_rate:=10.0"]
     node = node_module.PoseNode(
-        lambda _config, _log: make() if make else pipeline,
+        lambda _config: make() if make else pipeline,
         context=graph.context,
         namespace=namespace,
         cli_args=arguments,
@@ -79,7 +79,7 @@ class Pipeline(DoublePipeline):
     """Fails to warm up so many times; blocks in a frame until ``release`` is set."""
 
     def __init__(self, failures: int = 0) -> None:
-        super().__init__(None, lambda _said: None)
+        super().__init__(None)
         self.failures = failures
         self.warm_ups = 0
         self.busy = threading.Event()

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .bench_common import Backends, chosen_backends, prepare
-from .console import sayer
+from .console import open_console, sayer
 from .options import Device, OfficialSize, Out, PoseWeights, Seed, parse_numbers
 
 
@@ -32,13 +31,13 @@ def networks(
     from ..evaluate.networks import load_networks
     from ..replay.result import write_json
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     place = prepare(device, seed)
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     sizes = parse_numbers(batches, "--batches")
     loaded, description = load_networks(weights, official_size)
-    measured = measure_networks(loaded, wanted, sizes, place, repeat or REPEATS[place.type][1] // 2, say)
+    measured = measure_networks(loaded, wanted, sizes, place, repeat or REPEATS[place.type][1] // 2)
     path = out / "networks.json"
     write_json(path, {"environment": environment(place), "weights": description, "networks": measured})
     for table in network_tables(measured, sizes, official_size):

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .bench_common import Backends, Schedule, chosen_backends, prepare
-from .console import sayer
+from .console import open_console, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 
 
@@ -36,7 +35,7 @@ def overlap(
     from ..evaluate.networks import load_networks
     from ..replay.result import write_json
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     place = prepare(device, seed)
     wanted = chosen_backends(backends, "cuda_graph")
@@ -46,7 +45,7 @@ def overlap(
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
     loaded, description = load_networks(weights, official_size)
     samples = repeat or REPEATS[place.type][1]
-    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, say, objects_file)
+    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, objects_file)
     facts = environment(place)
     write_json(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
     console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {description}"))

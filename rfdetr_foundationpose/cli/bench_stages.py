@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .bench_common import Backends, Schedule, chosen_backends, prepare
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 
 
@@ -40,7 +39,7 @@ def stages(
     from ..evaluate.networks import load_networks
     from ..replay.result import write_json
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     place = prepare(device, seed)
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
@@ -63,7 +62,7 @@ def stages(
         def save(tree: dict[str, Any]) -> None:
             write_json(path, {**tree, **about, "title": title})
 
-        result = measure(wanted, loaded, config, place, settings, say, begin, save)
+        result = measure(wanted, loaded, config, place, settings, begin, save)
     result |= {**about, "title": title}
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from .console import progress_bar
+from .console import open_console, progress_bar
 from .options import Device, Objects, ObjectsFileOrRandom, PoseWeights, Seed, named
 
 
@@ -34,7 +33,7 @@ def calibrate(
     from ..process import prepare_process
     from ..synth.specs import specs_or_random
 
-    console = Console()
+    console = open_console()
     config = from_flat({"device": device, "pose.weights": weights})
     prepare_process(resolve_device(config.device))
     seeds = range(seed * 10_000, seed * 10_000 + scenes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,8 +11,33 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..resources import PACKAGE
+
 if TYPE_CHECKING:
     from ..synth.textures import Picture
+
+
+class _LogPrinter(logging.Handler):
+    """Prints what the package logs as sentences; warnings in yellow."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True, style=style)
+
+
+def open_console() -> Console:
+    """A console on stdout, which from now on also shows what the package logs, from INFO up."""
+    console = Console()
+    logger = logging.getLogger(PACKAGE)
+    for handler in [h for h in logger.handlers if isinstance(h, _LogPrinter)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_LogPrinter(console))
+    logger.setLevel(logging.INFO)
+    return console
 
 
 def sayer(console: Console) -> Callable[[str], None]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar, sayer
 from .options import RATE, SECONDS, TARGETS, Device
 from .settings import parse_rate, played_settings, read_settings, write_known
 
@@ -61,7 +60,7 @@ def demo(
     from ..replay.session import run_session
     from ..resources import default_objects_file
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     speed = parse_rate(rate)
     source = choose_source(detection)
@@ -80,7 +79,6 @@ def demo(
             LiveOptions(rate=speed),
             count=frames,
             publish_masks=config.input.use_mask_topics or source == "mask-topic",
-            say=say,
             advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
         )
         result = {**session.result, "seed": seed, "recording": str(recording.path)}

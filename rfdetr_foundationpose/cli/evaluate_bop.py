@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar
 from .evaluate_poses import finish, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 
@@ -33,9 +32,9 @@ def bop(
     from ..evaluate.pose_attempts import bop_attempts
     from ..replay.bop import BopDataset
 
-    console = Console()
+    console = open_console()
     dataset = BopDataset(data, split)
-    tools = tools_of(dataset.specs, device, weights, setting, sayer(console))
+    tools = tools_of(dataset.specs, device, weights, setting)
     attempts: list[Attempt] = []
     with progress_bar(console) as progress:
         task = progress.add_task("evaluate", total=frames)

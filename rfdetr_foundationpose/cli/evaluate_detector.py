@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .console import conclude, number, on_what, progress_bar, sayer, verdict
+from .console import conclude, number, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
     RATE,
     SECONDS,
@@ -59,7 +59,7 @@ def detector(
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
 
-    console = Console()
+    console = open_console()
     numbers = parse_seeds(seeds)
     file = objects_file or default_objects_file()
     changed: dict[str, Any] = {"device": device, "detector.weights": weights}

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .console import conclude, number, on_what, progress_bar, sayer, verdict
+from .console import conclude, number, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
     RATE,
     SECONDS,
@@ -61,7 +61,7 @@ def pipeline(
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
 
-    console = Console()
+    console = open_console()
     numbers = parse_seeds(seeds)
     file = Path(objects_file or default_objects_file())
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
@@ -79,7 +79,7 @@ def pipeline(
     specs = write_known(file, listed, names, known, everything=all_objects)
     models = load_scene_objects(file)
     # In the foreground, so that the figures do not depend on how fast the machine is.
-    made = Pipeline.build(config, sayer(console), background=False)
+    made = Pipeline.build(config, background=False)
     begin = time.perf_counter()
     try:
         with progress_bar(console) as progress:

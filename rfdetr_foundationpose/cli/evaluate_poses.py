@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
     from ..objects import ObjectSpec
 
 
-def tools_of(
-    specs: Sequence[ObjectSpec], device: str, weights: str, setting: list[str] | None, log: Callable[[str], None]
-) -> Tools:
+def tools_of(specs: Sequence[ObjectSpec], device: str, weights: str, setting: list[str] | None) -> Tools:
     """The estimator of the options and what judges it. Raises ConfigError, CheckpointError, MeshError."""
     from ..config import from_flat
     from ..evaluate.pose_attempts import make_tools
 
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
-    return make_tools(config, specs, log)
+    return make_tools(config, specs)
 
 
 def print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from .console import number, progress_bar, sayer
+from .console import number, open_console, progress_bar, sayer
 from .options import Device, ObjectsFileOrRandom, PoseWeights, RandomObjects, Seed, Settings, Size, parse_size
 from .settings import read_settings
 
@@ -40,24 +39,24 @@ def schedules(
     from ..process import prepare_process
     from ..replay.result import write_json
 
-    console = Console()
-    log = sayer(console)
+    console = open_console()
+    say = sayer(console)
     asked = CompareSettings(parse_schedules(schedules), scenes, random_objects, parse_size(size), seed, objects_file)
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     prepare_process(resolve_device(config.device))
     with progress_bar(console) as progress:
         task = progress.add_task("scenes", total=scenes)
-        result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), log)
+        result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done))
     console.print(_table(result))
     if result["captures_while_measuring"]:
-        log(
+        say(
             f"{result['captures_while_measuring']} graphs were captured while measuring: the times are not to be trusted"
         )
     attempts = {name: [attempt_row(a) for a in of] for name, of in result["attempts"].items()}
     write_json(json_file, {**result, "attempts": attempts})
-    log(f"written: {json_file}")
+    say(f"written: {json_file}")
     if max_loss is not None and (lossy := too_lossy(result, max_loss)):
-        log(f"ADD-S recall more than {max_loss:g} points below that of {result['against']}: {' '.join(lossy)}")
+        say(f"ADD-S recall more than {max_loss:g} points below that of {result['against']}: {' '.join(lossy)}")
         raise typer.Exit(1)
 
 

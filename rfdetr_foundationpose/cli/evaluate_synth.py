@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar
 from .evaluate_poses import finish, tools_of
 from .options import Device, JsonFile, Objects, ObjectsFileOrRandom, Out, PoseWeights, Seed, Settings, named
 
@@ -32,9 +31,9 @@ def synth(
     from ..evaluate.pose_attempts import synth_attempts
     from ..synth.specs import specs_or_random
 
-    console = Console()
+    console = open_console()
     with specs_or_random(objects_file, range(seed, seed + scenes)) as specs, progress_bar(console) as progress:
-        tools = tools_of(named(specs, objects), device, weights, setting, sayer(console))
+        tools = tools_of(named(specs, objects), device, weights, setting)
         task = progress.add_task("evaluate", total=scenes)
         attempts: list[Attempt] = []
         for of_scene in synth_attempts(tools, scenes, track, seed):

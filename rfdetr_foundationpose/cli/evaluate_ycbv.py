@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar
 from .evaluate_poses import finish, print_attempts, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 
@@ -32,10 +31,10 @@ def ycbv(
     from ..evaluate.pose_attempts import ycbv_attempts
     from ..evaluate.ycbv import MUSTARD, load_frames, mustard
 
-    console = Console()
+    console = open_console()
     frames = [f for f in load_frames(data) if MUSTARD in f.truths]
     spec = mustard(data)
-    tools = tools_of([spec], device, weights, setting, sayer(console))
+    tools = tools_of([spec], device, weights, setting)
     attempts: list[Attempt] = []
     masks = []
     with progress_bar(console) as progress:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from .console import sayer
+from .console import open_console, sayer
 from .options import OfficialSize, PoseWeights, parse_numbers
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
@@ -28,7 +27,7 @@ def export(
     from ..accel.onnx_export import OUTPUTS, compare_with_torch, export_onnx, file_digest
     from ..evaluate.networks import load_networks
 
-    console = Console()
+    console = open_console()
     if precision not in ("fp32", "fp16", "both"):
         raise typer.BadParameter(f"--precision={precision} must be fp32, fp16 or both")
     networks, description = load_networks(weights, official_size)
@@ -74,7 +73,7 @@ def build_engines(
     from ..accel.runner import make_runner
     from ..evaluate.networks import load_networks
 
-    say = sayer(Console())
+    say = sayer(open_console())
     sizes = parse_batches(batches)
     files = {"refiner": refiner, "scorer": scorer}
     if device.startswith("cuda") and not torch.cuda.is_available():

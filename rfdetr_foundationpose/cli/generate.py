@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from .console import progress_bar
+from .console import open_console, progress_bar
 from .options import Device, Objects, ObjectsFile, Seed, Size, parse_names, parse_size
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def recording(
     from ..synth.generate import generate_recording, load_scene_objects
 
     settings = _settings(frames, rate, size, seed, objects, max_speed, max_turn, distractors)
-    with progress_bar(Console()) as progress:
+    with progress_bar(open_console()) as progress:
         task = progress.add_task("recording", total=frames)
         generate_recording(
             out,
@@ -75,7 +74,7 @@ def bop(
     from ..synth.generate import generate_frames, load_scene_objects
 
     settings = _settings(frames, 30.0, size, seed, objects, 0.30, 60.0, distractors)
-    with progress_bar(Console()) as progress:
+    with progress_bar(open_console()) as progress:
         models = load_scene_objects(objects_file, settings.targets)
         ids = write_models(out, models)
         task = progress.add_task("bop", total=scenes * frames)
@@ -108,7 +107,7 @@ def coco(
     from ..synth.scene import SceneSampler
 
     height_width = parse_size(size)
-    with progress_bar(Console()) as progress:
+    with progress_bar(open_console()) as progress:
         models = load_scene_objects(objects_file, parse_names(objects))
         task = progress.add_task("coco", total=train + valid)
         sampler = SceneSampler(models, prepare_process(resolve_device(device)), height_width, seed)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from .console import open_console
 
 
 def add(
@@ -38,7 +39,7 @@ def add(
     from ..object_tools.symmetry_search import FoundSymmetries, find_symmetries
     from ..objects import ObjectSpec
 
-    console = Console()
+    console = open_console()
 
     def say(text: str, style: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True, style=style or None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar, sayer
 from .options import ObjectsFile, Settings
 from .settings import parse_rate, played_settings, read_settings
 from .starts import InitBoxes, InitMasks, parse_starts
@@ -57,7 +56,7 @@ def replay(
     from ..replay.result import compare, read_baseline, write_json
     from ..resources import default_objects_file
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     base = played_settings() if ros else None
     if init_mask or init_box:
@@ -88,7 +87,7 @@ def replay(
             say(f"--baseline {baseline} does not say of which recording it is: compared as if it were of this one")
     with progress_bar(console) as progress:
         run = _through_node if ros else _through_pipeline
-        result, samples, series = run(tape, specs, settings, out, rate, frames, starts, say, progress)
+        result, samples, series = run(tape, specs, settings, out, rate, frames, starts, progress)
         result |= {"recording": str(recording), "recording_id": identity}
         rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
         drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
@@ -131,7 +130,6 @@ def _through_pipeline(
     rate: str,
     frames: int | None,
     starts: Sequence[Start],
-    say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:
     from ..pipeline import Pipeline
@@ -141,7 +139,7 @@ def _through_pipeline(
 
     judge = Judge.of(specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
-    pipeline = Pipeline.build(config, say, background=False)
+    pipeline = Pipeline.build(config, background=False)
     for start in starts:
         pipeline.start_at(start)
     task = progress.add_task("replay", total=min(frames or len(tape), len(tape)))
@@ -150,6 +148,7 @@ def _through_pipeline(
         status = pipeline.status()
     finally:
         pipeline.close()
+    say = sayer(progress.console)
     for event in run.events:
         say(event)
     result = build_result(
@@ -184,7 +183,6 @@ def _through_node(
     rate: str,
     frames: int | None,
     starts: Sequence[Start],
-    say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[dict[str, Any], list[PoseSample], Series]:
     from ..config import to_flat
@@ -203,7 +201,6 @@ def _through_node(
         LiveOptions(rate=parse_rate(rate)),
         count=frames,
         publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
-        say=say,
         advance=lambda done, total: progress.update(task, completed=done, total=total),
     )
     return session.result, session.samples, session.series

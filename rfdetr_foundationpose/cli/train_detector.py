@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from .console import open_console
 from .options import Device, ObjectsFile, Seed
 
 
@@ -88,7 +88,7 @@ def train(
         compile=compile_network,
         least_steps=least_steps,
     )
-    console = Console()
+    console = open_console()
     metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
     if metrics is None:
         raise typer.Exit(130)

@@ -9,6 +9,7 @@ import typer
 
 from ..backends import DETECTOR
 from ..config import DetectorConfig
+from .console import open_console
 from .options import Device, ObjectsFile, Seed
 
 
@@ -37,6 +38,7 @@ def validate(
 
     if backend not in DETECTOR.choices:
         raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(DETECTOR.choices)}")
+    open_console()
     result = validate_detector(
         load_objects(objects_file or default_objects_file()),
         backend=backend,
@@ -46,7 +48,6 @@ def validate(
         images=images,
         device=prepare_process(resolve_device(device)),
         seed=seed,
-        log=typer.echo,
     )
     if json_file is not None:
         write_json(json_file, result.as_dict())

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluate.compare import MAX_DEG, MAX_MM
-from .console import progress_bar, sayer
+from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, PoseWeights, Seed, Settings, Size, parse_size
 from .settings import read_settings
 
@@ -45,7 +45,7 @@ def pose(
     from ..process import prepare_process
     from ..replay.result import write_json
 
-    console = Console()
+    console = open_console()
     say = sayer(console)
     if (source is None) == (synth == 0):
         raise typer.BadParameter("name a recording or BOP folder, or --synth N")
@@ -55,7 +55,7 @@ def pose(
     specs, views, total = open_source(source, split, synth, parse_size(size), config, place, seed)
     loaded, description = load_networks(config.pose.weights, False)
     models = [load_object(spec, say) for spec in specs]
-    rows = [EstimatorRow(r, models, loaded, config, place, say, tap) for r, tap in ((reference, Tap), (backend, None))]
+    rows = [EstimatorRow(r, models, loaded, config, place, tap) for r, tap in ((reference, Tap), (backend, None))]
     comparison = Comparison(rows[0], rows[1], config)
     count = min(total, frames or total)
     with progress_bar(console, transient=True) as progress:

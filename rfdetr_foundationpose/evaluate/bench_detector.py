@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from ..latency import percentile
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Frame
 
+logger = logging.getLogger(__name__)
+
 Run = Callable[[Frame], Any]
 
 
@@ -34,7 +37,6 @@ def bench_detector(
     height: int = 720,
     width: int = 1280,
     frames: Sequence[Frame] = (),
-    log: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """One row for each way: name, precision, avg_ms, p50_ms, p95_ms, max_ms, count, device, detections.
 
@@ -43,12 +45,12 @@ def bench_detector(
     """
     images = list(frames) or list(_noise(height, width, 4))
     rows = []
-    for name, precision, make in _ways(specs, device, weights, variant, images[0].camera, log):
+    for name, precision, make in _ways(specs, device, weights, variant, images[0].camera):
         try:
             with _tensor_cores(precision != "FP32"):
                 times, seen = _time(make(), images, repeats, warm_up, device)
         except (RuntimeError, TypeError) as error:
-            log(f"{name} ({precision}) does not run here: {explain(error)}")
+            logger.warning("%s (%s) does not run here: %s", name, precision, explain(error))
             continue
         ordered = sorted(times)
         rows.append(
@@ -64,9 +66,9 @@ def bench_detector(
                 "detections": sum(seen) / len(seen),
             }
         )
-        log(
-            f"{name} ({precision}): avg {rows[-1]['avg_ms']:.2f}, p50 {rows[-1]['p50_ms']:.2f}, max {ordered[-1]:.2f} ms"
-        )
+        row = rows[-1]
+        text = "%s (%s): avg %.2f, p50 %.2f, max %.2f ms"
+        logger.info(text, name, precision, row["avg_ms"], row["p50_ms"], row["max_ms"])
     return rows
 
 
@@ -112,7 +114,6 @@ def _ways(
     weights: str,
     variant: str,
     camera: CameraIntrinsics,
-    log: Callable[[str], None],
 ) -> Iterator[tuple[str, str, Callable[[], Run]]]:
     """(name, precision, maker of the function to time); the models are made one after another to save memory."""
     cuda = device.type == "cuda"

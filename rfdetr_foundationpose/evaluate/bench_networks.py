@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ def measure_networks(
     batches: Sequence[int],
     device: torch.device,
     repetitions: int,
-    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Milliseconds per call and largest output difference to FP32 eager, by role, backend and batch size.
 

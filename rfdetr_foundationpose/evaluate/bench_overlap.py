@@ -77,7 +77,6 @@ def measure_overlap(
     count: int,
     samples: int,
     seed: int,
-    log: Callable[[str], None],
     objects_file: Path | None = None,
 ) -> dict[str, Any]:
     """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
@@ -91,7 +90,7 @@ def measure_overlap(
             found[backend] = {"reason": "it is a schedule in which the host waits after every step"}
             continue
         try:
-            row = EstimatorRow(backend, models, networks, config, device, log)
+            row = EstimatorRow(backend, models, networks, config, device)
             row.warm_up(scene.camera)
             detector = _detector(backend, config, specs, device)
             detector.warm_up(scene.camera)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..pose.observation import Observation
 
 Pose = NDArray[np.float64]
-Log = Callable[[str], None]
 
 
 class Row(Protocol):
@@ -52,7 +51,6 @@ class EstimatorRow:
         networks: Mapping[str, nn.Module],
         config: Config,
         device: torch.device,
-        log: Log,
         wrap_scorer: Callable[[Runner], Runner] | None = None,
     ) -> None:
         from ..pose.build import make_renderer
@@ -187,7 +185,7 @@ class BuiltRow:
 
 
 def detector_call(
-    backend: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics, log: Log
+    backend: str, config: Config, specs: Sequence[Any], device: torch.device, camera: CameraIntrinsics
 ) -> tuple[Callable[[Frame], Any] | None, str]:
     """host image -> host boxes at a backend, or None and the reason."""
     from ..backends import DETECTOR

@@ -56,7 +56,6 @@ def measure(
     config: Config,
     device: torch.device,
     settings: StageSettings,
-    log: Callable[[str], None] = print,
     begin: Begin = lambda stage, samples: lambda: None,
     save: Callable[[dict[str, Any]], None] = lambda tree: None,
 ) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def measure(
     built: list[BuiltRow] = []
     done = begin("warm-up", len(backends))
     for backend in backends:
-        built.append(build_row(backend, models, networks, config, device, scene.camera, frames, log))
+        built.append(build_row(backend, models, networks, config, device, scene.camera, frames))
         done()
     rows = {b.name: b.row for b in built if b.row is not None}
     tree = {b.name: b.as_dict() for b in built}
@@ -102,7 +101,7 @@ def measure(
     if settings.detector:
         detectors: dict[str, Callable[[int], Any]] = {}
         for name in rows:
-            call, reason = detector_call(name, config, specs, device, scene.camera, log)
+            call, reason = detector_call(name, config, specs, device, scene.camera)
             if call is None:
                 tree[name]["stages"]["detector"] = {"reason": reason}
             else:
@@ -137,7 +136,6 @@ def build_row(
     device: torch.device,
     camera: CameraIntrinsics,
     frames: Sequence[BenchFrame],
-    log: Callable[[str], None],
 ) -> BuiltRow:
     """A warmed-up row with what it cost, or the reason why there is none."""
     gc.collect()
@@ -150,7 +148,7 @@ def build_row(
         if backend == "reference":
             row = ReferenceRow(models, networks, config, device)
         else:
-            row = EstimatorRow(backend, models, networks, config, device, log)
+            row = EstimatorRow(backend, models, networks, config, device)
         row.warm_up(camera)
         for _ in range(registers):
             row.register(frames[0].frame, models[0].name)

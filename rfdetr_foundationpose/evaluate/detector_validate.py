@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,6 @@ def validate_detector(
     images: int,
     device: torch.device,
     seed: int,
-    log: Callable[[str], None] = print,
 ) -> Comparison:
     """Compare ``backend`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
     as a graph; on the CPU FP16 is slow and only shows the numbers. The reference has no TF32 in it, the candidate what

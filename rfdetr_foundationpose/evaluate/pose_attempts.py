@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Tools:
     about: dict[str, Any]
 
 
-def make_tools(config: Config, specs: Sequence[ObjectSpec], log: Callable[[str], None]) -> Tools:
+def make_tools(config: Config, specs: Sequence[ObjectSpec]) -> Tools:
     """The estimator of the settings for these objects. Raises CheckpointError, ConfigError and MeshError."""
     device = prepare_process(resolve_device(config.device))
     estimator = build_estimator(config, specs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from ..synth.specs import specs_or_random
 from ..train.train_pose import EVALUATION_SEED
 from ..types import Frame
 from .attempts import MIN_MASK, Attempt, Evaluator, detector_like_mask
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 8
 """This many scenes are rendered together."""
@@ -107,14 +110,16 @@ def compare_schedules(
     config: Config,
     settings: CompareSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Register one instance of every scene by each schedule and report as :func:`report` does, with the attempts.
 
     Every frame is prepared once. ``progress`` gets scenes done and their number. Raises CheckpointError
     and ConfigError.
     """
-    log("loading the objects" if settings.objects_file else f"generating {settings.objects} objects")
+    if settings.objects_file:
+        logger.info("loading the objects of %s", settings.objects_file)
+    else:
+        logger.info("generating %d objects", settings.objects)
     with specs_or_random(settings.objects_file, settings.object_seeds) as specs:
         estimator = build_estimator(config, specs)
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
@@ -132,7 +137,7 @@ def compare_schedules(
     captures = totals().captures
     for index, case in enumerate(cases(sampler, settings.scenes, settings.seed)):
         if index == 0:
-            log("warming up")
+            logger.info("warming up")
             switch(settings.schedules[0])
             evaluator.prepare(case.frame)
             for schedule in settings.schedules[1:]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..detect.detector import Detector
     from ..pose.estimator import PoseEstimator
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PipelineParts:
@@ -33,10 +36,10 @@ class PipelineParts:
     device: torch.device
 
 
-def build_parts(config: Config, log: Callable[[str], None]) -> PipelineParts:
+def build_parts(config: Config) -> PipelineParts:
     """Load objects, pose networks and detector. Raises as Pipeline.build."""
     device = prepare_process(resolve_device(config.device))
-    log(f"device {device}")
+    logger.info("device %s", device)
     specs = load_objects(config.objects_file or default_objects_file())
     estimator = build_estimator(config, specs)
     detector = build_detector(config, specs, device)

@@ -93,13 +93,13 @@ class Pipeline:
         self._deferred: list[Callable[[], None]] = []
 
     @classmethod
-    def build(cls, config: Config, log: Callable[[str], None] = print, *, background: bool = True) -> Pipeline:
-        """The real thing from settings: objects, detector and estimator with their weights.
+    def build(cls, config: Config | None = None, *, background: bool = True) -> Pipeline:
+        """The real thing from settings (None: the defaults): objects, detector and estimator with their weights.
 
-        Raises ConfigError (settings, objects, class names) or the rooms' own load errors; ``log`` hears what is chosen.
+        Raises ConfigError (settings, objects, class names) or the rooms' own load errors. What is chosen is logged.
         """
-        config = from_flat(to_flat(config))  # values that were assigned have not been checked yet
-        parts = build_parts(config, log)
+        config = from_flat(to_flat(config or Config()))  # values that were assigned have not been checked yet
+        parts = build_parts(config)
         return cls(
             parts.detector, parts.estimator, parts.specs, parts.extents, config, parts.device, background=background
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -22,6 +23,8 @@ from ..types import Frame
 from .node_process import NodeProcess, free_domain_id, local_domain
 from .player import Collector, FramePublisher, PoseArrival, Spinner
 from .recording import RecordingError
+
+logger = logging.getLogger(__name__)
 
 POSE_NODE = "pose_node"
 # The first frame is repeated with this period (s) until the node answers, as by a camera that looks at a still scene.
@@ -82,7 +85,6 @@ def run_live(
     *,
     expected: Sequence[str] = (),
     masks: Sequence[str] = (),
-    say: Callable[[str], None] = print,
     advance: Callable[[int, int], None] = lambda done, total: None,
     command: Sequence[str] | None = None,
 ) -> LiveRun:
@@ -109,7 +111,7 @@ def run_live(
         compressed = parameters.get("input.image_transport") == "compressed"
         publisher = FramePublisher(node, masks, compressed=compressed)
         with NodeProcess(parameters, log, domain, command) as process:
-            session = _Session(node, publisher, collector, process, options, say, advance)
+            session = _Session(node, publisher, collector, process, options, advance)
             return session.play(first, frames, count, expected)
 
 
@@ -139,21 +141,20 @@ class _Session:
         collector: Collector,
         process: NodeProcess,
         options: LiveOptions,
-        say: Callable[[str], None],
         advance: Callable[[int, int], None],
     ) -> None:
         self._clock = node.get_clock()
         self._publisher, self._collector, self._process = publisher, collector, process
-        self._options, self._say, self._advance = options, say, advance
+        self._options, self._advance = options, advance
         self._run = LiveRun()
 
     def play(self, first: Frame, rest: Iterator[Frame], count: int, objects: Sequence[str]) -> LiveRun:
         run = self._run
         begin = time.monotonic()
-        self._say("starting the node")
+        logger.info("starting the node")
         self._wait_until_connected(first)
         run.startup_seconds = time.monotonic() - begin
-        self._say(f"node ready after {run.startup_seconds:.1f} s; holding the first frame until it has poses")
+        logger.info("node ready after %.1f s; holding the first frame until it has poses", run.startup_seconds)
         begin = time.monotonic()
         self._hold(first, objects)
         run.first_pose_seconds = time.monotonic() - begin
@@ -169,7 +170,7 @@ class _Session:
             raise NoPose(
                 f"poses came for the held frame only, none while playing; the node's log:\n{self._process.tail()}"
             )
-        self._say(f"published {run.frames_published} frames, {len(run.poses)} poses came back")
+        logger.info("published %d frames, %d poses came back", run.frames_published, len(run.poses))
         return run
 
     def _wait_until_connected(self, first: Frame) -> None:
@@ -205,7 +206,7 @@ class _Session:
             if time.monotonic() > deadline:
                 missing = sorted(set(objects) - seen) or ["any object"]
                 if seen:
-                    self._say(f"no pose of {', '.join(missing)} yet; playing without waiting longer")
+                    logger.warning("no pose of %s yet; playing without waiting longer", ", ".join(missing))
                     return
                 raise NoPose(
                     f"no pose of {', '.join(missing)} within {self._options.first_pose_timeout:.0f} s; "
@@ -241,7 +242,7 @@ class _Session:
         frames = [first] if second is None else [first, second]
         interval = 1 / 30 if second is None else (second.stamp_ns - first.stamp_ns) * 1e-9
         step, patience, run.pacing = self._pace(interval, count)
-        self._say(run.pacing)
+        logger.info("%s", run.pacing)
         run.start_ns = self._clock.now().nanoseconds
         begin = time.monotonic()
         due = begin

@@ -8,7 +8,7 @@ bounding box), so that an origin far from the object does not turn rotation erro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..pose.symmetry import rotation_angle, symmetry_transforms
 
 Array = NDArray[np.float64]
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # Errors are measured on this many points of the surface.
 SURFACE_POINTS = 2000
 # A pose is right when its ADD-S is below this share of the diameter, as in LINEMOD and YCB-Video.
@@ -62,9 +62,9 @@ class ObjectGeometry:
             raise ValueError(f"diameter={self.diameter} must be positive (metres)")
 
     @classmethod
-    def from_spec(cls, spec: ObjectSpec, log: Callable[[str], None] = _LOG.warning) -> ObjectGeometry:
+    def from_spec(cls, spec: ObjectSpec) -> ObjectGeometry:
         """From an objects.yaml entry. Raises MeshError when its mesh cannot be used."""
-        return cls.from_model(load_object(spec, log), spec)
+        return cls.from_model(load_object(spec, logger.warning), spec)
 
     @classmethod
     def from_model(cls, model: ObjectModel, spec: ObjectSpec) -> ObjectGeometry:

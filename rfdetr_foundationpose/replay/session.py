@@ -89,7 +89,6 @@ def run_session(
     *,
     count: int | None = None,
     publish_masks: bool = False,
-    say: Callable[[str], None] = print,
     advance: Callable[[int, int], None] = lambda done, total: None,
     command: Sequence[str] | None = None,
 ) -> Session:
@@ -112,7 +111,6 @@ def run_session(
         options,
         expected=expected,
         masks=masks,
-        say=say,
         advance=advance,
         command=command,
     )

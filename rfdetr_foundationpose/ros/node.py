@@ -26,6 +26,7 @@ from . import compat, parameters
 from .diagnostics import Health
 from .guards import answered, guarded, said
 from .inputs import Inputs
+from .log_bridge import LogBridge
 from .messages import Shape
 from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
@@ -66,6 +67,8 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _set_up(self, factory: PipelineFactory) -> None:
         self._factory = factory
+        self._log_bridge = LogBridge(self.get_logger())
+        self._log_bridge.open()
         self._configuring = False
         self._closing = threading.Event()
         self.doing = "starting"
@@ -137,7 +140,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             models = {s.name: OverlayModel.load(s) for s in self._specs}
             self.doing = "configure: loading weights"
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
-            self._pipeline = self._factory(config, self._say)
+            self._pipeline = self._factory(config)
             # Live settings may have changed while that took its time.
             self._config = parameters.read(self)
             self._pipeline.apply(self._config)
@@ -278,6 +281,7 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def destroy_node(self) -> None:
         """As rclpy's, and the life cycle's state machine too: rclpy 9 leaves it, and with it the participant."""
+        self._log_bridge.close()
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -351,9 +355,6 @@ class PoseNode(LifecycleNodeMixin, Node):
         if pipeline is not None:
             pipeline.apply(config)
         self._config = config
-
-    def _say(self, sentence: str) -> None:
-        self.get_logger().info(sentence)
 
     # What the telemetry thread asks.
 

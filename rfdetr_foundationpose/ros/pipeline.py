@@ -28,11 +28,11 @@ class PosePipeline(Protocol):
     def close(self) -> None: ...
 
 
-PipelineFactory = Callable[[Config, Callable[[str], None]], PosePipeline]
+PipelineFactory = Callable[[Config], PosePipeline]
 
 
-def real_pipeline(config: Config, log: Callable[[str], None]) -> PosePipeline:
+def real_pipeline(config: Config) -> PosePipeline:
     """The pipeline from settings. Imported at configure: it brings seconds of libraries, and the node answers before."""
     from ..pipeline import Pipeline
 
-    return Pipeline.build(config, log)
+    return Pipeline.build(config)

@@ -6,11 +6,11 @@ DOUBLE_BUILD_SECONDS, DOUBLE_BUILD_ERROR: how long building takes, and a file th
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,13 @@ MAGENTA = (255, 0, 255)
 class DoublePipeline:
     """Tracks the object ``box`` at the median depth; without valid depth nothing is found."""
 
-    def __init__(self, config: Config, log: Callable[[str], None]) -> None:
+    def __init__(self, config: Config) -> None:
         self.timer = StageTimer()
         self.config = config
         self._seconds = float(os.environ.get("DOUBLE_SECONDS", "0"))
         self._counters: Counter[str] = Counter()
         self._state = "searching"
-        log(f"double pipeline, {self._seconds} s a frame")
+        logging.getLogger("rfdetr_foundationpose.double").info("double pipeline, %s s a frame", self._seconds)
         time.sleep(float(os.environ.get("DOUBLE_BUILD_SECONDS", "0")))
         error = Path(os.environ.get("DOUBLE_BUILD_ERROR", "none"))
         if error.is_file():

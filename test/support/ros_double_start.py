@@ -8,10 +8,10 @@ from typing import Any
 from rfdetr_foundationpose.ros.main import main
 
 
-def double(config: Any, log: Any) -> Any:
+def double(config: Any) -> Any:
     from support.ros_double_node import DoublePipeline
 
-    return DoublePipeline(config, log)
+    return DoublePipeline(config)
 
 
 if __name__ == "__main__":
