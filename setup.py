@@ -53,7 +53,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "rosbags>=0.10",
-        "mcap>=1.1",  # records of damaged recordings, which rosbags refuses
+        "mcap>=1.1",
         "lz4>=4.0",
         "zstandard>=0.20",
         "matplotlib>=3.7",
