@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +16,9 @@ MAGIC = b"#ROSBAG V"
 _VERSION = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _CHUNK, _CHUNK_INFO, _CONNECTION = 2, 3, 5, 6, 7
 _LENGTH = struct.Struct("<I")
-_LARGEST_HEADER = 1 << 24
+_LARGEST_HEADER = 1 << 16
+_LARGEST_CHUNK_HEADER = 128
+_WINDOW = 1 << 22
 
 
 class _Record(NamedTuple):
@@ -51,7 +55,7 @@ class Bag1File:
         self._chunks: list[int] = []
         with path.open("rb") as file:
             version = file.readline(64)
-            if version != _VERSION:
+            if version.startswith(MAGIC) and version != _VERSION:
                 shown = version.strip().decode("ascii", "replace")
                 raise RecordingError(f"{path} is {shown!r}; bags of version 2.0 are read: convert it with rosbag fix")
             counts: Counter[int] = Counter()
@@ -93,6 +97,9 @@ class Bag1File:
                     for key, count in struct.iter_unpack("<II", self._content(file, record)):
                         counts[key] += count
             self._chunks.sort()
+            for position in self._chunks:
+                if next(self._records(file, position, position + 1)).op != _CHUNK:
+                    raise ValueError(f"no chunk is at byte {position}")
             whole = len(self._names) == bag.number("conn_count") and len(self._chunks) == bag.number("chunk_count")
         except (ValueError, struct.error) as error:
             if isinstance(error, RecordingError):
@@ -104,16 +111,38 @@ class Bag1File:
         return whole
 
     def _scan(self, file: BinaryIO, counts: Counter[int]) -> None:
-        try:
-            for record in self._records(file, len(_VERSION), self._size):
-                if record.op == _CONNECTION:
-                    self._connect(record, self._content(file, record))
-                elif record.op == _CHUNK:
-                    self._chunks.append(record.offset)
-                    for fields, content in self._inner(file, record, Reading()):
-                        self._count(fields, content, counts)
-        except ValueError as error:
-            self.notes.append(f"{error}, what comes after is lost")
+        offset: int | None = len(_VERSION)
+        while offset is not None and offset < self._size:
+            reached = offset
+            try:
+                for record in self._records(file, offset, self._size):
+                    reached = record.offset
+                    if record.op == _CONNECTION:
+                        self._connect(record, self._content(file, record))
+                    elif record.op == _CHUNK:
+                        self._chunks.append(record.offset)
+                        for fields, content in self._inner(file, record, Reading()):
+                            self._count(fields, content, counts)
+                return
+            except (ValueError, struct.error) as error:
+                offset = self._resume(file, reached + 4)
+                lost = "what comes after is lost" if offset is None else f"reading goes on at {offset}"
+                self.notes.append(f"{error}, {lost}")
+
+    def _resume(self, file: BinaryIO, start: int) -> int | None:
+        """Where the next chunk begins."""
+        for window in range(start, self._size, _WINDOW):
+            base = max(window - _LARGEST_CHUNK_HEADER, 0)
+            file.seek(base)
+            for found in re.finditer(rb"\x04\0\0\0op=\x05", file.read(_WINDOW + 2 * _LARGEST_CHUNK_HEADER)):
+                for at in range(
+                    base + found.start() - 4, max(start, base + found.start() - _LARGEST_CHUNK_HEADER) - 1, -1
+                ):
+                    with suppress(ValueError):
+                        record = next(self._records(file, at, at + 1))
+                        if record.op == _CHUNK and {"compression", "size"} <= set(record.fields):
+                            return at
+        return None
 
     def _count(self, record: _Record, content: memoryview, counts: Counter[int]) -> None:
         if record.op == _CONNECTION:

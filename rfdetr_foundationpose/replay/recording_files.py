@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +20,11 @@ from .recording_sqlite import SqliteFile
 from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Storage, Topic, ros2_type
 
 _SUFFIXES = (".mcap", ".db3", ".bag", ".active", ".zstd")
+_KINDS: tuple[tuple[Callable[[Path], Storage], bytes, tuple[str, ...]], ...] = (
+    (McapFile, recording_mcap.MAGIC, (".mcap",)),
+    (SqliteFile, recording_sqlite.MAGIC, (".db3",)),
+    (Bag1File, recording_bag1.MAGIC, (".bag", ".active")),
+)
 _METADATA = "metadata.yaml"
 _COPY = 1 << 20
 
@@ -45,6 +50,7 @@ class Files:
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
         self._unpacked: list[tempfile.TemporaryDirectory[str]] = []
+        self._shown: dict[str, str] = {}
         self._expected: dict[str, int] = {}
         self._incomplete = False
         files = self._in_folder() if self.path.is_dir() else [self.path]
@@ -54,7 +60,7 @@ class Files:
             try:
                 self._storages.append(self._open(file))
             except RecordingError as error:
-                refused.append(str(error))
+                refused.append(self._show(str(error)))
             except OSError as error:
                 refused.append(f"{file} cannot be read: {error.strerror or error}")
         if not self._storages:
@@ -63,7 +69,7 @@ class Files:
         self._damaged = self._incomplete or bool(refused) or any(storage.notes for storage in self._storages)
         self.topics: dict[str, Topic] = {}
         for storage in self._storages:
-            self.notes += [f"{storage.path}: {note}; {storage.remedy}" for note in storage.notes]
+            self.notes += self._described(storage, storage.notes)
             self.custom = storage.custom | self.custom
             self._merge(storage.topics)
         self._compare()
@@ -131,12 +137,13 @@ class Files:
             head = opened.read(32)
         if head.startswith(ZSTD_MAGIC):
             return self._open(self._unpack(file))
-        if head.startswith(recording_mcap.MAGIC):
-            return McapFile(file)
-        if head.startswith(recording_sqlite.MAGIC):
-            return SqliteFile(file)
-        if head.startswith(recording_bag1.MAGIC):
-            return Bag1File(file)
+        for kind, magic, _ in _KINDS:
+            if head.startswith(magic):
+                return kind(file)
+        for kind, magic, suffixes in _KINDS:
+            if head and file.suffix in suffixes:
+                self.notes.append(f"{file}: its first bytes are {bytes(head[: len(magic)])!r} instead of {magic!r}")
+                return kind(file)
         if not head:
             raise RecordingError(f"{file} is empty: nothing was recorded, or copying it has failed; copy it again")
         raise RecordingError(
@@ -149,12 +156,28 @@ class Files:
         folder = tempfile.TemporaryDirectory(prefix="recording_")
         self._unpacked.append(folder)
         target = Path(folder.name, file.stem)
+        self._shown[str(target)] = str(file)
         with file.open("rb") as source, target.open("wb") as out:
             try:
                 zstandard.ZstdDecompressor().copy_stream(source, out, read_size=_COPY, write_size=_COPY)
             except zstandard.ZstdError as error:
                 self.notes.append(f"{file} is damaged ({error}): what comes before is read; copy it again")
+        if not target.stat().st_size:
+            raise RecordingError(
+                f"{file}: nothing of this zstd file can be read, it is damaged or cut off; copy it again"
+            )
         return target
+
+    def _described(self, storage: Storage, said: list[str]) -> list[str]:
+        """One sentence of what is wrong in a file."""
+        more = f" (and {len(said) - 1} more places)" if len(said) > 1 else ""
+        return [self._show(f"{storage.path}: {said[0]}{more}; {storage.remedy}")] if said else []
+
+    def _show(self, text: str) -> str:
+        """The name of the user's file instead of that of its unpacked copy."""
+        for copy, name in self._shown.items():
+            text = text.replace(copy, name)
+        return text
 
     def _compare(self) -> None:
         """metadata.yaml against what the files hold: it is written last, and edited by hand."""
@@ -182,9 +205,7 @@ class Files:
             wanted = [t for t in topics if t in storage.topics and storage.topics[t].type == self.topics[t].type]
             yield from storage.messages(wanted, head, reading)
             seen += reading.seen
-            if reading.damage:
-                more = f" and {len(reading.damage) - 1} more places" if len(reading.damage) > 1 else ""
-                damage.append(f"{storage.path}: {reading.damage[0]}{more}; {storage.remedy}")
+            damage += self._described(storage, reading.damage)
         if lost is not None:
             lost.sentences += damage
             lost.messages += Counter({t: n - seen[t] for t in topics if (n := self.expected(t) or 0) > seen[t]})

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import yaml
 from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Footer, Metadata, Schema, Statistics
 
 from .recording_storage import Message, Reading, RecordingError, Topic, decompress, readable_size, ros2_type
 
 MAGIC = b"\x89MCAP0\r\n"
+T = TypeVar("T")
 _FRAME = struct.Struct("<BQ")  # opcode, length
 _CHUNK = struct.Struct("<QQQII")  # start, end, uncompressed size, CRC, length of the compression's name
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
@@ -25,6 +30,9 @@ _FOOTER = 8 + _FRAME.size + 20
 # A record that is no chunk, message or attachment is small; a larger one is damage.
 _LARGEST_RECORD = 1 << 26
 _LARGEST_CHUNK = 1 << 30
+# A message, chunk or index of messages of less than 4 GB: their numbers, and a length whose upper half is empty.
+_PLAUSIBLE = re.compile(rb"[\x05-\x07](?!\0{4}).{4}\0{4}", re.DOTALL)
+_WINDOW = 1 << 22
 
 
 class _Record(NamedTuple):
@@ -53,14 +61,14 @@ class McapFile:
         self.remedy = f"mcap recover {path.name} -o repaired.mcap"
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
-        self._chunks: list[tuple[int, int]] = []
-        self._loose = False  # messages outside of chunks
+        self._pieces: list[_Record] = []  # chunks, and messages beside them
         self._size = path.stat().st_size
+        self._reached = 0  # how far in the file the last plain chunk was read
         counts: Counter[int] = Counter()
         with path.open("rb") as file:
             try:
                 indexed = self._read_summary(file, counts)
-            except (ValueError, KeyError, IndexError, struct.error, _Broken) as error:
+            except (ValueError, _Broken) as error:
                 indexed = False
                 self.notes.append(f"the index at its end is damaged ({error})")
             if not indexed:
@@ -81,7 +89,7 @@ class McapFile:
     def _forget(self, counts: Counter[int]) -> None:
         self._schemas.clear()
         self._channels.clear()
-        self._chunks.clear()
+        self._pieces.clear()
         counts.clear()
 
     def _read_summary(self, file: BinaryIO, counts: Counter[int]) -> bool:
@@ -92,7 +100,7 @@ class McapFile:
         tail = file.read(_FOOTER)
         if tail[-8:] != MAGIC or tail[0] != Opcode.FOOTER:
             return False
-        footer = Footer.read(_stream(tail[_FRAME.size : -8]))
+        footer = _parse(Footer.read, tail[_FRAME.size : -8])
         if footer.summary_start == 0:
             return False
         if footer.summary_crc:
@@ -103,83 +111,101 @@ class McapFile:
         for record in self._records(file, footer.summary_start, self._size - _FOOTER):
             body = self._small(file, record)
             if record.opcode == Opcode.STATISTICS:
-                counts.update(Statistics.read(_stream(body)).channel_message_counts)
+                counts.update(_parse(Statistics.read, body).channel_message_counts)
             elif record.opcode == Opcode.CHUNK_INDEX:
-                index = ChunkIndex.read(_stream(body))
-                self._chunks.append((index.chunk_start_offset, index.chunk_length))
+                index = _parse(ChunkIndex.read, body)
+                start = index.chunk_start_offset + _FRAME.size
+                length = index.chunk_length - _FRAME.size
+                self._pieces.append(_Record(index.chunk_start_offset, Opcode.CHUNK, start, length))
             elif record.opcode == Opcode.METADATA_INDEX:
-                (offset,) = struct.unpack_from("<Q", body)
-                self._read_metadata(file, offset)
+                self._read_metadata(file, int.from_bytes(body[:8], "little"))
             else:
                 self._learn(record.opcode, body)
-        self._chunks.sort()
-        for offset, _ in self._chunks:
-            file.seek(offset)
+        self._pieces.sort()
+        for piece in self._pieces:
+            file.seek(piece.offset)
             if file.read(1) != bytes([Opcode.CHUNK]):
-                raise ValueError(f"no chunk is at byte {offset}")
-        return bool(self._chunks and self._channels and counts)
+                raise ValueError(f"no chunk is at byte {piece.offset}")
+        return bool(self._pieces and self._channels and counts)
 
     def _read_metadata(self, file: BinaryIO, offset: int) -> None:
         """rosbag2 keeps a copy of metadata.yaml in the file."""
-        record = next(self._records(file, offset, self._size), None)
-        if record is None or record.opcode != Opcode.METADATA:
-            return
-        self._take_metadata(self._small(file, record))
+        with suppress(_Broken):
+            record = next(self._records(file, offset, self._size), None)
+            if record is not None and record.opcode == Opcode.METADATA:
+                self._take_metadata(self._small(file, record))
 
     def _take_metadata(self, body: bytes) -> None:
         try:
-            held = Metadata.read(_stream(body)).metadata.get("serialized_metadata", "")
+            held = _parse(Metadata.read, body).metadata.get("serialized_metadata", "")
             tree: dict[str, Any] = yaml.safe_load(held) or {}
             custom = tree.get("rosbag2_bagfile_information", tree).get("custom_data") or {}
             self.custom = {str(k): str(v) for k, v in custom.items()}
-        except (yaml.YAMLError, ValueError, AttributeError, struct.error):
+        except (yaml.YAMLError, ValueError, AttributeError):
             return  # of no use for the images
 
     def _learn(self, opcode: int, body: bytes | memoryview) -> None:
         if opcode == Opcode.SCHEMA:
-            schema = Schema.read(_stream(body))
+            schema = _parse(Schema.read, body)
             self._schemas[schema.id] = schema
         elif opcode == Opcode.CHANNEL:
-            channel = Channel.read(_stream(body))
+            channel = _parse(Channel.read, body)
             self._channels[channel.id] = channel
 
     def _scan(self, file: BinaryIO, counts: Counter[int]) -> None:
-        """The same from the records themselves, as far as they make sense."""
-        ended = False
-        try:
-            for record in self._records(file, len(MAGIC), self._size):
-                if record.opcode == Opcode.CHUNK:
-                    self._chunks.append((record.offset, record.length + _FRAME.size))
-                    for opcode, body in self._inner(file, record, Reading()):
-                        self._note(opcode, body, counts)
-                elif record.opcode == Opcode.MESSAGE:
-                    self._loose = True
-                    file.seek(record.start)
-                    self._note(record.opcode, file.read(_MESSAGE.size), counts)
-                elif record.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-                    self._learn(record.opcode, self._small(file, record))
-                elif record.opcode == Opcode.METADATA:
-                    self._take_metadata(self._small(file, record))
-                elif record.opcode in (Opcode.DATA_END, Opcode.FOOTER):
-                    ended = True
-                    break
-        except _Broken as broken:
-            self._end = broken.offset
-            self.notes.append(f"{broken} at byte {broken.offset} of {self._size}, what comes after is lost")
-        except (ValueError, struct.error) as error:
-            self.notes.append(f"a record is damaged ({error}), what comes after is lost")
-        else:
-            if not ended:
-                self.notes.append("it has no end: the recorder did not close it")
+        """The same from the records themselves, past what makes no sense."""
+        offset, data, ended = len(MAGIC), True, False
+        while offset < self._size:
+            try:
+                for record in self._records(file, offset, self._size):
+                    if data and record.opcode in (Opcode.CHUNK, Opcode.MESSAGE):
+                        self._pieces.append(record)
+                        self._count(file, record, counts)
+                    elif record.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                        self._note(record.opcode, self._small(file, record), counts)
+                    elif record.opcode == Opcode.METADATA:
+                        self._take_metadata(self._small(file, record))
+                    elif record.opcode == Opcode.DATA_END:
+                        data = False
+                    ended = record.opcode == Opcode.FOOTER
+                break
+            except _Broken as broken:
+                # Of a plain chunk that is cut off the messages were read already.
+                following = self._resume(file, max(broken.offset + 1, self._reached))
+                lost = "what comes after is lost" if following is None else f"reading goes on at {following}"
+                self.notes.append(f"{broken} at byte {broken.offset} of {self._size}, {lost}")
+                offset = self._size if following is None else following
+        if not ended and not self.notes:
+            self.notes.append("it has no end: the recorder did not close it")
 
-    _end: int | None = None
+    def _count(self, file: BinaryIO, record: _Record, counts: Counter[int]) -> None:
+        if record.opcode == Opcode.MESSAGE:
+            file.seek(record.start)
+            self._note(record.opcode, file.read(_MESSAGE.size), counts)
+        else:
+            for opcode, body in self._inner(file, record, Reading(), counting=True):
+                self._note(opcode, body, counts)
+
+    def _resume(self, file: BinaryIO, start: int) -> int | None:
+        """Where, from ``start`` on, records make sense again: three in a row do."""
+        for window in range(start, self._size, _WINDOW):
+            file.seek(window)
+            for found in _PLAUSIBLE.finditer(file.read(_WINDOW + _FRAME.size)):
+                try:
+                    chain = list(islice(self._records(file, window + found.start(), self._size), 3))
+                except _Broken:
+                    continue
+                if len(chain) == 3 and all(r.opcode <= Opcode.DATA_END for r in chain):
+                    return chain[0].offset
+        return None
 
     def _note(self, opcode: int, body: bytes | memoryview, counts: Counter[int]) -> None:
         if opcode == Opcode.MESSAGE:
             if len(body) >= _MESSAGE.size:
                 counts[_MESSAGE.unpack_from(body)[0]] += 1
         else:
-            self._learn(opcode, body)
+            with suppress(ValueError):  # a channel that cannot be read has no messages for us
+                self._learn(opcode, body)
 
     def _records(self, file: BinaryIO, start: int, end: int) -> Iterator[_Record]:
         """Records between two offsets. Raises _Broken where one is cut off or impossible."""
@@ -223,27 +249,22 @@ class McapFile:
 
     def _everything(self, file: BinaryIO, reading: Reading) -> Iterator[tuple[int, bytes | memoryview]]:
         """Opcode and content of every record in chunks and, where there are such, beside them."""
-        if not self._loose:
-            for offset, length in self._chunks:
-                chunk = _Record(offset, Opcode.CHUNK, offset + _FRAME.size, length - _FRAME.size)
-                yield from self._inner(file, chunk, reading)
-            return
-        try:
-            for record in self._records(file, len(MAGIC), self._size if self._end is None else self._end):
-                if record.opcode == Opcode.CHUNK:
-                    yield from self._inner(file, record, reading)
-                elif record.opcode == Opcode.MESSAGE:
-                    file.seek(record.start)
-                    yield record.opcode, file.read(record.length)
-                elif record.opcode == Opcode.DATA_END:
-                    return
-        except _Broken as broken:
-            reading.damage.append(f"{broken} at byte {broken.offset}")
+        for piece in self._pieces:
+            if piece.opcode == Opcode.CHUNK:
+                yield from self._inner(file, piece, reading)
+            else:
+                file.seek(piece.start)
+                yield piece.opcode, file.read(piece.length)
 
-    def _inner(self, file: BinaryIO, chunk: _Record, reading: Reading) -> Iterator[tuple[int, memoryview]]:
-        """Opcode and content of the records of one chunk, up to where it is damaged."""
+    def _inner(
+        self, file: BinaryIO, chunk: _Record, reading: Reading, *, counting: bool = False
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Opcode and content of the records of one chunk, up to where it is damaged.
+
+        Messages of a chunk whose checksum is wrong only for counting.
+        """
         try:
-            content, cut = self._content(file, chunk)
+            content, plain, wrong, trusted = self._content(file, chunk)
         except (ValueError, struct.error) as error:
             reading.damage.append(f"the chunk at byte {chunk.offset} is damaged ({error})")
             return
@@ -252,14 +273,19 @@ class McapFile:
             opcode, length = _FRAME.unpack_from(content, at)
             at += _FRAME.size
             if at + length > len(content):
+                wrong = wrong or "a record is cut off"
                 break
-            yield opcode, content[at : at + length]
+            if trusted or counting or opcode != Opcode.MESSAGE:
+                yield opcode, content[at : at + length]
             at += length
-        if cut or at != len(content):
-            reading.damage.append(f"the chunk at byte {chunk.offset} ends early ({cut or 'a record is cut off'})")
+        if plain:
+            self._reached = plain + at
+        if wrong:
+            reading.damage.append(f"the chunk at byte {chunk.offset} is damaged ({wrong})")
 
-    def _content(self, file: BinaryIO, chunk: _Record) -> tuple[memoryview, str]:
-        """Decompressed content, and why it is not whole. Raises ValueError for a chunk that is not to be trusted."""
+    def _content(self, file: BinaryIO, chunk: _Record) -> tuple[memoryview, int, str, bool]:
+        """Decompressed content, where it lies in the file (0: it is compressed), what is wrong with it, and whether images
+        in it can be trusted. Raises ValueError."""
         file.seek(chunk.offset)
         record = file.read(_FRAME.size + min(chunk.length, _LARGEST_CHUNK))
         if not record or record[0] != Opcode.CHUNK:
@@ -272,15 +298,19 @@ class McapFile:
         compression = bytes(body[_CHUNK.size : at]).decode("utf-8", "replace")
         (length,) = struct.unpack_from("<Q", body, at)
         packed = bytes(body[at + 8 : at + 8 + length])
-        content, cut = decompress(packed, compression)
-        if not cut and len(packed) < length:
-            cut = "cut off"
-        if not cut and len(content) != size:
-            cut = f"{len(content)} of {size} bytes"
-        if not cut and crc and zlib.crc32(content) != crc:
-            raise ValueError("its checksum does not fit")
-        return memoryview(content), cut
+        content, wrong = decompress(packed, compression)
+        if not wrong and len(packed) < length:
+            wrong = "cut off"
+        if not wrong and len(content) != size:
+            wrong = f"{len(content)} of {size} bytes"
+        trusted = bool(wrong) or not crc or zlib.crc32(content) == crc
+        lies = 0 if compression else chunk.start + at + 8
+        return memoryview(content), lies, wrong or ("" if trusted else "its checksum does not fit"), trusted
 
 
-def _stream(body: bytes | memoryview) -> ReadDataStream:
-    return ReadDataStream(io.BytesIO(body))
+def _parse(read: Callable[[ReadDataStream], T], body: bytes | memoryview) -> T:
+    """A record by mcap's own class. Raises ValueError for a damaged one."""
+    try:
+        return read(ReadDataStream(io.BytesIO(body)))
+    except (McapError, struct.error, ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"a record is damaged: {type(error).__name__}") from None

@@ -150,13 +150,12 @@ def _common(a: str, b: str) -> int:
 def _rank(color: str, depth: str, kinds: Mapping[str, Topic], seen: Mapping[str, Head]) -> tuple[Any, ...]:
     c, d = seen.get(color, UNSEEN), seen.get(depth, UNSEEN)
     sizes = [s for s in (c.size, d.size) if s != (0, 0)]
-    registered = _REGISTERED.search(depth) is not None
     frames = _same(c.frame, d.frame)
     return (
         _depth_transport(depth, kinds[depth], d) > 0,
         len(set(sizes)) < 2,
         frames,
-        registered and _towards(color, depth),
+        _registered(color, depth),
         _common(color, depth),
         _color_quality(color, c),
         _depth_transport(depth, kinds[depth], d),
@@ -169,10 +168,11 @@ def _rank(color: str, depth: str, kinds: Mapping[str, Topic], seen: Mapping[str,
     )
 
 
-def _towards(color: str, depth: str) -> bool:
-    """Whether depth says that it is registered, and not to another camera's colour."""
+def _registered(color: str, depth: str) -> bool:
+    """Whether depth is named as registered to colour, and not to another camera's."""
     a, b = _camera(color), _camera(depth)
-    return not a or not b or a[0] == b[0] or len(a) == 1 or len(b) == 1
+    same = not a or not b or a[0] == b[0] or len(a) == 1 or len(b) == 1
+    return same and _REGISTERED.search(depth) is not None
 
 
 def _color_quality(name: str, seen: Head) -> int:
@@ -199,7 +199,7 @@ def _judge(files: Files, color: str, depth: str, seen: Mapping[str, Head], named
             f"{files.path}: the only depth, {depth}, is JPEG ({d.encoding!r}), which keeps no depth; record the raw topic or "
             "compressedDepth"
         )
-    registered = _REGISTERED.search(depth) is not None
+    registered = _registered(color, depth)
     same = _same(c.frame, d.frame)
     if same >= 0:
         why = f"both in frame {c.frame}" if same else "no frame_id tells"

@@ -1,0 +1,135 @@
+"""Harmless damage, the same each time: what a broken disk, a cut copy or a careless edit makes of a file.
+
+``make fuzz`` sets FUZZ_CASES to a large number; CI runs a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rfdetr_foundationpose.errors import UserError
+
+CASES = int(os.environ.get("FUZZ_CASES", "0"))
+LIMIT_SECONDS = 60
+
+
+def cases(few: int) -> int:
+    """How many cases to run: ``few`` in CI, FUZZ_CASES in the long form."""
+    return CASES or few
+
+
+def damaged(data: bytes, seed: int) -> tuple[bytes, str]:
+    """A copy of ``data`` with one to three places damaged, and what was done."""
+    rng = random.Random(seed)
+    done = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        change = rng.choice(_CHANGES)
+        data = change(data, rng)
+        done.append(change.__name__.strip("_"))
+    return data, ", ".join(done)
+
+
+def _span(data: bytes, rng: random.Random, largest: int = 4096) -> tuple[int, int]:
+    start = rng.randrange(len(data) + 1)
+    return start, min(len(data), start + rng.randint(1, min(largest, max(len(data) // 4, 1))))
+
+
+def _cut_off(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.randrange(len(data) + 1)]
+
+
+def _end_of_zeros(data: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(data) + 1)
+    return data[:at] + bytes(len(data) - at)
+
+
+def _flip_bits(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 3, 20))):
+        if changed:
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def _overwrite(data: bytes, rng: random.Random) -> bytes:
+    start, end = _span(data, rng)
+    return data[:start] + rng.randbytes(end - start) + data[end:]
+
+
+def _zeros(data: bytes, rng: random.Random) -> bytes:
+    start, end = _span(data, rng)
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def _leave_out(data: bytes, rng: random.Random) -> bytes:
+    start, end = _span(data, rng)
+    return data[:start] + data[end:]
+
+
+def _twice(data: bytes, rng: random.Random) -> bytes:
+    start, end = _span(data, rng)
+    return data[:end] + data[start:end] + data[end:]
+
+
+def _insert(data: bytes, rng: random.Random) -> bytes:
+    start, _ = _span(data, rng)
+    return data[:start] + rng.randbytes(rng.randint(1, 64)) + data[start:]
+
+
+def _large_number(data: bytes, rng: random.Random) -> bytes:
+    """A length or an offset that is far too large."""
+    start = rng.randrange(len(data) + 1)
+    size = rng.choice((2, 4, 8))
+    return data[:start] + rng.choice((b"\xff", b"\x7f", b"\x80")) * size + data[start + size :]
+
+
+def _begin_anew(data: bytes, rng: random.Random) -> bytes:
+    return data[rng.randrange(len(data) + 1) :] if rng.random() < 0.3 else _flip_bits(data[:64], rng) + data[64:]
+
+
+_CHANGES = (
+    *(_cut_off, _end_of_zeros, _flip_bits, _flip_bits, _overwrite, _zeros, _leave_out, _twice, _insert, _large_number),
+    _begin_anew,
+)
+
+
+class Hang(Exception):
+    """A case took longer than LIMIT_SECONDS."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raises Hang in the body when it takes too long; leaves pytest-timeout's own timer as it was."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise Hang(f"no end after {LIMIT_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(run: Callable[[], str]) -> str:
+    """What ``run`` says, or "one sentence" for a UserError of one line; other exceptions are the test's failure."""
+    with limited():
+        try:
+            return run()
+        except UserError as error:
+            text = str(error)
+            assert text and "\n" not in text, f"not one sentence: {text!r}"
+            return "one sentence"
+
+
+def table(outcomes: Counter[str]) -> str:
+    """For people: ``120 frames, 80 one sentence``."""
+    return ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
