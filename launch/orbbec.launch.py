@@ -1,33 +1,33 @@
-"""An Orbbec camera and the pose node on its colour and registered depth images."""
+"""An Orbbec camera and the pose node on its colour and registered depth images.
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
+Other arguments of the camera model's launch file may be given as well: color_width:=1280 color_height:=720
+"""
+
+from launch.actions import DeclareLaunchArgument
 
 from launch import LaunchDescription
-from rfdetr_foundationpose.ros.launch_support import camera_launch, include_or_say
+from rfdetr_foundationpose.ros.launch_support import camera_launch
 
 CAMERA = "/camera"
 
 
-def include_driver(context):  # type: ignore[no-untyped-def]
-    return include_or_say(
+def generate_launch_description() -> LaunchDescription:
+    return camera_launch(
         "orbbec_camera",
-        LaunchConfiguration("driver_launch").perform(context),
+        "{driver_launch}",
         {"camera_name": "camera", "depth_registration": "true", "enable_frame_sync": "true"},
         "see OrbbecSDK_ROS2's installation page",
+        {
+            "rgb_topic": f"{CAMERA}/color/image_raw",
+            "depth_topic": f"{CAMERA}/depth/image_raw",
+            "camera_info_topic": f"{CAMERA}/color/camera_info",
+            "input.sync": "approximate",
+        },
+        [
+            DeclareLaunchArgument(
+                "driver_launch",
+                default_value="gemini_330_series.launch.py",
+                description="the camera model's launch file",
+            )
+        ],
     )
-
-
-def generate_launch_description() -> LaunchDescription:
-    arguments = [
-        DeclareLaunchArgument(
-            "driver_launch", default_value="gemini_330_series.launch.py", description="the camera model's launch file"
-        )
-    ]
-    defaults = {
-        "rgb_topic": f"{CAMERA}/color/image_raw",
-        "depth_topic": f"{CAMERA}/depth/image_raw",
-        "camera_info_topic": f"{CAMERA}/color/camera_info",
-        "input.sync": "approximate",
-    }
-    return camera_launch([OpaqueFunction(function=include_driver)], arguments, defaults)

@@ -29,7 +29,7 @@ DISTRIBUTIONS = {
 }
 ROS_FROM_PYPI = {"rclpy": "ros-kilted-rclpy", "sensor_msgs": "ros-kilted-sensor-msgs"}
 # Packages that exist on ROS installs only; each is an optional import (ros/compat.py) or a launch file's.
-ROS_ONLY = {"tf2_ros", "vision_msgs", "launch", "launch_ros", "ament_index_python"}
+ROS_ONLY = {"tf2_ros", "vision_msgs", "message_filters", "cv_bridge", "launch", "launch_ros", "ament_index_python"}
 
 
 def imported() -> set[str]:

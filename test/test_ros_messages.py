@@ -122,8 +122,13 @@ def test_without_vision_msgs_detections_are_refused(monkeypatch):
 
 def test_missing_packages_are_named_with_their_consequence(monkeypatch):
     monkeypatch.setattr(
-        compat, "_CONSEQUENCES", (("tf2_ros", None, "no /tf is broadcast"), ("vision_msgs", object(), "never said"))
+        compat,
+        "_CONSEQUENCES",
+        (
+            ("tf2_ros", "tf2-ros-py", None, "no /tf is broadcast"),
+            ("vision_msgs", "vision-msgs", object(), "never said"),
+        ),
     )
     (sentence,) = compat.missing()
     assert "tf2_ros is not installed: no /tf is broadcast" in sentence
-    assert "tf2-ros" in sentence
+    assert "tf2-ros-py" in sentence

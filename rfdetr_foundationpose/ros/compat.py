@@ -16,16 +16,17 @@ def _optional(name: str) -> ModuleType | None:
 tf2_ros = _optional("tf2_ros")
 vision_msgs = _optional("vision_msgs.msg")
 
+# Import name, apt package (Python's tf2_ros is in tf2_ros_py), module, consequence.
 _CONSEQUENCES = (
-    ("tf2_ros", tf2_ros, "no /tf is broadcast; poses are on ~/pose/<object>"),
-    ("vision_msgs", vision_msgs, "no ~/detections (Detection3DArray); poses are on ~/pose/<object>"),
+    ("tf2_ros", "tf2-ros-py", tf2_ros, "no /tf is broadcast; poses are on ~/pose/<object>"),
+    ("vision_msgs", "vision-msgs", vision_msgs, "no ~/detections (Detection3DArray); poses are on ~/pose/<object>"),
 )
 
 
 def missing() -> list[str]:
     """One sentence for each optional package that is not installed, with the consequence and the apt name."""
     return [
-        f"{name} is not installed: {consequence} (apt install ros-$ROS_DISTRO-{name.replace('_', '-')})"
-        for name, module, consequence in _CONSEQUENCES
+        f"{name} is not installed: {consequence} (apt install ros-$ROS_DISTRO-{package})"
+        for name, package, module, consequence in _CONSEQUENCES
         if module is None
     ]

@@ -2,7 +2,7 @@
 
 As the real ones (compared with launch 3.4 and launch_ros 0.26): launch configurations and environment are those of the whole
 launch unless a group is scoped; an include puts its arguments into them; a group without forwarding begins with the
-environment of the start and only its own configurations; a text parameter is read as YAML unless it is a ParameterValue.
+environment of the start and only its own configurations; a parameter that is a substitution is read as YAML.
 """
 
 from __future__ import annotations
@@ -110,6 +110,11 @@ class SetLaunchConfiguration(Action):
 
     def execute(self, context: Context) -> None:
         context.launch_configurations[self.name] = text(context, self.value)
+
+
+class ResetLaunchConfigurations(Action):
+    def execute(self, context: Context) -> None:
+        context.launch_configurations.clear()
 
 
 class SetEnvironmentVariable(Action):
@@ -225,11 +230,6 @@ class ExecuteProcess(Action):
         context.processes.append((self, subprocess.Popen(command)))
 
 
-class ParameterValue:
-    def __init__(self, value: Any, *, value_type: Any = None) -> None:
-        self.value, self.value_type = value, value_type
-
-
 class Node(ExecuteProcess):
     def __init__(
         self,
@@ -274,12 +274,9 @@ class Node(ExecuteProcess):
             return text(context, parameters)
         values: dict[str, Any] = {}
         for name, value in parameters.items():
-            if isinstance(value, ParameterValue):
-                values[text(context, name)] = value.value_type(text(context, value.value))
-            elif isinstance(value, str) or hasattr(value, "perform"):
-                values[text(context, name)] = yaml.safe_load(text(context, value) or "''")
-            else:
-                values[text(context, name)] = value
+            # A substitution's text is read as YAML, a plain text is not.
+            substituted = hasattr(value, "perform")
+            values[text(context, name)] = yaml.safe_load(text(context, value) or "''") if substituted else value
         with tempfile.NamedTemporaryFile("w", prefix="launch_params_", delete=False) as file:
             yaml.safe_dump({"/**": {"ros__parameters": values}}, file)
         return file.name
@@ -373,6 +370,7 @@ MODULES: dict[str, tuple[Any, ...]] = {
         LogInfo,
         OpaqueFunction,
         RegisterEventHandler,
+        ResetLaunchConfigurations,
         SetEnvironmentVariable,
         SetLaunchConfiguration,
         Shutdown,
@@ -383,7 +381,6 @@ MODULES: dict[str, tuple[Any, ...]] = {
     "launch.substitutions": (LaunchConfiguration,),
     "launch_ros": (),
     "launch_ros.actions": (Node,),
-    "launch_ros.parameter_descriptions": (ParameterValue,),
 }
 
 
