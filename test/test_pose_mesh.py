@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial.distance import pdist
 
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.mesh import MeshError, load_object
+from rfdetr_foundationpose.pose.meshes import decimation, scene
+from rfdetr_foundationpose.pose.meshes.diameter import largest_distance
 from support.pose_scenes import object_of, textured_box
 
 
@@ -29,9 +34,9 @@ def test_formats(tmp_path, suffix):
     assert item.arrays.faces.shape == (48, 3)
     if suffix == ".stl":
         assert item.color_source == "uniform grey"
-        assert "rendered grey" in said[0]
+        assert "rendered grey" in said[1]
     else:
-        assert item.color_source == "vertex colours"
+        assert item.color_source == ("face colours" if suffix == ".ply" else "vertex colours")
         assert len(np.unique(item.arrays.colors.round(2), axis=0)) == 6
 
 
@@ -46,12 +51,14 @@ def test_texture_found_and_missing(tmp_path):
     assert item.color_source == "texture"
     assert item.arrays.texture is not None
     assert (item.arrays.texture == 90).all()
-    assert not said
+    assert said == [
+        f"object thing: {tmp_path / 'box.obj'}: 8 vertices, 12 faces, 0.1 x 0.1 x 0.1 m; colour: texture material_0.png (8 x 8)"
+    ]
     for image in (*tmp_path.glob("*.png"), *tmp_path.glob("*.jp*g")):
         image.unlink()
     assert load_object(spec(tmp_path / "box.obj"), said.append).color_source == "uniform grey"
-    assert "texture" in said[0]
-    assert "not found" in said[0]
+    assert "texture" in said[2]
+    assert "not found" in said[2]
     assert load_object(spec(tmp_path / "box.obj", color=(255, 0, 0)), said.append).color_source == "uniform colour"
 
 
@@ -96,3 +103,122 @@ def test_diameter_is_exact_for_curved_and_flat_meshes():
     assert object_of(mesh).diameter == pytest.approx(0.14, abs=1e-6)
     flat = trimesh.Trimesh([[0, 0, 0], [0.3, 0, 0], [0.3, 0.4, 0], [0, 0.4, 0]], [[0, 1, 2], [0, 2, 3]])
     assert object_of(flat).diameter == pytest.approx(0.5)
+
+
+def sphere(subdivisions: int = 3) -> trimesh.Trimesh:
+    return trimesh.creation.icosphere(subdivisions=subdivisions, radius=0.05)
+
+
+def outward(item) -> np.ndarray:
+    """Cosine between each normal and the direction from the middle."""
+    v = item.arrays.vertices
+    return (item.arrays.normals * v).sum(1) / np.linalg.norm(v, axis=1)
+
+
+def test_faces_of_any_winding_are_turned_outwards():
+    mesh = sphere()
+    some = np.random.default_rng(1).random(len(mesh.faces)) < 0.4
+    mixed = np.where(some[:, None], mesh.faces[:, ::-1], mesh.faces)
+    for faces in (mesh.faces, mesh.faces[:, ::-1], mixed, np.concatenate([mesh.faces, mesh.faces[:, ::-1]])):
+        item = object_of(trimesh.Trimesh(mesh.vertices, faces, process=False))
+        assert item.arrays.faces.shape == mesh.faces.shape
+        assert outward(item).min() > 0.99
+
+
+def test_a_second_side_with_vertices_of_its_own_is_dropped():
+    mesh = sphere()
+    both = trimesh.util.concatenate([mesh, trimesh.Trimesh(mesh.vertices, mesh.faces[:, ::-1], process=False)])
+    item = object_of(both)
+    assert len(item.arrays.vertices) == len(mesh.vertices) and outward(item).min() > 0.99
+
+
+def test_a_cavity_keeps_facing_inwards_and_an_inverted_part_does_not():
+    shell, hole = sphere(), sphere()
+    hole.apply_scale(0.8)
+    hole.invert()
+    item = object_of(trimesh.util.concatenate([shell, hole]))
+    inner = np.linalg.norm(item.arrays.vertices, axis=1) < 0.045
+    assert outward(item)[~inner].min() > 0.99 and outward(item)[inner].max() < -0.99
+    apart = sphere()
+    apart.invert()
+    apart.apply_translation([0.2, 0, 0])
+    item = object_of(trimesh.util.concatenate([shell, apart]))
+    centers = np.where(item.arrays.vertices[:, :1] > 0, 0.1, -0.1) * [1, 0, 0]
+    assert ((item.arrays.vertices - centers) * item.arrays.normals).sum(1).min() > 0.049
+
+
+def test_normals_are_weighted_by_angle():
+    mesh = trimesh.creation.box((0.1, 0.2, 0.3))
+    np.testing.assert_allclose(object_of(mesh).arrays.normals, mesh.vertex_normals, atol=1e-6)
+
+
+def test_what_no_rendering_shows_is_thinned_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(decimation, "MOST_FACES", 2000)
+    monkeypatch.setattr(decimation.decimate, "__defaults__", (2000,))
+    mesh = sphere(5)
+    mesh.visual = trimesh.visual.ColorVisuals(
+        mesh, vertex_colors=np.where(mesh.vertices[:, :1] > 0, [[200, 20, 20, 255]], [[20, 20, 200, 255]])
+    )
+    mesh.export(tmp_path / "ball.ply")
+    said: list[str] = []
+    item = load_object(spec(tmp_path / "ball.ply"), said.append)
+    assert len(item.arrays.faces) <= 2000 and item.diameter == pytest.approx(0.1, rel=2e-3)
+    assert "10242 vertices, 20480 faces (more than a rendering shows: thinned out to 2000 faces)" in said[0]
+    right = item.arrays.vertices[:, 0] > 0.005
+    np.testing.assert_allclose(item.arrays.colors[right] * 255, np.tile([200, 20, 20], (right.sum(), 1)), atol=1)
+    np.testing.assert_allclose(np.linalg.norm(item.arrays.vertices, axis=1), 0.05, rtol=1.5e-2)
+
+
+def test_a_picture_thinned_out_stays_where_it_is():
+    mesh = sphere(4)
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, axis=2)
+    uv = np.stack([mesh.vertices[:, 0] * 9 + 0.5, mesh.vertices[:, 1]], 1)
+    mesh.visual = trimesh.visual.TextureVisuals(uv=uv, image=Image.fromarray(ramp))
+    thin = decimation.decimate(scene.from_trimesh(mesh), 1500)
+    np.testing.assert_allclose(thin.colors[:, 0], thin.vertices[:, 0] * 9 + 0.5, atol=0.06)
+    assert thin.surfaces[0].kind == "texture"
+
+
+def test_largest_distance_of_many_points():
+    points = np.random.default_rng(3).normal(size=(30_000, 3))
+    points *= 0.1 / np.linalg.norm(points, axis=1, keepdims=True)
+    points[17], points[4242] = [0.100002, 0, 0], [-0.100001, 0, 0]
+    assert largest_distance(points) == pytest.approx(0.200003, abs=1e-9)
+    assert largest_distance(points[:100]) == pytest.approx(pdist(points[:100]).max())
+
+
+@pytest.mark.parametrize("suffix", [".off", ".3mf"])
+def test_other_formats_by_trimesh(tmp_path, suffix):
+    pytest.importorskip("lxml") if suffix == ".3mf" else None
+    path = tmp_path / f"ball{suffix}"
+    sphere().export(path)
+    assert load_object(spec(path)).diameter == pytest.approx(0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.glb", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer.*git lfs pull"),
+        ("a.obj", b"<!DOCTYPE html><html>", "web page"),
+        ("a.ply", b"", "it is empty"),
+        ("a.fbx", b"Kaydara FBX Binary  \0", r"\.fbx is not read; Blender"),
+        ("a.step", b"ISO-10303-21;", "CAD program"),
+        ("a.xyzzy", b"0 0 0", "'?.xyzzy'? is not read; export it as GLB"),
+        ("a.stl", b"solid nothing\nendsolid\n", "no faces"),
+    ],
+)
+def test_files_that_are_no_mesh_are_told_apart(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeshError, match=words):
+        load_object(spec(tmp_path / name))
+
+
+def test_the_reader_follows_the_content_of_glb_and_ply(tmp_path):
+    textured_box().export(tmp_path / "a.glb")
+    (tmp_path / "a.obj").write_bytes((tmp_path / "a.glb").read_bytes())
+    assert load_object(spec(tmp_path / "a.obj")).arrays.faces.shape == (48, 3)
+
+
+def test_loading_a_mesh_imports_no_torch():
+    code = "import sys, rfdetr_foundationpose.pose.mesh; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

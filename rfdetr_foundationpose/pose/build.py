@@ -79,11 +79,7 @@ def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _S
 def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimator:
     """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError."""
     device = resolve_device(config.device)
-    objects = [load_object(spec, logger.warning) for spec in specs]
-    for item in objects:
-        size = " x ".join(f"{100 * v:.1f}" for v in item.extents)
-        faces = len(item.arrays.faces)
-        logger.info("object %s: %s cm, %d faces, colour from %s", item.name, size, faces, item.color_source)
+    objects = [load_object(spec) for spec in specs]
     directory = weights_directory(config)
     refiner, scorer = (find(directory, role) for role in ("refiner", "scorer"))
     refining, scoring = _source(refiner, load_refiner), _source(scorer, load_scorer)

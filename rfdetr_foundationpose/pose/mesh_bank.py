@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,22 +10,10 @@ import warp as wp
 from numpy.typing import NDArray
 
 from .. import warp_setup
+from .meshes.raw import MeshArrays
 from .render_kernels import BankData
 
-
-@dataclass(frozen=True)
-class MeshArrays:
-    """vertices (V, 3) float32 m; faces (F, 3) int32, outward winding; normals (V, 3) float32 unit;
-    colors (V, 3) float32 in [0, 1]; uv (F, 3, 2) float32 per corner, v up; texture (h, w, 3) uint8.
-    uv and texture are both set or both None; with a texture, colors are unused.
-    """
-
-    vertices: NDArray[np.float32]
-    faces: NDArray[np.int32]
-    normals: NDArray[np.float32]
-    colors: NDArray[np.float32]
-    uv: NDArray[np.float32] | None = None
-    texture: NDArray[np.uint8] | None = None
+__all__ = ["MeshArrays", "MeshBank"]
 
 
 class MeshBank:

@@ -1,0 +1,174 @@
+"""Faces that are seen, once each, and that face outwards."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .raw import MeshError, RawMesh
+
+Ints = NDArray[np.int64]
+
+
+def drop_unusable(mesh: RawMesh) -> None:
+    """Drop faces that are no triangle and second copies of faces, such as the back sides of double-sided meshes, and the
+    vertices that no face uses. Raises MeshError where nothing is left or a vertex is not finite."""
+    faces = mesh.faces
+    if not np.isfinite(mesh.vertices).all():
+        bad = ~np.isfinite(mesh.vertices).all(1)
+        count = int(bad[faces].any(1).sum())
+        if count:
+            raise MeshError(f"it has {count} faces whose vertices are not finite numbers; repair or export it again")
+    place = weld(mesh.vertices)
+    at = place.astype(np.int32)[faces]
+    usable = (at[:, 0] != at[:, 1]) & (at[:, 1] != at[:, 2]) & (at[:, 2] != at[:, 0])
+    usable &= _first_of_same(at, mesh)
+    mesh.keep_faces(usable)
+    if not len(mesh.faces):
+        raise MeshError("it has no faces of any area; export it as triangles")
+    if mesh.smooth:
+        mesh.faces = place.astype(np.int32)[mesh.faces]
+    counted = np.bincount(mesh.faces.reshape(-1), minlength=len(mesh.vertices)) > 0
+    if not counted.all():
+        if mesh.uv is not None and mesh.uv_index is None:
+            mesh.uv_index = mesh.faces
+        if mesh.normals is not None and mesh.normal_index is None:
+            mesh.normal_index = mesh.faces
+        mesh.faces = (np.cumsum(counted, dtype=np.int32) - 1)[mesh.faces]
+        _keep_vertices(mesh, np.flatnonzero(counted))
+
+
+def _keep_vertices(mesh: RawMesh, kept: Ints) -> None:
+    mesh.vertices = mesh.vertices[kept]
+    if mesh.colors is not None:
+        mesh.colors = mesh.colors[kept]
+
+
+def weld(points: NDArray[np.floating]) -> Ints:
+    """(V,) for each point the first one that has the same coordinates."""
+    bits = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
+    words = bits.view(np.uint32 if bits.itemsize == 4 else np.uint64).astype(np.uint64)
+    key = np.zeros(len(points), np.uint64)
+    for k in range(3):
+        key = (key ^ words[:, k]) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return _first_equal(key)
+
+
+def _first_equal(key: NDArray[np.uint64]) -> Ints:
+    """(N,) for each entry the first one that is equal."""
+    ordered = np.sort(key)
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.arange(len(key))
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    first = np.empty(len(key), np.int64)
+    first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    return first
+
+
+def _first_of_same(corners: NDArray[np.int32], mesh: RawMesh) -> NDArray[np.bool_]:
+    """(F,) False for faces that another one covers: of those the one with an image stays, else the first."""
+    mixed = corners.astype(np.uint64) + np.uint64(1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    first = _first_equal(mixed[:, 0] + mixed[:, 1] + mixed[:, 2])  # the order of the corners does not matter
+    repeated = np.flatnonzero(first != np.arange(len(first)))
+    kept = np.ones(len(first), bool)
+    if not len(repeated):
+        return kept
+    kept[repeated] = False
+    painted = np.array([s.texture is not None for s in mesh.surfaces])[mesh.surface_of_faces()]
+    better = repeated[painted[repeated] & ~painted[first[repeated]]]
+    kept[better], kept[first[better]] = True, False
+    return kept
+
+
+def face_outwards(mesh: RawMesh) -> int:
+    """Turn faces so that neighbours agree and closed parts face outwards; returns how many were turned.
+
+    A closed part inside another one, such as a cavity, keeps facing inwards.
+    """
+    at = weld(mesh.vertices)[mesh.faces]
+    first, second, agree, closed = _neighbours(at)
+    count = len(at)
+    turned = np.zeros(count, bool)
+    part = _parts(count, first, second)
+    if not agree.all():
+        # Two copies of each face, one for each winding: neighbours link the copies that agree.
+        shift = np.where(agree, 0, count)
+        left = np.concatenate([first, first + count])
+        right = np.concatenate([second + shift, (second + count + shift) % (2 * count)])
+        side = _parts(2 * count, left, right)
+        plain, reverse = side[:count], side[count:]
+        turned = plain > reverse  # one of the two, consistently; a Moebius strip, whose sides are one, stays
+        area = _areas(mesh)
+        parts = int(part.max()) + 1
+        against = np.bincount(part, np.where(turned, area, 0), parts) > np.bincount(
+            part, np.where(turned, 0, area), parts
+        )
+        turned ^= against[part] & (plain != reverse)
+    turned ^= _inside_out(mesh, turned, part, closed)
+    mesh.turn_faces(turned)
+    return int(turned.sum())
+
+
+def _neighbours(at: Ints) -> tuple[Ints, Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Pairs of faces that share an edge with no third, whether their windings agree, and (F,) faces without a free edge."""
+    start, end = at.reshape(-1), np.roll(at, -1, axis=1).reshape(-1)
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    key = low.astype(np.int64) * (int(at.max()) + 1) + high
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.concatenate([begins, [len(key)]]))
+    pairs = begins[sizes == 2]
+    one, two = order[pairs], order[pairs + 1]
+    free = np.zeros(len(at), bool)
+    free[order[begins[sizes == 1]] // 3] = True
+    return one // 3, two // 3, start[one] != start[two], ~free
+
+
+def _parts(count: int, first: Ints, second: Ints) -> NDArray[np.int32]:
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int32)
+
+
+def _areas(mesh: RawMesh) -> NDArray[np.float64]:
+    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _inside_out(
+    mesh: RawMesh, turned: NDArray[np.bool_], part: NDArray[np.int32], closed: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(F,) True for the faces of closed parts that face inwards and are in no other, or for all of an open mesh that does."""
+    middle = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
+    corners = (mesh.vertices - middle).astype(np.float64)[mesh.faces]
+    flux = np.einsum("fk,fk->f", np.cross(corners[:, 0], corners[:, 1]), corners[:, 2])
+    flux[turned] *= -1
+    parts = int(part.max()) + 1
+    whole = np.bincount(part, ~closed, parts) == 0
+    volume = np.bincount(part, flux, parts)
+    low, high = np.full((parts, 3), np.inf), np.full((parts, 3), -np.inf)
+    for i in range(3):
+        np.minimum.at(low, part, corners[:, i])
+        np.maximum.at(high, part, corners[:, i])
+    inwards = whole & (volume < 0)
+    outer = np.flatnonzero(whole & (np.prod(high - low, axis=1) > 0))
+    outer = outer[np.argsort(-np.prod(high[outer] - low[outer], axis=1))][:64]
+    for p in np.flatnonzero(inwards).tolist():
+        around = ((low[outer] <= low[p]) & (high[outer] >= high[p])).all(1) & (outer != p)
+        inwards[p] = not around.any()
+    rest = ~whole[part]
+    if rest.any():
+        reach = float(np.linalg.norm(mesh.vertices - middle, axis=1).max())
+        area = _areas(mesh)
+        if flux[rest].sum() < -0.1 * reach * area[rest].sum():
+            return np.asarray(inwards[part] | rest)
+    return np.asarray(inwards[part])

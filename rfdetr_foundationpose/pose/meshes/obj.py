@@ -1,0 +1,267 @@
+"""Wavefront OBJ: geometry. Its materials are resolved in ``obj_surfaces``.
+
+Read in pieces whose lines are parsed by kind at once, which is as fast as reading text gets in numpy and keeps what the
+surfaces need (names of materials, polygons, three indices a corner).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .mtl import decode
+from .obj_surfaces import resolve
+from .polygons import triangulate
+from .raw import MeshError, RawMesh
+
+_PIECE = 1 << 23
+_ABSENT = int(np.iinfo(np.int32).min)
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class _Parts:
+    """What the pieces gave so far. blocks: (v or vt or vn) -> arrays; faces: counts of polygons, corner indices (N, 3)."""
+
+    blocks: dict[int, list[NDArray[np.float64]]] = field(default_factory=lambda: {1: [], 2: [], 3: []})
+    sizes: dict[int, int] = field(default_factory=lambda: {1: 0, 2: 0, 3: 0})
+    counts: list[Ints] = field(default_factory=list)
+    corners: list[NDArray[np.int32]] = field(default_factory=list)
+    polygons: int = 0
+    libraries: list[str] = field(default_factory=list)
+    uses: list[tuple[int, str]] = field(default_factory=list)
+
+
+def read(path: Path) -> RawMesh:
+    """The polygons of an OBJ file. Raises MeshError that names the line that is wrong."""
+    parts = _Parts()
+    line = 1
+    for piece in _pieces(path):
+        _parse(piece, line, parts)
+        line += piece.count(b"\n")
+    if parts.sizes[1] == 0 or parts.polygons == 0:
+        raise MeshError("it has no faces (a point cloud or lines?); export it as triangles")
+    values = _join(parts.blocks[1])
+    counts, corners = np.concatenate(parts.counts), np.concatenate(parts.corners)
+    parts.corners.clear()
+    for kind, column, name in ((1, 0, "v"), (2, 1, "vt"), (3, 2, "vn")):
+        used = corners[:, column]
+        if len(used) and int(used.max()) >= parts.sizes[kind]:
+            raise MeshError(
+                f"a face asks for {name} {int(used.max()) + 1}, but the file has {parts.sizes[kind]}; is it cut off?"
+            )
+    triangles, owner = triangulate(counts, corners[:, 0], values[:, :3])
+    indices = corners.reshape(-1, 3, 3) if len(counts) * 3 == len(corners) else corners[triangles]
+    faces = np.ascontiguousarray(indices[..., 0])
+    if (faces < 0).any():
+        raise MeshError("a face names no vertex")
+    mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[])
+    if values.shape[1] >= 6:
+        colors = values[:, 3:6]
+        mesh.colors = np.clip(colors / (255.0 if colors.max(initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
+    normal_index = indices[..., 2]
+    if parts.sizes[3] and (normal_index >= 0).all():
+        mesh.normals = _join(parts.blocks[3])[:, :3]
+        mesh.normal_index = None if np.array_equal(normal_index, faces) else np.ascontiguousarray(normal_index)
+    if parts.sizes[2]:
+        mesh.uv = _join(parts.blocks[2])[:, :2].astype(np.float32)
+        uv_index = indices[..., 1]
+        mesh.uv_index = None if np.array_equal(uv_index, faces) else np.ascontiguousarray(uv_index)
+    resolve(mesh, path, parts.libraries, parts.uses, owner)
+    return mesh
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The file in pieces that end with a line; continued lines are joined, comments and leading blanks removed."""
+    with path.open("rb") as file:
+        rest = b""
+        while True:
+            block = file.read(_PIECE)
+            end = (block.rfind(b"\n") + 1) if block else 0
+            if block and (end == 0 or block[:end].rstrip(b"\r\n").endswith(b"\\")):
+                rest += block
+                continue
+            piece, rest = rest + block[:end], block[end:]
+            if not block:
+                piece += b"\n"
+            if b"\\" in piece:
+                piece = piece.replace(b"\\\r\n", b"  ").replace(b"\\\n", b" ")
+            if b"\r" in piece:
+                piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            yield piece.removeprefix(b"\xef\xbb\xbf")
+            if not block:
+                return
+
+
+def _parse(piece: bytes, line: int, parts: _Parts) -> None:
+    """Add the lines of a piece, of which the first is number ``line`` of the file."""
+    if b"\t" in piece or b"\n " in piece or piece[:1] == b" " or b"#" in piece:
+        piece = b"\n".join(p.partition(b"#")[0].strip().replace(b"\t", b" ") for p in piece.split(b"\n"))
+    text = np.frombuffer(piece, np.uint8)
+    ends = np.flatnonzero(text == 10)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else np.zeros(0, np.int64)
+    padded = np.concatenate([text, np.zeros(3, np.uint8)])
+    first, second, third = padded[starts], padded[starts + 1], padded[starts + 2]
+    kind = np.zeros(len(starts), np.uint8)
+    kind[(first == ord("v")) & (second == ord(" "))] = 1
+    kind[(first == ord("v")) & (second == ord("t")) & (third == ord(" "))] = 2
+    kind[(first == ord("v")) & (second == ord("n")) & (third == ord(" "))] = 3
+    kind[(first == ord("f")) & ((second == ord(" ")) | (second == ord("o")) & (third == ord(" ")))] = 4
+    lengths = ends - starts + 1
+    bases = {k: parts.sizes[k] for k in (1, 2, 3)}
+    for k, name in ((1, "v"), (2, "vt"), (3, "vn")):
+        rows = np.flatnonzero(kind == k)
+        if len(rows):
+            block = _lines(piece, starts, lengths, rows, len(name))
+            parts.blocks[k].append(_table(block, len(rows), name, line, rows))
+            parts.sizes[k] += len(rows)
+    rows = np.flatnonzero(kind == 4)
+    before = parts.polygons
+    if len(rows):
+        seen = {k: bases[k] + np.cumsum(kind == k)[rows] for k in (1, 2, 3)}
+        counts, corners = _faces(_lines(piece, starts, lengths, rows, 1), len(rows), line, rows, seen)
+        parts.counts.append(counts)
+        parts.corners.append(corners)
+        parts.polygons += len(rows)
+    for i in np.flatnonzero((kind == 0) & ((first == ord("u")) | (first == ord("m")))).tolist():
+        key, _, rest = decode(piece[starts[i] : ends[i]]).strip().partition(" ")
+        if key == "mtllib":
+            parts.libraries.append(rest.strip())
+        elif key == "usemtl":
+            parts.uses.append((before + int(np.searchsorted(rows, i)), rest.strip()))
+
+
+def _lines(piece: bytes, starts: Ints, lengths: Ints, rows: Ints, key: int) -> bytes:
+    """The lines ``rows``, in a row, without the ``key`` letters that each begins with."""
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    runs_from, runs_to = rows[np.concatenate([[0], breaks + 1])], rows[np.concatenate([breaks, [len(rows) - 1]])]
+    block = b"".join(
+        piece[a:b]
+        for a, b in zip(starts[runs_from].tolist(), (starts[runs_to] + lengths[runs_to]).tolist(), strict=True)
+    )
+    text = np.frombuffer(block, np.uint8).copy()
+    at = np.cumsum(lengths[rows]) - lengths[rows]
+    for i in range(key):
+        text[at + i] = 32
+    return text.tobytes()
+
+
+def _words(block: bytes, lines: int) -> Ints:
+    """(lines,) words of each line."""
+    text = np.frombuffer(block, np.uint8)
+    blank = text <= 32
+    begins = np.flatnonzero(blank[:-1] & ~blank[1:])  # every line begins with a blank
+    ends = np.flatnonzero(text == 10)
+    return np.diff(np.searchsorted(begins, ends), prepend=0)[:lines]
+
+
+def _table(block: bytes, lines: int, name: str, line: int, rows: Ints) -> NDArray[np.float64]:
+    """(lines, k) numbers of lines that each have k."""
+    try:
+        values = np.loadtxt(io.BytesIO(block), np.float64, comments=None, ndmin=2)
+    except ValueError:
+        values = np.zeros((0, 0))
+    if len(values) != lines:
+        values = _uneven(block, lines, name, line, rows)
+    if values.shape[1] < (1 if name == "vt" else 3):
+        raise MeshError(f"line {line + int(rows[0])} has too few numbers for '{name}'")
+    return np.concatenate([values, np.zeros((lines, 1))], 1) if values.shape[1] == 1 else values
+
+
+def _uneven(block: bytes, lines: int, name: str, line: int, rows: Ints) -> NDArray[np.float64]:
+    """Of lines of which some have more numbers, such as a colour: what all have."""
+    words = _words(block, lines)
+    width = int(words.min())
+    if width < (1 if name == "vt" else 3):
+        raise MeshError(f"line {line + int(rows[int(np.argmin(words))])} has too few numbers for '{name}'")
+    values = _numbers(b"".join(b" " + b" ".join(r.split()[:width]) + b"\n" for r in block.splitlines()), np.float64)
+    if len(values) != lines * width:
+        raise MeshError(_wrong_line(block, line, rows, name, float))
+    return values.astype(np.float64).reshape(lines, width)
+
+
+def _numbers(block: bytes, dtype: type) -> NDArray[np.generic]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of text that is no number: the caller counts
+        try:
+            return np.fromstring(block, dtype=dtype, sep=" ")  # type: ignore[call-overload,no-any-return]
+        except ValueError:
+            return np.zeros(0, dtype)
+
+
+def _wrong_line(block: bytes, line: int, rows: Ints, name: str, number: type) -> str:
+    for row, text in zip(rows.tolist(), block.splitlines(), strict=False):
+        for word in text.split():
+            try:
+                number(word)
+            except ValueError:
+                shown = text.decode("latin-1").strip()[:60]
+                return f"line {line + row} is damaged: '{name} {shown}'"
+    return f"the '{name}' lines after line {line + int(rows[0])} are damaged"
+
+
+def _faces(block: bytes, lines: int, line: int, rows: Ints, seen: dict[int, Ints]) -> tuple[Ints, NDArray[np.int32]]:
+    """Corner counts (lines,) and corners (N, 3): indices from 0 of v, vt, vn, -1 where the file gives none.
+
+    seen: for v, vt and vn, how many the file had before each line, which negative indices count from.
+    """
+    if b"o" in block[:2]:
+        block = block.replace(b"o", b" ")
+    counts = _words(block, lines)
+    slashes, doubles, corners = block.count(b"/"), block.count(b"//"), int(counts.sum())
+    columns = {(0, 0): (0,), (corners, 0): (0, 1), (2 * corners, corners): (0, 2), (2 * corners, 0): (0, 1, 2)}.get(
+        (slashes, doubles)
+    )
+    result = np.full((corners, 3), _ABSENT, np.int32)
+    values = _numbers(block.replace(b"/", b" "), np.int32) if columns is not None else np.zeros(0, np.int32)
+    if columns is not None and len(values) == corners * len(columns):
+        for i, column in enumerate(columns):
+            result[:, column] = values[i :: len(columns)]
+    else:
+        _mixed_corners(block, result, line, rows)
+    for column in range(3):
+        used = result[:, column]
+        lowest = int(used.min(initial=1))
+        if lowest == _ABSENT and (used == _ABSENT).all():
+            used[:] = -1
+            continue
+        if (used == 0).any():
+            raise MeshError(f"a face after line {line + int(rows[0])} has the index 0; OBJ counts from 1")
+        if lowest > 0:
+            used -= 1
+            continue
+        base = np.repeat(seen[column + 1], counts).astype(np.int64)
+        absolute = np.where(used < 0, base + used, used - 1)
+        absent = used == _ABSENT
+        if (absolute[~absent] < 0).any():
+            raise MeshError(f"a face after line {line + int(rows[0])} counts back to before the first vertex")
+        used[:] = np.where(absent, -1, absolute)
+    return counts, result
+
+
+def _mixed_corners(block: bytes, result: NDArray[np.int32], line: int, rows: Ints) -> None:
+    """Fill (corners, 3) with the numbers as written, of faces that are not all of one form."""
+    try:
+        for i, word in enumerate(block.split()):
+            for k, number in enumerate(word.split(b"/")[:3]):
+                if number:
+                    value = int(number)
+                    if not -(1 << 31) < value < 1 << 31:
+                        raise ValueError
+                    result[i, k] = value
+    except ValueError:
+        raise MeshError(_wrong_line(block.replace(b"/", b" "), line, rows, "f", int)) from None
+
+
+def _join(blocks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """One table of all pieces, as wide as the narrowest."""
+    width = min(b.shape[1] for b in blocks)
+    joined = np.concatenate([b[:, :width] for b in blocks])
+    blocks.clear()
+    return joined
