@@ -44,7 +44,7 @@ setup(
         "rfdetr>=1.9,<2",
         "warp-lang>=1.8,<2",
         "trimesh>=4.4",
-        "fast-simplification>=0.1.9",  # large scans: quadric edge collapse, by PyVista's makers
+        "fast-simplification>=0.1.9",  # large scans: quadric edge collapse, by the makers of PyVista
         "mapbox-earcut>=1.0.1",  # polygons that are not convex; trimesh and three.js triangulate by the same
         "scipy>=1.11",
         "numpy>=1.24",

@@ -25,6 +25,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "warp": "warp-lang",
+    "fast_simplification": "fast-simplification",
+    "mapbox_earcut": "mapbox-earcut",
     "rosbags": "rosbags",
 }
 ROS_FROM_PYPI = {"rclpy": "ros-kilted-rclpy", "sensor_msgs": "ros-kilted-sensor-msgs"}

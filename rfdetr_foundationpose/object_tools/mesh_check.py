@@ -56,7 +56,9 @@ def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
         )
     else:
         (report.advice if remark else report.good).append(sentence + (f"; {remark}" if remark else ""))
-    report.advice.extend(_without_name(text, name) for text in said if "measures only" not in text)
+    for text in said:
+        if "measures only" not in text:
+            (report.good if "; colour: " in text else report.advice).append(_without_name(text, name))
     _judge_shape(report)
     _judge_colour(report)
     return report
@@ -110,11 +112,6 @@ def _judge_shape(report: MeshReport) -> None:
         report.advice.append(
             f"{open_share:.0%} of the edges are open: holes are seen through, where the camera sees a surface; close them"
         )
-    volume = float(
-        np.einsum("ij,ij->i", vertices[faces[:, 0]], np.cross(vertices[faces[:, 1]], vertices[faces[:, 2]])).sum() / 6
-    )
-    if open_share < 0.02 and volume < 0:
-        report.advice.append("the triangles wind inwards (inside out); recalculate the normals outside")
 
 
 def _judge_parts(report: MeshReport, welded: NDArray[np.int64], area: NDArray[np.float64]) -> None:

@@ -94,7 +94,9 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
     if len(raw.faces) > decimation.MOST_FACES:
         raw = decimation.decimate(raw)
         counts += f" (more than a rendering shows: thinned out to {len(raw.faces)} faces)"
-    cleaning.face_outwards(raw)
+    turned = cleaning.face_outwards(raw)
+    if turned:
+        counts += f", of which {turned} were inside out and are turned"
     normals = take_normals(raw)
     appearance.used_surfaces(raw)
     if spec.color is not None:
