@@ -12,10 +12,10 @@ import trimesh
 from PIL import Image
 from scipy.spatial.distance import pdist
 
+from rfdetr_foundationpose.meshes import decimation, scene
+from rfdetr_foundationpose.meshes.diameter import largest_distance
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.mesh import MeshError, load_object
-from rfdetr_foundationpose.pose.meshes import decimation, scene
-from rfdetr_foundationpose.pose.meshes.diameter import largest_distance
 from support.pose_scenes import object_of, textured_box
 
 

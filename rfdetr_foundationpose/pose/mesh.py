@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..meshes import appearance, cleaning, decimation, reading, scene
+from ..meshes.diameter import largest_distance
+from ..meshes.normals import take_normals
+from ..meshes.raw import MeshArrays, MeshError, RawMesh, Surface
 from ..objects import ObjectSpec
-from .meshes import appearance, cleaning, decimation, reading, scene
-from .meshes.diameter import largest_distance
-from .meshes.normals import take_normals
-from .meshes.raw import MeshArrays, MeshError, RawMesh, Surface
 from .symmetry import symmetry_transforms
 
 __all__ = ["MeshError", "ObjectModel", "load_object", "make_object"]

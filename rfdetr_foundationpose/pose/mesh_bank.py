@@ -10,7 +10,7 @@ import warp as wp
 from numpy.typing import NDArray
 
 from .. import warp_setup
-from .meshes.raw import MeshArrays
+from ..meshes.raw import MeshArrays
 from .render_kernels import BankData
 
 __all__ = ["MeshArrays", "MeshBank"]

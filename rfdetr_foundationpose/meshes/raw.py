@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UserError
+from ..errors import UserError
 
 GREY = (128, 128, 128)
 """sRGB, 0..255, of what has no colour of its own."""
