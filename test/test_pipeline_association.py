@@ -88,6 +88,33 @@ def test_pairs_without_overlap_or_nearness_are_impossible():
     assert associate([detection(far)], [], EXTENT, CAMERA, 0.3) == {}
 
 
+def test_a_detection_near_in_space_is_the_track_whatever_the_boxes_say_but_not_from_farther_away():
+    """Half a diameter, 8.6 cm, is near; the boxes of both detections do not meet that of the track."""
+    track = Track("mug", 0, T_cam_obj=pose(0, 0, 1))
+    apart = np.array([0.0, 0.0, 4.0, 4.0])
+    for depth, expected in ((1.08, {0: 0}), (1.10, {})):
+        u, v = (np.array((0.0, 0.0)) / depth * 500 + (320, 240)).tolist()
+        box = apart + np.array([u, v, u, v]) - 2  # a speck in the middle of the track's box: an IoU of next to nothing
+        assert associate([detection(box, depth)], [track], EXTENT, CAMERA, 0.3) == expected
+
+
+@pytest.mark.parametrize("reach, expected", [(0.5, {}), (np.inf, {0: 0})])
+def test_an_instance_under_registration_is_found_within_its_reach(reach, expected):
+    before = detection(EXTENT.project(pose(0, 0, 1), CAMERA), 1.0)
+    moved = detection(EXTENT.project(pose(0.3, 0, 1), CAMERA), 1.0)
+    assert associate([moved], [], EXTENT, CAMERA, 0.3, before, reach) == expected
+    near = detection(EXTENT.project(pose(0.05, 0, 1), CAMERA), 1.0)
+    assert associate([near], [], EXTENT, CAMERA, 0.3, before, reach) == {0: 0}
+
+
+def test_of_two_far_detections_the_nearer_one_is_the_instance_under_registration():
+    """Both are farther than where the slope ends; only a trace of the distance tells them apart."""
+    before = detection(EXTENT.project(pose(-0.4, 0, 1), CAMERA), 1.0)
+    far, nearer = (detection(EXTENT.project(pose(x, 0, 1), CAMERA), 1.0) for x in (0.5, 0.2))
+    for seen, expected in (([far, nearer], {1: 0}), ([nearer, far], {0: 0})):
+        assert associate(seen, [], EXTENT, CAMERA, 0.3, before, np.inf) == expected
+
+
 def test_duplicates_are_counted_and_the_best_stays():
     first, again, apart = (
         detection([0, 0, 10, 10], score=0.6),

@@ -82,6 +82,18 @@ def test_what_is_hollow_or_has_gaps_is_not_solid(geometry):
     assert is_solid == {"cereal_box", "soup_can"}
 
 
+@pytest.mark.parametrize("share, same", [(0.30, False), (0.40, True)])
+def test_a_third_of_a_thing_inside_a_solid_one_is_too_much(share, same):
+    """A small cube that reaches into a large solid one: their hulls have little in common, but its share is not small."""
+    large, small = trimesh.creation.box((0.3, 0.3, 0.3)), trimesh.creation.box((0.1, 0.1, 0.1))
+    solid = ConvexHull.from_points(large.vertices, closed_volume(large.vertices, large.faces))
+    other = ConvexHull.from_points(small.vertices, closed_volume(small.vertices, small.faces))
+    at = pose(0.15 + 0.05 - 0.1 * share, 0.0, 0.0)
+    assert other.share_inside(at, solid, np.eye(4)) == pytest.approx(share, abs=0.03)
+    assert same_place(solid, np.eye(4), other, at) is same
+    assert same_place(other, at, solid, np.eye(4)) is same
+
+
 @pytest.mark.parametrize("gap", [0.0, -0.004])
 def test_things_that_touch_are_two(geometry, gap):
     """Also where the poses are off by some millimetres: standing side by side, one before and one on the other."""

@@ -122,6 +122,31 @@ def test_hysteresis_keeps_a_track_through_short_dips(world):
         assert step(pipeline).poses[0].state is TrackState.TRACKING
 
 
+def test_a_confidence_at_the_threshold_is_not_below_it(world):
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")], **{"pose.lost_frames": 3, "pose.lost_confidence": 0.25})
+    step(pipeline)
+    world.confidence = 0.25
+    assert all(step(pipeline).poses[0].state is TrackState.TRACKING for _ in range(10))
+    world.confidence = 0.249
+    assert [step(pipeline).poses[0].state.value for _ in range(3)] == ["tracking", "tracking", "lost"]
+
+
+def test_a_track_is_not_contested_while_another_instance_is_searched(world):
+    """A second mug is seen where none is tracked: with an instance left for it, it says nothing against the first one."""
+    place, elsewhere = ("mug", (0.0, 0.0, 1.0)), ("mug", (0.35, 0.2, 1.0))
+    world.things = [place]
+    settings = {"detector.period_frames": 1, "pose.lost_frames": 2}
+    for instances, state in ((2, TrackState.TRACKING), (1, TrackState.LOST)):
+        pipeline = make(world, [spec("mug", max_instances=instances)], background=False, **settings)
+        world.seen, world.register_confidence = None, 0.9
+        step(pipeline)
+        world.seen, world.register_confidence = [elsewhere], 0.1  # what is seen there cannot be registered
+        results = [step(pipeline) for _ in range(2)]
+        assert [p.state for p in results[-1].poses] == [state], instances
+        assert ("elsewhere" in " ".join(results[-1].events)) is (state is TrackState.LOST)
+
+
 def test_background_registration_does_not_stop_tracking_and_catches_up(world):
     world.things = [("mug", (0.0, 0.0, 1.0))]
     pipeline = make(world, [spec("mug"), spec("can")])

@@ -31,7 +31,7 @@ from rfdetr_foundationpose.pose.agreement_columns import (
 )
 from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK
 from rfdetr_foundationpose.pose.checkpoints import CheckpointError
-from rfdetr_foundationpose.pose.confidence import FILE_NAME, TEXTURE, fit, load_calibration
+from rfdetr_foundationpose.pose.confidence import FILE_NAME, TEXTURE, Calibration, fit, load_calibration
 from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from support.pose_scenes import object_of, prepared, random_pose, scene_of
@@ -295,6 +295,15 @@ def test_fitted_signs_are_what_the_features_mean():
     assert calibration.coefficients[FEATURES.index("texture_agreement")] == 0
     supports = [name for name, c in zip(FEATURES, calibration.coefficients, strict=True) if c > 0]
     assert set(supports) <= {"visible"}
+
+
+def test_confidence_falls_with_the_support_below_the_full_one():
+    """By a visible share of 0.15 a pose is verified as far as it can be; with half of that it is worth half as much."""
+    calibration = Calibration(np.zeros(len(FEATURES)), intercept=2.0)
+    described = np.zeros((4, len(FEATURES)))
+    described[:, FEATURES.index("visible")] = 0.6, 0.15, 0.075, 0.0
+    full = 1 / (1 + np.exp(-2.0))
+    np.testing.assert_allclose(calibration.probability(described), [full, full, full / 2, 0.0])
 
 
 def test_a_calibration_names_its_features_and_is_refused_where_they_differ(tmp_path):

@@ -90,6 +90,7 @@ def test_all_is_well():
             "10 frames dropped (size_mismatch): depth is 80x60",
         ),
         ({"tally": Tally(330, 310, 0, {"replaced": 20})}, "processing", WARN, "falling behind: 10 of 30 new frames"),
+        ({"tally": Tally(330, 326, 0, {"replaced": 4})}, "processing", WARN, "falling behind: 26 of 30 new frames"),
         ({"busy_for": 4.2}, "processing", WARN, "one frame has taken 4.2 s so far"),
         (
             {"tally": Tally(301, 300, 0, {"pipeline_error": 1}), "errors": {"pipeline_error": "out of memory"}},
@@ -130,6 +131,10 @@ def test_degraded_backend():
     statuses = report(with_status(degraded=["pose estimation runs eager although tensorrt was asked for"]), WELL)
     assert statuses["backend"].level == WARN
     assert "backend degraded: pose estimation runs eager" in statuses["backend"].message
+
+
+def test_one_frame_in_ten_that_a_newer_one_replaces_is_no_falling_behind():
+    assert report(replace(WELL, tally=Tally(330, 327, 0, {"replaced": 3})), WELL)["processing"].level == OK
 
 
 def test_old_drops_are_no_news():
