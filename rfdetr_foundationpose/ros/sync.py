@@ -39,7 +39,7 @@ class Subscriber(SimpleFilter):
 
 
 class ApproximateTimeSynchronizer(SimpleFilter):
-    """One message of each filter, stamps at most ``slop`` seconds apart; the newest possible set wins.
+    """One message of each filter, at most ``slop`` seconds from the one that came last; the newest possible set wins.
 
     A match discards everything older in all queues: a pair that comes late is of no use to a tracker.
     """
@@ -87,9 +87,6 @@ class ApproximateTimeSynchronizer(SimpleFilter):
             if nearest is None or abs(nearest[0] - stamp) > self._slop_ns:
                 return None
             chosen.append(nearest)
-        stamps = [s for s, _ in chosen]
-        if max(stamps) - min(stamps) > self._slop_ns:
-            return None
         for queue, (limit, _) in zip(self._queues, chosen, strict=True):
             newer = [entry for entry in queue if entry[0] > limit]
             queue.clear()
