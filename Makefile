@@ -14,7 +14,7 @@ DEMO_ARGS ?=
 STORM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests storm test-jazzy install clean
+.PHONY: demo test lint format types tests storm fuzz test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -40,6 +40,10 @@ tests: $(STAMP)
 storm: $(STAMP)
 	$(BIN)/python test/support/storm.py $(STORM_ARGS)
 	$(BIN)/python test/support/storm.py --loaded $(STORM_ARGS)
+
+# Damaged recordings, meshes, checkpoints and YAML files: many of them, which takes about half an hour.
+fuzz: $(STAMP)
+	FUZZ_CASES=$${FUZZ_CASES:-100} $(BIN)/python -m pytest -s -q --timeout 7200 $(wildcard test/test_fuzz_*.py) $(PYTEST_ARGS)
 
 # The node's tests on ROS 2 Jazzy's wheels, with everything else from $(VENV).
 test-jazzy: $(JAZZY_STAMP)

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Log = Callable[[str], None]
 MAX_PLAUSIBLE_DIAMETER = 5.0
+UNITS = {0.001: "millimetres", 1e-6: "micrometres"}
 MOST_SURFACES_TOLD = 12
 
 
@@ -134,9 +135,14 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
 
 def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float, warn: Log) -> None:
     if not diameter <= MAX_PLAUSIBLE_DIAMETER:
+        measured = f"object {spec.name}: mesh {spec.mesh} measures {_size(extents)} m"
+        for factor, unit in UNITS.items():
+            if diameter * factor <= MAX_PLAUSIBLE_DIAMETER:
+                raise MeshError(
+                    f"{measured}; that looks like {unit}. Set scale: {spec.scale * factor:g} for it in objects.yaml"
+                )
         raise MeshError(
-            f"object {spec.name}: mesh {spec.mesh} measures {_size(extents)} m; that looks like millimetres. "
-            f"Set scale: {spec.scale * 0.001:g} for it in objects.yaml"
+            f"{measured}, which no unit explains; a vertex of it may be damaged, or set scale in objects.yaml"
         )
     if diameter < 0.005:
         warn(

@@ -133,3 +133,53 @@ def outcome(run: Callable[[], str]) -> str:
 def table(outcomes: Counter[str]) -> str:
     """For people: ``120 frames, 80 one sentence``."""
     return ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
+
+
+_WRONG = (
+    "-1",
+    "0",
+    "1e999",
+    "nan",
+    "''",
+    "[]",
+    "{}",
+    "null",
+    "true",
+    "99999999999999999999",
+    "[1, [2]]",
+    "x: y",
+    "é",
+    "!!x 1",
+)
+
+
+def mistyped(text: str, seed: int) -> tuple[str, str]:
+    """A text of keys and values with one to three mistakes of the kind that people make in YAML or JSON."""
+    rng = random.Random(seed)
+    done = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        lines = text.split("\n")
+        at = rng.randrange(len(lines))
+        key, colon, value = lines[at].partition(":")
+        kind = rng.choice(("value", "value", "key", "indent", "twice", "gone", "swap", "list", "letter"))
+        if kind == "value" and colon:
+            lines[at] = f"{key}: {rng.choice(_WRONG)}{',' if value.endswith(',') else ''}"
+        elif kind == "key" and colon:
+            lines[at] = f"{key}{rng.choice(('s', 'x', ' '))}:{value}"
+        elif kind == "indent":
+            lines[at] = rng.choice(("  ", "\t", "    ")) + lines[at]
+        elif kind == "twice":
+            lines.insert(at, lines[at])
+        elif kind == "gone":
+            del lines[at]
+        elif kind == "swap":
+            other = rng.randrange(len(lines))
+            lines[at], lines[other] = lines[other], lines[at]
+        elif kind == "list":
+            lines[at] = f"- {lines[at].strip()}"
+        elif lines[at]:
+            i = rng.randrange(len(lines[at]))
+            lines[at] = lines[at][:i] + rng.choice("{}[],:&*!|>'\"%@`#-?\0") + lines[at][i + 1 :]
+        done.append(kind)
+        text = "\n".join(lines)
+    return text, ", ".join(done)
