@@ -29,7 +29,7 @@ setup(
     maintainer_email="maintainers@rfdetr-foundationpose.invalid",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "replay/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -59,6 +59,8 @@ setup(
         "lz4>=4.0",
         "zstandard>=0.20",
         "matplotlib>=3.7",
+        "av>=12",  # VP9 video; supervision brings it
+        "jinja2>=3",
         "supervision>=0.26",  # mAP; rfdetr brings it
         "onnx>=1.16",
     ],
@@ -81,6 +83,7 @@ setup(
         "trt": ["tensorrt>=8.6.1"],
         "onnx": ["onnxruntime>=1.17"],
         "fp8": ["triton>=3.4"],  # comes with torch's builds for CUDA
+        "rerun": ["rerun-sdk>=0.24"],
         "train": ["rfdetr[train]>=1.9,<2"],
         "dev": [
             "pytest>=8",

@@ -130,5 +130,5 @@ def test_a_generated_recording_is_replayed_and_judged(tmp_path, capsys):
     assert result["detection_source"] == "mask-topic"
     assert result["translation_error_mm"]["p50"] < 20
     assert {"register", "track"} <= set(result["latency_ms"])
-    for name in ("poses.csv", "report.html", "contact_sheet.png", "overlay.mp4"):
+    for name in ("poses.csv", "report.html", "contact_sheet.jpg", "overlay.webm"):
         assert (Path(tmp_path) / "out" / name).is_file()

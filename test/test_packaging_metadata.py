@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "warp": "warp-lang",
     "fast_simplification": "fast-simplification",
     "mapbox_earcut": "mapbox-earcut",
+    "rerun": "rerun-sdk",
     "rosbags": "rosbags",
 }
 ROS_FROM_PYPI = {"rclpy": "ros-kilted-rclpy", "sensor_msgs": "ros-kilted-sensor-msgs"}

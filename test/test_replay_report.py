@@ -5,24 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
-import cv2
+import av
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
 from rfdetr_foundationpose.replay.metrics import PoseError
+from rfdetr_foundationpose.replay.page import object_rows, write_page
 from rfdetr_foundationpose.replay.report import (
-    VideoWriter,
     comparison_table,
     contact_sheet,
     plot_errors,
     plot_latency,
     result_tables,
-    write_html,
 )
 from rfdetr_foundationpose.replay.result import PoseSample, build_result, compare, write_json, write_poses_csv
+from rfdetr_foundationpose.replay.video import VideoWriter
 
 
 def samples(n: int = 5) -> list[PoseSample]:
@@ -93,34 +94,52 @@ def test_pictures_and_page_are_written(tmp_path):
     assert sheet[100, 700].tolist() == [100, 100, 100]
     for name in ("errors.png", "latency.png"):
         assert np.asarray(Image.open(tmp_path / name).convert("L")).std() > 1
-    write_html(tmp_path / "report.html", "run <1>", result(), [tmp_path / "errors.png"])
-    page = (tmp_path / "report.html").read_text()
-    assert "run &lt;1&gt;" in page
-    assert "src='errors.png'" in page
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet(tmp_path / "none.png", [], [])
 
 
+def test_page_has_pictures_first_and_a_row_for_each_object(tmp_path):
+    unjudged = [replace(s, object="can<1>", error=None, confidence=0.9) for s in samples(2)]
+    made = {**result(), "missing_by_object": {"mug": 5, "drill": 2}, "dropped_by_reason": {"stale": 1, "late": 0}}
+    shown = [tmp_path / "overlay.webm", tmp_path / "errors.png"]
+    write_page(tmp_path / "report.html", "run <1>", made, [*samples(), *unjudged], shown, diameters={"mug": 0.02})
+    page = (tmp_path / "report.html").read_text()
+    assert "run &lt;1&gt;" in page and "can&lt;1&gt;" in page
+    assert page.index('src="overlay.webm"') < page.index("<h2>Objects") < page.index('src="errors.png"')
+    assert "<tr><td>mug<td>5<td>5<td>" in page and "<tr><td>drill<td>0<td>2<td>" in page
+    assert "dropped: stale" in page and "dropped: late" not in page
+    assert "regressed" not in page and "–" not in page
+    write_page(tmp_path / "bare.html", "run", result(), unjudged, [], compare(result(missing=5), result()))
+    bare = (tmp_path / "bare.html").read_text()
+    assert "no ground truth" in bare and "rotation p50" not in bare and 'class="bad"' in bare
+
+
+def test_figures_of_an_object_count_what_was_missed():
+    (row,) = object_rows(samples(), {"missing_by_object": {"mug": 5}}, {"mug": 0.015})
+    assert (row["poses"], row["missing"]) == (5, 5)
+    assert row["recall"] == pytest.approx(0.5)  # ADD-S is 1 mm, a tenth of the diameter 1.5 mm
+    assert row["translation"] == [3.0, 5.0] and row["confidence"] is None
+
+
 def test_video_reads_back_with_its_colours(tmp_path):
-    with VideoWriter(tmp_path / "v.mp4", tmp_path / "v.webp", fps=10) as video:
+    with VideoWriter(tmp_path / "v.webm", fps=10) as video:
         for i in range(8):
-            picture = np.zeros((96, 128, 3), np.uint8)
+            picture = np.zeros((97, 129, 3), np.uint8)
             picture[..., 0] = 200
             picture[:, : 16 * i, 2] = 200
             video.add(picture)
         with pytest.raises(ValueError, match="10x10"):
             video.add(np.zeros((10, 10, 3), np.uint8))
-    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
-    ok, first = capture.read()
-    count = 1
-    while capture.read()[0]:
-        count += 1
-    assert ok
-    assert count == 8
-    blue, _, red = first[48, 100]
+    with av.open(str(tmp_path / "v.webm")) as file:
+        stream = file.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
+        assert stream.codec_context.name == "vp9" and stream.average_rate == 10
+    assert len(frames) == 8 and frames[0].shape == (96, 128, 3)
+    red, _, blue = frames[0][48, 100]
     assert red > 150 > 60 > blue
-    animated = Image.open(tmp_path / "v.webp")
-    assert animated.n_frames == 8
+    with VideoWriter(tmp_path / "none.webm", fps=10):
+        pass
+    assert not (tmp_path / "none.webm").exists()
 
 
 def test_comparison_flags_what_got_worse():

@@ -11,6 +11,7 @@ import typer
 
 from .console import open_console, progress_bar, sayer
 from .options import RATE, SECONDS, TARGETS, Device
+from .see import ShowRerun, WriteMcap, open_sinks, sink_files
 from .settings import parse_rate, played_settings, read_settings, write_known
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def demo(
     detection: Annotated[
         DetectionSource, typer.Option(help="auto: RF-DETR where its weights exist.")
     ] = DetectionSource.AUTO,
+    mcap: WriteMcap = False,
+    rerun: ShowRerun = None,
 ) -> None:
     """Generate a recording, play it into the node, compare its poses with the truth. Exits 1 when no pose came."""
     from ..config import to_flat
@@ -68,6 +71,7 @@ def demo(
     config = node_settings(setting or [], objects_file, device, source)
     shipped = default_objects_file()
     specs = write_known(shipped, load_objects(shipped), TARGETS, objects_file, everything=False)
+    sinks = open_sinks(out, specs, mcap, rerun, "demo")
     with progress_bar(console) as progress:
         recording = _record(out / "recording", seed, frames, camera_rate, device, progress)
         task = progress.add_task("play", total=len(recording), visible=False)
@@ -93,12 +97,14 @@ def demo(
             title="rfdetr-foundationpose demo",
             count=len(session.run.sent),
             advance=lambda done: progress.update(drawing, completed=done),
+            sinks=sinks,
+            stamp_of=session.stamp_of,
         )
     for table in result_tables(result):
         console.print(table)
     if json_file is not None:
         write_json(json_file, result)
-    say("Look at: " + ", ".join(str(f) for f in files))
+    say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
 
 
 def choose_source(detection: DetectionSource) -> str:

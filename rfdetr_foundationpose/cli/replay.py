@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from .console import open_console, progress_bar, sayer
 from .options import ObjectsFile, Settings
+from .see import ShowRerun, WriteMcap, open_sinks, sink_files
 from .settings import parse_rate, played_settings, read_settings
 from .starts import InitBoxes, InitMasks, parse_starts
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..replay.result import Comparison, PoseSample
 
 Series = dict[str, list[tuple[float, float]]]
+StampOf = Callable[[float], int] | None
 
 
 def replay(
@@ -45,6 +47,8 @@ def replay(
     check_latency: Annotated[
         bool, typer.Option("--check-latency", help="Compare stage latencies too; same machine only.")
     ] = False,
+    mcap: WriteMcap = False,
+    rerun: ShowRerun = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
 ) -> None:
     """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
@@ -80,6 +84,7 @@ def replay(
     told = tape.problems
     for problem in told:
         say(problem)
+    sinks = open_sinks(out, specs, mcap, rerun, f"replay of {recording.name}")
     identity = tape.identity(frames)
     if baseline is not None:
         stored = read_baseline(baseline, identity, judged=bool(tape.truths))
@@ -87,7 +92,7 @@ def replay(
             say(f"--baseline {baseline} does not say of which recording it is: compared as if it were of this one")
     with progress_bar(console) as progress:
         run = _through_node if ros else _through_pipeline
-        result, samples, series = run(tape, specs, settings, out, rate, frames, starts, progress)
+        result, samples, series, stamp_of = run(tape, specs, settings, out, rate, frames, starts, progress)
         result |= {"recording": str(recording), "recording_id": identity}
         rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
         drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
@@ -102,6 +107,8 @@ def replay(
             rows=rows,
             count=frames,
             advance=lambda done: progress.update(drawing, completed=done),
+            sinks=sinks,
+            stamp_of=stamp_of,
         )
     for problem in (*tape.problems, *tape.tally.sentences()):
         if problem not in told:
@@ -112,7 +119,7 @@ def replay(
         console.print(comparison_table(rows))
     if json_file is not None:
         write_json(json_file, result)
-    say("Look at: " + ", ".join(str(f) for f in files))
+    say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
         console.print(f"regressed: {', '.join(regressed)}", style="red")
@@ -131,7 +138,7 @@ def _through_pipeline(
     frames: int | None,
     starts: Sequence[Start],
     progress: Progress,
-) -> tuple[dict[str, Any], list[PoseSample], Series]:
+) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
     from ..pipeline import Pipeline
     from ..replay.judge import Judge
     from ..replay.offline import run_offline
@@ -172,7 +179,7 @@ def _through_pipeline(
         pose_backend=status.pose_backend,
         seconds=run.seconds,
     )
-    return result, run.samples, run.series
+    return result, run.samples, run.series, None
 
 
 def _through_node(
@@ -184,7 +191,7 @@ def _through_node(
     frames: int | None,
     starts: Sequence[Start],
     progress: Progress,
-) -> tuple[dict[str, Any], list[PoseSample], Series]:
+) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
     from ..config import to_flat
     from ..replay.live import LiveOptions
     from ..replay.session import run_session
@@ -203,4 +210,4 @@ def _through_node(
         publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
         advance=lambda done, total: progress.update(task, completed=done, total=total),
     )
-    return session.result, session.samples, session.series
+    return session.result, session.samples, session.series, session.stamp_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from ..overlay import OverlayModel, draw_overlay
 from ..types import Frame, ObjectPose, TrackState
 from .judge import instance_names
 from .metrics import ObjectGeometry
+from .page import write_page
 from .recording import Recording
-from .report import VideoWriter, contact_sheet, plot_errors, plot_latency, write_html
+from .report import contact_sheet, plot_errors, plot_latency
 from .result import Comparison, PoseSample, write_json, write_poses_csv
+from .sinks import DrawnFrame, Sink
+from .video import VideoWriter
 
 # A contact sheet shows this many frames.
 SHEET_TILES = 12
@@ -34,16 +38,25 @@ def write_outputs(
     rows: Sequence[Comparison] = (),
     count: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
+    sinks: Sequence[Sink] = (),
+    stamp_of: Callable[[float], int] | None = None,
 ) -> list[Path]:
-    """Write everything into ``out``; returns the files, most telling first. ``advance`` gets the frames drawn."""
+    """Write everything into ``out``; returns the files, most telling first. ``advance`` gets the frames drawn.
+
+    series: stage -> (seconds, ms). sinks: also get the frames, and are finished. stamp_of: the series' seconds -> stamp in
+    the recording (ns); by default they count from its first frame.
+    """
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "result.json", result)
     write_poses_csv(out / "poses.csv", samples)
     plot_errors(out / "errors.png", samples, _diameters(specs, samples))
     plot_latency(out / "latency.png", series)
     files = [out / "errors.png", out / "latency.png"]
-    files = _pictures(out, samples, recording, specs, count, advance) + files
-    write_html(out / "report.html", title, result, files, rows)
+    pictures, first = _pictures(out, samples, recording, specs, count, advance, sinks)
+    for sink in sinks:
+        sink.finish(series, stamp_of or (lambda seconds: first + round(seconds * 1e9)))
+    files = pictures + files
+    write_page(out / "report.html", title, result, samples, files, rows, _diameters(specs, samples))
     return [*files, out / "report.html", out / "poses.csv", out / "result.json"]
 
 
@@ -62,7 +75,9 @@ def _pictures(
     specs: Sequence[ObjectSpec],
     count: int | None,
     advance: Callable[[int], None],
-) -> list[Path]:
+    sinks: Sequence[Sink],
+) -> tuple[list[Path], int]:
+    """Files, and the stamp of the first frame."""
     models = {s.name: OverlayModel.load(s) for s in specs}
     names = instance_names(specs)
     by_frame: dict[int, list[PoseSample]] = {}
@@ -72,21 +87,24 @@ def _pictures(
     chosen = {answered[round(i)] for i in np.linspace(0, len(answered) - 1, SHEET_TILES)} if answered else set()
     tiles: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    with VideoWriter(out / "overlay.mp4", out / "overlay.webp", _fps(recording)) as video:
-        for index, (frame, _) in enumerate(recording):
-            if count is not None and index >= count:
-                break
-            picture = _draw(frame, by_frame.get(index, []), models, names)
+    first = 0
+    with VideoWriter(out / "overlay.webm", _fps(recording)) as video:
+        for index, (frame, _) in enumerate(islice(recording, count)):
+            first = first or frame.stamp_ns
+            found = by_frame.get(index, [])
+            picture = _draw(frame, found, models, names)
             video.add(picture)
+            for sink in sinks:
+                sink.add(DrawnFrame(index, frame, found, picture))
             if index in chosen:
                 tiles.append(picture)
-                captions.append(_caption(index, by_frame[index]))
+                captions.append(_caption(index, found))
             advance(index + 1)
-    files = [out / "overlay.mp4", out / "overlay.webp"]
+    files = [out / "overlay.webm"]
     if tiles:
-        contact_sheet(out / "contact_sheet.png", tiles, captions)
-        files.insert(0, out / "contact_sheet.png")
-    return files
+        contact_sheet(out / "contact_sheet.jpg", tiles, captions)
+        files.append(out / "contact_sheet.jpg")
+    return files, first
 
 
 def _fps(recording: Recording) -> float:

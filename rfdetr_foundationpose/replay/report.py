@@ -1,8 +1,7 @@
-"""Pictures and tables of a run: plots, contact sheet, video, HTML page, terminal tables."""
+"""Pictures and tables of a run: plots, contact sheet, terminal tables."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,45 +93,7 @@ def contact_sheet(path: Path, pictures: Sequence[Picture], captions: Sequence[st
     for i, tile in enumerate(tiles):
         y, x = (i // columns) * tallest, (i % columns) * width
         sheet[y : y + tile.shape[0], x : x + width] = tile
-    Image.fromarray(sheet).save(path)
-
-
-class VideoWriter:
-    """An MP4 and, small, an animated WebP that every browser plays. Use as a context manager."""
-
-    def __init__(self, mp4: Path, webp: Path | None, fps: float, webp_width: int = 400, webp_frames: int = 60) -> None:
-        self._mp4, self._webp, self._fps = mp4, webp, fps
-        self._webp_width, self._webp_frames = webp_width, webp_frames
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-        self._small: list[Image.Image] = []
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def add(self, picture: Picture) -> None:
-        """Append a frame (H, W, 3) uint8 RGB. Raises RuntimeError when OpenCV cannot write MP4 here."""
-        h, w = picture.shape[:2]
-        if self._writer is None:
-            self._size = (w, h)
-            self._writer = cv2.VideoWriter(str(self._mp4), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
-            if not self._writer.isOpened():
-                raise RuntimeError(f"OpenCV cannot write {self._mp4}: it was built without an MPEG-4 encoder")
-        if (w, h) != self._size:
-            raise ValueError(f"frame is {w}x{h}, the video is {self._size[0]}x{self._size[1]}")
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        if self._webp is not None:
-            size = (self._webp_width, round(self._webp_width * h / w))
-            self._small.append(Image.fromarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA)))
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-        if self._webp is not None and self._small:
-            step = -(-len(self._small) // self._webp_frames)
-            kept = self._small[::step]
-            duration = round(1000 * step / self._fps)
-            kept[0].save(self._webp, save_all=True, append_images=kept[1:], duration=duration, loop=0, quality=60)
+    Image.fromarray(sheet).save(path, quality=85)
 
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -173,47 +134,6 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
         verdict = "[red]regressed[/red]" if row.regressed else "[green]ok[/green]"
         table.add_row(row.name, _number(row.baseline, 3), _number(row.value, 3), _number(row.allowed, 3), verdict)
     return table
-
-
-def write_html(
-    path: Path, title: str, result: Mapping[str, Any], files: Sequence[Path], rows: Sequence[Comparison] = ()
-) -> None:
-    """One static page beside the pictures that it shows; no scripts, no network."""
-    parts = [
-        "<!doctype html><meta charset='utf-8'>",
-        f"<title>{html.escape(title)}</title>",
-        "<style>body{font:15px system-ui;max-width:70em;margin:2em auto;padding:0 1em}"
-        "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.25em .7em;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}.bad{background:#fcc}img,video{max-width:100%}</style>",
-        f"<h1>{html.escape(title)}</h1>",
-    ]
-    if rows:
-        parts.append("<table><tr><th>figure<th>baseline<th>now<th>allowed</tr>")
-        for row in rows:
-            cells = "".join(f"<td>{_number(v, 3)}" for v in (row.baseline, row.value, row.allowed))
-            parts.append(f"<tr class='{'bad' if row.regressed else ''}'><td>{html.escape(row.name)}{cells}</tr>")
-        parts.append("</table>")
-    parts.append("<table>")
-    for key, value in result.items():
-        if isinstance(value, Mapping):
-            for inner, figure in value.items():
-                parts.append(f"<tr><td>{html.escape(f'{key}.{inner}')}<td>{html.escape(_show(figure))}</tr>")
-        else:
-            parts.append(f"<tr><td>{html.escape(key)}<td>{html.escape(_show(value))}</tr>")
-    parts.append("</table>")
-    for file in files:
-        name = html.escape(file.name)
-        tag = f"<video controls src='{name}'></video>" if file.suffix == ".mp4" else f"<img src='{name}' alt='{name}'>"
-        parts.append(f"<p>{tag}<br>{name}</p>")
-    path.write_text("\n".join(parts) + "\n")
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_show(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(_show(v) for v in value)
-    return _number(value, 3) if isinstance(value, float) or value is None else str(value)
 
 
 def _number(value: Any, digits: int = 2) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..latency import STAGES
 from ..objects import ObjectSpec
 from ..types import Frame
@@ -24,6 +26,15 @@ class Session:
     samples: list[PoseSample]
     result: dict[str, Any]
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def stamp_of(self, seconds: float) -> int:
+        """Stamp in the recording (ns) of what was played so many seconds after playback began, at whatever speed."""
+        sent = sorted(self.run.sent.items())
+        if not sent:
+            return 0
+        played = [(stamp - self.run.start_ns) * 1e-9 for stamp, _ in sent]
+        recorded = [self.run.recorded_ns[index] - self.run.recorded_ns[0] for _, index in sent]
+        return self.run.recorded_ns[0] + round(float(np.interp(seconds, played, recorded)))
 
 
 @dataclass(frozen=True)
