@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..objects import ObjectSpec, load_objects
 from ..pose.estimator import RegistrationError, TrackRequest
 from ..pose.mesh import ObjectModel
 from ..pose.observation import Observation
-from ..replay.bop import BopDataset
+from ..replay.bop import BopDataset, is_bop
 from ..replay.recording import Recording, RecordingError
 from ..resources import default_objects_file
 from ..types import Frame
@@ -212,7 +211,7 @@ def open_source(
         scene = BenchScene(models, size, device, seed)
         names = {m.name: m.name for m in models}
         return specs, (View(scene.frame(i).frame, names, i > 0) for i in range(synth)), synth
-    if source.is_dir() and any(source.glob(f"{split}/*/scene_gt.json")):
+    if is_bop(source):
         return _bop(source, split)
     recording = Recording(source, depth_unit=config.input.depth_unit)
     if not recording.masks:
@@ -239,5 +238,4 @@ def _bop(folder: Path, split: str) -> tuple[list[ObjectSpec], Iterator[View], in
             objects = {n: instance.object for n, instance in zip(names, instances, strict=True)}
             yield View(dataclasses.replace(frame, masks=masks), objects, False)
 
-    total = sum(len(json.loads((s / "scene_gt.json").read_text())) for s in dataset.scenes)
-    return dataset.specs, views(), total
+    return dataset.specs, views(), len(dataset)

@@ -12,6 +12,8 @@ from ..config import ConfigError
 from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry
 
 CONTINUOUS_STEP_DEG = 5
+SAME_LOOK = 0.035
+"""Axes are measured or rounded: turns that differ by less (rad) are one; those of a group of LARGEST_GROUP differ by 0.052."""
 
 
 def symmetry_transforms(
@@ -25,12 +27,13 @@ def symmetry_transforms(
     """
     group = [np.eye(4)]
     generators = [_turn(s.axis, 2 * np.pi / s.fold, s.point, center) for s in discrete if s.fold > 1]
+    reach = max((float(np.linalg.norm(np.asarray(s.point) - center)) for s in discrete), default=0.0)
     frontier = list(group)
     while frontier:
         products = [g @ f for f in frontier for g in generators]
         frontier = []
         for T in products:
-            if not any(np.allclose(T, known, atol=1e-6) for known in group):
+            if not _among(T, np.stack(group), reach):
                 group.append(T)
                 frontier.append(T)
         if len(group) > LARGEST_GROUP:
@@ -43,6 +46,14 @@ def symmetry_transforms(
         turns = [_turn(s.axis, np.deg2rad(a), s.point, center) for a in range(0, 360, CONTINUOUS_STEP_DEG)]
         transforms = [turn @ T for T in transforms for turn in turns]
     return np.stack(transforms)
+
+
+def _among(T: NDArray[np.float64], known: NDArray[np.float64], reach: float) -> bool:
+    """Whether a transform (4, 4) is one of those known (K, 4, 4), as exactly as its axes were given; they pass the centre
+    at ``reach`` (m) at most."""
+    angles = rotation_angle(np.swapaxes(known[:, :3, :3], 1, 2) @ T[:3, :3])
+    apart = np.linalg.norm(known[:, :3, 3] - T[:3, 3], axis=1)
+    return bool(((angles < SAME_LOOK) & (apart < 1e-6 + 2 * angles * reach)).any())
 
 
 def _turn(

@@ -1,161 +1,309 @@
 """Data sets in the BOP layout (https://github.com/thodan/bop_toolkit, docs/bop_datasets_format.md), read frame by frame.
 
-A data set has ``models/obj_XXXXXX.ply`` and ``models/models_info.json`` in millimetres, and scenes
-``<split>/XXXXXX/`` with ``scene_gt.json``, ``scene_camera.json``, ``rgb/``, ``depth/``, ``mask_visib/``.
+A data set has models in millimetres and scenes ``<split>/XXXXXX/`` with ``scene_gt.json``, ``scene_camera.json``, ``rgb/`` or
+``gray/``, ``depth/``, ``mask_visib/``; of several sensors each has files and folders of its own: ``scene_gt_cam1.json``,
+``rgb_cam1/``. What is missing or broken is left out and counted.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from ..config import ConfigError
-from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
-from ..pose.symmetry import symmetry_transforms
-from ..types import CameraIntrinsics, Frame
+from ..types import CameraIntrinsics, Frame, InputError
+from .bop_models import BopError, find_models, object_name, read_json, spec_of
 
-# Two angles that differ by less (rad) are the same: fractions of a turn with denominators up to LARGEST_GROUP differ by
-# more than twice this.
-SAME_ANGLE = 2e-4
-# Two rotation matrices whose elements differ by less are the same: those of a group of that size differ by 0.03 or more.
-SAME_ROTATION = 0.01
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+_NO_SENSOR = ("info", "coco")
 
 
 @dataclass(frozen=True)
 class BopInstance:
-    """T_cam_obj: (4, 4) float64, metres, of the mesh scaled to metres. mask: (H, W) bool, its visible part."""
+    """T_cam_obj: (4, 4) float64, metres, of the mesh scaled to metres. mask: (H, W) bool, its visible part.
+
+    index: in the image's ground truth.
+    """
 
     object: str
     T_cam_obj: NDArray[np.float64]
     mask: NDArray[np.bool_]
     visibility: float | None
+    index: int = 0
+
+
+@dataclass
+class LeftOut:
+    """What an iteration could not use: how many of each kind, and where the first of them was."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str) -> None:
+        self.counts[kind] += 1
+        self.first.setdefault(kind, where)
+
+    def sentences(self) -> list[str]:
+        return [f"left out: {n} x {kind} (first: {self.first[kind]})" for kind, n in self.counts.items()]
+
+
+class _Unusable(Exception):
+    """A frame or instance is left out. kind: as counted."""
+
+    def __init__(self, kind: str, where: str) -> None:
+        super().__init__(where)
+        self.kind = kind
 
 
 class BopDataset:
-    """A BOP data set or split of it. Objects are named by file: ``obj_000001``.
+    """A BOP data set or split of it. Objects are named by their id: ``obj_000001``.
 
-    Raises FileNotFoundError that names what is missing, ConfigError for symmetries that contradict each other.
+    split: None is "test", or the only split whose name begins so. sensor: of data sets with several; None: all that have
+    depth. notes: sentences for the user. left_out: of the last iteration. Raises BopError that names what is missing,
+    ConfigError for a symmetry that is none.
     """
 
-    def __init__(self, folder: Path, split: str = "test") -> None:
+    def __init__(self, folder: Path, split: str | None = None, sensor: str | None = None) -> None:
         self.folder = folder
-        self.scenes = sorted(p.parent for p in (folder / split).glob("*/scene_gt.json"))
+        self.notes: list[str] = []
+        self.left_out = LeftOut()
+        if not folder.is_dir():
+            raise BopError(f"{folder} does not exist; name the folder of a data set, which holds models/ and the split")
+        self.split = self._choose_split(split)
+        sensors = [
+            s for path in sorted((folder / self.split).iterdir()) if path.is_dir() for s in _sensors(path, self.notes)
+        ]
+        names = sorted({s.sensor for s in sensors})
+        if sensor is not None and sensor not in names:
+            raise BopError(
+                f"{folder}/{self.split} has no sensor {sensor!r}; it has {', '.join(names) or 'none with depth'}"
+            )
+        self.scenes = [s for s in sensors if sensor is None or s.sensor == sensor]
         if not self.scenes:
-            raise FileNotFoundError(f"{folder}/{split} holds no <scene>/scene_gt.json; is it in the BOP layout?")
-        models = next((folder / n for n in ("models", "models_eval") if (folder / n).is_dir()), None)
-        if models is None:
-            raise FileNotFoundError(f"{folder} holds no models/; BOP data sets ship it as a separate archive")
-        info_file = models / "models_info.json"
-        info = json.loads(info_file.read_text()) if info_file.is_file() else {}
-        self.specs = [_spec(path, info) for path in sorted(models.glob("obj_*.ply"))]
-        if not self.specs:
-            raise FileNotFoundError(f"{models} holds no obj_XXXXXX.ply")
+            raise BopError(
+                f"{folder}/{self.split} holds no scene with scene_gt.json, scene_camera.json, rgb/ or gray/, and depth/"
+            )
+        self.models = find_models(folder, self.notes)
+        self.specs = [spec_of(model, self.notes) for model in self.models]
+
+    def __len__(self) -> int:
+        """Images that the ground truth lists; some may be left out."""
+        count = 0
+        for scene in self.scenes:
+            with suppress(BopError):
+                count += len(scene.truths)
+        return count
+
+    def _choose_split(self, split: str | None) -> str:
+        held = sorted({p.parent.parent.name for p in self.folder.glob("*/*/scene_gt*.json")})
+        if split is not None or "test" in held:
+            chosen = split or "test"
+        else:
+            tests = [name for name in held if name.startswith("test")] or held
+            if len(tests) != 1:
+                raise BopError(
+                    f"{self.folder}/test holds no <scene>/scene_gt.json, and --split does not say which to take; "
+                    f"there are scenes in {', '.join(held) or 'no folder: is it in the BOP layout?'}"
+                )
+            chosen = tests[0]
+            self.notes.append(f"{self.folder} has no split test: {chosen} is read")
+        if chosen not in held:
+            raise BopError(
+                f"{self.folder}/{chosen} holds no <scene>/scene_gt.json; there are scenes in "
+                f"{', '.join(held) or 'no folder: is it in the BOP layout?'}"
+            )
+        return chosen
 
     def __iter__(self) -> Iterator[tuple[str, int, Frame, list[BopInstance]]]:
-        """Scene name, image id, frame and its instances, in order."""
+        """Scene name, image id, frame and its instances, in order. A scene of several sensors is named ``000001/cam1``."""
+        self.left_out = left = LeftOut()
+        known = {model.id for model in self.models}
         for scene in self.scenes:
-            truths = json.loads((scene / "scene_gt.json").read_text())
-            cameras = json.loads((scene / "scene_camera.json").read_text())
-            info_file = scene / "scene_gt_info.json"
-            infos = json.loads(info_file.read_text()) if info_file.is_file() else {}
+            try:
+                truths, cameras, infos = scene.truths, scene.cameras, scene.infos
+            except BopError as error:
+                left.add("scene whose JSON is broken", str(error))
+                continue
             for key in sorted(truths, key=int):
-                frame = _frame(scene, int(key), cameras[key])
-                instances = _instances(scene, int(key), truths[key], infos.get(key, []), frame)
-                yield scene.name, int(key), frame, instances
+                where = f"{scene.folder}, image {key}{scene.of_sensor}"
+                try:
+                    frame = scene.frame(int(key), cameras)
+                    instances = _instances(scene, int(key), truths[key], infos.get(key), frame, known, left)
+                except _Unusable as unusable:
+                    left.add(unusable.kind, str(unusable) or where)
+                    continue
+                if instances or not truths[key]:
+                    yield scene.name, int(key), frame, instances
 
 
-def _spec(path: Path, info: Mapping[str, Any]) -> ObjectSpec:
-    entry = info.get(str(int(path.stem.removeprefix("obj_"))), {})
-    discrete = _generators(entry.get("symmetries_discrete", ()), path.stem)
-    continuous = tuple(_axis(s["axis"], s.get("offset", (0, 0, 0))) for s in entry.get("symmetries_continuous", ()))
-    return ObjectSpec(path.stem, path, scale=0.001, discrete=discrete, continuous=continuous)
+def is_bop(folder: Path) -> bool:
+    """Whether a folder holds scenes in the BOP layout."""
+    return folder.is_dir() and any(folder.glob("*/*/scene_gt*.json"))
 
 
-def _axis(axis: Any, offset_mm: Any) -> ContinuousSymmetry:
-    direction = np.asarray(axis, np.float64)
-    return ContinuousSymmetry(
-        _triple(direction / np.linalg.norm(direction)), _triple(np.asarray(offset_mm, np.float64) * 0.001)
-    )
+@dataclass(frozen=True)
+class _Scene:
+    """One sensor's part of a scene."""
+
+    folder: Path
+    sensor: str
+
+    @property
+    def _suffix(self) -> str:
+        return f"_{self.sensor}" if self.sensor else ""
+
+    @property
+    def of_sensor(self) -> str:
+        return f" of {self.sensor}" if self.sensor else ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.name}/{self.sensor}" if self.sensor else self.folder.name
+
+    @cached_property
+    def truths(self) -> dict[str, Any]:
+        """Raises BopError."""
+        found = read_json(self.folder / f"scene_gt{self._suffix}.json")
+        wrong = [key for key, value in found.items() if not key.isdigit() or not isinstance(value, list)]
+        if wrong:
+            raise BopError(
+                f"{self.folder}/scene_gt{self._suffix}.json: {wrong[0]!r} is no image id with a list of poses"
+            )
+        return found
+
+    @cached_property
+    def cameras(self) -> dict[str, Any]:
+        """Raises BopError."""
+        return read_json(self.folder / f"scene_camera{self._suffix}.json")
+
+    @cached_property
+    def infos(self) -> dict[str, Any]:
+        """What is known of visibility; nothing where the file is missing or broken."""
+        try:
+            return read_json(self.folder / f"scene_gt_info{self._suffix}.json")
+        except BopError:
+            return {}
+
+    @cached_property
+    def _files(self) -> dict[str, dict[tuple[int, ...], Path]]:
+        return {
+            kind: _numbered(self.folder / f"{kind}{self._suffix}") for kind in ("rgb", "gray", "depth", "mask_visib")
+        }
+
+    def read(self, kind: str, number: tuple[int, ...], flags: int, *, what: str = "") -> NDArray[Any]:
+        """An image by its numbers. Raises _Unusable."""
+        path = self._files[kind].get(number)
+        what = what or kind
+        name = "_".join(f"{n:06d}" for n in number)
+        if path is None:
+            raise _Unusable(f"{what} that is missing", f"{self.folder}/{kind}{self._suffix}/{name}.png")
+        try:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        except (cv2.error, OSError):
+            image = None
+        if image is None:
+            raise _Unusable(f"{what} that is no image", str(path))
+        return np.asarray(image)
+
+    def frame(self, image: int, cameras: Mapping[str, Any]) -> Frame:
+        """Raises _Unusable."""
+        camera = cameras.get(str(image))
+        where = f"{self.folder}/scene_camera{self._suffix}.json, image {image}"
+        if not isinstance(camera, Mapping) or "cam_K" not in camera:
+            raise _Unusable("image without a camera", where)
+        kind = "rgb" if (image,) in self._files["rgb"] or not self._files["gray"] else "gray"
+        # As the pixels lie in the file: cam_K belongs to them, not to how EXIF would turn them.
+        bgr = self.read(kind, (image,), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        depth = self.read("depth", (image,), cv2.IMREAD_UNCHANGED)
+        if depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32):
+            raise _Unusable("depth that is not uint16 or float32", f"{where}: {depth.dtype} {depth.shape}")
+        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            scale = float(camera.get("depth_scale", 1.0)) * 0.001
+            K = np.asarray(camera["cam_K"], np.float64).reshape(3, 3)
+            if not math.isfinite(scale) or scale <= 0:
+                raise ValueError(f"depth_scale {camera.get('depth_scale')}")
+            intrinsics = CameraIntrinsics.from_matrix(K, rgb.shape[1], rgb.shape[0])
+            return Frame(image, "camera", rgb, depth, scale, intrinsics)
+        except InputError as error:
+            raise _Unusable(f"image of {error.kind}", f"{where}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise _Unusable("image whose camera cannot be used", f"{where}: {error}") from None
 
 
-def _generators(listed: Iterable[Any], name: str) -> tuple[DiscreteSymmetry, ...]:
-    """A few turns that make all those listed: BOP lists a whole group, a DiscreteSymmetry stands for all its powers."""
-    turns = []
-    for values in listed:
-        T = np.asarray(values, np.float64).reshape(4, 4)
-        vector = Rotation.from_matrix(T[:3, :3]).as_rotvec()
-        angle = float(np.linalg.norm(vector))
-        if angle > SAME_ANGLE:
-            turn = DiscreteSymmetry(_triple(vector / angle), _fold(angle, name), _triple(axis_point(T) * 0.001))
-            turns.append((turn, T[:3, :3]))
-    kept: list[DiscreteSymmetry] = []
-    group = np.eye(3)[None]
-    for turn, R in sorted(turns, key=lambda item: -item[0].fold):
-        # The rotation alone tells: no object has two symmetries that differ by a translation.
-        if np.abs(group - R).max(axis=(1, 2)).min() > SAME_ROTATION:
-            kept.append(turn)
-            group = symmetry_transforms(kept, (), np.zeros(3))[:, :3, :3]
-    return tuple(kept)
+def _sensors(folder: Path, notes: list[str]) -> Iterator[_Scene]:
+    """Sensors of a scene that have images and depth."""
+    for file in sorted(folder.glob("scene_gt*.json")):
+        sensor = file.stem.removeprefix("scene_gt").removeprefix("_")
+        if sensor.split("_")[0] in _NO_SENSOR:
+            continue
+        suffix = f"_{sensor}" if sensor else ""
+        if not any((folder / f"{kind}{suffix}").is_dir() for kind in ("rgb", "gray")):
+            notes.append(
+                f"{folder} is not read{f' ({sensor})' if sensor else ''}: it has no rgb{suffix}/ or gray{suffix}/"
+            )
+        elif not (folder / f"depth{suffix}").is_dir():
+            notes.append(f"{folder} is not read{f' ({sensor})' if sensor else ''}: it has no depth{suffix}/")
+        else:
+            yield _Scene(folder, sensor)
 
 
-def _fold(angle: float, name: str) -> int:
-    """How often a turn by ``angle`` (rad) is repeated until it closes: 5 for 1/5, and for 2/5 of a turn."""
-    for fold in range(2, LARGEST_GROUP + 1):
-        step = 2 * np.pi / fold
-        if abs(angle - round(angle / step) * step) < SAME_ANGLE:
-            return fold
-    raise ConfigError(
-        f"{name}: symmetries_discrete of models_info.json holds a turn by {np.rad2deg(angle):.4f} degrees, which does not "
-        f"close within {LARGEST_GROUP} repetitions; an axis of any turn belongs in symmetries_continuous"
-    )
-
-
-def axis_point(T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) point nearest to the origin on the axis about which T (4, 4), a turn, turns; in the units of T."""
-    # I - R has no inverse; what rounding leaves of its smallest singular value must not count.
-    point, *_ = np.linalg.lstsq(np.eye(3) - T[:3, :3], T[:3, 3], rcond=1e-3)
-    return np.asarray(point, np.float64)
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
-    return (x, y, z)
-
-
-def _frame(scene: Path, image: int, camera: Mapping[str, Any]) -> Frame:
-    stem = f"{image:06d}"
-    rgb_file = next((f for f in (scene / f"rgb/{stem}.{e}" for e in ("png", "jpg", "tif")) if f.is_file()), None)
-    if rgb_file is None:
-        raise FileNotFoundError(f"{scene}/rgb holds no {stem}.png or .jpg")
-    bgr = cv2.imread(str(rgb_file), cv2.IMREAD_COLOR)
-    depth = cv2.imread(str(scene / f"depth/{stem}.png"), cv2.IMREAD_UNCHANGED)
-    if bgr is None or depth is None:
-        raise FileNotFoundError(f"{scene}: rgb or depth of image {stem} is missing or no image")
-    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-    intrinsics = CameraIntrinsics.from_matrix(np.asarray(camera["cam_K"]), rgb.shape[1], rgb.shape[0])
-    scale = float(camera.get("depth_scale", 1.0)) * 0.001
-    return Frame(image, "camera", rgb, np.asarray(depth, np.uint16), scale, intrinsics)
+def _numbered(folder: Path) -> dict[tuple[int, ...], Path]:
+    """Images by the numbers in their names: 000001.png is (1,), a mask 000001_000000.png is (1, 0)."""
+    if not folder.is_dir():
+        return {}
+    found: dict[tuple[int, ...], Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _IMAGES and re.fullmatch(r"\d+(_\d+)*", path.stem):
+            found.setdefault(tuple(int(part) for part in path.stem.split("_")), path)
+    return found
 
 
 def _instances(
-    scene: Path, image: int, truths: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]], frame: Frame
+    scene: _Scene, image: int, truths: Any, infos: Any, frame: Frame, known: set[int], left: LeftOut
 ) -> list[BopInstance]:
+    """Instances of an image that can be used; the others are in ``left``."""
     found = []
     for i, truth in enumerate(truths):
-        mask = cv2.imread(str(scene / f"mask_visib/{image:06d}_{i:06d}.png"), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise FileNotFoundError(f"{scene}/mask_visib/{image:06d}_{i:06d}.png is missing")
-        T = np.eye(4)
-        T[:3, :3] = np.asarray(truth["cam_R_m2c"], np.float64).reshape(3, 3)
-        T[:3, 3] = np.asarray(truth["cam_t_m2c"], np.float64) * 0.001
-        visibility = float(infos[i]["visib_fract"]) if i < len(infos) and "visib_fract" in infos[i] else None
-        found.append(BopInstance(f"obj_{int(truth['obj_id']):06d}", T, np.asarray(mask) > 0, visibility))
+        where = f"{scene.folder}, image {image}{scene.of_sensor}, instance {i}"
+        try:
+            id, T = int(truth["obj_id"]), np.eye(4)
+            T[:3, :3] = np.asarray(truth["cam_R_m2c"], np.float64).reshape(3, 3)
+            T[:3, 3] = np.asarray(truth["cam_t_m2c"], np.float64).reshape(3) * 0.001
+        except (KeyError, TypeError, ValueError) as error:
+            left.add("instance whose pose cannot be read", f"{where}: {type(error).__name__} {error}")
+            continue
+        if not np.isfinite(T).all() or np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() > 0.01:
+            left.add("instance whose pose is none", where)
+            continue
+        if id not in known:
+            left.add("instance of an object without a model", f"{where}: object {id}")
+            continue
+        try:
+            mask = scene.read("mask_visib", (image, i), cv2.IMREAD_GRAYSCALE, what="mask")
+        except _Unusable as unusable:
+            left.add(unusable.kind, str(unusable))
+            continue
+        if mask.shape != frame.depth.shape:
+            left.add("mask of another size than its image", f"{where}: {mask.shape}, {frame.depth.shape}")
+            continue
+        found.append(BopInstance(object_name(id), T, mask > 0, _visible(infos, i), i))
     return found
+
+
+def _visible(infos: Any, index: int) -> float | None:
+    try:
+        value = float(infos[index]["visib_fract"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

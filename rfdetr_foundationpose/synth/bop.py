@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from ..pose.mesh import ObjectModel
 from ..pose.symmetry import CONTINUOUS_STEP_DEG, rotation_angle
-from ..replay.bop import axis_point
+from ..replay.bop_models import axis_point
 from ..replay.recording import GroundTruth
 from ..types import Frame
 
