@@ -21,7 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import CameraIntrinsics, Frame, InputError
+from ..errors import InputError
+from ..frame_files import read_color, read_depth
+from ..types import CameraIntrinsics, Frame
 from .bop_models import BopError, find_models, object_name, read_json, spec_of
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -200,20 +202,24 @@ class _Scene:
             kind: _numbered(self.folder / f"{kind}{self._suffix}") for kind in ("rgb", "gray", "depth", "mask_visib")
         }
 
-    def read(self, kind: str, number: tuple[int, ...], flags: int, *, what: str = "") -> NDArray[Any]:
+    def path(self, kind: str, number: tuple[int, ...], what: str) -> Path:
         """An image by its numbers. Raises _Unusable."""
         path = self._files[kind].get(number)
-        what = what or kind
-        name = "_".join(f"{n:06d}" for n in number)
         if path is None:
+            name = "_".join(f"{n:06d}" for n in number)
             raise _Unusable(f"{what} that is missing", f"{self.folder}/{kind}{self._suffix}/{name}.png")
+        return path
+
+    def mask(self, number: tuple[int, int]) -> NDArray[np.bool_]:
+        """(H, W) bool by image and instance. Raises _Unusable."""
+        path = self.path("mask_visib", number, "mask")
         try:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+            mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
         except (cv2.error, OSError):
-            image = None
-        if image is None:
-            raise _Unusable(f"{what} that is no image", str(path))
-        return np.asarray(image)
+            mask = None
+        if mask is None:
+            raise _Unusable("mask that is no image", str(path))
+        return np.asarray(mask) > 0
 
     def frame(self, image: int, cameras: Mapping[str, Any]) -> Frame:
         """Raises _Unusable."""
@@ -222,13 +228,9 @@ class _Scene:
         if not isinstance(camera, Mapping) or "cam_K" not in camera:
             raise _Unusable("image without a camera", where)
         kind = "rgb" if (image,) in self._files["rgb"] or not self._files["gray"] else "gray"
-        # As the pixels lie in the file: cam_K belongs to them, not to how EXIF would turn them.
-        bgr = self.read(kind, (image,), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        depth = self.read("depth", (image,), cv2.IMREAD_UNCHANGED)
-        if depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32):
-            raise _Unusable("depth that is not uint16 or float32", f"{where}: {depth.dtype} {depth.shape}")
-        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
         try:
+            rgb = read_color(self.path(kind, (image,), kind))
+            depth = read_depth(self.path("depth", (image,), "depth"))
             scale = float(camera.get("depth_scale", 1.0)) * 0.001
             K = np.asarray(camera["cam_K"], np.float64).reshape(3, 3)
             if not math.isfinite(scale) or scale <= 0:
@@ -290,14 +292,14 @@ def _instances(
             left.add("instance of an object without a model", f"{where}: object {id}")
             continue
         try:
-            mask = scene.read("mask_visib", (image, i), cv2.IMREAD_GRAYSCALE, what="mask")
+            mask = scene.mask((image, i))
         except _Unusable as unusable:
             left.add(unusable.kind, str(unusable))
             continue
         if mask.shape != frame.depth.shape:
             left.add("mask of another size than its image", f"{where}: {mask.shape}, {frame.depth.shape}")
             continue
-        found.append(BopInstance(object_name(id), T, mask > 0, _visible(infos, i), i))
+        found.append(BopInstance(object_name(id), T, mask, _visible(infos, i), i))
     return found
 
 

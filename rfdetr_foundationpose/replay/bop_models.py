@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from ..config import ConfigError
 from ..errors import UserError
+from ..meshes.diameter import largest_distance
 from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
 from ..pose.symmetry import rotation_angle, symmetry_transforms
 
@@ -68,9 +69,7 @@ class BopModel:
         listed = self.info.get("diameter")
         if isinstance(listed, int | float) and math.isfinite(listed) and listed > 0:
             return float(listed) * 0.001
-        points = self.vertices()
-        hull = points[trimesh.convex.ConvexHull(points).vertices] if len(points) > 4 else points
-        return float(max(np.linalg.norm(hull - p, axis=1).max() for p in hull))
+        return largest_distance(self.vertices())
 
     def symmetries(self, step: float = 0.01) -> Array:
         """(K, 4, 4) transforms, metres, identity first, as bop_toolkit makes them of what is listed.
