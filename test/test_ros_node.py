@@ -26,7 +26,7 @@ from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from support.ros_support import FRAME_ID, ROOT, Camera, Node, on_idle, running_node, stamp_of, wait_for
+from support.ros_support import FRAME_ID, PATIENCE, ROOT, Camera, Node, on_idle, running_node, stamp_of, wait_for
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_a_recording_of_the_outputs_is_read_by_rosbags(scene, tmp_path):
         "diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
     }
     stamps: list[int] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while {topic for topic, _ in wire} != set(names):
         assert time.monotonic() < deadline, f"only { ({topic for topic, _ in wire}) } came"
         stamps.append(camera.publish())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from support.ros_support import FRAME_ID, Camera, Graph, Node, running_node, stamp_of, wait_for
+from support.ros_support import FRAME_ID, PATIENCE, Camera, Graph, Node, running_node, stamp_of, wait_for
 
 Trouble = Callable[[Camera, Graph, Node], None]
 
@@ -82,7 +82,7 @@ def nan_depth(camera: Camera, graph: Graph, node: Node) -> None:
     def said() -> bool:
         return "box: lost" in graph.report("objects").message
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not said() and time.monotonic() < deadline:
         stamp = time.time_ns()
         camera.publish(stamp, depth=nan(stamp))
@@ -126,7 +126,7 @@ def depth_in_another_frame(camera: Camera, graph: Graph, node: Node) -> None:
     def said() -> bool:
         return "is depth registered" in graph.report("input").message
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not said() and time.monotonic() < deadline:
         stamp = time.time_ns()
         message = camera.depth(stamp)
