@@ -19,6 +19,8 @@ from rfdetr_foundationpose.cli.demo import DetectionSource, choose_source, node_
 from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.cli.settings import parse_rate
 from rfdetr_foundationpose.config import from_flat, to_flat
+from rfdetr_foundationpose.objects import ObjectSpec, load_objects
+from rfdetr_foundationpose.resources import default_objects_file, models_dir
 
 FRAMES = 20
 ISSUE_KEYS = {
@@ -74,7 +76,7 @@ class TestDemo:
         assert result["frames_published"] == FRAMES
         assert result["frames_received"] == FRAMES
         assert 0 <= result["dropped"] < FRAMES
-        assert result["detection_source"] == choose_source(DetectionSource.AUTO)
+        assert result["detection_source"] == "rf-detr"
 
     def test_poses_are_right(self, outputs):
         result = json.loads((outputs / "result.json").read_text())
@@ -105,18 +107,34 @@ def test_rate_is_a_number_or_auto():
             parse_rate(bad)
 
 
+SHIPPED = load_objects(default_objects_file())
+
+
 def test_the_node_gets_the_options_and_every_image(tmp_path):
     changed = {"objects_file": str(tmp_path / "objects.yaml"), "device": "cpu", "detector.source": "mask-topic"}
     expected = from_flat({**changed, "input.reliability": "reliable"})
-    assert node_settings([], tmp_path / "objects.yaml", "cpu", "mask-topic") == expected
+    file = tmp_path / "objects.yaml"
+    assert node_settings([], file, "cpu", DetectionSource.MASK_TOPIC, SHIPPED) == expected
 
 
 def test_what_the_user_sets_reaches_the_node(tmp_path):
     changes = ["input.reliability=best_effort", "input.use_mask_topics=true", "pose.track_iterations=3"]
-    values = to_flat(node_settings(changes, tmp_path / "objects.yaml", "auto", "rf-detr"))
+    values = to_flat(node_settings(changes, tmp_path / "objects.yaml", "auto", DetectionSource.RF_DETR, SHIPPED))
     assert values["input.reliability"] == "best_effort"
     assert values["input.use_mask_topics"] is True
     assert values["pose.track_iterations"] == 3
+
+
+def test_masks_stand_in_for_a_detector_that_does_not_know_the_objects(tmp_path):
+    own = [ObjectSpec("tea_box", tmp_path / "tea_box.obj")]
+    auto = DetectionSource.AUTO
+    assert choose_source(auto, "default", SHIPPED) == "rf-detr"
+    assert choose_source(auto, "default", own) == "mask-topic"
+    assert choose_source(auto, "default", [*SHIPPED, *own]) == "mask-topic"
+    # What a file of somebody else's holds is found out when it is loaded.
+    assert choose_source(auto, str(tmp_path / "mine.pth"), own) == "rf-detr"
+    assert choose_source(auto, str(models_dir() / "detector.safetensors"), own) == "mask-topic"
+    assert choose_source(DetectionSource.RF_DETR, "default", own) == "rf-detr"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +142,7 @@ def test_what_the_user_sets_reaches_the_node(tmp_path):
     [
         ("device=cpu", "use --device"),
         ("detector.source=mask-topic", "use --detection"),
-        ("objects_file=mine.yaml", "replay --ros --objects-file"),
+        ("objects_file=mine.yaml", "use --objects-file"),
     ],
 )
 def test_settings_that_are_options_of_the_demo_are_refused(tmp_path, capsys, change, advice):

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from rfdetr_foundationpose.cli.main import main
+from rfdetr_foundationpose.cli.outputs import MARKER
 from rfdetr_foundationpose.cli.settings import read_settings
 from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.replay.outputs import OUTPUT_FILES
 from rfdetr_foundationpose.resources import models_dir
 
 
@@ -130,5 +132,7 @@ def test_a_generated_recording_is_replayed_and_judged(tmp_path, capsys):
     assert result["detection_source"] == "mask-topic"
     assert result["translation_error_mm"]["p50"] < 20
     assert {"register", "track"} <= set(result["latency_ms"])
+    out = tmp_path / "out"
+    assert {p.name for p in out.iterdir()} <= {*OUTPUT_FILES, MARKER}  # else a user's file might be written over
     for name in ("poses.csv", "report.html", "contact_sheet.jpg", "overlay.webm"):
         assert (Path(tmp_path) / "out" / name).is_file()

@@ -1,15 +1,11 @@
 """What all trainings share: the estimate of the time left, the schedule, saving and stopping."""
 
-import os
-import signal
-
 import pytest
 import torch
 from rich.console import Console
 
 from rfdetr_foundationpose.train.progress import (
     Every,
-    Interruptible,
     TooFewSteps,
     TrainingProgress,
     check_budget,
@@ -66,21 +62,6 @@ def test_too_few_steps_are_said_with_what_to_change():
     check_budget(90, 10.0, 1.0, 100, "")
     with pytest.raises(TooFewSteps, match=r"about 4 training steps fit .*a step takes 2 s.*raise --minutes"):
         check_budget(0, 9.0, 2.0, 100, "raise --minutes")
-
-
-def test_first_interrupt_asks_and_the_second_is_the_usual_one():
-    said = []
-    before = signal.getsignal(signal.SIGINT)
-    with Interruptible(said.append) as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested and "saved" in said[0]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    with Interruptible() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
 
 
 def test_state_is_whole_or_the_one_before(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +27,16 @@ def chosen_backends(text: str, default: str) -> list[str]:
     if unknown := [b for b in wanted if b not in POSE.names]:
         raise typer.BadParameter(f"--backends: {', '.join(unknown)} is none of {', '.join(POSE.names)}")
     return wanted
+
+
+@contextmanager
+def keeping(say: Callable[[str], None], path: Path) -> Iterator[None]:
+    """On Ctrl-C, say where what was measured is, and end with 130."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        say(f"interrupted: what was measured is kept in {path}" if path.is_file() else "interrupted before a figure")
+        raise typer.Exit(130) from interrupt
 
 
 def prepare(device: str, seed: int) -> torch.device:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, chosen_backends, prepare
+from .bench_common import Backends, chosen_backends, keeping, prepare
 from .console import open_console, sayer
 from .options import Device, OfficialSize, Out, PoseWeights, Seed, parse_numbers
+from .outputs import Overwrite, claim
 
 
 def networks(
@@ -23,13 +24,13 @@ def networks(
     ] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Time refiner and scorer alone, by batch size, and compare what they say with FP32 eager."""
     from ..evaluate.bench_networks import measure_networks, network_tables
     from ..evaluate.bench_report import environment
     from ..evaluate.bench_stages import DEFAULT_BACKENDS, REPEATS
     from ..evaluate.networks import load_networks
-    from ..replay.result import write_json
 
     console = open_console()
     say = sayer(console)
@@ -37,9 +38,16 @@ def networks(
     wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     sizes = parse_numbers(batches, "--batches")
     loaded, description = load_networks(weights, official_size)
-    measured = measure_networks(loaded, wanted, sizes, place, repeat or REPEATS[place.type][1] // 2)
+    outputs = claim("bench networks", out, ("networks.json",), overwrite=overwrite)
     path = out / "networks.json"
-    write_json(path, {"environment": environment(place), "weights": description, "networks": measured})
+    about = {"environment": environment(place), "weights": description}
+
+    def save(tree: dict[str, Any]) -> None:
+        outputs.write({**about, "networks": tree}, path.name)
+
+    samples = repeat or REPEATS[place.type][1] // 2
+    with keeping(say, path):
+        measured = measure_networks(loaded, wanted, sizes, place, samples, save)
     for table in network_tables(measured, sizes, official_size):
         console.print(table)
     say(f"Look at: {path}")

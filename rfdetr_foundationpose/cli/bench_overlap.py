@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, Schedule, chosen_backends, prepare
+from .bench_common import Backends, Schedule, chosen_backends, keeping, prepare
 from .console import open_console, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
+from .outputs import Overwrite, claim
 
 
 def overlap(
@@ -25,6 +26,7 @@ def overlap(
     repeat: Annotated[int, typer.Option(min=0, help="Samples; 0 takes the device's default.")] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Time a frame with the detector beside the tracker, and with one after the other. CUDA only."""
     from ..config import from_flat
@@ -33,7 +35,6 @@ def overlap(
     from ..evaluate.bench_report import environment
     from ..evaluate.bench_stages import REPEATS
     from ..evaluate.networks import load_networks
-    from ..replay.result import write_json
 
     console = open_console()
     say = sayer(console)
@@ -45,9 +46,17 @@ def overlap(
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
     loaded, description = load_networks(weights, official_size)
     samples = repeat or REPEATS[place.type][1]
-    found = measure_overlap(wanted, loaded, config, place, (height, width), tracked, samples, seed, objects_file)
+    outputs = claim("bench overlap", out, ("overlap.json",), overwrite=overwrite)
     facts = environment(place)
-    write_json(out / "overlap.json", {"environment": facts, "weights": description, "overlap": found})
+
+    def save(tree: dict[str, Any]) -> None:
+        outputs.write({"environment": facts, "weights": description, "overlap": tree}, "overlap.json")
+
+    with keeping(say, out / "overlap.json"):
+        found = measure_overlap(
+            wanted, loaded, config, place, (height, width), tracked, samples, seed, objects_file, save
+        )
+    save(found)
     console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {description}"))
     say(f"Look at: {out / 'overlap.json'}")
     if all("reason" in row for row in found.values()):

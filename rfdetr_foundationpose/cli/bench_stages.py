@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, Schedule, chosen_backends, prepare
+from .bench_common import Backends, Schedule, chosen_backends, keeping, prepare
 from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
+from .outputs import Overwrite, claim
 
 
 def stages(
@@ -28,6 +29,7 @@ def stages(
     detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
+    overwrite: Overwrite = False,
     compact: Annotated[bool, typer.Option("--compact", help="Plain lines instead of a table.")] = False,
 ) -> None:
     """Measure each stage for each way to run the networks. Exits 1 when none of them runs here."""
@@ -37,7 +39,6 @@ def stages(
     from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
     from ..evaluate.bench_stages import DEFAULT_BACKENDS, StageSettings, measure
     from ..evaluate.networks import load_networks
-    from ..replay.result import write_json
 
     console = open_console()
     say = sayer(console)
@@ -52,22 +53,23 @@ def stages(
         f"{about['environment'].get('gpu', place.type)}, {width}x{height}, {tracked} object{'s' * (tracked > 1)}, "
         f"{description}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
     )
+    outputs = claim("bench", out, ("bench.json", "bench.png"), overwrite=overwrite)
     path = out / "bench.json"
-    with progress_bar(console, transient=True) as progress:
+    with keeping(say, path), progress_bar(console, transient=True) as progress:
 
         def begin(stage: str, samples: int) -> Callable[[], None]:
             task = progress.add_task(stage, total=samples)
             return lambda: progress.update(task, advance=1)
 
         def save(tree: dict[str, Any]) -> None:
-            write_json(path, {**tree, **about, "title": title})
+            outputs.write({**tree, **about, "title": title}, path.name)
 
         result = measure(wanted, loaded, config, place, settings, begin, save)
     result |= {**about, "title": title}
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)
         result["device_memory_used_mb"] = (total - free) / 1e6  # of all processes, CUDA context and Warp included
-    write_json(path, result)
+    outputs.write(result, path.name)
     bar_chart(result, out / "bench.png")
     if compact:
         for line in compact_lines(result):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
-from .console import open_console, progress_bar
+from .console import open_console, plain_table, progress_bar, sayer
 from .options import Device, Objects, ObjectsFileOrRandom, PoseWeights, Seed, named
+from .outputs import Overwrite, claim
 
 
 def calibrate(
@@ -21,9 +20,10 @@ def calibrate(
     seed: Seed = 77,
     device: Device = "auto",
     weights: PoseWeights = "default",
-    out: Annotated[Path, typer.Option(help="Where confidence.json goes; put it beside the weights.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of confidence.json, which is to be put beside the weights.")] = Path(
         "out/calibration"
     ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit the confidence on half of the generated scenes and show its reliability on the other half."""
     from ..config import from_flat
@@ -36,6 +36,7 @@ def calibrate(
     console = open_console()
     config = from_flat({"device": device, "pose.weights": weights})
     prepare_process(resolve_device(config.device))
+    outputs = claim("calibrate", out, (confidence.FILE_NAME,), overwrite=overwrite)
     seeds = range(seed * 10_000, seed * 10_000 + scenes)
     with specs_or_random(objects_file, seeds) as specs, progress_bar(console) as progress:
         task = progress.add_task("track", total=scenes)
@@ -46,9 +47,8 @@ def calibrate(
     half = confidence.fit(samples.features[fitted_on], samples.right[fitted_on])
     held_out, right = half.probability(samples.features[~fitted_on]), samples.right[~fitted_on]
     rows = reliability(held_out, right)
-    table = Table(title=f"held-out scenes: {len(right)} poses, {right.mean():.0%} right")
-    for column in ("confidence", "poses", "right"):
-        table.add_column(column, justify="right")
+    title = f"held-out scenes: {len(right)} poses, {right.mean():.0%} right"
+    table = plain_table(title, "confidence", "poses", "right", left=0)
     for row in rows:
         table.add_row(f"{row['confidence']:.2f}", f"{row['count']:.0f}", f"{row['right']:.2f}")
     console.print(table)
@@ -63,7 +63,6 @@ def calibrate(
             f"{(flipped > 0.5).mean():.0%} above 0.5"
         )
     final = confidence.fit(samples.features, samples.right)
-    out.mkdir(parents=True, exist_ok=True)
     quality = {
         "poses": len(right),
         "brier": brier,
@@ -75,5 +74,5 @@ def calibrate(
         },
         "reliability": rows,
     }
-    (out / confidence.FILE_NAME).write_text(json.dumps(final.to_json() | {"held_out": quality}, indent=2) + "\n")
-    console.print(f"written: {out / confidence.FILE_NAME}")
+    path = outputs.write(final.to_json() | {"held_out": quality}, confidence.FILE_NAME)
+    sayer(console)(f"written: {path}")

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from ..resources import PACKAGE
+from .outputs import Outputs
 
 if TYPE_CHECKING:
+    from ..interrupts import Interruptible
     from ..synth.textures import Picture
+
+CONTACT_SHEET = "contact_sheet.png"
 
 
 class _LogPrinter(logging.Handler):
@@ -55,6 +61,20 @@ def progress_bar(console: Console, *, transient: bool = False) -> Progress:
     return Progress(*columns, console=console, transient=transient)
 
 
+def drawing_bar(progress: Progress, total: int) -> Callable[[int], None]:
+    """A bar for pictures of frames; what it returns gets the number of those drawn."""
+    task = progress.add_task("draw", total=total)
+    return lambda done: progress.update(task, completed=done)
+
+
+def kept(say: Callable[[str], None], stop: Interruptible, done: int, total: int | None, what: str, path: Path) -> None:
+    """After an interrupt: say what was kept, and end with its exit code. Does nothing without one."""
+    if stop.requested:
+        of = "" if total is None else f" of {total}"
+        say(f"interrupted: kept {done}{of} {what} in {path}")
+        raise typer.Exit(stop.status)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A figure for a table; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -63,6 +83,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def on_what(what: str) -> str:
     """Where a false detection or pose lies: "" on nothing, "part" on a part of an object of its own kind."""
     return {"": "", "part": " on a part of one"}.get(what, f" on {what}")
+
+
+def plain_table(title: str, *columns: str, left: int = 1) -> Table:
+    """A table without frames, so that it fits 80 columns. The first ``left`` columns hold words, the others figures."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < left else "right")
+    return table
 
 
 def verdict(figures: dict[str, Any], min_recall: float | None, max_false_tracks: int | None) -> list[str]:
@@ -81,8 +109,7 @@ def verdict(figures: dict[str, Any], min_recall: float | None, max_false_tracks:
 def conclude(
     console: Console,
     figures: dict[str, Any],
-    out: Path,
-    json_file: Path | None,
+    outputs: Outputs,
     pictures: Sequence[tuple[Picture, str]],
     legend: str,
     problems: Sequence[str],
@@ -92,16 +119,14 @@ def conclude(
     pictures: with their captions. legend: what their colours mean.
     """
     from ..replay.report import contact_sheet
-    from ..replay.result import write_json
 
-    path = json_file or out / "result.json"
+    assert outputs.folder is not None
     say = sayer(console)
-    write_json(path, figures)
-    say(f"written: {path}")
+    say(f"written: {outputs.write(figures)}")
     if pictures:
-        out.mkdir(parents=True, exist_ok=True)
-        contact_sheet(out / "contact_sheet.png", [p for p, _ in pictures], [caption for _, caption in pictures])
-        say(f"{legend}: {out / 'contact_sheet.png'}")
+        sheet = outputs.folder / CONTACT_SHEET
+        contact_sheet(sheet, [p for p, _ in pictures], [caption for _, caption in pictures])
+        say(f"{legend}: {sheet}")
     for problem in problems:
         console.print(problem, markup=False, style="red")
     raise typer.Exit(1 if problems else 0)

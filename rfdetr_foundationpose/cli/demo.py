@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import open_console, progress_bar, sayer
-from .options import RATE, SECONDS, TARGETS, Device
-from .see import ShowRerun, WriteMcap, open_sinks, sink_files
+from ..interrupts import Interruptible
+from .console import drawing_bar, kept, open_console, progress_bar, sayer
+from .options import RATE, SECONDS, TARGETS, Device, ObjectsFile, Out, Seed, Settings, named, parse_names
+from .outputs import AlsoJson, Overwrite, claim
+from .see import SINK_FILES, ShowRerun, WriteMcap, open_sinks, sink_files
 from .settings import parse_rate, played_settings, read_settings, write_known
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..config import Config
+    from ..objects import ObjectSpec
     from ..replay.recording import Recording
+    from ..synth.video import VideoSettings
 
+RECORDING, OBJECTS, NODE_LOG, POSES, RESULT = "recording", "objects.yaml", "node.log", "poses.csv", "result.json"
 # Settings that decide more than the node does: what is recorded, and what is played to it.
-NOT_SETTINGS = {
-    "device": "use --device",
-    "detector.source": "use --detection",
-    "objects_file": "the demo has objects of its own; use 'generate recording --objects-file' and 'replay --ros --objects-file'",
-}
+NOT_SETTINGS = {"device": "--device", "detector.source": "--detection", "objects_file": "--objects-file"}
 
 
 class DetectionSource(str, Enum):
@@ -35,122 +36,154 @@ class DetectionSource(str, Enum):
 
 
 def demo(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
+    json_file: AlsoJson = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Frames to play; default: 10 seconds of them.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/demo"),
+    out: Out = Path("out/demo"),
+    objects_file: ObjectsFile = None,
+    objects: Annotated[
+        str,
+        typer.Option(help=f"Names in the objects file; default: all of them, of the demo's {' and '.join(TARGETS)}."),
+    ] = "",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the scene; the same seed gives the same recording.")] = 5,
+    seed: Seed = 5,
     rate: Annotated[
         str, typer.Option(help="Playback speed, or auto: real time, slower where the node is slower.")
     ] = "auto",
     camera_rate: Annotated[float, typer.Option(min=1, max=120, help="Frames a second of the recording.")] = RATE,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting of the node, e.g. pose.weights=DIR; may be repeated.")
-    ] = None,
+    setting: Settings = None,
     detection: Annotated[
-        DetectionSource, typer.Option(help="auto: RF-DETR where its weights exist.")
+        DetectionSource, typer.Option(help="auto: RF-DETR where its weights know the objects, else the true masks.")
     ] = DetectionSource.AUTO,
     mcap: WriteMcap = False,
     rerun: ShowRerun = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Generate a recording, play it into the node, compare its poses with the truth. Exits 1 when no pose came."""
+    """Generate a recording, play it into the node, compare its poses with the truth."""
     from ..config import to_flat
     from ..objects import load_objects
     from ..replay.live import LiveOptions
-    from ..replay.outputs import write_outputs
+    from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.report import result_tables
-    from ..replay.result import write_json
+    from ..replay.result import write_json, write_poses_csv
     from ..replay.session import run_session
     from ..resources import default_objects_file
+    from ..synth.video import VideoSettings
 
     console = open_console()
     say = sayer(console)
     speed = parse_rate(rate)
-    source = choose_source(detection)
-    objects_file = (out / "objects.yaml").resolve()
-    config = node_settings(setting or [], objects_file, device, source)
-    shipped = default_objects_file()
-    specs = write_known(shipped, load_objects(shipped), TARGETS, objects_file, everything=False)
+    file = objects_file or default_objects_file()
+    listed = load_objects(file)
+    targets = parse_names(objects) or (tuple(s.name for s in listed) if objects_file else TARGETS)
+    on_table = named(listed, ",".join(targets))
+    known = (out / OBJECTS).resolve()
+    config = node_settings(setting or [], known, device, detection, on_table)
+    outputs = claim(
+        "demo", out, (*OUTPUT_FILES, *SINK_FILES, RECORDING, OBJECTS, NODE_LOG), json_file, overwrite=overwrite
+    )
+    specs = write_known(file, listed, targets, known, everything=False)
     sinks = open_sinks(out, specs, mcap, rerun, "demo")
-    with progress_bar(console) as progress:
-        recording = _record(out / "recording", seed, frames, camera_rate, device, progress)
+    if config.detector.source == "mask-topic" and detection is DetectionSource.AUTO:
+        say(
+            "the weights of RF-DETR do not know these objects, so the recording's masks stand in for it; train it by "
+            "'rfdetr-foundationpose train detector'"
+        )
+    with progress_bar(console) as progress, Interruptible(say) as stop:
+        path = outputs.remove_recording(RECORDING)
+        length = frames or round(SECONDS * camera_rate)
+        settings = VideoSettings(frames=length, rate=camera_rate, seed=seed, targets=targets)
+        recording = _record(path, settings, file, device, progress, stop)
+        if stop.requested:
+            kept(say, stop, len(recording), length, "generated frames", path)
         task = progress.add_task("play", total=len(recording), visible=False)
         session = run_session(
             recording,
             specs,
             to_flat(config),
-            out / "node.log",
+            out / NODE_LOG,
             LiveOptions(rate=speed),
             count=frames,
-            publish_masks=config.input.use_mask_topics or source == "mask-topic",
+            publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
             advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
+            stop=stop.stop,
         )
-        result = {**session.result, "seed": seed, "recording": str(recording.path)}
-        drawing = progress.add_task("draw", total=len(session.run.sent))
-        files = write_outputs(
-            out,
-            result,
-            session.samples,
-            session.series,
-            recording,
-            specs,
-            title="rfdetr-foundationpose demo",
-            count=len(session.run.sent),
-            advance=lambda done: progress.update(drawing, completed=done),
-            sinks=sinks,
-            stamp_of=session.stamp_of,
-        )
+        result = outputs.stamped({**session.result, "seed": seed, "recording": str(recording.path)})
+        played = len(session.run.sent)
+        # All that took long is on disk before pictures are drawn.
+        write_json(out / RESULT, result)
+        write_poses_csv(out / POSES, session.samples)
+        if json_file is not None:
+            write_json(json_file, result)
+        files: list[Path] = []
+        if not stop.requested:
+            with stop.ends_here():
+                files = write_outputs(
+                    out,
+                    result,
+                    session.samples,
+                    session.series,
+                    recording,
+                    specs,
+                    title="rfdetr-foundationpose demo",
+                    count=played,
+                    advance=stop.checked(drawing_bar(progress, played)),
+                    sinks=sinks,
+                    stamp_of=session.stamp_of,
+                )
     for table in result_tables(result):
         console.print(table)
-    if json_file is not None:
-        write_json(json_file, result)
+    kept(say, stop, played, len(recording), "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
 
 
-def choose_source(detection: DetectionSource) -> str:
-    """rf-detr or mask-topic."""
+def choose_source(detection: DetectionSource, weights: str, specs: Sequence[ObjectSpec]) -> str:
+    """ "rf-detr", or "mask-topic" where the weights are known not to know every object.
+
+    weights: as detector.weights.
+    """
     if detection is not DetectionSource.AUTO:
         return detection.value
-    from ..detect.checkpoint import SHIPPED
+    from ..detect.checkpoint import SHIPPED, stored_classes
     from ..resources import models_dir
 
-    return "rf-detr" if (models_dir() / SHIPPED).is_file() else "mask-topic"
+    path = models_dir() / SHIPPED if weights == "default" else Path(weights).expanduser()
+    if weights == "default" and not path.is_file():
+        return "mask-topic"
+    classes = stored_classes(path)
+    return "rf-detr" if classes is None or {s.label for s in specs} <= set(classes) else "mask-topic"
 
 
-def node_settings(changes: list[str], objects_file: Path, device: str, source: str) -> Config:
+def node_settings(
+    changes: list[str], objects_file: Path, device: str, detection: DetectionSource, specs: Sequence[ObjectSpec]
+) -> Config:
     """Settings of the node under test, with the user's changes (NAME=VALUE). Raises ConfigError, also for what an option
     of the demo says."""
     from ..config import ConfigError, from_flat
 
     for change in changes:
-        advice = NOT_SETTINGS.get(change.partition("=")[0].strip())
-        if advice is not None:
-            raise ConfigError(f"--set {change}: {advice}")
-    own = {"objects_file": str(objects_file), "device": device, "detector.source": source}
-    return read_settings(None, changes, None, from_flat(own, played_settings()))
+        option = NOT_SETTINGS.get(change.partition("=")[0].strip())
+        if option is not None:
+            raise ConfigError(f"--set {change}: use {option}")
+    own = from_flat({"objects_file": str(objects_file), "device": device}, played_settings())
+    config = read_settings(None, changes, None, own)
+    return from_flat({"detector.source": choose_source(detection, config.detector.weights, specs)}, config)
 
 
 def _record(
-    path: Path, seed: int, frames: int | None, camera_rate: float, device: str, progress: Progress
+    path: Path, settings: VideoSettings, objects_file: Path, device: str, progress: Progress, stop: Interruptible
 ) -> Recording:
     """The recording: every frame is a function of the seed and its index alone."""
     from ..device import resolve_device
-    from ..process import prepare_process
     from ..replay.recording import Recording
     from ..synth.generate import generate_recording, load_scene_objects
-    from ..synth.video import VideoSettings
 
-    if path.exists():
-        shutil.rmtree(path)
-    settings = VideoSettings(
-        frames=frames or round(SECONDS * camera_rate), rate=camera_rate, seed=seed, targets=TARGETS
-    )
     task = progress.add_task("generate", total=settings.frames)
     generate_recording(
         path,
-        load_scene_objects(),
+        load_scene_objects(objects_file),
         settings,
-        device=str(prepare_process(resolve_device(device))),
+        device=str(resolve_device(device)),
         progress=lambda done, total: progress.update(task, completed=done, total=total),
+        stop=stop.stop,
     )
     return Recording(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from .console import open_console
+from .outputs import AlsoJson, Overwrite, claim
 
 
 class Verdict(str, Enum):
@@ -56,25 +57,26 @@ downloaded by the rfdetr package at the first start)."""
 
 
 def doctor(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    json_file: AlsoJson = None,
     pose_weights: Annotated[str, typer.Option(help="Value of pose.weights to check.")] = "default",
     detector_weights: Annotated[str, typer.Option(help="Value of detector.weights to check.")] = "default",
+    overwrite: Overwrite = False,
 ) -> None:
     """Say what is installed, which weights are in use and what is missing. Exits 1 when the node cannot run."""
+    outputs = claim("doctor", json_file=json_file, overwrite=overwrite)
     found = findings(pose_weights, detector_weights)
     table = Table(title="rfdetr-foundationpose doctor", title_justify="left")
     for column in ("", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for f in found:
         table.add_row(f.name, MARKS[f.verdict], escape(f.value), escape(f.fix))
-    console = Console()
+    console = open_console()
     console.print(table)
     console.print(OFFICIAL_WEIGHTS, markup=False, highlight=False, soft_wrap=True)
     can_run = not any(f.verdict is Verdict.MISSING for f in found)
     console.print("The node can run here." if can_run else "The node cannot run here: see the lines marked missing.")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"can_run": can_run, "findings": [asdict(f) for f in found]}, indent=2) + "\n")
+        outputs.write({"can_run": can_run, "findings": [asdict(f) for f in found]})
     raise typer.Exit(0 if can_run else 1)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .console import open_console, progress_bar
-from .evaluate_poses import finish, tools_of
+from .console import open_console
+from .evaluate_poses import run, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
-
-if TYPE_CHECKING:
-    from ..evaluate.attempts import Attempt
+from .outputs import Overwrite, claim
 
 
 def bop(
@@ -27,6 +25,7 @@ def bop(
     setting: Settings = None,
     out: Out = Path("out/bop"),
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """A data set in BOP layout: register every visible instance."""
     from ..evaluate.pose_attempts import bop_attempts
@@ -35,13 +34,6 @@ def bop(
     console = open_console()
     dataset = BopDataset(data, split)
     tools = tools_of(dataset.specs, device, weights, setting)
-    attempts: list[Attempt] = []
-    with progress_bar(console) as progress:
-        task = progress.add_task("evaluate", total=frames)
-        of_images = bop_attempts(tools, dataset, seed, faulty_masks=faulty_masks, min_visibility=min_visibility)
-        for count, of_image in enumerate(of_images, 1):
-            attempts += of_image
-            progress.update(task, completed=count)
-            if count == frames:
-                break
-    finish(console, attempts, out, json_file, {**tools.about, "data": data.name, "split": split})
+    outputs = claim("evaluate bop", out, () if json_file else ("result.json",), json_file, overwrite=overwrite)
+    attempts = bop_attempts(tools, dataset, seed, faulty_masks=faulty_masks, min_visibility=min_visibility)
+    run(console, outputs, tools, {"data": data.name, "split": split}, attempts, frames, "images")

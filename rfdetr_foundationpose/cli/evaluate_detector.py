@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .console import conclude, number, on_what, open_console, progress_bar, sayer, verdict
+from ..interrupts import Interruptible
+from .console import CONTACT_SHEET, conclude, kept, number, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
     RATE,
     SECONDS,
@@ -23,6 +24,7 @@ from .options import (
     parse_seeds,
     parse_targets,
 )
+from .outputs import Overwrite, claim
 from .settings import read_settings
 
 
@@ -40,6 +42,7 @@ def detector(
     setting: Settings = None,
     out: Out = Path("out/evaluate-detector"),
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
     min_recall: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 below this recall.")] = None,
     max_false_tracks: Annotated[
         int | None, typer.Option(min=0, help="Exit with 1 when there are more false tracks.")
@@ -53,13 +56,14 @@ def detector(
     from ..detect.classes import thresholds
     from ..detect.rfdetr_detector import RfDetrDetector
     from ..device import resolve_device
-    from ..evaluate.detector_recordings import RecordingSettings, evaluate_recordings
+    from ..evaluate.detector_recordings import Outcome, RecordingSettings, evaluate_recordings
     from ..objects import load_objects
     from ..process import prepare_process
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
 
     console = open_console()
+    say = sayer(console)
     numbers = parse_seeds(seeds)
     file = objects_file or default_objects_file()
     changed: dict[str, Any] = {"device": device, "detector.weights": weights}
@@ -74,31 +78,41 @@ def detector(
     found = build_detector(config, asked, place)
     if not isinstance(found, RfDetrDetector):
         raise ConfigError(f"detector.source={config.detector.source}: there is no detector to evaluate")
+    settings = RecordingSettings(seeds=numbers, targets=names, frames=frames, rate=RATE, stride=stride)
+    outputs = claim("evaluate detector", out, ("result.json", CONTACT_SHEET), json_file, overwrite=overwrite)
     begin = time.perf_counter()
-    with progress_bar(console) as progress:
+
+    def tree(outcome: Outcome) -> dict[str, Any]:
+        return {
+            "device": str(place),
+            "weights": found.weights,
+            "detector_backend": found.backend,
+            "seeds": list(numbers),
+            "targets": list(names),
+            "stride": stride,
+            "seconds": time.perf_counter() - begin,
+            **outcome.as_dict(),
+        }
+
+    with progress_bar(console) as progress, Interruptible(say) as stop:
         task = progress.add_task("evaluate")
         outcome = evaluate_recordings(
             found,
             models,
-            RecordingSettings(seeds=numbers, targets=names, frames=frames, rate=RATE, stride=stride),
+            settings,
             thresholds(asked, config.detector.threshold),
             str(place),
             lambda done, total: progress.update(task, completed=done, total=total),
+            stop.stop,
+            lambda outcome: outputs.write(tree(outcome)),
         )
-    figures = {
-        "device": str(place),
-        "weights": found.weights,
-        "detector_backend": found.backend,
-        "seeds": list(numbers),
-        "targets": list(names),
-        "stride": stride,
-        "seconds": time.perf_counter() - begin,
-        **outcome.as_dict(),
-    }
+    figures = tree(outcome)
     _print(console, figures)
+    if stop.requested:
+        kept(say, stop, outcome.frames, len(numbers) * -(-frames // stride), "frames", outputs.write(figures))
     legend = "misses (yellow), false detections (red), truth (green)"
     problems = verdict(figures, min_recall, max_false_tracks)
-    conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
+    conclude(console, figures, outputs, outcome.pictures, legend, problems)
 
 
 def _print(console: Console, figures: dict[str, Any]) -> None:

@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from .console import conclude, number, on_what, open_console, progress_bar, sayer, verdict
+from ..interrupts import Interruptible
+from .console import (
+    CONTACT_SHEET,
+    conclude,
+    kept,
+    number,
+    on_what,
+    open_console,
+    plain_table,
+    progress_bar,
+    sayer,
+    verdict,
+)
 from .options import (
     RATE,
     SECONDS,
@@ -25,6 +35,7 @@ from .options import (
     parse_seeds,
     parse_targets,
 )
+from .outputs import Overwrite, claim
 from .settings import read_settings, write_known
 
 
@@ -47,6 +58,7 @@ def pipeline(
     setting: Settings = None,
     out: Out = Path("out/evaluate-pipeline"),
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
     min_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Exit with 1 for a recall below this.")] = None,
     max_false_tracks: Annotated[int | None, typer.Option(min=0, help="Exit with 1 for more false tracks.")] = None,
 ) -> None:
@@ -55,13 +67,14 @@ def pipeline(
 
     from ..config import ConfigError, from_flat
     from ..evaluate.detector_recordings import RecordingSettings
-    from ..evaluate.pipeline_recordings import evaluate_pipeline
+    from ..evaluate.pipeline_recordings import PipelineOutcome, evaluate_pipeline
     from ..objects import load_objects
     from ..pipeline import Pipeline
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
 
     console = open_console()
+    say = sayer(console)
     numbers = parse_seeds(seeds)
     file = Path(objects_file or default_objects_file())
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
@@ -76,13 +89,36 @@ def pipeline(
     known = out / "objects.yaml"
     changed = {"device": device, "detector.weights": detector_weights, "pose.weights": pose_weights}
     config = read_settings(None, setting or [], known, from_flat(changed))
-    specs = write_known(file, listed, names, known, everything=all_objects)
     models = load_scene_objects(file)
+    outputs = claim(
+        "evaluate pipeline", out, ("result.json", CONTACT_SHEET, known.name), json_file, overwrite=overwrite
+    )
+    specs = write_known(file, listed, names, known, everything=all_objects)
     # In the foreground, so that the figures do not depend on how fast the machine is.
     made = Pipeline.build(config, background=False)
     begin = time.perf_counter()
+
+    def tree(outcome: PipelineOutcome) -> dict[str, Any]:
+        status = made.status()
+        return {
+            "device": status.device,
+            "detection_source": status.detector_source,
+            "detector_weights": status.detector_weights,
+            "detector_backend": status.detector_backend,
+            "weights": status.pose_weights,
+            "pose_backend": status.pose_backend,
+            "seeds": list(numbers),
+            "targets": list(names),
+            "known": [s.name for s in specs],
+            "start": start,
+            "frames": len(part),
+            "rate": rate,
+            "seconds": time.perf_counter() - begin,
+            **outcome.as_dict(),
+        }
+
     try:
-        with progress_bar(console) as progress:
+        with progress_bar(console) as progress, Interruptible(say) as stop:
             task = progress.add_task("evaluate")
             outcome = evaluate_pipeline(
                 made,
@@ -92,30 +128,19 @@ def pipeline(
                 str(made.device),
                 part,
                 lambda done, total: progress.update(task, completed=done, total=total),
+                stop.stop,
+                lambda outcome: outputs.write(tree(outcome)),
             )
-        status = made.status()
+        figures = tree(outcome)
     finally:
         made.close()
-    figures = {
-        "device": status.device,
-        "detection_source": status.detector_source,
-        "detector_weights": status.detector_weights,
-        "detector_backend": status.detector_backend,
-        "weights": status.pose_weights,
-        "pose_backend": status.pose_backend,
-        "seeds": list(numbers),
-        "targets": list(names),
-        "known": [s.name for s in specs],
-        "start": start,
-        "frames": len(part),
-        "rate": rate,
-        "seconds": time.perf_counter() - begin,
-        **outcome.as_dict(),
-    }
     _print(console, figures)
+    if stop.requested:
+        done = sum(r.frames for r in outcome.recordings)
+        kept(say, stop, done, len(part) * len(numbers), "frames", outputs.write(figures))
     legend = "false and flipped poses, instances of their object (yellow)"
     problems = verdict(figures, min_recall, max_false_tracks)
-    conclude(console, figures, out, json_file, outcome.pictures, legend, problems)
+    conclude(console, figures, outputs, outcome.pictures, legend, problems)
 
 
 def _print(console: Console, figures: dict[str, Any]) -> None:
@@ -123,9 +148,9 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     title = (
         f"frames {figures['start']} to {figures['start'] + figures['frames'] - 1}, known: {', '.join(figures['known'])}"
     )
-    right = _table(title, "sought", "recall", "ADD-S", "ADD", "mm p50", "p95", "deg p50", "p95")
+    right = plain_table(title, "", "sought", "recall", "ADD-S", "ADD", "mm p50", "p95", "deg p50", "p95")
     heads = "poses", "false", "false\ntracks", "flipped", "dupli-\ncates", "new\nids", "refused", "lost", "s"
-    tracks = _table("", *heads)
+    tracks = plain_table("", "", *heads)
     rows = {f"seed {seed}": f for seed, f in figures["by_seed"].items()} | figures["by_object"] | {"all": total}
     for name, f in rows.items():
         shares = [number(f[key]) for key in ("recall", "adds_recall_0.1d", "add_recall_0.1d")]
@@ -145,14 +170,6 @@ def _print(console: Console, figures: dict[str, Any]) -> None:
     say = sayer(console)
     for line in lines:
         say(line)
-
-
-def _table(title: str, *columns: str) -> Table:
-    # Without frames, so that it fits 80 columns.
-    table = Table("", title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 def _stretches(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:

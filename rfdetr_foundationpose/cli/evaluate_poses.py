@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from .console import number, sayer
+from ..interrupts import Interruptible
+from .console import kept, number, plain_table, progress_bar, sayer
+from .outputs import Outputs
 from .settings import read_settings
 
 if TYPE_CHECKING:
@@ -30,31 +31,74 @@ def tools_of(specs: Sequence[ObjectSpec], device: str, weights: str, setting: li
 
 def print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
     """One row each."""
-    table = Table(title="Attempts", title_justify="left")
-    for column in ("scene", "frame", "object", "mm", "deg", "ADD-S mm", "ADD-S / d", "confidence", "ms"):
-        table.add_column(column, justify="left" if column in ("scene", "object") else "right")
+    columns = ("scene", "object", "frame", "mm", "deg", "ADD-S mm", "ADD-S / d", "confidence", "ms")
+    table = plain_table("Attempts", *columns, left=2)
     for a in attempts:
         figures = ["refused", "", "", ""]
         if a.error is not None:
             e = a.error
             figures = [f"{e.translation_mm:.1f}", f"{e.rotation_deg:.1f}", f"{e.adds_mm:.1f}", f"{e.adds_ratio:.3f}"]
         confidence = "" if a.confidence is None else f"{a.confidence:.2f}"
-        table.add_row(a.scene, str(a.frame), a.object, *figures, confidence, f"{a.milliseconds:.0f}")
+        table.add_row(a.scene, a.object, str(a.frame), *figures, confidence, f"{a.milliseconds:.0f}")
     console.print(table)
 
 
-def finish(
-    console: Console, attempts: Sequence[Attempt], out: Path, json_file: Path | None, about: Mapping[str, Any]
-) -> None:
-    """Table and JSON; exits 1 when there was nothing to attempt."""
-    from ..evaluate.attempts import attempt_row, summarize_attempts
-    from ..replay.result import write_json
+SAVE_SECONDS = 10.0
+"""The attempts so far are on disk after so long."""
 
-    summary = summarize_attempts(attempts)
-    for step, figures in summary.items():
-        table = Table(title=step, title_justify="left")
-        for column in ("object", "n", "refused", "mm p50", "p95", "deg p50", "p95", "recall", "AUC", "ms p50"):
-            table.add_column(column, justify="left" if column == "object" else "right")
+
+def run(
+    console: Console,
+    outputs: Outputs,
+    tools: Tools,
+    about: Mapping[str, Any],
+    pieces: Iterable[Sequence[Attempt]],
+    total: int | None,
+    what: str,
+) -> list[Attempt]:
+    """Make the attempts of all pieces (``total`` of them, which are called ``what``) and write them as they come.
+
+    On an interrupt those that were made are shown and kept, and the command ends with its exit code.
+    """
+    say = sayer(console)
+    attempts: list[Attempt] = []
+    done, saved = 0, time.monotonic()
+    with progress_bar(console) as progress, Interruptible(say) as stop:
+        task = progress.add_task("evaluate", total=total)
+        for piece in pieces:
+            attempts += piece
+            done += 1
+            progress.update(task, completed=done)
+            if stop.requested or done == total:
+                break
+            if time.monotonic() - saved > SAVE_SECONDS:
+                saved = time.monotonic()
+                outputs.write(_tree(tools, about, attempts))
+    show(console, attempts)
+    path = outputs.write(_tree(tools, about, attempts))
+    kept(say, stop, done, total, what, path)
+    say(f"written: {path}")
+    if not attempts:
+        console.print("nothing to evaluate", style="red")
+        raise typer.Exit(1)
+    return attempts
+
+
+def _tree(tools: Tools, about: Mapping[str, Any], attempts: Sequence[Attempt]) -> dict[str, Any]:
+    from ..evaluate.attempts import attempt_row, summarize_attempts
+
+    rows = [attempt_row(a) for a in attempts]
+    return {**tools.about, **about, **summarize_attempts(attempts), "attempts": rows}
+
+
+def show(console: Console, attempts: Sequence[Attempt]) -> None:
+    """A table of register, and one of track."""
+    from ..evaluate.attempts import summarize_attempts
+
+    for step, figures in summarize_attempts(attempts).items():
+        table = plain_table(
+            step, "object", "n", "refused", "mm p50", "p95", "deg p50", "p95", "recall", "AUC", "ms p50"
+        )
         for name, f in {**figures["by_object"], "all": figures["all"]}.items():
             errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
             cells = [number(v, 1) for v in errors]
@@ -62,9 +106,3 @@ def finish(
             cells.append(f"{f['milliseconds']['p50']:.0f}")
             table.add_row(name, str(f["attempts"]), str(f["refused"]), *cells)
         console.print(table)
-    path = json_file or out / "result.json"
-    write_json(path, {**about, **summary, "attempts": [attempt_row(a) for a in attempts]})
-    sayer(console)(f"written: {path}")
-    if not attempts:
-        console.print("nothing to evaluate", style="red")
-        raise typer.Exit(1)

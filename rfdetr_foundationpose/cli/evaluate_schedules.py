@@ -9,8 +9,21 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import number, open_console, progress_bar, sayer
-from .options import Device, ObjectsFileOrRandom, PoseWeights, RandomObjects, Seed, Settings, Size, parse_size
+from ..interrupts import Interruptible
+from .console import kept, number, open_console, progress_bar, sayer
+from .options import (
+    Device,
+    JsonFile,
+    ObjectsFileOrRandom,
+    Out,
+    PoseWeights,
+    RandomObjects,
+    Seed,
+    Settings,
+    Size,
+    parse_size,
+)
+from .outputs import Overwrite, claim
 from .settings import read_settings
 
 
@@ -29,7 +42,9 @@ def schedules(
     device: Device = "auto",
     weights: PoseWeights = "default",
     setting: Settings = None,
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/schedules.json"),
+    out: Out = Path("out/schedules"),
+    json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Schedules of registration against each other, on the same masks of the same generated scenes."""
     from ..config import from_flat
@@ -37,24 +52,26 @@ def schedules(
     from ..evaluate.attempts import attempt_row
     from ..evaluate.schedule_compare import CompareSettings, compare_schedules, too_lossy
     from ..process import prepare_process
-    from ..replay.result import write_json
 
     console = open_console()
     say = sayer(console)
     asked = CompareSettings(parse_schedules(schedules), scenes, random_objects, parse_size(size), seed, objects_file)
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     prepare_process(resolve_device(config.device))
-    with progress_bar(console) as progress:
+    names = () if json_file else ("result.json",)
+    outputs = claim("evaluate schedules", out, names, json_file, overwrite=overwrite)
+    with progress_bar(console) as progress, Interruptible(say) as stop:
         task = progress.add_task("scenes", total=scenes)
-        result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done))
+        result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), stop.stop)
     console.print(_table(result))
     if result["captures_while_measuring"]:
         say(
             f"{result['captures_while_measuring']} graphs were captured while measuring: the times are not to be trusted"
         )
     attempts = {name: [attempt_row(a) for a in of] for name, of in result["attempts"].items()}
-    write_json(json_file, {**result, "attempts": attempts})
-    say(f"written: {json_file}")
+    path = outputs.write({**result, "attempts": attempts})
+    kept(say, stop, result["scenes"], scenes, "scenes", path)
+    say(f"written: {path}")
     if max_loss is not None and (lossy := too_lossy(result, max_loss)):
         say(f"ADD-S recall more than {max_loss:g} points below that of {result['against']}: {' '.join(lossy)}")
         raise typer.Exit(1)

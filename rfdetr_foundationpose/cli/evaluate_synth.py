@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .console import open_console, progress_bar
-from .evaluate_poses import finish, tools_of
+from .console import open_console
+from .evaluate_poses import run, tools_of
 from .options import Device, JsonFile, Objects, ObjectsFileOrRandom, Out, PoseWeights, Seed, Settings, named
-
-if TYPE_CHECKING:
-    from ..evaluate.attempts import Attempt
+from .outputs import Overwrite, claim
 
 
 def synth(
@@ -26,18 +24,15 @@ def synth(
     setting: Settings = None,
     out: Out = Path("out/evaluate"),
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Generated scenes: register one object in each from a faulty mask, then track it."""
     from ..evaluate.pose_attempts import synth_attempts
     from ..synth.specs import specs_or_random
 
     console = open_console()
-    with specs_or_random(objects_file, range(seed, seed + scenes)) as specs, progress_bar(console) as progress:
+    with specs_or_random(objects_file, range(seed, seed + scenes)) as specs:
         tools = tools_of(named(specs, objects), device, weights, setting)
-        task = progress.add_task("evaluate", total=scenes)
-        attempts: list[Attempt] = []
-        for of_scene in synth_attempts(tools, scenes, track, seed):
-            attempts += of_scene
-            progress.update(task, advance=1)
-    source = "random" if objects_file is None else str(objects_file)
-    finish(console, attempts, out, json_file, {**tools.about, "objects": source, "scenes": scenes, "seed": seed})
+    outputs = claim("evaluate synth", out, () if json_file else ("result.json",), json_file, overwrite=overwrite)
+    about = {"objects": str(objects_file or "random"), "scenes": scenes, "seed": seed}
+    run(console, outputs, tools, about, synth_attempts(tools, scenes, track, seed), scenes, "scenes")

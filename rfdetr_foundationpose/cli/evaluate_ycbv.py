@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from .console import open_console, progress_bar
-from .evaluate_poses import finish, print_attempts, tools_of
+from .console import CONTACT_SHEET, open_console
+from .evaluate_poses import print_attempts, run, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
+from .outputs import Overwrite, claim
 
 if TYPE_CHECKING:
     from ..evaluate.attempts import Attempt
@@ -26,6 +27,7 @@ def ycbv(
     setting: Settings = None,
     out: Out = Path("out/ycbv"),
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Real YCB-Video frames: register the mustard bottle from its projected silhouette, made faulty."""
     from ..evaluate.pose_attempts import ycbv_attempts
@@ -35,17 +37,19 @@ def ycbv(
     frames = [f for f in load_frames(data) if MUSTARD in f.truths]
     spec = mustard(data)
     tools = tools_of([spec], device, weights, setting)
-    attempts: list[Attempt] = []
-    masks = []
-    with progress_bar(console) as progress:
-        task = progress.add_task("evaluate", total=len(frames))
+    names = ["result.json", CONTACT_SHEET, *(f"{f.name}.png" for f in frames)]
+    outputs = claim("evaluate ycbv", out, names, json_file, overwrite=overwrite)
+    masks: list[Any] = []
+
+    def attempts() -> Iterator[list[Attempt]]:
         for attempt, mask in ycbv_attempts(tools, frames, spec, seed):
-            attempts.append(attempt)
             masks.append(mask)
-            progress.update(task, advance=1)
-    print_attempts(console, attempts)
-    _draw(out, [f.frame for f in frames], attempts, masks, spec)
-    finish(console, attempts, out, json_file, {**tools.about, "data": data.name, "frames": len(frames)})
+            yield [attempt]
+
+    about = {"data": data.name, "frames": len(frames)}
+    made = run(console, outputs, tools, about, attempts(), len(frames), "frames")
+    print_attempts(console, made)
+    _draw(out, [f.frame for f in frames], made, masks, spec)
 
 
 def _draw(
@@ -58,7 +62,6 @@ def _draw(
     from ..replay.report import contact_sheet
     from ..types import ObjectPose, TrackState
 
-    out.mkdir(parents=True, exist_ok=True)
     models = {spec.name: OverlayModel.load(spec)}
     pictures, captions = [], []
     for frame, attempt, mask in zip(frames, attempts, masks, strict=True):
@@ -78,4 +81,4 @@ def _draw(
         pictures.append(picture)
         captions.append(f"{attempt.scene}: {caption}")
     if pictures:
-        contact_sheet(out / "contact_sheet.png", pictures, captions, columns=3)
+        contact_sheet(out / CONTACT_SHEET, pictures, captions, columns=3)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from .console import open_console, sayer
-from .options import OfficialSize, PoseWeights, parse_numbers
+from .console import open_console, plain_table, sayer
+from .options import LARGEST_BATCH, OfficialSize, PoseWeights, parse_numbers
+from .outputs import Overwrite, claim
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
 """Largest accepted difference to torch in FP32, relative to an output's largest magnitude."""
@@ -19,9 +19,10 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the files.")] = Path("out/onnx"),
     weights: PoseWeights = "default",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or both.")] = "both",
-    batch: Annotated[int, typer.Option(min=0, help="Fixed batch size; 0 leaves it dynamic.")] = 0,
-    opset: Annotated[int, typer.Option(min=17, help="ONNX opset.")] = 17,
+    batch: Annotated[int, typer.Option(min=0, max=LARGEST_BATCH, help="Fixed batch size; 0 leaves it dynamic.")] = 0,
+    opset: Annotated[int, typer.Option(min=17, max=23, help="ONNX opset.")] = 17,
     official_size: OfficialSize = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write refiner and scorer as ONNX; check each file and compare it with torch. Exits 1 when one differs too much."""
     from ..accel.onnx_export import OUTPUTS, compare_with_torch, export_onnx, file_digest
@@ -31,15 +32,21 @@ def export(
     if precision not in ("fp32", "fp16", "both"):
         raise typer.BadParameter(f"--precision={precision} must be fp32, fp16 or both")
     networks, description = load_networks(weights, official_size)
-    table = Table(title=f"ONNX of {description}, in {out}", title_justify="left")
-    for column in ("file", "MB", "sha256", "difference to torch FP32", "verdict"):
-        table.add_column(column)
+    kinds = ("fp32", "fp16") if precision == "both" else (precision,)
+    names = {(role, kind): f"{role}_{kind}{f'_b{batch}' if batch else ''}.onnx" for role in networks for kind in kinds}
+    claim("export", out, tuple(names.values()), overwrite=overwrite)
+    columns = ("file", "sha256", "difference to torch FP32", "verdict", "MB")
+    table = plain_table(f"ONNX of {description}, in {out}", *columns, left=4)
     good = True
     for role, network in networks.items():
-        for kind in ("fp32", "fp16") if precision == "both" else (precision,):
-            name = f"{role}_{kind}{f'_b{batch}' if batch else ''}.onnx"
+        for kind in kinds:
             path = export_onnx(
-                network, out / name, outputs=OUTPUTS[role], precision=kind, batch=batch or None, opset=opset
+                network,
+                out / names[role, kind],
+                outputs=OUTPUTS[role],
+                precision=kind,
+                batch=batch or None,
+                opset=opset,
             )
             try:
                 differences = compare_with_torch(path, network)
@@ -50,7 +57,7 @@ def export(
                 good &= right
                 shown = ", ".join(f"{k} {v:.1e}" for k, v in differences.items())
                 verdict = "ok" if right else f"above {TOLERANCE[kind]:.0e}"
-            table.add_row(path.name, f"{path.stat().st_size / 1e6:.1f}", file_digest(path)[:12], shown, verdict)
+            table.add_row(path.name, file_digest(path)[:12], shown, verdict, f"{path.stat().st_size / 1e6:.1f}")
     console.print(table)
     if not good:
         raise typer.Exit(1)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import open_console, progress_bar
+from ..interrupts import Interruptible
+from .console import kept, open_console, progress_bar, sayer
 from .options import Device, Objects, ObjectsFile, Seed, Size, parse_names, parse_size
+from .outputs import fresh
 
 if TYPE_CHECKING:
     from ..synth.video import VideoSettings
 
-Out = Annotated[Path, typer.Option(help="Folder to write; must not exist for a recording.")]
-Speed = Annotated[float, typer.Option(min=0.001, help="Largest speed of a target in the camera frame [m/s].")]
-Turn = Annotated[float, typer.Option(min=0.1, help="Largest turning rate of a target in the camera frame [deg/s].")]
+MOST_DISTRACTORS = 200
+Out = Annotated[Path, typer.Option(help="Folder to write, which must not hold anything yet.")]
+Distractors = Annotated[int, typer.Option(min=0, max=MOST_DISTRACTORS, help="Other objects on the table.")]
+Speed = Annotated[float, typer.Option(min=0.001, max=10.0, help="Largest speed of a target in the camera frame [m/s].")]
+Turn = Annotated[
+    float, typer.Option(min=0.1, max=3600.0, help="Largest turning rate of a target in the camera frame [deg/s].")
+]
 
 
 def recording(
     out: Out = Path("out/recording"),
     frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 300,
-    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second [Hz].")] = 30.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames a second [Hz].")] = 30.0,
     size: Size = "640x480",
     seed: Seed = 0,
     objects: Objects = "",
     objects_file: ObjectsFile = None,
     max_speed: Speed = 0.30,
     max_turn: Turn = 60.0,
-    distractors: Annotated[int, typer.Option(min=0, help="Other objects on the table.")] = 5,
+    distractors: Distractors = 5,
     compressed: Annotated[str, typer.Option(help="jpeg or png: compressed image topics; empty: raw.")] = "",
     storage: Annotated[str, typer.Option(help="mcap or sqlite3.")] = "mcap",
     device: Device = "auto",
@@ -39,18 +46,25 @@ def recording(
     from ..synth.generate import generate_recording, load_scene_objects
 
     settings = _settings(frames, rate, size, seed, objects, max_speed, max_turn, distractors)
-    with progress_bar(open_console()) as progress:
+    models = load_scene_objects(objects_file, settings.targets)
+    place = prepare_process(resolve_device(device))
+    fresh(out, absent=True)
+    console = open_console()
+    say = sayer(console)
+    with progress_bar(console) as progress, Interruptible(say) as stop:
         task = progress.add_task("recording", total=frames)
-        generate_recording(
+        written = generate_recording(
             out,
-            load_scene_objects(objects_file, settings.targets),
+            models,
             settings,
-            device=str(prepare_process(resolve_device(device))),
+            device=str(place),
             compressed=compressed or None,
             storage=storage,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
+            stop=stop.stop,
         )
-    typer.echo(f"wrote {frames} frames to {out}")
+    kept(say, stop, written, frames, "frames", out)
+    say(f"wrote {written} frames to {out}")
 
 
 def bop(
@@ -61,7 +75,7 @@ def bop(
     seed: Seed = 0,
     objects: Objects = "",
     objects_file: ObjectsFile = None,
-    distractors: Annotated[int, typer.Option(min=0, help="Other objects on the table.")] = 5,
+    distractors: Distractors = 5,
     split: Annotated[str, typer.Option(help="Name of the split folder.")] = "test",
     device: Device = "auto",
 ) -> None:
@@ -74,19 +88,29 @@ def bop(
     from ..synth.generate import generate_frames, load_scene_objects
 
     settings = _settings(frames, 30.0, size, seed, objects, 0.30, 60.0, distractors)
-    with progress_bar(open_console()) as progress:
-        models = load_scene_objects(objects_file, settings.targets)
-        ids = write_models(out, models)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise typer.BadParameter(f"--split={split!r} must be the name of a folder: letters, digits, '_' and '-'")
+    models = load_scene_objects(objects_file, settings.targets)
+    place = prepare_process(resolve_device(device))
+    fresh(out)
+    console = open_console()
+    say = sayer(console)
+    ids = write_models(out, models)
+    written = 0
+    with progress_bar(console) as progress, Interruptible(say) as stop:
         task = progress.add_task("bop", total=scenes * frames)
         for i in range(scenes):
-            scene = replace(settings, seed=seed + i)
-            write_scene(
+            written += write_scene(
                 out / split / f"{i:06d}",
-                generate_frames(models, scene, device=str(prepare_process(resolve_device(device)))),
+                generate_frames(models, replace(settings, seed=seed + i), device=str(place)),
                 ids,
                 lambda done, i=i: progress.update(task, completed=i * frames + done),  # type: ignore[misc]
+                stop.stop,
             )
-    typer.echo(f"wrote {scenes} scenes of {frames} images to {out}")
+            if stop.requested:
+                break
+    kept(say, stop, written, scenes * frames, "images", out)
+    say(f"wrote {scenes} scenes of {frames} images to {out}")
 
 
 def coco(
@@ -107,27 +131,30 @@ def coco(
     from ..synth.scene import SceneSampler
 
     height_width = parse_size(size)
-    with progress_bar(open_console()) as progress:
-        models = load_scene_objects(objects_file, parse_names(objects))
+    models = load_scene_objects(objects_file, parse_names(objects))
+    sampler = SceneSampler(models, prepare_process(resolve_device(device)), height_width, seed)
+    fresh(out)
+    console = open_console()
+    say = sayer(console)
+    with progress_bar(console) as progress, Interruptible(say) as stop:
         task = progress.add_task("coco", total=train + valid)
-        sampler = SceneSampler(models, prepare_process(resolve_device(device)), height_width, seed)
-        write_coco(
+        written = write_coco(
             out,
             sampler,
             {"train": train, "valid": valid},
             progress=lambda done, total: progress.update(task, completed=done, total=total),
+            stop=stop.stop,
         )
-    typer.echo(f"wrote {train} training and {valid} validation images to {out}")
+    kept(say, stop, written, train + valid, "images", out)
+    say(f"wrote {train} training and {valid} validation images to {out}")
 
 
-def objects(
-    out: Out = Path("models/demo"),
-    objects_file: Annotated[Path | None, typer.Option(help="Also write an objects.yaml that lists them.")] = None,
-) -> None:
-    """The demo's object meshes as GLB files."""
+def objects(out: Out = Path("out/objects")) -> None:
+    """The demo's object meshes as GLB files, and an objects.yaml that lists them."""
     from ..synth.demo_objects import write_demo_objects
 
-    for path in write_demo_objects(out, objects_file):
+    fresh(out)
+    for path in (*write_demo_objects(out, out / "objects.yaml"), out / "objects.yaml"):
         typer.echo(f"wrote {path}")
 
 

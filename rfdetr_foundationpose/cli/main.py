@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -181,10 +182,24 @@ def _root(
 
 def _mount(app: typer.Typer, name: str, command: Command, chosen: bool) -> None:
     if chosen:
-        loaded = command.load()
+        loaded = _told_of_interrupts(command.load(), name)
         app.command(name, help=loaded.__doc__ or command.help, short_help=command.help)(loaded)
     else:
         app.command(name, short_help=command.help)(_unloaded)
+
+
+def _told_of_interrupts(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The command, whose Ctrl-C ends in a word and exit code 130 where it does not keep what it has itself."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(f"{PROGRAM} {name}: interrupted", err=True)
+            raise typer.Exit(130) from interrupt
+
+    return called
 
 
 def _unloaded() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..objects import ObjectSpec
 
 LARGEST_SEED = 2**31 - 1
+LARGEST_BATCH = 4096
+MOST_RECORDINGS = 10_000
 SECONDS = 10.0
 """Length of a generated recording."""
 RATE = 15.0
@@ -83,10 +85,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds of "100..109", "3,5" or both mixed. Raises typer.BadParameter."""
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
-        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:\.\.([0-9]{1,10}))?\s*", part)
+        first, last = (0, -1) if match is None else (int(match[1]), int(match[2] or match[1]))
+        if not first <= last <= LARGEST_SEED:
             raise typer.BadParameter(f"--seeds={text} must be numbers or ranges, e.g. 100..109 or 3,5")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        if last - first + len(found) >= MOST_RECORDINGS:
+            raise typer.BadParameter(
+                f"--seeds={text} are more than {MOST_RECORDINGS}; each is a recording of ten seconds"
+            )
+        found += range(first, last + 1)
     return tuple(dict.fromkeys(found))
 
 
@@ -102,6 +109,8 @@ def parse_targets(text: str, specs: Sequence[ObjectSpec]) -> tuple[str, ...]:
 def parse_numbers(text: str, option: str) -> list[int]:
     """Positive whole numbers, ascending, none twice: "1,2,4" -> [1, 2, 4]. Raises typer.BadParameter."""
     parts = parse_names(text)
-    if not parts or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise typer.BadParameter(f"{option}={text} must be positive numbers, comma separated, e.g. 1,2,4,252")
+    if not parts or not all(re.fullmatch(r"[0-9]{1,9}", p) and 0 < int(p) <= LARGEST_BATCH for p in parts):
+        raise typer.BadParameter(
+            f"{option}={text} must be numbers from 1 to {LARGEST_BATCH}, with commas, e.g. 1,2,4,252"
+        )
     return sorted({int(p) for p in parts})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import open_console, progress_bar, sayer
+from ..interrupts import Interruptible
+from .console import drawing_bar, kept, open_console, progress_bar, sayer
 from .options import ObjectsFile, Settings
-from .see import ShowRerun, WriteMcap, open_sinks, sink_files
+from .outputs import AlsoJson, Outputs, Overwrite, claim
+from .see import SINK_FILES, ShowRerun, WriteMcap, open_sinks, sink_files
 from .settings import parse_rate, played_settings, read_settings
 from .starts import InitBoxes, InitMasks, parse_starts
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..replay.recording import Recording
     from ..replay.result import Comparison, PoseSample
 
+NODE_LOG, POSES, RESULT = "node.log", "poses.csv", "result.json"
 Series = dict[str, list[tuple[float, float]]]
 StampOf = Callable[[float], int] | None
 
@@ -31,6 +35,7 @@ def replay(
     recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag.")],
     out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/replay"),
     objects_file: ObjectsFile = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<index>; default: the settings'.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings, or a ROS parameter file.")] = None,
     setting: Settings = None,
     ros: Annotated[
@@ -41,33 +46,37 @@ def replay(
     rgb: Annotated[str | None, typer.Option(help="Colour topic; default: found by name and type.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depth topic.")] = None,
     camera_info: Annotated[str | None, typer.Option(help="CameraInfo topic.")] = None,
+    mcap: WriteMcap = False,
+    rerun: ShowRerun = None,
     init_mask: InitMasks = None,
     init_box: InitBoxes = None,
     baseline: Annotated[Path | None, typer.Option(help="result.json to compare with; exits 1 on a regression.")] = None,
     check_latency: Annotated[
         bool, typer.Option("--check-latency", help="Compare stage latencies too; same machine only.")
     ] = False,
-    mcap: WriteMcap = False,
-    rerun: ShowRerun = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write result.json to this file.")] = None,
+    json_file: AlsoJson = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
     from ..config import from_flat
     from ..objects import load_objects
-    from ..replay.outputs import write_outputs
+    from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.recording import Recording
     from ..replay.report import comparison_table, result_tables
-    from ..replay.result import compare, read_baseline, write_json
+    from ..replay.result import compare, read_baseline, write_json, write_poses_csv
     from ..resources import default_objects_file
 
     console = open_console()
     say = sayer(console)
+    speed = parse_rate(rate)
     base = played_settings() if ros else None
     if init_mask or init_box:
         if ros:
             raise typer.BadParameter("--init-mask and --init-box are without --ros; the node takes ~/init_box/<object>")
         base = from_flat({"detector.source": "none"})
     settings = read_settings(config, setting or [], objects_file, base)
+    if device is not None:
+        settings = from_flat({"device": device}, settings)
     specs = load_objects(settings.objects_file or default_objects_file())
     starts = parse_starts(init_mask or [], init_box or [], specs)
     stored = None if baseline is None else read_baseline(baseline)
@@ -84,32 +93,42 @@ def replay(
     told = tape.problems
     for problem in told:
         say(problem)
-    sinks = open_sinks(out, specs, mcap, rerun, f"replay of {recording.name}")
     identity = tape.identity(frames)
     if baseline is not None:
         stored = read_baseline(baseline, identity, judged=bool(tape.truths))
         if "recording_id" not in stored:
             say(f"--baseline {baseline} does not say of which recording it is: compared as if it were of this one")
-    with progress_bar(console) as progress:
-        run = _through_node if ros else _through_pipeline
-        result, samples, series, stamp_of = run(tape, specs, settings, out, rate, frames, starts, progress)
-        result |= {"recording": str(recording), "recording_id": identity}
-        rows: list[Comparison] = [] if stored is None else compare(result, stored, latency=check_latency)
-        drawing = progress.add_task("draw", total=min(frames or len(tape), len(tape)))
-        files = write_outputs(
-            out,
-            result,
-            samples,
-            series,
-            tape,
-            specs,
-            title=f"replay of {recording.name}",
-            rows=rows,
-            count=frames,
-            advance=lambda done: progress.update(drawing, completed=done),
-            sinks=sinks,
-            stamp_of=stamp_of,
-        )
+    outputs = claim("replay", out, (*OUTPUT_FILES, *SINK_FILES, NODE_LOG), json_file, overwrite=overwrite)
+    sinks = open_sinks(out, specs, mcap, rerun, f"replay of {recording.name}")
+    rows: list[Comparison] = []
+    files: list[Path] = []
+    with progress_bar(console) as progress, Interruptible(say) as stop:
+        job = Job(tape, specs, settings, starts, outputs, speed, frames, progress, stop)
+        result, samples, series, stamp_of = through_node(job) if ros else through_pipeline(job)
+        result = outputs.stamped({**result, "recording": str(recording), "recording_id": identity})
+        if stored is not None and not stop.requested:
+            rows = compare(result, stored, latency=check_latency)
+        # All that took long is on disk before pictures are drawn.
+        write_json(out / RESULT, result)
+        write_poses_csv(out / POSES, samples)
+        if json_file is not None:
+            write_json(json_file, result)
+        if not stop.requested:
+            with stop.ends_here():
+                files = write_outputs(
+                    out,
+                    result,
+                    samples,
+                    series,
+                    tape,
+                    specs,
+                    title=f"replay of {recording.name}",
+                    rows=rows,
+                    count=frames,
+                    advance=stop.checked(drawing_bar(progress, job.total)),
+                    sinks=sinks,
+                    stamp_of=stamp_of,
+                )
     for problem in (*tape.problems, *tape.tally.sentences()):
         if problem not in told:
             say(problem)
@@ -117,8 +136,7 @@ def replay(
         console.print(table)
     if rows:
         console.print(comparison_table(rows))
-    if json_file is not None:
-        write_json(json_file, result)
+    kept(say, stop, result["frames_published"], min(frames or len(tape), len(tape)), "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
@@ -129,33 +147,59 @@ def replay(
         raise typer.Exit(1)
 
 
-def _through_pipeline(
-    tape: Recording,
-    specs: list[ObjectSpec],
-    config: Config,
-    out: Path,
-    rate: str,
-    frames: int | None,
-    starts: Sequence[Start],
-    progress: Progress,
-) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+@dataclass(frozen=True)
+class Job:
+    """What is run, and who hears of it. frames: the first ones alone; None: all."""
+
+    tape: Recording
+    specs: list[ObjectSpec]
+    config: Config
+    starts: Sequence[Start]
+    outputs: Outputs
+    rate: float | None
+    frames: int | None
+    progress: Progress
+    stop: Interruptible
+
+    @property
+    def out(self) -> Path:
+        assert self.outputs.folder is not None
+        return self.outputs.folder
+
+    @property
+    def total(self) -> int:
+        return min(self.frames or len(self.tape), len(self.tape))
+
+
+def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+    """Every frame, as fast as it goes; poses are on disk as they come."""
     from ..pipeline import Pipeline
     from ..replay.judge import Judge
     from ..replay.offline import run_offline
-    from ..replay.result import build_result
+    from ..replay.result import PosesCsv, build_result
 
-    judge = Judge.of(specs)
+    judge = Judge.of(job.specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
-    pipeline = Pipeline.build(config, background=False)
-    for start in starts:
+    pipeline = Pipeline.build(job.config, background=False)
+    for start in job.starts:
         pipeline.start_at(start)
-    task = progress.add_task("replay", total=min(frames or len(tape), len(tape)))
+    task = job.progress.add_task("replay", total=job.total)
     try:
-        run = run_offline(pipeline, tape, specs, judge, frames, lambda done: progress.update(task, completed=done))
+        with PosesCsv(job.out / POSES) as file:
+            run = run_offline(
+                pipeline,
+                job.tape,
+                job.specs,
+                judge,
+                job.frames,
+                lambda done: job.progress.update(task, completed=done),
+                job.stop.stop,
+                file.add,
+            )
         status = pipeline.status()
     finally:
         pipeline.close()
-    say = sayer(progress.console)
+    say = sayer(job.progress.console)
     for event in run.events:
         say(event)
     result = build_result(
@@ -172,8 +216,8 @@ def _through_pipeline(
         spurious=judge.spurious,
         lost=status.counters.get("lost", 0),
         dropped_by_reason=dict(run.dropped),
-        depth_unmatched=tape.tally.depth_unmatched,
-        frames_distorted=tape.tally.distorted,
+        depth_unmatched=job.tape.tally.depth_unmatched,
+        frames_distorted=job.tape.tally.distorted,
         detector_weights=status.detector_weights,
         detector_backend=status.detector_backend,
         pose_backend=status.pose_backend,
@@ -182,32 +226,25 @@ def _through_pipeline(
     return result, run.samples, run.series, None
 
 
-def _through_node(
-    tape: Recording,
-    specs: list[ObjectSpec],
-    config: Config,
-    out: Path,
-    rate: str,
-    frames: int | None,
-    starts: Sequence[Start],
-    progress: Progress,
-) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+def through_node(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+    """Over DDS, as a camera would; ends early, or before the first frame, when the user wants so."""
     from ..config import to_flat
     from ..replay.live import LiveOptions
     from ..replay.session import run_session
     from ..resources import default_objects_file
 
-    parameters = to_flat(config)
-    parameters["objects_file"] = str(Path(config.objects_file or default_objects_file()).resolve())
-    task = progress.add_task("play", total=len(tape))
+    parameters = to_flat(job.config)
+    parameters["objects_file"] = str(Path(job.config.objects_file or default_objects_file()).resolve())
+    task = job.progress.add_task("play", total=job.total)
     session = run_session(
-        tape,
-        specs,
+        job.tape,
+        job.specs,
         parameters,
-        out / "node.log",
-        LiveOptions(rate=parse_rate(rate)),
-        count=frames,
-        publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
-        advance=lambda done, total: progress.update(task, completed=done, total=total),
+        job.out / NODE_LOG,
+        LiveOptions(rate=job.rate),
+        count=job.frames,
+        publish_masks=job.config.input.use_mask_topics or job.config.detector.source == "mask-topic",
+        advance=lambda done, total: job.progress.update(task, completed=done, total=total),
+        stop=job.stop.stop,
     )
     return session.result, session.samples, session.series, session.stamp_of

@@ -27,6 +27,9 @@ ShowRerun = Annotated[
 ]
 
 
+SINK_FILES = ("run.mcap", "run.rrd")
+
+
 def open_sinks(out: Path, specs: Sequence[ObjectSpec], mcap: bool, rerun: Rerun | None, title: str) -> list[Sink]:
     """What was asked for, open for the frames of the run. Raises UserError where rerun is asked for and not installed."""
     sinks: list[Sink] = []

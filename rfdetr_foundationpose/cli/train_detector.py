@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .console import open_console
 from .options import Device, ObjectsFile, Seed
+from .outputs import Overwrite, claim
 
 
 def train(
@@ -53,6 +54,7 @@ def train(
     least_steps: Annotated[int, typer.Option(min=1, help="Weights of fewer steps are not written.")] = 100,
     device: Device = "auto",
     seed: Seed = 0,
+    overwrite: Overwrite = False,
     compile_network: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
 ) -> None:
     """Train RF-DETR to find the objects of an objects.yaml, on rendered scenes of them, or on a COCO data set."""
@@ -62,7 +64,7 @@ def train(
     from ..process import prepare_process
     from ..resources import default_objects_file
     from ..train.detector_trainer import TrainSettings
-    from ..train.train_detector import WEIGHTS
+    from ..train.train_detector import OUTPUT_FILES, WEIGHTS
     from ..train.train_detector import train as run
 
     if resolution % 32:
@@ -89,6 +91,7 @@ def train(
         least_steps=least_steps,
     )
     console = open_console()
+    claim("train detector", out, OUTPUT_FILES, overwrite=overwrite)
     metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
     if metrics is None:
         raise typer.Exit(130)

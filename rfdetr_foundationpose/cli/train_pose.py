@@ -13,6 +13,7 @@ from ..resources import models_dir
 from ..train.pair_scenes import SceneEffects
 from ..train.pair_sensors import SensorEffects
 from ..train.train_pose import TrainSettings, train
+from .outputs import Overwrite, claim
 
 Out = Annotated[Path, typer.Option(help="Folder of weights and metrics; a training resumes from the weights there.")]
 Minutes = Annotated[float, typer.Option(help="Budget of the whole schedule, over all calls.")]
@@ -54,6 +55,7 @@ def refiner(
     compile: Compile = 0.0,
     weights: Start = "none",
     without: Without = "",
+    overwrite: Overwrite = False,
 ) -> None:
     """Train the pose refiner on generated pairs; with torchrun on several devices."""
     scene, sensor = _effects(without)
@@ -75,7 +77,7 @@ def refiner(
         scene=scene,
         sensor=sensor,
     )
-    _train(settings)
+    _train(settings, overwrite)
 
 
 def scorer(
@@ -94,6 +96,7 @@ def scorer(
     compile: Compile = 0.0,
     weights: Start = "none",
     without: Without = "",
+    overwrite: Overwrite = False,
     refiner: Annotated[
         str, typer.Option(help="Weights that refine hypotheses before they are ranked: 'none', 'default' or a file.")
     ] = "default",
@@ -120,14 +123,13 @@ def scorer(
         scene=scene,
         sensor=sensor,
     )
-    _train(settings)
+    _train(settings, overwrite)
 
 
-def _train(settings: TrainSettings) -> None:
-    try:
-        train(settings, typer.echo)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+def _train(settings: TrainSettings, overwrite: bool) -> None:
+    names = (f"{settings.role}.safetensors", f"{settings.role}.jsonl")
+    claim(f"train {settings.role}", settings.out, names, overwrite=overwrite)
+    train(settings, typer.echo)
 
 
 def _weights(value: str, role: str) -> Path | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..backends import DETECTOR
 from ..config import DetectorConfig
-from .console import open_console
 from .options import Device, ObjectsFile, Seed
+from .outputs import AlsoJson, Overwrite, claim
 
 
 def validate(
@@ -26,21 +25,22 @@ def validate(
     ] = DetectorConfig.threshold,
     device: Device = "auto",
     seed: Seed = 2_000_003,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
+    json_file: AlsoJson = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
     from ..device import resolve_device
     from ..evaluate.detector_validate import validate_detector
     from ..objects import load_objects
     from ..process import prepare_process
-    from ..replay.result import write_json
     from ..resources import default_objects_file
 
     if backend not in DETECTOR.choices:
         raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(DETECTOR.choices)}")
-    open_console()
+    specs = load_objects(objects_file or default_objects_file())
+    outputs = claim("validate detector", json_file=json_file, overwrite=overwrite)
     result = validate_detector(
-        load_objects(objects_file or default_objects_file()),
+        specs,
         backend=backend,
         weights=weights,
         variant=variant,
@@ -50,6 +50,6 @@ def validate(
         seed=seed,
     )
     if json_file is not None:
-        write_json(json_file, result.as_dict())
+        outputs.write(result.as_dict())
     typer.echo(result.table())
     raise typer.Exit(0 if result.passed else 1)

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..evaluate.compare import MAX_DEG, MAX_MM
-from .console import open_console, progress_bar, sayer
+from ..interrupts import Interruptible
+from .console import kept, open_console, plain_table, progress_bar, sayer
 from .options import Device, ObjectsFile, PoseWeights, Seed, Settings, Size, parse_size
+from .outputs import AlsoJson, Overwrite, claim
 from .settings import read_settings
 
 
@@ -32,7 +33,8 @@ def pose(
     register_every: Annotated[int, typer.Option(min=1, help="Compare registrations every n-th frame.")] = 10,
     max_mm: Annotated[float, typer.Option(min=0, help="Accepted p95 of translation differences, mm.")] = MAX_MM,
     max_deg: Annotated[float, typer.Option(min=0, help="Accepted p95 of rotation differences, deg.")] = MAX_DEG,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: AlsoJson = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Hold a faster way to run the pose networks against FP32 eager. Exits 1 when it differs too much, 2 when it cannot run."""
 
@@ -43,7 +45,6 @@ def pose(
     from ..evaluate.validate_pose import Comparison, Tap, open_source
     from ..pose.mesh import load_object
     from ..process import prepare_process
-    from ..replay.result import write_json
 
     console = open_console()
     say = sayer(console)
@@ -56,29 +57,31 @@ def pose(
     loaded, description = load_networks(config.pose.weights, False)
     models = [load_object(spec, say) for spec in specs]
     rows = [EstimatorRow(r, models, loaded, config, place, tap) for r, tap in ((reference, Tap), (backend, None))]
+    outputs = claim("validate pose", json_file=json_file, overwrite=overwrite)
     comparison = Comparison(rows[0], rows[1], config)
     count = min(total, frames or total)
-    with progress_bar(console, transient=True) as progress:
+    with progress_bar(console, transient=True) as progress, Interruptible(say) as stop:
         task = progress.add_task("validate", total=count)
         for index, view in enumerate(views):
-            if index >= count:
+            if index >= count or stop.requested:
                 break
             comparison.feed(view, register_again=index % register_every == 0)
             progress.update(task, advance=1)
     result = comparison.result(max_mm, max_deg)
     result |= {"reference": rows[0].ran, "backend": rows[1].ran, "weights": description, "device": str(place)}
     if json_file is not None:
-        write_json(json_file, result)
+        outputs.write(result)
     show(console, result)
+    kept(say, stop, result["frames"], count, "frames", json_file or Path("the table above"))
     if not result["passed"]:
         raise typer.Exit(1)
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
     """Table and verdict."""
-    table = Table(title=f"{result['backend']} against {result['reference']}, {result['device']}", title_justify="left")
-    for column in ("", "compared", "mm p50", "mm p95", "mm max", "deg p50", "deg p95", "deg max"):
-        table.add_column(column, justify="right" if column else "left")
+    title = f"{result['backend']} against {result['reference']}, {result['device']}"
+    columns = ("", "compared", "mm p50", "mm p95", "mm max", "deg p50", "deg p95", "deg max")
+    table = plain_table(title, *columns)
     for name in ("track", "track_step", "register"):
         part = result[name]
         cells = [f"{part[u][p]:.4f}" for u in ("mm", "deg") for p in ("p50", "p95", "max")] if part["count"] else []

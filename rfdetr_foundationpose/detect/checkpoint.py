@@ -98,6 +98,18 @@ def save(path: Path, net: nn.Module, *, variant: str, config: Mapping[str, Any],
     save_file(state, str(path), metadata=metadata)
 
 
+def stored_classes(path: Path) -> list[str] | None:
+    """The class names that a file of ours holds, without loading its network; None where that is not known."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = json.loads((file.metadata() or {})["class_names"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+    return [str(name) for name in names]
+
+
 def _is_spare_group(name: str) -> bool:
     """Whether a parameter belongs to a query group other than the first: transformer.enc_output.<group>.weight, ..."""
     parts = name.split(".")

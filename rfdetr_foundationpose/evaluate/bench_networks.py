@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,11 @@ def measure_networks(
     batches: Sequence[int],
     device: torch.device,
     repetitions: int,
+    save: Callable[[dict[str, Any]], None] = lambda tree: None,
 ) -> dict[str, Any]:
     """Milliseconds per call and largest output difference to FP32 eager, by role, backend and batch size.
 
-    Small batches are timed one call at a time, as tracking runs them: from an idle device to an idle device.
+    save: gets what there is after each batch size. Small batches are timed one call at a time, as tracking runs them: from an idle device to an idle device.
     """
     result: dict[str, Any] = {}
     for role, module in networks.items():
@@ -73,6 +74,7 @@ def measure_networks(
             for samples in (interleave(calls, 2), interleave(calls, count)):  # the first are warm-up
                 for backend, values in samples.items():
                     rows[backend]["batches"][batch] |= Stats.of(values).as_dict()
+            save({**result, role: rows})
         result[role] = rows
         del runners
         gc.collect()

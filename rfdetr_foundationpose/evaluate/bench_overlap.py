@@ -78,6 +78,7 @@ def measure_overlap(
     samples: int,
     seed: int,
     objects_file: Path | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda tree: None,
 ) -> dict[str, Any]:
     """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
     "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
@@ -117,6 +118,7 @@ def measure_overlap(
             "ratios": ratios(stats),
             "difference": difference(outcomes["one after the other"], outcomes["own stream"]),
         }
+        save(found)
     return found
 
 

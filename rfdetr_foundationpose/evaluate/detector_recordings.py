@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -161,11 +161,14 @@ def evaluate_recordings(
     thresholds: Mapping[str, float],
     device: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+    keep: Callable[[Outcome], object] = lambda outcome: None,
 ) -> Outcome:
     """Run the detector over generated recordings of ``models``. thresholds: object -> score from which it counts.
 
     Objects that ``models`` or the targets have, but not the detector, are scenery. ``progress`` gets frames done and
-    their number. Raises ValueError for targets that are no models.
+    their number. stop: asked after each frame. keep: gets what was seen so far after each recording. Raises ValueError for
+    targets that are no models.
     """
     outcome = Outcome(dict(thresholds), 0, [], [], [])
     sampled = range(0, settings.frames, settings.stride)
@@ -179,9 +182,12 @@ def evaluate_recordings(
             outcome.false.extend(false)
             count += 1
             progress(count, len(sampled) * len(settings.seeds))
+            if stop():
+                return replace(outcome, frames=count)
         outcome.false_tracks.extend(_chains(recording, sampled))
         outcome.pictures.extend(recording.pictures(sampled, per_seed))
-    return Outcome(outcome.thresholds, count, outcome.wanted, outcome.false, outcome.false_tracks, outcome.pictures)
+        keep(replace(outcome, frames=count))
+    return replace(outcome, frames=count)
 
 
 class _Recording:

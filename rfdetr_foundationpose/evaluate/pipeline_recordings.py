@@ -149,12 +149,15 @@ def evaluate_pipeline(
     device: str,
     part: range | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+    keep: Callable[[PipelineOutcome], object] = lambda outcome: None,
 ) -> PipelineOutcome:
     """Run the pipeline over generated recordings, from anew for each; it is warmed up but not closed.
 
     specs: of the objects that it knows; ``models`` may be more, as scenery. part: the frames that are processed, one
     after the other; None: all. A stride would be no tracking, so that of the settings does not count. ``progress`` gets
-    frames done and their number. Raises ValueError for targets that are no models.
+    frames done and their number. stop: asked after each frame. keep: gets what was seen so far after each recording.
+    Raises ValueError for targets that are no models.
     """
     part = range(settings.frames) if part is None else part
     by_name = {m.name: m for m in models}
@@ -168,14 +171,21 @@ def evaluate_pipeline(
             pipeline.warm_up(video.camera)
         played = _Player(pipeline, geometries, shapes, video)
         begin = time.perf_counter()
-        for count, index in enumerate(part):
+        count = 0
+        for index in part:
             played.play(index)
-            progress(i * len(part) + count + 1, len(part) * len(settings.seeds))
+            count += 1
+            progress(i * len(part) + count, len(part) * len(settings.seeds))
+            if stop():
+                break
         outcome.sought.extend(played.sought)
         outcome.poses.extend(played.poses)
         seconds = time.perf_counter() - begin
-        outcome.recordings.append(RecordingRun(seed, len(part), played.counters(), played.events, seconds))
+        outcome.recordings.append(RecordingRun(seed, count, played.counters(), played.events, seconds))
+        if stop():
+            break
         outcome.pictures.extend(played.pictures(per_seed))
+        keep(outcome)
     return outcome
 
 

@@ -110,11 +110,12 @@ def compare_schedules(
     config: Config,
     settings: CompareSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Register one instance of every scene by each schedule and report as :func:`report` does, with the attempts.
 
-    Every frame is prepared once. ``progress`` gets scenes done and their number. Raises CheckpointError
-    and ConfigError.
+    Every frame is prepared once. ``progress`` gets scenes done and their number. stop: asked after each scene. Raises
+    CheckpointError and ConfigError.
     """
     if settings.objects_file:
         logger.info("loading the objects of %s", settings.objects_file)
@@ -153,6 +154,8 @@ def compare_schedules(
                 evaluator.register(frame, case.mask, case.T_cam_obj, object=case.object, scene=str(index), index=index)
             )
         progress(index + 1, settings.scenes)
+        if stop():
+            break
     diameters = {name: g.diameter for name, g in geometries.items()}
     timed = {name for name, count in hypotheses.items() if count == max(hypotheses.values())}
     return {

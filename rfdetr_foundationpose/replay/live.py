@@ -86,9 +86,10 @@ def run_live(
     expected: Sequence[str] = (),
     masks: Sequence[str] = (),
     advance: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
     command: Sequence[str] | None = None,
 ) -> LiveRun:
-    """Play ``count`` frames into a node started with ``parameters``.
+    """Play ``count`` frames into a node started with ``parameters``, or those until ``stop``.
 
     objects: pose topics to listen to. expected: those to wait for before playing; empty: any. masks: mask topics to
     publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one.
@@ -111,7 +112,7 @@ def run_live(
         compressed = parameters.get("input.image_transport") == "compressed"
         publisher = FramePublisher(node, masks, compressed=compressed)
         with NodeProcess(parameters, log, domain, command) as process:
-            session = _Session(node, publisher, collector, process, options, advance)
+            session = _Session(node, publisher, collector, process, options, advance, stop)
             return session.play(first, frames, count, expected)
 
 
@@ -125,7 +126,9 @@ def ended_in_order() -> Iterator[None]:
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # Whoever has a handler for it, as commands have that keep what they have, decides.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
@@ -142,10 +145,11 @@ class _Session:
         process: NodeProcess,
         options: LiveOptions,
         advance: Callable[[int, int], None],
+        stop: Callable[[], bool],
     ) -> None:
         self._clock = node.get_clock()
         self._publisher, self._collector, self._process = publisher, collector, process
-        self._options, self._advance = options, advance
+        self._options, self._advance, self._stop = options, advance, stop
         self._run = LiveRun()
 
     def play(self, first: Frame, rest: Iterator[Frame], count: int, objects: Sequence[str]) -> LiveRun:
@@ -177,13 +181,19 @@ class _Session:
         """Publish the calibration meanwhile, as a camera does: the node warms up for its image size."""
         deadline = time.monotonic() + self._options.startup_timeout
         while not self._publisher.connected():
-            self._process.check()
+            self._check()
             if time.monotonic() > deadline:
                 raise NoPose(
                     f"the node did not subscribe within {self._options.startup_timeout:.0f} s; its log:\n{self._process.tail()}"
                 )
             self._publisher.publish_camera_info(first, self._clock.now().nanoseconds)
             time.sleep(0.1)
+
+    def _check(self) -> None:
+        """Raises NodeDied, and KeyboardInterrupt when the user wants to end before anything was played."""
+        self._process.check()
+        if self._stop():
+            raise KeyboardInterrupt
 
     def _send(self, frame: Frame) -> int:
         stamp = self._clock.now().nanoseconds
@@ -202,7 +212,7 @@ class _Session:
             if len(seen) > known:
                 known = len(seen)
                 deadline = time.monotonic() + self._options.further_pose_timeout
-            self._process.check()
+            self._check()
             if time.monotonic() > deadline:
                 missing = sorted(set(objects) - seen) or ["any object"]
                 if seen:
@@ -247,7 +257,7 @@ class _Session:
         begin = time.monotonic()
         due = begin
         for index, frame in enumerate(_chain(frames, rest)):
-            if index >= count:
+            if index >= count or (index and self._stop()):
                 break
             time.sleep(max(0.0, due - time.monotonic()))
             stamp = self._send(frame)

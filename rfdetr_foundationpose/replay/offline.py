@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from ..objects import ObjectSpec
 from ..pipeline import Pipeline
@@ -14,6 +15,8 @@ from ..types import InputError, TrackState
 from .judge import FoundPose, Judge
 from .recording import Recording
 from .result import PoseSample
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -41,15 +44,20 @@ def run_offline(
     judge: Judge,
     count: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
+    keep: Callable[[Sequence[PoseSample]], None] = lambda samples: None,
 ) -> OfflineRun:
-    """Process the first ``count`` frames (None: all). What cannot be used is skipped and counted."""
+    """Process the first ``count`` frames (None: all), or those until ``stop``. What cannot be used is skipped and counted.
+
+    keep: gets the samples of each frame as they come.
+    """
     run = OfflineRun()
     known = {s.name for s in specs}
     start = None
     process_ms: list[tuple[float, float]] = []
     counted: Counter[str] = Counter()
     begin = time.perf_counter()
-    for index, (frame, truth) in enumerate(islice(recording, count)):
+    for index, (frame, truth) in enumerate(_until(stop, islice(recording, count))):
         if start is None:
             start = frame.stamp_ns
             pipeline.warm_up(frame.camera)
@@ -71,10 +79,12 @@ def run_offline(
         run.events += [f"{seconds:.3f} s: {event}" for event in result.events]
         poses = [p for p in result.poses if p.state is TrackState.TRACKING and p.object in known]
         errors = judge.judge([FoundPose(p.name, p.T_cam_obj) for p in poses], truth)
-        for pose, wrong in zip(poses, errors, strict=True):
-            run.samples.append(
-                PoseSample(index, frame.stamp_ns, seconds, pose.name, pose.T_cam_obj, wrong, confidence=pose.confidence)
-            )
+        samples = [
+            PoseSample(index, frame.stamp_ns, seconds, pose.name, pose.T_cam_obj, wrong, confidence=pose.confidence)
+            for pose, wrong in zip(poses, errors, strict=True)
+        ]
+        keep(samples)
+        run.samples += samples
         advance(index + 1)
     run.published = recording.tally.published
     run.dropped += recording.tally.dropped
@@ -82,3 +92,11 @@ def run_offline(
     run.latency_ms = {stage: {"p50": s.p50, "p95": s.p95, "max": s.max} for stage, s in pipeline.timer.stats().items()}
     run.series["process"] = process_ms
     return run
+
+
+def _until(stop: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
+    """The items up to the one during which the wish came; none is read ahead."""
+    for item in items:
+        yield item
+        if stop():
+            return

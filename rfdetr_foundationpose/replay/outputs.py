@@ -22,6 +22,10 @@ from .result import Comparison, PoseSample, write_json, write_poses_csv
 from .sinks import DrawnFrame, Sink
 from .video import VideoWriter
 
+OUTPUT_FILES = (
+    *("result.json", "poses.csv", "report.html", "contact_sheet.jpg", "errors.png", "latency.png", "overlay.webm"),
+)
+"""All that ``write_outputs`` may write."""
 # A contact sheet shows this many frames.
 SHEET_TILES = 12
 

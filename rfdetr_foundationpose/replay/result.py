@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,23 @@ COLUMNS = (
 )
 
 
-def write_poses_csv(path: Path, samples: Sequence[PoseSample]) -> None:
-    """One row per sample: metres, unit quaternion (x, y, z, w), camera optical frame; empty cells where unknown."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+class PosesCsv:
+    """poses.csv, written as poses come: a row each, metres, unit quaternion (x, y, z, w), camera optical frame; empty
+    cells where unknown. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(COLUMNS)
+
+    def __enter__(self) -> PosesCsv:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, samples: Iterable[PoseSample]) -> None:
+        """Append; what was added is on disk, should the process end."""
         for s in samples:
             quaternion = Rotation.from_matrix(s.T_cam_obj[:3, :3]).as_quat()
             errors: tuple[float | None, ...] = (None,) * 4
@@ -55,7 +67,14 @@ def write_poses_csv(path: Path, samples: Sequence[PoseSample]) -> None:
                 errors = (s.error.translation_mm, s.error.rotation_deg, s.error.add_mm, s.error.adds_mm)
             numbers = [*s.T_cam_obj[:3, 3], *quaternion, s.confidence, s.age_ms, *errors]
             cells = ["" if v is None else f"{float(v):.6f}" for v in numbers]
-            writer.writerow([s.frame, s.stamp_ns, f"{s.seconds:.6f}", s.object, *cells])
+            self._writer.writerow([s.frame, s.stamp_ns, f"{s.seconds:.6f}", s.object, *cells])
+        self._file.flush()
+
+
+def write_poses_csv(path: Path, samples: Sequence[PoseSample]) -> None:
+    """All of poses.csv, as :class:`PosesCsv` writes it."""
+    with PosesCsv(path) as file:
+        file.add(samples)
 
 
 def build_result(
@@ -91,9 +110,19 @@ def build_result(
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    """Strict JSON: numbers that are not finite become null."""
+    """Strict JSON: numbers that are not finite become null. A file is replaced as a whole, never left half written."""
+    text = json.dumps(_finite(result), indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
+    if path.exists() and not path.is_file():  # a pipe or a device
+        path.write_text(text)
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _finite(value: Any) -> Any:

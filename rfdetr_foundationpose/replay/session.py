@@ -101,9 +101,12 @@ def run_session(
     count: int | None = None,
     publish_masks: bool = False,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
     command: Sequence[str] | None = None,
 ) -> Session:
     """Play the first ``count`` frames into a node with ``parameters``, judge its poses, build result.json.
+
+    stop: asked before every frame; what was played until then is judged.
 
     Raises NoPose, NodeDied, RecordingError.
     """
@@ -123,6 +126,7 @@ def run_session(
         expected=expected,
         masks=masks,
         advance=advance,
+        stop=stop,
         command=command,
     )
     judge = Judge.of(specs)

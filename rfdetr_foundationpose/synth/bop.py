@@ -47,8 +47,11 @@ def write_scene(
     frames: Iterable[tuple[Frame, GroundTruth]],
     ids: Mapping[str, int],
     progress: Progress = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Write one scene folder (``000000``); returns its number of images. ``ids``: object name -> obj_id.
+    """Write one scene folder (``000000``), or what there is of it at ``stop``; returns its number of images.
+
+    ids: object name -> obj_id.
 
     Depth is written in the frame's own units with the matching depth_scale; float depth as millimetres.
     """
@@ -83,6 +86,8 @@ def write_scene(
                 info["visib_fract"] = instance.visibility
             infos[str(i)].append(info)
         progress(i + 1)
+        if stop():
+            break
     for name, content in (("scene_camera", cameras), ("scene_gt", truths), ("scene_gt_info", infos)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     return len(cameras)

@@ -25,8 +25,9 @@ def write_coco(
     min_visibility: float = 0.1,
     min_pixels: int = 40,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Path:
-    """Write ``counts`` images a split ("train", "valid", ...); returns ``out``.
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Write ``counts`` images a split ("train", "valid", ...), or those until ``stop``; returns how many.
 
     Categories are 1..K in the order of ``sampler.names`` under a root category 0, as Roboflow exports have it.
     Instances less visible than ``min_visibility`` or smaller than ``min_pixels`` get no annotation; their number is
@@ -40,7 +41,7 @@ def write_coco(
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         skipped = 0
-        while len(images) < count:
+        while len(images) < count and not stop():
             scenes = sampler.sample(min(batch, count - len(images)))
             rgb = scenes.rgb.cpu().numpy()
             ids = scenes.instance.cpu().numpy()
@@ -83,7 +84,7 @@ def write_coco(
             "categories": categories,
         }
         (folder / "_annotations.coco.json").write_text(json.dumps(content))
-    return out
+    return done
 
 
 def polygons(mask: NDArray[np.uint8]) -> list[list[float]]:

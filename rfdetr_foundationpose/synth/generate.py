@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,17 +67,24 @@ def generate_recording(
     compressed: str | None = None,
     storage: str = "mcap",
     progress: Progress = lambda done, total: None,
-) -> Path:
-    """Write a rosbag2 recording of a video to a new directory; returns it. ``progress`` gets frames done and their number."""
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Write a rosbag2 recording of a video to a new directory; returns the number of frames written, fewer after ``stop``.
+
+    ``progress`` gets frames done and their number.
+    """
     with RecordingWriter(path, compressed=compressed, storage=storage) as writer:
         for frame, truth in generate_frames(objects, settings, device=device, processes=processes):
             writer.write(frame, truth)
             progress(writer.frames, settings.frames)
-    return Path(path)
+            if stop():
+                break
+        return writer.frames
 
 
 def _start_worker(models: list[ObjectModel], settings: VideoSettings) -> None:
     global _video
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the parent ends its workers
     torch.set_num_threads(1)
     _video = SceneVideo(models, settings)
 

@@ -7,12 +7,9 @@ same command goes on from it, and weights of too few steps are never written as 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -118,39 +115,6 @@ def clock(seconds: float) -> str:
     whole = math.ceil(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
-
-
-class Interruptible:
-    """While open, the first Ctrl-C (or SIGTERM) only sets ``requested``: the loop saves and ends. A second one ends at once.
-
-    Outside the main thread, where Python delivers no signals, it changes nothing.
-    """
-
-    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
-        self.requested = False
-        self._say = say
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruptible:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-        self._say("stopping after this step; what was trained is saved (Ctrl-C again ends at once)")
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
 
 
 class Every:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config import ConfigError, DetectorConfig
 from ..detect.checkpoint import load_file
 from ..detect.rfdetr_detector import RfDetrDetector
+from ..interrupts import Interruptible
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel
 from ..process import prepare_process
@@ -30,7 +31,7 @@ from .detector_data import ScenePool, Source
 from .detector_eval import Evaluation, evaluate, scenes
 from .detector_report import plot_training, read_log, samples_picture
 from .detector_trainer import Trainer, TrainSettings
-from .progress import Every, Interruptible, TooFewSteps, TrainingProgress, check_budget
+from .progress import Every, TooFewSteps, TrainingProgress, check_budget
 
 # Seeds from this one on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003
@@ -38,6 +39,8 @@ INTERIM_SCENES, INTERIM_POINTS = 32, 8
 """Held-out scenes of a measurement during training, and how many of these there are."""
 LOG_SECONDS = 5.0
 WEIGHTS, STATE, LOG, METRICS = "detector.safetensors", "detector.train.pt", "detector.jsonl", "metrics.json"
+INTERIM, CURVES, SAMPLES = "detector.interim.safetensors", "results.png", "samples.png"
+OUTPUT_FILES = (WEIGHTS, STATE, LOG, METRICS, INTERIM, CURVES, SAMPLES)
 
 
 def train(
@@ -214,7 +217,7 @@ class _Run:
 
     def _interim(self, log: Any, held_out: list[Any]) -> None:
         """A measurement on the way, for the curves; its time is not the training's."""
-        part = self.out / "detector.interim.safetensors"
+        part = self.out / INTERIM
         self.trainer.export(part)
         try:
             found = evaluate(self._detector(part), held_out).metrics
@@ -226,7 +229,7 @@ class _Run:
             f"{self.trainer.spent / 60:.1f} min, step {self.trainer.step}: recall {found['recall']:.2f}, precision "
             f"{found['precision']:.2f}, mAP50 {found.get('map_50', 0.0):.2f}"
         )
-        plot_training(self.out / "results.png", read_log(self.out / LOG))
+        plot_training(self.out / CURVES, read_log(self.out / LOG))
 
     def _conclude(self) -> dict[str, Any] | None:
         trainer, out = self.trainer, self.out
@@ -246,7 +249,7 @@ class _Run:
                 f"interrupted after {trainer.spent / 60:.1f} of {self.settings.minutes:g} min: {out / WEIGHTS} is as good "
                 "as it got, not measured; the same command goes on"
             )
-            plot_training(out / "results.png", read_log(out / LOG))
+            plot_training(out / CURVES, read_log(out / LOG))
             return None
         self.bar.begin("evaluate")
         metrics = self._measure(out / WEIGHTS)
@@ -254,7 +257,7 @@ class _Run:
             line = {"evaluation": metrics, "step": trainer.step, "minutes": trainer.spent / 60}
             log.write(json.dumps(line) + "\n")
         write_json(out / METRICS, metrics)
-        plot_training(out / "results.png", read_log(out / LOG))
+        plot_training(out / CURVES, read_log(out / LOG))
         return metrics
 
     def _measure(self, path: Path) -> dict[str, Any]:
@@ -271,7 +274,7 @@ class _Run:
             pictures=9,
             advance=lambda done: self.bar.update(done / total, "held-out scenes"),
         )
-        samples_picture(self.out / "samples.png", plain.pictures)
+        samples_picture(self.out / SAMPLES, plain.pictures)
         metrics = _named(plain, self.labels)
         if self.coco is None:
             cut = evaluate(
