@@ -67,6 +67,11 @@ class DetectorConfig:
         "RF-DETR variant when weights name no checkpoint of their own: nano, small, medium, large, seg-nano, ...",
     )
     weights: str = setting("default", "'default' (shipped), 'published' (downloads COCO weights), or a checkpoint path")
+    first_class_id: str = setting(
+        "auto",
+        "network class of a checkpoint's first class name; auto follows the rfdetr that wrote it, whose files do not always tell",
+        choices=("auto", "0", "1"),
+    )
     backend: str = setting("auto", "how the network is run", choices=DETECTOR.choices)
     threshold: float = setting(0.5, "lowest score of a detection", minimum=0.0, maximum=1.0, live=True)
     mask: str = setting("auto", "mask given to registration", choices=("auto", "instance", "box", "box-depth"))

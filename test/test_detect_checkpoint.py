@@ -31,9 +31,6 @@ TINY = {
 }
 
 
-def silent(_: str) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def trained() -> torch.nn.Module:
     torch.manual_seed(0)
@@ -64,7 +61,7 @@ def test_saved_network_comes_back_the_same(trained, ours):
 
 def test_missing_file_says_what_weights_may_be():
     with pytest.raises(DetectorError, match="nowhere.pth do not exist; detector.weights takes 'default', 'published'"):
-        load_model("nowhere.pth", "nano", CPU, silent)
+        load_model("nowhere.pth", "nano", CPU)
 
 
 def test_unknown_suffix(tmp_path):
@@ -156,7 +153,7 @@ def test_checkpoint_without_a_network(tmp_path):
         load_file(path, "nano", CPU)
 
 
-def test_published_weights_that_cannot_be_reached_say_where_to_put_them(tmp_path, monkeypatch):
+def test_published_weights_that_cannot_be_reached_say_where_to_put_them(tmp_path, monkeypatch, caplog):
     import requests
 
     def refuse(*args, **kwargs):
@@ -165,12 +162,12 @@ def test_published_weights_that_cannot_be_reached_say_where_to_put_them(tmp_path
     monkeypatch.setenv("RF_HOME", str(tmp_path))
     monkeypatch.setattr(requests, "get", refuse)
     monkeypatch.setattr(requests.Session, "request", refuse)
-    said: list[str] = []
+    caplog.set_level("INFO")
     with pytest.raises(DetectorError) as raised:
-        load_model("published", "nano", CPU, said.append)
+        load_model("published", "nano", CPU)
     words = str(raised.value)
     assert "Download https://" in words and str(tmp_path / "rf-detr-nano.pth") in words
-    assert said and "downloading" in said[0]
+    assert "downloading RF-DETR nano" in caplog.text
 
 
 SPECS = [ObjectSpec("cup", mesh=Path("m"), label="mug"), ObjectSpec("can", mesh=Path("m"), threshold=0.8)]

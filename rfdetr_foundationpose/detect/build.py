@@ -26,7 +26,7 @@ def build_detector(config: Config, specs: Sequence[ObjectSpec], device: torch.de
     from .checkpoint import load_model
     from .rfdetr_detector import RfDetrDetector
 
-    loaded = load_model(settings.weights, settings.variant, device)
+    loaded = load_model(settings.weights, settings.variant, device, settings.first_class_id)
     detector = RfDetrDetector(loaded, specs, settings, device)
     logger.info("detector: RF-DETR %s, %s", detector.weights, detector.backend)
     return detector

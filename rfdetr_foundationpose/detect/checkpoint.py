@@ -18,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..errors import one_line
 from ..resources import models_dir
+from . import rfdetr_file
 from . import rfdetr_library as library
 from .detector import DetectorError
 
@@ -43,10 +45,11 @@ class LoadedModel:
     description: str
 
 
-def load_model(weights: str, variant: str, device: torch.device) -> LoadedModel:
+def load_model(weights: str, variant: str, device: torch.device, first_class_id: str = "auto") -> LoadedModel:
     """The model of ``detector.weights``: "default", "published" or a path. Raises DetectorError that says what to do.
 
-    variant: for "published", and for files that do not say which variant they are.
+    variant: for "published", and for files that do not say which variant they are. first_class_id: network index of a
+    checkpoint's first class name, "auto" to follow the rfdetr that wrote it.
     """
     if weights == "default":
         path = models_dir() / SHIPPED
@@ -58,10 +61,10 @@ def load_model(weights: str, variant: str, device: torch.device) -> LoadedModel:
         return load_file(path, variant, device)
     if weights == "published":
         return _load_published(variant, device)
-    return load_file(Path(weights).expanduser(), variant, device)
+    return load_file(Path(weights).expanduser(), variant, device, first_class_id)
 
 
-def load_file(path: Path, variant: str, device: torch.device) -> LoadedModel:
+def load_file(path: Path, variant: str, device: torch.device, first_class_id: str = "auto") -> LoadedModel:
     """A local checkpoint. Raises DetectorError when it is missing, broken, or does not fit."""
     if not path.is_file():
         raise DetectorError(
@@ -70,7 +73,9 @@ def load_file(path: Path, variant: str, device: torch.device) -> LoadedModel:
         )
     if path.suffix not in _SUFFIXES:
         raise DetectorError(f"detector weights {path} end in {path.suffix!r}; known are {', '.join(_SUFFIXES)}")
-    return _load_ours(path, device) if path.suffix == ".safetensors" else _load_theirs(path, variant, device)
+    if path.suffix == ".safetensors":
+        return _load_ours(path, device)
+    return _load_theirs(path, variant, device, first_class_id)
 
 
 def save(path: Path, net: nn.Module, *, variant: str, config: Mapping[str, Any], class_names: Sequence[str]) -> None:
@@ -133,11 +138,17 @@ def _load_ours(path: Path, device: torch.device) -> LoadedModel:
         config: dict[str, Any] = json.loads(metadata["config"])
         variant = metadata["variant"]
         blocks = int(metadata["encoder_blocks"])
-    except (KeyError, ValueError) as error:
-        raise DetectorError(f"metadata of detector weights {path} are damaged: {error!r}") from error
-    model = library.construct(variant, device, num_classes=len(names), **config)
-    net = library.network(model)
-    kept = library.truncate_encoder(net)
+        if not isinstance(config, dict):
+            raise ValueError("config is no mapping")
+    except (KeyError, ValueError, TypeError) as error:
+        raise DetectorError(f"metadata of detector weights {path} are damaged: {one_line(error)}") from error
+    rfdetr_file.check_finite(path, state)
+    try:
+        model = library.construct(variant, device, num_classes=len(names), **config)
+        net = library.network(model)
+        kept = library.truncate_encoder(net)
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
+        raise DetectorError(f"metadata of detector weights {path} are damaged: {one_line(error)}") from error
     if kept != blocks:
         raise DetectorError(f"{path} has {blocks} encoder blocks, its settings ask for {kept}")
     _load_exactly(net, state, f"{path} ({variant})")
@@ -145,69 +156,27 @@ def _load_ours(path: Path, device: torch.device) -> LoadedModel:
     return LoadedModel(model, dict(enumerate(names)), f"{path.name} ({variant}, classes {', '.join(names)})")
 
 
-def _load_theirs(path: Path, variant: str, device: torch.device) -> LoadedModel:
-    library.load_library()
-    from rfdetr.detr import RFDETR
-    from rfdetr.utilities.io import _safe_torch_load
-
+def _load_theirs(path: Path, variant: str, device: torch.device, first_class_id: str) -> LoadedModel:
+    """Built from what the file says and from its tensors' shapes, then loaded tensor by tensor: rfdetr's own loader takes
+    what happens to fit."""
+    file = rfdetr_file.read(path)
+    symbol, told = rfdetr_file.class_of(file, variant)
+    config = rfdetr_file.config_of(file, symbol, told)
     try:
-        content = _safe_torch_load(path)
-    except Exception as error:
-        raise DetectorError(
-            f"{path} cannot be read as a checkpoint of tensors and settings; files that hold code are refused. "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(content, dict) or not ("model" in content or "state_dict" in content):
-        raise DetectorError(f"{path} holds no RF-DETR network: neither 'model' nor 'state_dict' is in it")
-    if "args" in content:
-        with library.quiet():
-            try:
-                model = RFDETR.from_checkpoint(path, device=str(device))
-            except (ValueError, RuntimeError, KeyError, ImportError) as error:
-                raise DetectorError(f"{path} is no RF-DETR checkpoint this rfdetr can build: {error}") from error
-        _check_loaded(model, content, path)
-        return LoadedModel(model, library.class_names(model), f"{path.name} ({type(model).__name__})")
-    return _load_bare(path, content, variant, device)
+        model = library.construct_class(symbol, device, path, **config)
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
+        raise DetectorError(f"{path} has settings that no {symbol} can have: {one_line(error)}") from error
+    what = f"{path} ({symbol})" if told else f"{path}, taken for detector.variant={variant},"
+    state = library.current_names(library.network(model), file.tensors)
+    _load_exactly(library.network(model), state, what, rfdetr_file.looks_like(file))
+    names = rfdetr_file.class_ids(file, first_class_id)
+    if isinstance(file.names, list) and file.names:
+        model.model.class_names = list(file.names)
+    return LoadedModel(model, names, f"{path.name} ({symbol}, {config['resolution']} pixels)")
 
 
-def _load_bare(path: Path, content: dict[str, Any], variant: str, device: torch.device) -> LoadedModel:
-    """A file of nothing but tensors, which must be of ``variant``: rfdetr itself would load what happens to fit."""
-    state = _tensors(content)
-    head = state.get("class_embed.bias")
-    queries = state.get("refpoint_embed.weight")
-    if head is None or queries is None:
-        raise DetectorError(f"{path} holds no RF-DETR network: class_embed.bias or refpoint_embed.weight is missing")
-    model = library.construct(variant, device, num_classes=head.shape[0] - 1)
-    per_group = model.model_config.num_queries
-    if queries.shape[0] % per_group == 0 and queries.shape[0] // per_group != model.model_config.group_detr:
-        groups = queries.shape[0] // per_group
-        model = library.construct(variant, device, num_classes=head.shape[0] - 1, group_detr=groups)
-    _load_exactly(library.network(model), state, f"{path}, taken for detector.variant={variant},")
-    return LoadedModel(model, library.class_names(model), f"{path.name} ({variant})")
-
-
-def _tensors(content: dict[str, Any]) -> dict[str, torch.Tensor]:
-    if "model" in content:
-        return {k: v for k, v in content["model"].items() if isinstance(v, torch.Tensor)}
-    return {
-        k.removeprefix("model.").removeprefix("_orig_mod."): v
-        for k, v in content["state_dict"].items()
-        if k.startswith("model.") and isinstance(v, torch.Tensor)
-    }
-
-
-def _check_loaded(model: RFDETR, content: dict[str, Any], path: Path) -> None:
-    """rfdetr loads partially with a warning; here every tensor of the network must have come from the file."""
-    given = _tensors(content)
-    missing = [k for k in library.network(model).state_dict() if k not in given and k not in _DERIVED]
-    if missing:
-        raise DetectorError(
-            f"{path} lacks {len(missing)} tensors of a {type(model).__name__}, e.g. {missing[0]}; it is a checkpoint of "
-            "another variant or incomplete"
-        )
-
-
-def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str, like: str = "") -> None:
+    """like: the variants whose shapes the tensors have, for people."""
     own = {k: v for k, v in net.state_dict().items() if k not in _DERIVED}
     state = {k: v for k, v in state.items() if k not in _DERIVED}
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
@@ -220,6 +189,7 @@ def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str) 
         raise DetectorError(
             f"{what} does not fit: {len(missing)} tensors are missing, {len(extra)} are too many, {len(shapes)} have "
             f"another shape (first: {wrong}{sizes}). Is it a checkpoint of another variant? Set detector.variant"
+            + (f"; its tensors are like those of {like}" if like else "")
         )
     net.load_state_dict(state, strict=False)
 

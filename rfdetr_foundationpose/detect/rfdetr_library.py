@@ -13,10 +13,13 @@ import torch
 from torch import nn
 
 from ..device import matmul_precision
+from ..errors import one_line
 from .detector import DetectorError
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
+
+logger = logging.getLogger(__name__)
 
 # Variant name -> class of the rfdetr package. Deprecated and licensed-apart variants are left out.
 VARIANTS: dict[str, str] = {
@@ -31,6 +34,28 @@ VARIANTS: dict[str, str] = {
     "seg-xlarge": "RFDETRSegXLarge",
     "seg-2xlarge": "RFDETRSeg2XLarge",
 }
+
+
+# What the name of a weights file says -> class, the more special names first.
+CLASSES: dict[str, str] = {
+    "seg-2xlarge": "RFDETRSeg2XLarge",
+    "seg-xxlarge": "RFDETRSeg2XLarge",
+    "seg-xlarge": "RFDETRSegXLarge",
+    "seg-large": "RFDETRSegLarge",
+    "seg-medium": "RFDETRSegMedium",
+    "seg-small": "RFDETRSegSmall",
+    "seg-nano": "RFDETRSegNano",
+    "seg-preview": "RFDETRSegPreview",
+    "2xlarge": "RFDETR2XLarge",
+    "xxlarge": "RFDETR2XLarge",
+    "xlarge": "RFDETRXLarge",
+    "detr-large": "RFDETRLarge",
+    "detr-medium": "RFDETRMedium",
+    "detr-small": "RFDETRSmall",
+    "detr-nano": "RFDETRNano",
+    "detr-base": "RFDETRBase",
+}
+_EXPECTED = ("DINOv2", "dinov2", "pretrain_weights", "pretrained weights", "random")
 
 
 def load_library() -> Any:
@@ -50,9 +75,26 @@ def variant_class(name: str) -> type[RFDETR]:
     """The rfdetr class of a variant. Raises DetectorError for an unknown name, or one the installed version lacks."""
     if name not in VARIANTS:
         raise DetectorError(f"RF-DETR variant {name!r} is unknown; use one of {', '.join(VARIANTS)}")
-    found: type[RFDETR] | None = getattr(load_library(), VARIANTS[name], None)
+    return class_named(VARIANTS[name])
+
+
+def class_named(symbol: str) -> type[RFDETR]:
+    """A class of rfdetr. Raises DetectorError where the installed version lacks it."""
+    package = load_library()
+    if symbol in ("RFDETRXLarge", "RFDETR2XLarge"):
+        raise DetectorError(
+            f"{symbol} needs rfdetr_plus, whose licence is not open; train one of {', '.join(VARIANTS)}"
+        )
+    if not symbol.startswith("RFDETR"):
+        raise DetectorError(f"RF-DETR variant {symbol!r} is unknown; use one of {', '.join(VARIANTS)}")
+    found: type[RFDETR] | None = getattr(package, symbol, None)
     if found is None:
-        raise DetectorError(f"the installed rfdetr has no {VARIANTS[name]}; upgrade it: pip install -U rfdetr")
+        with quiet():
+            import rfdetr.variants
+
+            found = getattr(rfdetr.variants, symbol, None)
+    if found is None:
+        raise DetectorError(f"the installed rfdetr has no {symbol}; upgrade it: pip install -U rfdetr")
     return found
 
 
@@ -63,25 +105,56 @@ def construct(variant: str, device: torch.device | str, **config: Any) -> RFDETR
         return cls(pretrain_weights=None, device=str(device), **config)
 
 
-def default_config(variant: str) -> Any:
-    """The variant's ModelConfig as rfdetr has it."""
-    cls = variant_class(variant)
+def construct_class(symbol: str, device: torch.device | str, path: Path, **config: Any) -> RFDETR:
+    """A model whose weights are then read from ``path``."""
+    cls = class_named(symbol)
+    # Without weights, the oldest two would download those of their encoder.
+    start = str(path) if symbol in ("RFDETRBase", "RFDETRLargeDeprecated") else None
+    with quiet():
+        return cls(pretrain_weights=start, device=str(device), **config)
+
+
+def current_names(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors under the names that the installed rfdetr has for them."""
+    try:
+        from rfdetr.utilities.state_dict import remap_projector_to_cross_attn
+    except ImportError:
+        return dict(tensors)
+    return dict(remap_projector_to_cross_attn(dict(tensors), net))
+
+
+def default_config(name: str) -> Any:
+    """ModelConfig of a variant or a class as rfdetr has it. Raises DetectorError for an unknown one."""
+    cls: Any = class_named(VARIANTS.get(name, name))
     with quiet():
         return cls.get_model_config(cls.__new__(cls))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence rfdetr's remarks on random weights and on DINOv2, which do not apply to a model that is then loaded."""
-    logger = logging.getLogger("rf-detr")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence rfdetr's remarks on random weights and on DINOv2, which do not apply to a model that is then loaded; what
+    else it says reaches our logger."""
+    theirs = logging.getLogger("rf-detr")
+    heard = _Heard()
+    level, propagate, handlers = theirs.level, theirs.propagate, theirs.handlers
+    theirs.setLevel(logging.WARNING)
+    theirs.propagate, theirs.handlers = False, [heard]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        theirs.setLevel(level)
+        theirs.propagate, theirs.handlers = propagate, handlers
+
+
+class _Heard(logging.Handler):
+    """Passes on what rfdetr warns of, but for what is always said of a model without its published weights."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = one_line(Exception(record.getMessage()))
+        if record.levelno >= logging.ERROR or not any(word in text for word in _EXPECTED):
+            logger.log(record.levelno, "rfdetr: %s", text)
 
 
 def network(model: RFDETR) -> nn.Module:
@@ -126,21 +199,17 @@ def published_file(variant: str) -> tuple[Path, str]:
 
 
 def class_names(model: RFDETR) -> Mapping[int, str]:
-    """Network class index -> class name; empty when the checkpoint names none and is no COCO model.
+    """Network class index -> class name of a model with published weights.
 
     COCO models number their 80 classes with gaps, as COCO does.
     """
-    own = getattr(model.model, "class_names", None)
-    if own:
-        names = list(own)
-        coco = _coco()
-        if model.model_config.num_classes > len(names) and names == list(coco.values()):
-            return coco
-        return dict(enumerate(names))
-    return _coco() if model.model_config.num_classes == 90 else {}
+    own = list(getattr(model.model, "class_names", None) or [])
+    coco = coco_classes()
+    return coco if not own or own == list(coco.values()) else dict(enumerate(own))
 
 
-def _coco() -> dict[int, str]:
+def coco_classes() -> dict[int, str]:
+    """COCO's category ids and names."""
     from rfdetr.assets.coco_classes import COCO_CLASSES
 
     return dict(COCO_CLASSES)
