@@ -73,12 +73,15 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "generate": {
         "recording": Command("cli.generate:recording", "A recording of a camera over a table with moving objects."),
+        "scan": Command("cli.generate_scan:scan", "A recording for 'object scan': an object on the printed board."),
         "bop": Command("cli.generate:bop", "A data set in BOP layout."),
         "coco": Command("cli.generate:coco", "A detector data set in COCO layout."),
         "objects": Command("cli.generate:objects", "The demo's object meshes."),
     },
     "object": {
         "add": Command("cli.object_add:add", "Check a mesh, suggest scale and symmetries, add it to objects.yaml."),
+        "board": Command("cli.object_board:board", "The sheet to print, on which an object without a mesh is scanned."),
+        "scan": Command("cli.object_scan:scan", "A mesh from a recording of an object on the printed board."),
     },
 }
 GROUP_HELP = {

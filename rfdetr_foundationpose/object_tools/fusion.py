@@ -1,0 +1,139 @@
+"""Depth images with known camera poses fused into one coloured surface.
+
+A truncated signed distance volume (Curless and Levoy 1996), in which what nobody saw to be free counts as inside: the
+surface is closed, and what was not seen is filled as far as the views leave it open. Marching cubes are Warp's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import trimesh
+import warp as wp
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from ..types import CameraIntrinsics
+from ..warp_setup import launch, warp_device
+from . import fusion_kernels as kernels
+
+EDGE_STEP = 0.008
+"""m of depth between neighbours: pixels beside such a step are mixed of both sides and left out."""
+MOST_VOXELS = 12_000_000
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """rgb: (H, W, 3) uint8. depth: (H, W) float32, m, 0 for none. T_cam_board: (4, 4)."""
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    camera: CameraIntrinsics
+    T_cam_board: Array
+
+
+@dataclass(frozen=True)
+class Surface:
+    """mesh: in the board's frame, metres, with vertex colours. views: (V,) so many views saw each vertex well."""
+
+    mesh: trimesh.Trimesh
+    views: NDArray[np.int32]
+
+
+def without_edges(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Depth with 0 where a pixel lies beside a step."""
+    valid = depth > 0
+    high = cv2.dilate(depth, np.ones((3, 3), np.uint8))
+    low = cv2.erode(np.where(valid, depth, np.float32(1e3)), np.ones((3, 3), np.uint8))
+    return np.where(valid & (high - low < EDGE_STEP), depth, np.float32(0))
+
+
+def fuse(views: Sequence[View], low: Array, high: Array, voxel: float, floor: float, device: str = "cpu") -> Surface:
+    """The surface between the corners ``low`` and ``high`` (board frame, m) at a resolution of ``voxel`` m.
+
+    floor: height above the board up to which the board itself is taken for what is seen; below it the surface goes
+    straight down. Raises ValueError when nothing is left.
+    """
+    count = np.ceil((high - low) / voxel).astype(int) + 1
+    place = warp_device(device)
+    distance = wp.full(tuple(int(n) for n in count), value=1.0, dtype=wp.float32, device=place)
+    weight = wp.zeros(tuple(int(n) for n in count), dtype=wp.float32, device=place)
+    band = 4 * voxel
+    for view in views:
+        depth = wp.array(without_edges(view.depth), dtype=wp.float32, device=place)
+        launch(
+            kernels.integrate,
+            distance.shape,
+            [depth, _camera(view), wp.mat44f(view.T_cam_board), wp.vec3f(*low), voxel, band, distance, weight],
+            device,
+        )
+    field = np.where(weight.numpy() > 0, distance.numpy(), np.float32(-1))
+    field = _only_object(field, low, voxel, floor)
+    corners, triangles = wp.MarchingCubes.extract_surface_marching_cubes(
+        wp.array(field, dtype=wp.float32, device="cpu"), 0.0
+    )
+    if len(triangles) == 0:
+        raise ValueError("nothing stands on the board")
+    mesh = trimesh.Trimesh(corners.numpy() * voxel + low, triangles.numpy().reshape(-1, 3), process=True)
+    mesh = max(mesh.split(only_watertight=False), key=lambda part: part.area)
+    trimesh.smoothing.filter_taubin(mesh, iterations=4)
+    if mesh.volume < 0:
+        mesh.invert()
+    return _coloured(mesh, views, voxel, device)
+
+
+def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: float) -> NDArray[np.float32]:
+    """The largest piece above the floor, carried straight down to the board; free all around."""
+    heights = low[2] + voxel * np.arange(field.shape[2])
+    first = int(np.searchsorted(heights, floor))
+    field = field.copy()
+    field[:, :, :first] = np.where(heights[:first] > 0, field[:, :, first : first + 1], np.float32(1))
+    inside = field < 0
+    label, pieces = ndimage.label(inside)
+    if pieces > 1:
+        sizes = np.bincount(label.ravel())
+        sizes[0] = 0
+        # The signed distance just outside of what stays must remain: only the other pieces become free.
+        other = inside & (label != sizes.argmax())
+        field[other] = 1
+    for axis in range(3):
+        for end in (0, -1):
+            field[(slice(None),) * axis + (end,)] = 1
+    # Bubbles inside are noise: nothing that a camera could have seen.
+    solid = ndimage.binary_fill_holes(field < 0)
+    return np.where(solid & (field >= 0), np.float32(-1), field)
+
+
+def _coloured(mesh: trimesh.Trimesh, views: Sequence[View], voxel: float, device: str) -> Surface:
+    place = warp_device(device)
+    points = wp.array(np.asarray(mesh.vertices, np.float32), dtype=wp.vec3f, device=place)
+    normals = wp.array(np.asarray(mesh.vertex_normals, np.float32), dtype=wp.vec3f, device=place)
+    total = wp.zeros(len(points), dtype=wp.vec3f, device=place)
+    weight = wp.zeros(len(points), dtype=wp.float32, device=place)
+    seen = wp.zeros(len(points), dtype=wp.int32, device=place)
+    for view in views:
+        rgb = wp.array(view.rgb, dtype=wp.uint8, device=place)
+        depth = wp.array(view.depth, dtype=wp.float32, device=place)
+        where = [_camera(view), wp.mat44f(view.T_cam_board), points, normals, max(3 * voxel, 0.005)]
+        launch(kernels.colour, len(points), [rgb, depth, *where, total, weight, seen], device)
+    weights, count = weight.numpy(), seen.numpy()
+    colours = total.numpy() / np.maximum(weights, 1e-9)[:, None]
+    unseen = weights <= 0
+    if unseen.any() and not unseen.all():
+        # What no view saw gets the colour of the nearest that one did.
+        _, nearest = cKDTree(mesh.vertices[~unseen]).query(mesh.vertices[unseen])
+        colours[unseen] = colours[~unseen][nearest]
+    rgba = np.concatenate([np.clip(colours, 0, 255), np.full((len(colours), 1), 255)], 1).astype(np.uint8)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
+    return Surface(mesh, count)
+
+
+def _camera(view: View) -> wp.vec4f:
+    k = view.camera
+    return wp.vec4f(k.fx, k.fy, k.cx, k.cy)
