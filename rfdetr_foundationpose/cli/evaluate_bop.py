@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from .console import open_console
+from .console import number, open_console, plain_table, sayer
 from .evaluate_poses import run, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 from .outputs import Overwrite, claim
 
+if TYPE_CHECKING:
+    from ..evaluate.attempts import Attempt
+
 
 def bop(
     data: Annotated[Path, typer.Argument(help="Data set folder, which holds models/ and the split.")],
-    split: Annotated[str, typer.Option(help="Folder of the scenes.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Folder of the scenes, e.g. test_primesense; default: test, or the only one.")
+    ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(help="Of a data set with several, e.g. cam1; default: all that have depth.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Use the first frames only.")] = None,
     faulty_masks: Annotated[bool, typer.Option(help="Make the visible masks as wrong as a detector's.")] = True,
     min_visibility: Annotated[float, typer.Option(min=0, max=1, help="Instances less visible are left out.")] = 0.1,
@@ -27,13 +37,46 @@ def bop(
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """A data set in BOP layout: register every visible instance."""
+    """A data set in BOP layout: register every visible instance; ADD-S and the BOP challenge's average recall."""
+    from ..evaluate.bop_scores import BopScores, results_files, write_results
     from ..evaluate.pose_attempts import bop_attempts
     from ..replay.bop import BopDataset
 
     console = open_console()
-    dataset = BopDataset(data, split)
+    say = sayer(console)
+    dataset = BopDataset(data, split, sensor)
+    for note in dataset.notes:
+        say(note)
     tools = tools_of(dataset.specs, device, weights, setting)
-    outputs = claim("evaluate bop", out, () if json_file else ("result.json",), json_file, overwrite=overwrite)
-    attempts = bop_attempts(tools, dataset, seed, faulty_masks=faulty_masks, min_visibility=min_visibility)
-    run(console, outputs, tools, {"data": data.name, "split": split}, attempts, frames, "images")
+    scores = BopScores(dataset, tools.device)
+    names = (*results_files(dataset).values(), *(() if json_file else ("result.json",)))
+    outputs = claim("evaluate bop", out, names, json_file, overwrite=overwrite)
+    made: list[Attempt] = []
+
+    def pieces() -> Iterator[list[Attempt]]:
+        for piece in bop_attempts(
+            tools, dataset, seed, faulty_masks=faulty_masks, min_visibility=min_visibility, scores=scores
+        ):
+            made.extend(piece)
+            yield piece
+
+    def figures() -> dict[str, Any]:
+        return {"left_out": dict(dataset.left_out.counts), "bop": scores.figures()}
+
+    about = {"data": data.resolve().name, "split": dataset.split}
+    try:
+        run(console, outputs, tools, about, pieces(), frames, "images", figures)
+    finally:
+        for sentence in dataset.left_out.sentences():
+            say(sentence)
+        if made:
+            _print_scores(scores.figures(), console)
+            say(f"BOP results: {', '.join(str(f) for f in write_results(out, dataset, made))}")
+
+
+def _print_scores(figures: Mapping[str, Any], console: Console) -> None:
+    table = plain_table("Average recall of the BOP challenge", "object", "instances", "AR", "VSD", "MSSD", "MSPD")
+    for name, f in {**figures["by_object"], "all": figures["all"]}.items():
+        cells = (number(f[key]) for key in ("ar", "ar_vsd", "ar_mssd", "ar_mspd"))
+        table.add_row(name, str(f["targets"]), *cells)
+    console.print(table)

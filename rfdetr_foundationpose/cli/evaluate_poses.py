@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -55,10 +55,11 @@ def run(
     pieces: Iterable[Sequence[Attempt]],
     total: int | None,
     what: str,
+    figures: Callable[[], Mapping[str, Any]] = dict,
 ) -> list[Attempt]:
     """Make the attempts of all pieces (``total`` of them, which are called ``what``) and write them as they come.
 
-    On an interrupt those that were made are shown and kept, and the command ends with its exit code.
+    figures: what else is to be written of the attempts so far. On an interrupt those that were made are shown and kept, and the command ends with its exit code.
     """
     say = sayer(console)
     attempts: list[Attempt] = []
@@ -73,9 +74,9 @@ def run(
                 break
             if time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
-                outputs.write(_tree(tools, about, attempts))
+                outputs.write(_tree(tools, {**about, **figures()}, attempts))
     show(console, attempts)
-    path = outputs.write(_tree(tools, about, attempts))
+    path = outputs.write(_tree(tools, {**about, **figures()}, attempts))
     kept(say, stop, done, total, what, path)
     say(f"written: {path}")
     if not attempts:

@@ -43,7 +43,8 @@ class BopScores:
     def __init__(self, dataset: BopDataset, device: torch.device | str) -> None:
         self._dataset = dataset
         self._delta = next((d for name, d in _DELTAS.items() if name in dataset.folder.name.lower()), DELTA)
-        models = [load_object(ObjectSpec(m.name, m.eval_file, scale=0.001)) for m in dataset.models]
+        # Their sizes and colours were said when the estimator was built.
+        models = [load_object(ObjectSpec(m.name, m.eval_file, scale=0.001), lambda text: None) for m in dataset.models]
         self._renderer = WarpRenderer(models, device)
         self._geometries = {
             m.name: _Geometry(m.vertices(), m.diameter(), m.symmetries(), i, np.asarray(model.center, np.float64))
@@ -114,6 +115,15 @@ class BopScores:
         }
 
 
+def results_files(dataset: BopDataset) -> dict[str, str]:
+    """Sensor -> name of its results file; bop_toolkit splits it at "_": method, then data set, split and sensor joined by "-"."""
+    names = {}
+    for sensor in sorted({scene.sensor for scene in dataset.scenes}):
+        parts = [p.replace("_", "-") for p in (dataset.folder.resolve().name, dataset.split, sensor) if p]
+        names[sensor] = f"{METHOD}_{'-'.join(parts)}.csv"
+    return names
+
+
 def write_results(folder: Path, dataset: BopDataset, attempts: Sequence[Attempt]) -> list[Path]:
     """Poses in the columns of the BOP challenge, a file for each sensor, named as bop_toolkit expects.
 
@@ -137,15 +147,13 @@ def write_results(folder: Path, dataset: BopDataset, attempts: Sequence[Attempt]
         rows.setdefault(sensor, []).append([*row, f"{seconds[a.scene, a.frame]:.6f}"])
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for sensor, lines in rows.items():
-        # bop_toolkit splits the name at "_": method, then data set, split and its type joined by "-".
-        parts = [p.replace("_", "-") for p in (dataset.folder.resolve().name, dataset.split, sensor) if p]
-        path = folder / f"{METHOD}_{'-'.join(parts)}.csv"
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(lines)
-        written.append(path)
+    for sensor, name in results_files(dataset).items():
+        if sensor in rows:
+            with (folder / name).open("w", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                writer.writerows(rows[sensor])
+            written.append(folder / name)
     return written
 
 

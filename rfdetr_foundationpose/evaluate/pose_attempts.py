@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..device import resolve_device
+from ..errors import InputError
 from ..objects import ObjectSpec
 from ..overlay import OverlayModel, silhouette
 from ..pose.build import build_estimator
@@ -21,6 +22,7 @@ from ..replay.bop import BopDataset
 from ..replay.metrics import ObjectGeometry
 from ..synth.video import SceneVideo, VideoSettings
 from .attempts import Attempt, Evaluator, detector_like_mask
+from .bop_scores import BopScores
 from .ycbv import MUSTARD, RealFrame
 
 
@@ -74,22 +76,36 @@ def synth_attempts(tools: Tools, scenes: int, track: int, seed: int) -> Iterator
 
 
 def bop_attempts(
-    tools: Tools, dataset: BopDataset, seed: int, *, faulty_masks: bool = True, min_visibility: float = 0.1
+    tools: Tools,
+    dataset: BopDataset,
+    seed: int,
+    *,
+    faulty_masks: bool = True,
+    min_visibility: float = 0.1,
+    scores: BopScores | None = None,
 ) -> Iterator[list[Attempt]]:
-    """Of each image: every instance that is visible by at least ``min_visibility``, registered."""
+    """Of each image: every instance that is visible by at least ``min_visibility``, registered, and added to ``scores``.
+
+    An image that cannot be worked with is left out, and counted in ``dataset.left_out``.
+    """
     rng = np.random.default_rng(seed)
     for scene, image, frame, instances in dataset:
-        prepared = tools.evaluator.prepare(frame)
+        targets = [i for i in instances if i.visibility is None or i.visibility >= min_visibility]
+        try:
+            prepared = tools.evaluator.prepare(frame)
+        except InputError as error:
+            dataset.left_out.add(f"image of {error.kind}", f"scene {scene}, image {image}: {error}")
+            continue
         attempts = []
-        for instance in instances:
-            if instance.visibility is not None and instance.visibility < min_visibility:
-                continue
+        for instance in targets:
             mask = detector_like_mask(instance.mask, rng) if faulty_masks else instance.mask
             attempts.append(
                 tools.evaluator.register(
                     prepared, mask, instance.T_cam_obj, object=instance.object, scene=scene, index=image
                 )
             )
+        if scores is not None:
+            scores.add(frame, targets, attempts)
         yield attempts
 
 

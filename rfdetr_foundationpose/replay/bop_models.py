@@ -196,7 +196,7 @@ def _generators(listed: Iterable[Any], name: str, say: list[str]) -> tuple[Discr
     for T in transforms:
         vector = Rotation.from_matrix(T[:3, :3]).as_rotvec()
         angle = float(np.linalg.norm(vector))
-        fold = _fold(angle)
+        fold = _fold(angle, len(transforms))
         if fold is None:
             say.append(
                 f"{name}: a symmetry of models_info.json turns by {np.rad2deg(angle):.4f} degrees, which within "
@@ -223,14 +223,24 @@ def _generators(listed: Iterable[Any], name: str, say: list[str]) -> tuple[Discr
     return tuple(kept)
 
 
-def _fold(angle: float) -> int | None:
-    """How often a turn by ``angle`` (rad) is repeated until it closes: 5 for 1/5, and for 2/5 of a turn."""
-    for largest, tolerance in ((LARGEST_GROUP, SAME_ANGLE), (FITTED_FOLD, FITTED_ANGLE)):
-        for fold in range(2, largest + 1):
-            step = 2 * np.pi / fold
-            nearest = round(angle / step)
-            if nearest % fold and abs(angle - nearest * step) < tolerance:
-                return fold
+def _fold(angle: float, listed: int) -> int | None:
+    """How often a turn by ``angle`` (rad) is repeated until it closes: 5 for 1/5, and for 2/5 of a turn.
+
+    listed: turns of the object. A group of many is listed whole, so that a single turn by 89.1 degrees is no 25/101 but a
+    quarter that was fitted.
+    """
+    exact = _closing(angle, LARGEST_GROUP, SAME_ANGLE)
+    if exact is None or (exact > FITTED_FOLD and listed < exact // 2):
+        return _closing(angle, FITTED_FOLD, FITTED_ANGLE) or exact
+    return exact
+
+
+def _closing(angle: float, largest: int, tolerance: float) -> int | None:
+    for fold in range(2, largest + 1):
+        step = 2 * np.pi / fold
+        nearest = round(angle / step)
+        if nearest % fold and abs(angle - nearest * step) < tolerance:
+            return fold
     return None
 
 
