@@ -12,9 +12,10 @@ ROS_PACKAGES := rclpy rmw-fastrtps-cpp builtin-interfaces diagnostic-msgs geomet
   rosgraph-msgs sensor-msgs std-msgs std-srvs visualization-msgs
 DEMO_ARGS ?=
 STORM_ARGS ?=
+SHM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests storm fuzz test-jazzy install clean
+.PHONY: demo test lint format types tests storm small-shm fuzz test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -44,6 +45,10 @@ storm: $(STAMP)
 # Damaged recordings, meshes, checkpoints and YAML files: many of them, which takes about half an hour.
 fuzz: $(STAMP)
 	FUZZ_CASES=$${FUZZ_CASES:-100} $(BIN)/python -m pytest -s -q --timeout 7200 $(wildcard test/test_fuzz_*.py) $(PYTEST_ARGS)
+
+# Camera, node and a watcher with a container's /dev/shm of 64 MB; needs root.
+small-shm: $(STAMP)
+	$(BIN)/python test/support/small_shm.py $(SHM_ARGS)
 
 # The node's tests on ROS 2 Jazzy's wheels, with everything else from $(VENV).
 test-jazzy: $(JAZZY_STAMP)

@@ -38,8 +38,15 @@ class InputConfig:
     sync_slop: float = setting(
         0.02, "largest stamp difference of an approximate match", unit="s", minimum=0.0, maximum=1.0
     )
+    sync_library: str = setting(
+        "own",
+        "what pairs rgb and depth: our own code, or message_filters; auto takes message_filters where it is installed",
+        choices=("auto", "message_filters", "own"),
+    )
     reliability: str = setting(
-        "best_effort", "QoS reliability of the image streams", choices=("best_effort", "reliable")
+        "auto",
+        "QoS reliability of the image streams; auto is reliable where all their publishers are",
+        choices=("auto", "best_effort", "reliable"),
     )
     depth_unit: float = setting(0.001, "metres per unit of 16UC1 depth", unit="m", minimum=1e-6, maximum=1.0)
     rectify: bool = setting(

@@ -163,8 +163,9 @@ def bad_camera_info(camera: Camera, graph: Graph, node: Node) -> None:
     info = camera.camera_info(time.time_ns())
     info.k = [0.0] * 9
     camera.with_info = False
-    graph.info.publish(info)
-    time.sleep(0.2)
+    for _ in range(6):  # one alone would be no reason to leave the calibration that was good so far
+        graph.info.publish(info)
+        time.sleep(0.05)
     camera.stream(0.5)
     assert dropped(graph, "bad_camera_info") >= 3
     camera.with_info = True
@@ -180,7 +181,60 @@ def pipeline_raises(camera: Camera, graph: Graph, node: Node) -> None:
     assert "RuntimeError: magenta frame" in node.log
 
 
+def two_cameras(camera: Camera, graph: Graph, node: Node) -> None:
+    """On one topic, of one size, each with its calibration: the frames of the one that came first go on."""
+    resets = int(graph.fresh_values("objects").get("resets", 0))
+    other = Camera(graph)
+    other.frame_id, other.metres = "other_optical_frame", 2.0
+    graph.poses.clear()
+    for _ in range(30):
+        camera.publish()
+        time.sleep(0.02)
+        other.publish()
+        time.sleep(0.02)
+    assert dropped(graph, "other_camera") >= 10
+    assert "images of other_optical_frame (160x120) come between those of camera_color_optical_frame" in node.log
+    assert f"published by {graph.namespace}/test" in node.log
+    assert {p.header.frame_id for p, _ in graph.poses} == {FRAME_ID}
+    assert int(graph.fresh_values("objects").get("resets", 0)) == resets
+    pose = other.stream_until_pose()  # the first is unplugged
+    assert pose.pose.position.z == pytest.approx(2.0)
+
+
+def two_calibrations(camera: Camera, graph: Graph, node: Node) -> None:
+    """As two cameras with the same frame_id."""
+    for _ in range(30):
+        camera.publish()
+        info = camera.camera_info(time.time_ns())
+        info.k[0] *= 1.1
+        graph.info.publish(info)
+        time.sleep(0.03)
+    assert int(graph.fresh_values("input")["other_camera_info"]) >= 10
+
+    def said() -> bool:
+        return any("two calibrations alternate" in s.message for a in graph.diagnostics for s in a.status)
+
+    wait_for(said, "the calibrations to be said")
+
+
+def images_lost_on_the_way(camera: Camera, graph: Graph, node: Node) -> None:
+    def said() -> bool:
+        return "images get lost on the way" in graph.report("input").message
+
+    deadline = time.monotonic() + 10
+    while not said() and time.monotonic() < deadline:
+        camera.publish()
+        for _ in range(4):
+            graph.info.publish(camera.camera_info(time.time_ns()))
+        time.sleep(0.02)
+    assert said()
+    assert "best_effort" in graph.report("input").message
+
+
 TROUBLES: dict[str, Trouble] = {
+    "two cameras": two_cameras,
+    "two calibrations": two_calibrations,
+    "images lost on the way": images_lost_on_the_way,
     "camera stops": camera_stops,
     "depth stops": depth_stops,
     "depth shifted by 200 ms": depth_shifted_by_200_ms,

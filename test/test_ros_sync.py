@@ -136,3 +136,48 @@ def test_a_short_recording_that_loops_is_a_jump_after_a_few_frames():
     loop = [guard.check(i * 30 * MS) for _ in range(2) for i in range(20)]
     assert loop.count("jump") == 1
     assert loop[-1] == "ok"
+
+
+def test_message_filters_makes_the_same_pairs_behind_the_same_interface():
+    """Exact and approximate, out of order, with drops, and when the recording starts again."""
+    filters = pytest.importorskip("message_filters", reason="message_filters is not installed")
+    from builtin_interfaces.msg import Time
+
+    from rfdetr_foundationpose.ros.sync_library import FilterSynchronizer
+
+    rng = random.Random(0)
+    for slop in (None, 0.02):
+        ours, theirs = [], []
+        mine = sync.SimpleFilter(), sync.SimpleFilter()
+        other = filters.SimpleFilter(), filters.SimpleFilter()
+        ends = (
+            sync.PairSynchronizer(*mine, lambda a, b, out=ours: out.append((a.ms, b.ms)), slop),
+            FilterSynchronizer(*other, lambda a, b, out=theirs: out.append((a.ms, b.ms)), slop),
+        )
+        for loop in range(2):
+            for i in range(50):
+                events = [(0, 33.0 * i), (1, 33.0 * i + (0.0 if slop is None else 5.0))]
+                rng.shuffle(events)
+                for which, ms in events[: 1 if rng.random() < 0.2 else 2]:
+                    sec, nanosec = divmod(round(ms * MS), 10**9)
+                    header = SimpleNamespace(stamp=Time(sec=sec, nanosec=nanosec))
+                    for pair in (mine, other):
+                        pair[which].signalMessage(SimpleNamespace(header=header, ms=ms, loop=loop))
+            ends[0].clear()  # the node does so when a pair's stamp jumps back
+        assert len(ours) > 60
+        assert theirs == ours
+        assert ends[0].counts()["pairs"] == ends[1].counts()["pairs"]
+
+
+def test_the_library_that_is_asked_for_is_taken_or_named(monkeypatch):
+    from rfdetr_foundationpose.ros import compat, sync_library
+
+    monkeypatch.setattr(compat, "message_filters", None)
+    assert sync_library.choose("own")[1] is sync.PairSynchronizer
+    assert sync_library.choose("auto")[1] is sync.PairSynchronizer
+    with pytest.raises(ImportError, match="message-filters"):
+        sync_library.choose("message_filters")
+    filters = SimpleNamespace(Subscriber=object)
+    monkeypatch.setattr(compat, "message_filters", filters)
+    assert sync_library.choose("auto") == (object, sync_library.FilterSynchronizer)
+    assert sync_library.choose("own")[1] is sync.PairSynchronizer

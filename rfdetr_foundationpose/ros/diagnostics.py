@@ -18,6 +18,9 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 # A camera is stalled after this many of its periods, and never sooner than STALL_SECONDS.
 STALL_PERIODS = 5
 STALL_SECONDS = 1.0
+# Images get lost when so large a share of them is missing, among at least this many.
+LOST_SHARE = 0.2
+LOST_OF = 5
 # The node falls behind when newer frames replace a larger share of its frames than this.
 BEHIND_SHARE = 0.1
 # A frame that takes longer than this (s) is reported while it is under way.
@@ -35,7 +38,8 @@ class Health:
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
     depth_frame: frame of the depth image where it differs from the colour image's. distorted: frames taken with the lens's
-    distortion; distortion: what to do about it.
+    distortion; distortion: what to do about it. conflict: what is wrong where two cameras publish on one topic. reliability,
+    remedy: of the images, and what helps where they get lost on the way.
     errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
     """
 
@@ -55,6 +59,9 @@ class Health:
     distortion: str = ""
     distorted: int = 0
     has_camera: bool = True
+    conflict: str = ""
+    reliability: str = ""
+    remedy: str = ""
     busy_for: float = 0.0
     min_rate: float = 0.0
     sync: str = "exact"
@@ -103,6 +110,8 @@ class Diagnostics:
                         f"depth is in frame {h.depth_frame}, colour in {h.hardware_id}: is depth registered to colour?",
                     )
                 )
+            if h.conflict and self._new(h, "other_camera_info") > 0:
+                said.append((WARN, h.conflict))
             if h.distortion:
                 said.append((WARN, h.distortion))
             if h.waiting_for_clock:
@@ -111,7 +120,12 @@ class Diagnostics:
                 said.append((WARN, f"stamps are {-h.age:.2f} s in the future: synchronize the clocks (chrony, ptp)"))
         values = {"rate_hz": f"{h.rate:.2f}", "age_s": "" if h.age is None else f"{h.age:.4f}"}
         values |= {f"images_{k}" if k in ("rgb", "depth") else k: str(v) for k, v in h.images.items()}
-        values |= {"distorted": str(h.distorted), "transport": h.transport, "sync": h.sync}
+        values |= {
+            "distorted": str(h.distorted),
+            "transport": h.transport,
+            "sync": h.sync,
+            "reliability": h.reliability,
+        }
         return _status(h, "input", said, f"{h.rate:.1f} Hz" if h.state == "active" else h.state, values)
 
     def _stream(self, h: Health) -> list[tuple[bytes, str]]:
@@ -122,6 +136,9 @@ class Diagnostics:
         if h.silence is None:
             return []
         said = []
+        lost = self._lost(h)
+        if lost:
+            said.append((WARN, lost))
         if not h.has_camera:
             said.append((ERROR, "waiting for rgb/camera_info; frames are dropped until it comes"))
         if 0 < h.rate < h.min_rate:
@@ -130,9 +147,23 @@ class Diagnostics:
             )
         return said
 
+    def _new(self, h: Health, name: str) -> int:
+        return h.images.get(name, 0) - self._images.get(name, 0)
+
+    def _lost(self, h: Health) -> str:
+        """Images that get lost on the way. Of small messages as camera_info, one for each image, hardly any is lost."""
+        sent = self._new(h, "camera_info")
+        came = {name: self._new(h, name) for name in ("rgb", "depth")}
+        if sent < LOST_OF or min(came.values()) > (1 - LOST_SHARE) * sent:
+            return ""
+        counts = " and ".join(f"{count} {name}" for name, count in came.items())
+        return f"images get lost on the way ({h.reliability}): {counts} images to {sent} camera_info; {h.remedy}"
+
     def _why_no_pair(self, h: Health) -> str:
-        new = {k: h.images.get(k, 0) - self._images.get(k, 0) for k in ("rgb", "depth")}
-        silent = [k for k, count in new.items() if count == 0]
+        lost = self._lost(h)
+        if lost:
+            return lost
+        silent = [name for name in ("rgb", "depth") if self._new(h, name) == 0]
         if len(silent) == 2:
             return "neither rgb nor depth arrives: is the camera running, are the topics remapped, do the QoS reliabilities match?"
         if silent:

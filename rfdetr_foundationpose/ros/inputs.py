@@ -13,25 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from ..camera import compressed, images
-from ..camera.calibration import Calibration, is_rectified, read_calibration
+from ..camera.calibration import Calibration
 from ..camera.rectify import Rectifier
 from ..config import Config
 from ..types import CameraIntrinsics, Frame, InputError
+from . import sync_library, transport
+from .cameras import CameraInfos, Steady, publishers_of
 from .guards import guarded
 from .reporting import REPEAT
-from .sync import PairSynchronizer, Subscriber
+from .sync import PairSynchronizer
+from .sync_library import FilterSynchronizer
 from .worker import LatestFrame, Pair
 
-CAMERA_INFO = "rgb/camera_info"
 # A stamp that is farther back than this is a bag that started again; less disorder is the network's.
 JUMP_NS = 1_000_000_000
 # More late frames in a row than this are no disorder of the network either.
 LATE_LIMIT = 5
+# Images that wait for our callbacks: with one alone, a thread that is late for a moment loses a picture's partner.
+HISTORY = 3
 # Ground-truth masks of a recording may trail the images by this time (s).
 MASK_WAIT = 0.1
 # Masks of this many stamps wait for their images.
@@ -87,13 +91,14 @@ class Inputs:
         self._on_error = on_error
         self._group = MutuallyExclusiveCallbackGroup()
         self._guard = StampGuard()
-        self._sync: PairSynchronizer | None = None
+        self._sync: PairSynchronizer | FilterSynchronizer | None = None
         self._subscriptions: list[Any] = []
-        self._lock = threading.Lock()
-        self._calibration: Calibration | None = None
-        self._rectified_topic = is_rectified(node.resolve_topic_name("rgb/image"))
+        # One of them at a time: a transition, or the timer that follows the publishers.
+        self._opening = threading.Lock()
+        self._topics = self._image_topics()
+        self._infos = CameraInfos(node, self._group, on_error, node.resolve_topic_name("rgb/image"))
+        self._steady = Steady()
         self._rectifier = Rectifier()
-        self._bad_info: InputError | None = None
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
@@ -102,12 +107,10 @@ class Inputs:
         # Frames of a lens that distorts which were taken as they are, and what to do about it.
         self.distorted = 0
         self.distortion = ""
-        # Best effort matches any publisher.
-        self._info_subscriptions = [self._subscribe_camera_info(qos_profile_sensor_data)]
-        # Steady: ROS time may stand still until a clock comes.
-        self._seeker = node.create_timer(
-            0.2,
-            guarded(self._seek_latched, self._on_error),
+        self.reliability = ""
+        self._follower = node.create_timer(
+            0.5,
+            guarded(self._follow_publishers, on_error),
             callback_group=self._group,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
@@ -115,30 +118,35 @@ class Inputs:
     @property
     def camera(self) -> CameraIntrinsics | None:
         """Intrinsics of the newest usable camera_info."""
-        with self._lock:
-            calibration = self._calibration
-        return None if calibration is None else calibration.of_image(self._rectified_topic)
+        return self._infos.camera
 
-    def open(self) -> None:
-        """Subscribe to the images."""
-        settings = self._config.input
-        packed = settings.image_transport == "compressed"
-        kind: Any = CompressedImage if packed else Image
+    def _image_topics(self) -> tuple[str, str]:
         # A remapping names the base topic, so the transport's suffix goes on afterwards.
         rgb, depth = (self._node.resolve_topic_name(t) for t in ("rgb/image", "depth/image"))
-        if packed:
-            rgb, depth = f"{rgb}/compressed", f"{depth}/compressedDepth"
+        packed = self._config.input.image_transport == "compressed"
+        return (f"{rgb}/compressed", f"{depth}/compressedDepth") if packed else (rgb, depth)
+
+    def open(self) -> None:
+        """Subscribe to the images. Raises ImportError where the library that is asked for is missing."""
+        with self._opening:
+            self._open()
+
+    def _open(self) -> None:
+        settings = self._config.input
+        kind: Any = CompressedImage if settings.image_transport == "compressed" else Image
+        subscriber, synchronizer = sync_library.choose(settings.sync_library)
+        self.reliability = self._wanted_reliability()
         make = partial(
-            Subscriber,
+            subscriber,
             self._node,
             kind,
             qos_profile=self._qos(),
             callback_group=self._group,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
         )
-        rgb_filter, depth_filter = make(rgb), make(depth)
+        rgb_filter, depth_filter = (make(topic) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
-        self._sync = PairSynchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
+        self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
         for name in self._mask_topics:
             self._subscriptions.append(
@@ -151,7 +159,44 @@ class Inputs:
                 )
             )
 
+    def _overridable(self) -> tuple[QoSPolicyKind, ...]:
+        """Policies with a parameter of their own: that of the reliability keeps its first value, so not where we follow."""
+        policies = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+        return policies[:2] if self._follows() else policies
+
+    def _follows(self) -> bool:
+        given = getattr(self._node, "_parameter_overrides", {})
+        own = any(f"qos_overrides.{topic}.subscription.reliability" in given for topic in self._topics)
+        return self._config.input.reliability == "auto" and not own
+
+    def _wanted_reliability(self) -> str:
+        if not self._follows():
+            setting = self._config.input.reliability
+            return "best_effort" if setting == "auto" else setting
+        offered = [
+            info.qos_profile.reliability
+            for topic in self._topics
+            for info in self._node.get_publishers_info_by_topic(topic)
+        ]
+        reliable = bool(offered) and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
+        return "reliable" if reliable else "best_effort"
+
+    def _follow_publishers(self) -> None:
+        """A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses large images."""
+        if not self._follows():
+            return
+        with self._opening:
+            if not self._subscriptions or self._wanted_reliability() == self.reliability:
+                return
+            self._close_images()
+            self._open()
+        self._node.get_logger().info(f"images: {self.reliability}, as their publishers offer")
+
     def close_images(self) -> None:
+        with self._opening:
+            self._close_images()
+
+    def _close_images(self) -> None:
         self._counted = self.counts()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
@@ -160,10 +205,8 @@ class Inputs:
 
     def close(self) -> None:
         self.close_images()
-        self._node.destroy_timer(self._seeker)
-        for subscription in self._info_subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._info_subscriptions = []
+        self._node.destroy_timer(self._follower)
+        self._infos.close()
 
     def forget(self) -> None:
         """Time has jumped: what waits for a partner or for the worker belongs to another time."""
@@ -182,15 +225,33 @@ class Inputs:
         now = sync.counts() if sync is not None else {}
         return {k: self._counted.get(k, 0) + now.get(k, 0) for k in {**self._counted, **now}}
 
+    def health(self) -> dict[str, Any]:
+        """What diagnostics say of the camera: fields of Health."""
+        conflict = ""
+        if self._infos.conflicts:
+            conflict = (
+                f"two calibrations alternate on {self._infos.topic}, published by "
+                f"{publishers_of(self._node, self._infos.topic)}: the first is kept; give each camera a topic"
+            )
+        return {
+            "images": {
+                **self.counts(),
+                "camera_info": self._infos.received,
+                "other_camera_info": self._infos.conflicts,
+            },
+            "depth_frame": self.depth_frame,
+            "distortion": self.distortion,
+            "distorted": self.distorted,
+            "has_camera": self.camera is not None,
+            "conflict": conflict,
+            "reliability": self.reliability,
+            "remedy": transport.remedy(self.reliability == "reliable"),
+        }
+
     def assemble(self, pair: Pair) -> Frame:
         """The frame of synchronized messages. Raises InputError."""
-        with self._lock:
-            calibration, bad_info = self._calibration, self._bad_info
-        if calibration is None:
-            raise bad_info or InputError(
-                "no_camera_info",
-                f"no camera_info on {self._node.resolve_topic_name(CAMERA_INFO)} yet; frames wait for it",
-            )
+        calibration = self._infos.calibration()
+        self._check_camera(pair)
         unit = self._config.input.depth_unit
         if self._config.input.image_transport == "compressed":
             rgb = compressed.compressed_to_rgb(pair.rgb)
@@ -201,12 +262,12 @@ class Inputs:
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
-        camera = calibration.of_image(self._rectified_topic)
+        camera = calibration.of_image(self._infos.rectified_topic)
         frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
-        if not calibration.distorted or self._rectified_topic:
+        if not calibration.distorted or self._infos.rectified_topic:
             return frame
         if self._config.input.rectify:
             self.distortion = ""
@@ -229,42 +290,24 @@ class Inputs:
             found = {name: masks[stamp] for name, masks in self._masks.items() if stamp in masks}
         return {name: images.image_to_mask(message) for name, message in found.items()}
 
-    def _qos(self, depth: int = 1) -> QoSProfile:
-        reliable = self._config.input.reliability == "reliable"
+    def _check_camera(self, pair: Pair) -> None:
+        """Raises InputError for a frame of a second camera: each change would cost the tracks and a warm-up."""
+        seen = (pair.rgb.header.frame_id, getattr(pair.rgb, "width", 0), getattr(pair.rgb, "height", 0))
+        if not self._steady.take(seen):
+            frame, width, height = self._steady.current
+            raise InputError(
+                "other_camera",
+                f"images of {seen[0]} ({seen[1]}x{seen[2]}) come between those of {frame} ({width}x{height}), which are used; "
+                f"{self._topics[0]} is published by {publishers_of(self._node, self._topics[0])}: give each camera a topic",
+            )
+
+    def _qos(self, depth: int = HISTORY) -> QoSProfile:
         return QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=depth,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            reliability=ReliabilityPolicy.RELIABLE if self.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.VOLATILE,
         )
-
-    def _subscribe_camera_info(self, qos: QoSProfile) -> Any:
-        return self._node.create_subscription(
-            CameraInfo, CAMERA_INFO, guarded(self._on_camera_info, self._on_error), qos, callback_group=self._group
-        )
-
-    def _seek_latched(self) -> None:
-        """Recordings and some drivers send camera_info once, latched: only a latched subscription gets it late.
-
-        Made only where such a publisher is, because with the others it would be a QoS mismatch that both sides report.
-        """
-        if self.camera is not None or len(self._info_subscriptions) > 1:
-            return
-        topic = self._node.resolve_topic_name(CAMERA_INFO)
-        durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(topic)]
-        if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
-            latched = QoSProfile(
-                depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-            )
-            self._info_subscriptions.append(self._subscribe_camera_info(latched))
-
-    def _on_camera_info(self, message: Any) -> None:
-        try:
-            calibration, bad = read_calibration(message), None
-        except InputError as error:
-            calibration, bad = None, error
-        with self._lock:
-            self._calibration, self._bad_info = calibration, bad
 
     def _on_mask(self, name: str, message: Any) -> None:
         with self._mask_arrived:

@@ -79,6 +79,26 @@ def choose(
     return _automatic(size, _room(folder) if shared is None else shared)
 
 
+def remedy(reliable: bool) -> str:
+    """What helps where images get lost on their way into this process."""
+    middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if reliable:
+        return "the network is too slow for them: set input.image_transport to compressed, or lower the camera's rate"
+    if "cyclonedds" in middleware:
+        return "Cyclone DDS needs larger buffers (sudo sysctl -w net.core.rmem_max=33554432), or a camera that publishes reliably"
+    if "fastrtps" not in middleware:
+        return f"{middleware}: turn its shared memory on, or let the camera publish reliably"
+    own = next((name for name in (NEW, OLD) if os.environ.get(name)), None)
+    if own is not None:
+        return (
+            f"give the camera's process the profile of this one ({own}={os.environ[own]}), or let it publish reliably"
+        )
+    return (
+        f"Fast DDS loses images that are larger than its buffers: start camera and node with {profiles_variable()}="
+        f"{config_dir() / 'fastdds.xml'}, as our launch files do, or let the camera publish reliably"
+    )
+
+
 def _automatic(size: tuple[int, int], room: int) -> Choice:
     width, height = size
     picture = width * height * 3

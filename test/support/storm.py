@@ -25,6 +25,8 @@ if __name__ == "__main__":
 from support.ros_support import ROOT, Camera, Graph, objects_yaml, segments_of
 
 LIMIT = 3.0
+# What the log says when a stage has begun; the first import says nothing.
+STAGES = ("", "is not installed", "configuring", "active")
 STATUSES = {0, 130, 143, -signal.SIGINT, -signal.SIGTERM}
 DOUBLE = [sys.executable, str(ROOT / "test" / "support" / "ros_double_start.py")]
 REAL = [sys.executable, "-m", "rfdetr_foundationpose.ros.main"]
@@ -59,12 +61,11 @@ class Ended:
     @property
     def stage(self) -> str:
         """How far the node was."""
-        marks = ("active", "warm", "configuring", "is not installed")
-        return next((m for m in marks if m in self.log), "importing")
+        return next(stage or "importing" for stage in reversed(STAGES) if stage in self.log)
 
 
 def storm(folder: Path, runs: int, seed: int, command: list[str]) -> list[Ended]:
-    """``runs`` nodes, each ended at a random time between its first import and a while after its first pose."""
+    """``runs`` nodes, each ended at a random time after a random stage: the first import, the node, configure, active."""
     random_ = random.Random(seed)
     namespace = f"/storm{os.getpid()}"
     objects = objects_yaml(folder)
@@ -73,17 +74,14 @@ def storm(folder: Path, runs: int, seed: int, command: list[str]) -> list[Ended]
     arguments = ["--ros-args", "-r", f"__ns:={namespace}", "-r", f"/diagnostics:={namespace}/diagnostics"]
     arguments += ["-p", f"objects_file:={objects}", "-p", "device:=cpu", "-p", "input.max_age:=0.0"]
     try:
-        command = [*command, *arguments]
-        # One to its first frames, for the time that it takes here and now.
-        whole = _run(folder / "whole.log", command, camera, random_, None)
-        return [_run(folder / f"{i}.log", command, camera, random_, 1.2 * whole.after) for i in range(runs)] + [whole]
+        return [_run(folder / f"{i}.log", [*command, *arguments], camera, random_) for i in range(runs)]
     finally:
         graph.close()
 
 
-def _run(log: Path, command: list[str], camera: Camera, random_: random.Random, seconds: float | None) -> Ended:
-    """seconds: None waits until the node is active."""
-    after = 120.0 if seconds is None else random_.uniform(0.0, seconds)
+def _run(log: Path, command: list[str], camera: Camera, random_: random.Random) -> Ended:
+    stage = random_.choice(STAGES)
+    after = random_.uniform(0.0, 4.0 if stage == STAGES[0] else 1.5)
     signals = [random_.choice((signal.SIGINT, signal.SIGTERM))]
     second = random_.uniform(0.0, 1.5) if random_.random() < 0.2 else None
     with log.open("w") as file:
@@ -94,11 +92,12 @@ def _run(log: Path, command: list[str], camera: Camera, random_: random.Random, 
         time.sleep(0.002)
     begin = time.monotonic()
     held: set[Path] = set()
-    while (left := begin + after - time.monotonic()) > 0 and process.poll() is None:
+    due: float | None = None
+    while process.poll() is None and (due is None or time.monotonic() < due):
+        if due is None and stage in log.read_text():
+            due = time.monotonic() + after
         camera.publish()
-        time.sleep(min(0.05, left))
-        if seconds is None and "active" in log.read_text():
-            break
+        time.sleep(0.02)
     held.update(_held(process.pid))
     sent = time.monotonic()
     process.send_signal(signals[0])

@@ -1,0 +1,134 @@
+"""Which camera the images are of: its calibration, and two cameras that publish on one topic."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo
+
+from ..camera.calibration import Calibration, is_rectified, read_calibration
+from ..types import CameraIntrinsics, InputError
+from .guards import guarded
+
+CAMERA_INFO = "rgb/camera_info"
+# Another camera is taken after this many of its messages in a row, or when the old one is silent for this time (s).
+IN_A_ROW = 5
+SILENT = 2.0
+
+
+class Steady:
+    """Keeps to what comes all the time, when something else comes between."""
+
+    def __init__(self) -> None:
+        self._current: Any = None
+        self._last = 0.0
+        self._others = 0
+
+    def take(self, key: Any, now: float | None = None) -> bool:
+        """Whether ``key`` is what comes all the time. now: monotonic seconds."""
+        now = time.monotonic() if now is None else now
+        if self._current is None or key == self._current:
+            self._current, self._last, self._others = key, now, 0
+            return True
+        self._others += 1
+        if self._others < IN_A_ROW and now - self._last < SILENT:
+            return False
+        self._current, self._last, self._others = key, now, 0
+        return True
+
+    @property
+    def current(self) -> Any:
+        return self._current
+
+
+class CameraInfos:
+    """The camera_info subscriptions. A calibration that comes between those of another is counted and not used."""
+
+    def __init__(
+        self, node: Any, group: CallbackGroup, on_error: Callable[[str, Exception], None], image_topic: str
+    ) -> None:
+        self._node = node
+        self._group = group
+        self._on_error = on_error
+        self._lock = threading.Lock()
+        self._calibration: Calibration | None = None
+        self._steady = Steady()
+        self._bad: InputError | None = None
+        self.rectified_topic = is_rectified(image_topic)
+        self.topic = node.resolve_topic_name(CAMERA_INFO)
+        self.received = 0
+        self.conflicts = 0
+        # Best effort matches any publisher.
+        self._subscriptions = [self._subscribe(qos_profile_sensor_data)]
+        # Steady: ROS time may stand still until a clock comes.
+        self._seeker = node.create_timer(
+            0.2,
+            guarded(self._seek_latched, on_error),
+            callback_group=group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    @property
+    def camera(self) -> CameraIntrinsics | None:
+        """Intrinsics of the images, by the newest usable camera_info."""
+        with self._lock:
+            calibration = self._calibration
+        return None if calibration is None else calibration.of_image(self.rectified_topic)
+
+    def calibration(self) -> Calibration:
+        """The newest one. Raises InputError where there is none."""
+        with self._lock:
+            calibration, bad = self._calibration, self._bad
+        if calibration is None:
+            raise bad or InputError("no_camera_info", f"no camera_info on {self.topic} yet; frames wait for it")
+        return calibration
+
+    def close(self) -> None:
+        self._node.destroy_timer(self._seeker)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _subscribe(self, qos: QoSProfile) -> Any:
+        return self._node.create_subscription(
+            CameraInfo, CAMERA_INFO, guarded(self._on_message, self._on_error), qos, callback_group=self._group
+        )
+
+    def _seek_latched(self) -> None:
+        """Recordings and some drivers send camera_info once, latched: only a latched subscription gets it late.
+
+        Made only where such a publisher is, because with the others it would be a QoS mismatch that both sides report.
+        """
+        if self.camera is not None or len(self._subscriptions) > 1:
+            return
+        durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(self.topic)]
+        if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
+            latched = QoSProfile(
+                depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+            )
+            self._subscriptions.append(self._subscribe(latched))
+
+    def _on_message(self, message: Any) -> None:
+        self.received += 1
+        try:
+            calibration, bad = read_calibration(message), None
+        except InputError as error:
+            calibration, bad = None, error
+        if not self._steady.take((message.header.frame_id, calibration)):
+            self.conflicts += 1
+            return
+        with self._lock:
+            self._calibration, self._bad = calibration, bad
+
+
+def publishers_of(node: Any, topic: str) -> str:
+    """Full names of the nodes that publish a topic: "/left/camera, /right/camera"."""
+    infos = node.get_publishers_info_by_topic(topic)
+    names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos}
+    return ", ".join(sorted(names)) or "nobody"
