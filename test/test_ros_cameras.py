@@ -58,3 +58,24 @@ def test_a_reliability_that_is_set_is_kept(tmp_path):
     with running_node(tmp_path, "input.reliability:=best_effort", reliable=True) as (_, graph):
         Camera(graph).stream_until_pose()
         assert graph.fresh_values("input")["reliability"] == "best_effort"
+
+
+def test_message_filters_in_the_loop_gives_the_same_poses(tmp_path):
+    """Frames of different depth, so that a pose says which pair it was made of."""
+    pytest.importorskip("message_filters", reason="message_filters is not installed")
+    poses = {}
+    for library in ("own", "message_filters"):
+        with running_node(tmp_path, f"input.sync_library:={library}", "input.max_age:=0.0", reliable=True) as (
+            _,
+            graph,
+        ):
+            camera = Camera(graph)
+            camera.stream_until_pose()
+            graph.poses.clear()
+            for i in range(30):
+                camera.metres = 0.5 + 0.01 * i
+                camera.publish(10**18 + i * 33_000_000)
+                wait_for(lambda i=i, graph=graph: len(graph.poses) > i, f"pose {i}")
+            poses[library] = [(p.pose.position.x, p.pose.position.z) for p, _ in graph.poses]
+    assert poses["own"] == poses["message_filters"]
+    assert len(set(poses["own"])) == 30

@@ -29,6 +29,7 @@ class FilterSynchronizer:
         self._on_pair = on_pair
         self._received: Counter[str] = Counter()
         self._last: dict[str, int] = {}
+        self._to_jump: set[str] = set()
         self._pairs = 0
         self._forget = False
         self._lock = Lock()
@@ -44,13 +45,21 @@ class FilterSynchronizer:
         stamp = stamp_ns(message.header)
         with self._lock:
             self._received[name] += 1
-            jumped = self._last.get(name, stamp) - stamp > JUMP_NS
-            forget, self._forget = self._forget, False
+            forget, self._forget = self._forget or self._jumped(name, stamp), False
             self._last[name] = stamp
-        for queue in self._sync.queues if forget or jumped else ():
-            # After a jump the other topic's first message of the new time stays.
-            for waiting in [t for t in queue if forget or t - stamp > JUMP_NS]:
-                del queue[waiting]
+        if forget:
+            for queue in self._sync.queues:
+                queue.clear()
+
+    def _jumped(self, name: str, stamp: int) -> bool:
+        """Whether time has jumped back, said once: the other topic, which jumps a moment later, then waits for no one."""
+        if self._last.get(name, stamp) - stamp <= JUMP_NS:
+            return False
+        if name in self._to_jump:
+            self._to_jump.clear()
+            return False
+        self._to_jump = {"rgb", "depth"} - {name}
+        return True
 
     def _pair(self, rgb: Any, depth: Any) -> None:
         with self._lock:

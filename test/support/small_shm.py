@@ -101,7 +101,7 @@ def counted(timeout: float) -> dict[str, str]:
     return found
 
 
-def measure(profile: str, reliable: bool, seconds: float) -> bool:
+def measure(profile: str, reliable: bool, seconds: float, library: str) -> bool:
     from rfdetr_foundationpose.ros import transport
     from support.ros_support import objects_yaml
 
@@ -114,7 +114,7 @@ def measure(profile: str, reliable: bool, seconds: float) -> bool:
         folder = Path(name)
         log = folder / "node.log"
         arguments = ["--ros-args", "-r", f"__ns:={NAMESPACE}", "-p", f"objects_file:={objects_yaml(folder)}"]
-        arguments += ["-p", "device:=cpu", "-p", "input.max_age:=0.0"]
+        arguments += ["-p", "device:=cpu", "-p", "input.max_age:=0.0", "-p", f"input.sync_library:={library}"]
         started: list[subprocess.Popen[str]] = []
 
         def start(*words: str, output: object = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -131,15 +131,17 @@ def measure(profile: str, reliable: bool, seconds: float) -> bool:
             )
             seer = start(__file__, "--watcher")
             with log.open("w") as file:
-                start(str(ROOT / "test" / "support" / "ros_double_start.py"), *arguments, output=file)
+                node = start(str(ROOT / "test" / "support" / "ros_double_start.py"), *arguments, output=file)
                 wait(lambda: "active" in log.read_text(), log)
             time.sleep(2.0)
+            before = processor_seconds(node.pid)
             ready.touch()
             assert sender.stdout is not None
             line = sender.stdout.readline()
             if not line.strip().isdigit():
                 raise SystemExit(line + sender.communicate()[0])
             sent = int(line)
+            used = processor_seconds(node.pid) - before
             values = counted(40.0)
             seer.send_signal(2)
             pictures = int((seer.communicate()[0].splitlines() or ["0"])[0])
@@ -148,10 +150,17 @@ def measure(profile: str, reliable: bool, seconds: float) -> bool:
                 process.terminate()
             for process in started:
                 process.wait(20)
-    used = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir())
+    left = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir())
     came = {key: int(values.get(key, 0)) for key in ("images_rgb", "images_depth", "pairs", "processed")}
-    print(f"sent {sent}; {came}; {pictures} pictures; {used} bytes left in /dev/shm", flush=True)
+    print(f"sent {sent}; {came}; {pictures} pictures; {left} bytes left in /dev/shm", flush=True)
+    age = values.get("end_to_end_ms_p50_p95_max", "")
+    print(f"{library}: age of poses p50, p95, max {age} ms; the node used {used:.1f} s of a processor", flush=True)
     return min(came["images_rgb"], came["images_depth"]) >= 0.99 * sent and pictures > 0
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait(condition: Callable[[], bool], log: Path) -> None:
@@ -167,6 +176,7 @@ def main() -> int:
     parser.add_argument("--mebibytes", type=int, default=64)
     parser.add_argument("--profile", default="auto", help="as fastdds_profile: auto, none or a file")
     parser.add_argument("--reliable", action="store_true", help="the camera publishes reliably")
+    parser.add_argument("--sync-library", default="own", help="input.sync_library")
     parser.add_argument("--seconds", type=float, default=10.0)
     for hidden in ("--camera", "--inside"):
         parser.add_argument(hidden, nargs="?", const="yes", help=argparse.SUPPRESS)
@@ -183,7 +193,7 @@ def main() -> int:
         again = [sys.executable, __file__, "--inside", *sys.argv[1:]]
         return subprocess.run(["unshare", "--mount", "bash", "-c", mount, "-", *again], check=False).returncode
     os.environ |= {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    return 0 if measure(given.profile, given.reliable, given.seconds) else 1
+    return 0 if measure(given.profile, given.reliable, given.seconds, given.sync_library) else 1
 
 
 if __name__ == "__main__":
