@@ -1,0 +1,111 @@
+"""A camera as a process: publishes stored frames over DDS at a steady rate, stamped when they are sent.
+
+``python -m rfdetr_foundationpose.replay.camera_process --frames DIR --rate 30 --out sent.json`` runs until SIGINT or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image
+
+from ..types import CameraIntrinsics
+from .player import CAMERA_QOS, to_camera_info, to_header, to_image
+
+FRAME_ID = "camera_color_optical_frame"
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """rgb: (N, H, W, 3) uint8. depth: (N, H, W) uint16, mm."""
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.uint16]
+    camera: CameraIntrinsics
+
+    def save(self, folder: Path) -> None:
+        """Write ``folder``/rgb.npy, depth.npy and camera.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "rgb.npy", self.rgb)
+        np.save(folder / "depth.npy", self.depth)
+        c = self.camera
+        (folder / "camera.json").write_text(json.dumps([c.fx, c.fy, c.cx, c.cy, c.width, c.height]))
+
+    @classmethod
+    def load(cls, folder: Path) -> StoredFrames:
+        """What ``save`` wrote."""
+        fx, fy, cx, cy, width, height = json.loads((folder / "camera.json").read_text())
+        camera = CameraIntrinsics(fx, fy, cx, cy, int(width), int(height))
+        return cls(np.load(folder / "rgb.npy"), np.load(folder / "depth.npy"), camera)
+
+
+def there_and_back(count: int, index: int) -> int:
+    """Frame shown at ``index`` when ``count`` frames are played forwards and backwards, so that nothing ever jumps."""
+    if count < 2:
+        return 0
+    position = index % (2 * count - 2)
+    return position if position < count else 2 * count - 2 - position
+
+
+def publish(frames: StoredFrames, rate: float, stop: threading.Event, node: Node) -> list[int]:
+    """Send frames until ``stop`` is set. Returns their stamps, ns. Messages are made before: only stamps change."""
+    rgb_topic = node.create_publisher(Image, "rgb/image", CAMERA_QOS)
+    depth_topic = node.create_publisher(Image, "depth/image", CAMERA_QOS)
+    info_topic = node.create_publisher(CameraInfo, "rgb/camera_info", CAMERA_QOS)
+    header = to_header(0, FRAME_ID)
+    colours = [to_image(header, rgb, "rgb8") for rgb in frames.rgb]
+    depths = [to_image(header, depth, "16UC1") for depth in frames.depth]
+    info = to_camera_info(header, frames.camera)
+    clock = node.get_clock()
+    sent: list[int] = []
+    due = time.monotonic()
+    while not stop.is_set():
+        stop.wait(max(0.0, due - time.monotonic()))
+        shown = there_and_back(len(colours), len(sent))
+        stamp = clock.now().nanoseconds
+        for message in (info, depths[shown], colours[shown]):
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        info_topic.publish(info)
+        depth_topic.publish(depths[shown])
+        rgb_topic.publish(colours[shown])
+        sent.append(stamp)
+        due = max(due + 1 / rate, time.monotonic() - 1 / rate)
+    return sent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish until a signal comes, then write the stamps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=Path, required=True)
+    parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    frames = StoredFrames.load(options.frames)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = Node("bench_camera")
+    try:
+        sent = publish(frames, options.rate, stop, node)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    options.out.write_text(json.dumps({"stamps": sent}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
