@@ -51,6 +51,11 @@ class NodeProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """Of the node's process."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raises NodeDied when the process has ended."""
         code = self._process.poll()

@@ -29,7 +29,12 @@ GRACE = 1.0
 SWITCH_INTERVAL = 0.0005
 
 
-def run(stop: Stop, args: Sequence[str] | None = None, factory: PipelineFactory | None = None) -> int:
+def run(
+    stop: Stop,
+    args: Sequence[str] | None = None,
+    factory: PipelineFactory | None = None,
+    node_class: type[PoseNode] = PoseNode,
+) -> int:
     """The node until ``stop``. Returns the exit status."""
     stop.begin()
     freed = shared_memory.remove_left_behind()
@@ -38,7 +43,7 @@ def run(stop: Stop, args: Sequence[str] | None = None, factory: PipelineFactory 
     if freed:
         get_logger("pose_node").info(f"freed {freed / 1e6:.1f} MB of shared memory that ended processes had left")
     try:
-        node = PoseNode(factory or real_pipeline)
+        node = node_class(factory or real_pipeline)
     except (ConfigError, InvalidParameterValueException, InvalidParameterTypeException) as error:
         print(f"pose_node: {error} (a float needs its point: 10.0, not 10)", file=sys.stderr)
         _end_ros()

@@ -1,6 +1,6 @@
 """A subscriber as a process: notes when messages of one kind arrive, and writes that on SIGINT or SIGTERM.
 
-``python -m rfdetr_foundationpose.replay.listener_process --kind pose --topic /pose_node/pose/mug --out arrivals.json``. Kinds:
+``python -m rfdetr_foundationpose.node_bench.listener --kind pose --topic /pose_node/pose/mug --out arrivals.json``. Kinds:
 ``pose`` (PoseStamped), ``image`` (Image). ``--sleep`` makes it a slow subscriber, as a viewer over a bad network is.
 """
 

@@ -1,6 +1,6 @@
 """A camera as a process: publishes stored frames over DDS at a steady rate, stamped when they are sent.
 
-``python -m rfdetr_foundationpose.replay.camera_process --frames DIR --rate 30 --out sent.json`` runs until SIGINT or SIGTERM.
+``python -m rfdetr_foundationpose.node_bench.camera --frames DIR --rate 30 --out sent.json`` runs until SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
+from ..replay.player import CAMERA_QOS, to_camera_info, to_header, to_image
 from ..types import CameraIntrinsics
-from .player import CAMERA_QOS, to_camera_info, to_header, to_image
 
 FRAME_ID = "camera_color_optical_frame"
 

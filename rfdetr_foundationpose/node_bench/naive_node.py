@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
+from ..camera import calibration, images
 from ..config import Config, from_flat
 from ..detect.checkpoint import load_model
 from ..device import resolve_device
+from ..evaluate.bench_rows import Pose, ReferenceRow
 from ..objects import load_objects
 from ..overlay import OverlayModel, draw_overlay
 from ..pose.build import weights_directory
 from ..pose.checkpoints import find, load_refiner, load_scorer
 from ..pose.mesh import load_object
 from ..resources import default_objects_file
-from ..ros import conversions, messages
+from ..ros import messages
 from ..types import Frame, ObjectPose, TrackState
-from .bench_rows import Pose, ReferenceRow
 
 QUEUE = 10
 SLOP = 0.02
@@ -47,13 +48,13 @@ class ApproximatePairs:
     def add(self, side: int, message: Any) -> None:
         """side: 0 for colour, 1 for depth."""
         mine, others = self._waiting[side], self._waiting[1 - side]
-        stamp = conversions.stamp_ns(message.header)
-        close = [o for o in others if abs(conversions.stamp_ns(o.header) - stamp) <= SLOP * 1e9]
+        stamp = images.stamp_ns(message.header)
+        close = [o for o in others if abs(images.stamp_ns(o.header) - stamp) <= SLOP * 1e9]
         if not close:
             mine.append(message)
             del mine[:-QUEUE]
             return
-        partner = min(close, key=lambda o: abs(conversions.stamp_ns(o.header) - stamp))
+        partner = min(close, key=lambda o: abs(images.stamp_ns(o.header) - stamp))
         others.remove(partner)
         pair = (message, partner) if side == 0 else (partner, message)
         self._handle(*pair)
@@ -91,11 +92,11 @@ class NaiveNode(Node):
     def _on_pair(self, rgb_message: Any, depth_message: Any) -> None:
         if self._info is None:
             return
-        rgb = conversions.image_to_rgb(rgb_message).copy()
-        depth, scale = conversions.image_to_depth(depth_message, self._config.input.depth_unit)
-        camera = conversions.camera_info_to_intrinsics(self._info)
+        rgb = images.image_to_rgb(rgb_message).copy()
+        depth, scale = images.image_to_depth(depth_message, self._config.input.depth_unit)
+        camera = calibration.read_calibration(self._info).rectified
         self._estimator.warm_up(camera)  # only stores the intrinsics
-        stamp, frame_id = conversions.stamp_ns(rgb_message.header), rgb_message.header.frame_id
+        stamp, frame_id = images.stamp_ns(rgb_message.header), rgb_message.header.frame_id
         masks = self._masks(rgb)
         frame = Frame(stamp, frame_id, rgb, depth.astype(np.float32) * np.float32(scale), 1.0, camera, masks)
         for spec in self._specs:

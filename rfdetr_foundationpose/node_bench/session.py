@@ -1,0 +1,187 @@
+"""Runs camera, node and listeners, waits until every object has a pose, measures for a while, and sums up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..replay.metrics import percentiles
+from ..replay.node_process import NodeProcess, local_domain
+from .camera import StoredFrames
+from .variants import VARIANTS
+
+SETTLE = 2.0
+"""Seconds between the last object's first pose and the first measured frame."""
+PARTS = ("dds_in", "waiting", "conversion", "processing", "publish", "dds_out")
+POINTS = ("p50", "p95", "p99", "max")
+PACKAGE = "rfdetr_foundationpose.node_bench"
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """style: "ours" or "naive". without: a name of VARIANTS. rate: frames a second. seconds: that are measured.
+
+    instances: pose topics that should come. slow_viewer: seconds that a subscriber of the debug image sleeps on every picture.
+    """
+
+    style: str = "ours"
+    without: str = ""
+    rate: float = 30.0
+    seconds: float = 20.0
+    instances: tuple[str, ...] = ()
+    slow_viewer: float = 0.0
+    patience: float = 180.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.style}{', without ' + self.without if self.without else ''}, {self.rate:g} Hz"
+
+
+def run_node(
+    run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Path, domain: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """One row of the table. frames: what StoredFrames wrote. Raises NodeDied, and UserError when no object gets a pose."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = folder / "trace.json"
+    settings = dict(settings) | (dict(VARIANTS[run.without].settings) if run.without else {})
+    module = "traced_node" if run.style == "ours" else "naive_node"
+    command = [sys.executable, "-m", f"{PACKAGE}.{module}"]
+    if run.style == "ours":
+        command += [str(trace), *(["--without", run.without] if run.without else [])]
+    topics = [f"/pose_node/pose/{name}" for name in run.instances]
+    with ExitStack() as stack:
+        node = stack.enter_context(NodeProcess(settings, folder / "node.log", domain, command))
+        helpers = {
+            "pose listener": _start("listener", folder / "poses.json", domain, "--kind", "pose", *_topics(topics)),
+            "image listener": _start(
+                "listener", folder / "images.json", domain, "--kind", "image", "--topic", "rgb/image", "--depth", "1"
+            ),
+            "viewer": _start(
+                "listener",
+                folder / "debug.json",
+                domain,
+                *("--kind", "image", "--topic", "/pose_node/debug_image", "--depth", "1"),
+                *("--sleep", str(run.slow_viewer)),
+            ),
+            "camera": _start("camera", folder / "sent.json", domain, "--frames", str(frames), "--rate", str(run.rate)),
+        }
+        stack.callback(_stop, helpers)
+        found = _wait_for_poses(folder / "poses.seen", len(topics), node, run.patience)
+        if not found:
+            raise UserError(
+                f"bench node: {run.name}: no pose within {run.patience:g} s; the node's log:\n{node.tail()}"
+            )
+        say(f"{run.name}: {found} of {len(topics)} objects have poses; measuring {run.seconds:g} s")
+        time.sleep(SETTLE)
+        pids = {"node": node.pid, **{name: process.pid for name, process in helpers.items()}}
+        before, begin = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.time_ns()
+        time.sleep(run.seconds)
+        end = time.time_ns()
+        cpu = {name: (cpu_seconds(pid) - before[name]) / run.seconds for name, pid in pids.items()}
+        node.check()
+        _stop(helpers)
+        node.stop()
+    return {
+        "run": run.name,
+        "objects": len(topics),
+        "objects_found": found,
+        "cpu_cores": cpu,
+        **summarize(folder, begin, end),
+    }
+
+
+def summarize(folder: Path, begin: int, end: int) -> dict[str, Any]:
+    """Ages of poses, where they come from, and what was dropped, of frames stamped between two times (ns)."""
+    poses: dict[str, list[list[int]]] = json.loads((folder / "poses.json").read_text())
+    images = json.loads((folder / "images.json").read_text())["rgb/image"]
+    stamps = [s for s in json.loads((folder / "sent.json").read_text())["stamps"] if begin <= s < end]
+    # Of a frame with several objects, the last pose counts.
+    arrived: dict[int, int] = {}
+    for found in poses.values():
+        for stamp, received in found:
+            arrived[stamp] = max(arrived.get(stamp, 0), received)
+    ages = [(arrived[s] - s) / 1e6 for s in stamps if s in arrived]
+    tree: dict[str, Any] = {
+        "frames": len(stamps),
+        "frames_with_pose": len(ages),
+        "dropped": len(stamps) - len(ages),
+        "stamp_to_pose_ms": percentiles(ages, POINTS),
+        "image_age_at_empty_subscriber_ms": percentiles(
+            [(received - stamp) / 1e6 for stamp, received in images if begin <= stamp < end], POINTS
+        ),
+    }
+    trace = folder / "trace.json"
+    if trace.is_file():
+        traced = json.loads(trace.read_text())
+        tree["parts_ms"] = _parts(traced["rows"], arrived, set(stamps))
+        tree["stages_ms"] = {name: s["p50"] for name, s in traced["stages"].items()}
+        tree["gpu_memory_mb"] = traced["gpu_memory_bytes"] / 1e6
+    return tree
+
+
+def _parts(rows: Sequence[Sequence[int]], arrived: Mapping[int, int], stamps: set[int]) -> dict[str, Any]:
+    times = np.array([[*row, arrived[row[0]]] for row in rows if row[0] in stamps and row[0] in arrived], np.int64)
+    if len(times) == 0:
+        return {}
+    steps = np.diff(times, axis=1) / 1e6
+    return {name: percentiles(steps[:, i].tolist(), POINTS) for i, name in enumerate(PARTS)}
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far; 0 where the kernel does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+
+
+def store_frames(frames: Sequence[Any], folder: Path) -> None:
+    """Frames (of one size, uint16 depth in mm) for the camera process."""
+    rgb, depth = np.stack([f.rgb for f in frames]), np.stack([f.depth for f in frames])
+    StoredFrames(rgb, depth, frames[0].camera).save(folder)
+
+
+def _topics(topics: Sequence[str]) -> list[str]:
+    return [word for topic in topics for word in ("--topic", topic)]
+
+
+def _start(module: str, out: Path, domain: int, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **local_domain(domain), "PYTHONUNBUFFERED": "1"}
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"{PACKAGE}.{module}", "--out", str(out), *arguments]
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _stop(helpers: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for process in helpers.values():
+        if process.poll() is None:
+            process.terminate()
+    for process in helpers.values():
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait_for_poses(seen: Path, wanted: int, node: NodeProcess, patience: float) -> int:
+    """How many pose topics have spoken, once all have, or once no further one has for half of ``patience``."""
+    deadline, found = time.monotonic() + patience, 0
+    while time.monotonic() < deadline and found < wanted:
+        time.sleep(0.2)
+        node.check()
+        now = len(seen.read_text().splitlines()) if seen.is_file() else 0
+        if now > found:
+            found, deadline = now, time.monotonic() + patience / 2
+    return found

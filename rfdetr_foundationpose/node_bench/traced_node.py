@@ -1,0 +1,121 @@
+"""``pose_node``, with the times of every frame written to a file when it ends, and with what a variant takes away.
+
+``python -m rfdetr_foundationpose.node_bench.traced_node TRACE.json [--without NAME] --ros-args ...``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..ros.node import PoseNode
+from ..ros.process import run
+from ..ros.signals import Stop
+from ..ros.worker import LatestFrame, Pair
+
+QUEUE = 10
+COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
+"""Of a frame's row, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
+converted to arrays; poses known; poses published."""
+
+
+class FrameQueue(LatestFrame):
+    """A queue of ten frames in the place of the latest one; what does not fit is dropped, oldest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[Pair] = deque()
+
+    def put(self, pair: Pair) -> None:
+        with self._condition:
+            if self._pair is not None and len(self._waiting) < QUEUE - 1:
+                self._received += 1
+                self._arrivals.append(pair.arrival)
+                self._waiting.append(pair)
+                return
+        super().put(pair)
+
+    def done(self, dropped: str | None) -> None:
+        super().done(dropped)
+        with self._condition:
+            if self._waiting and self._pair is None:
+                self._pair = self._waiting.popleft()
+                self._condition.notify()
+
+
+class TracedNode(PoseNode):
+    """trace: where rows of COLUMNS go. without: a name of VARIANTS, or "" for the node as it is."""
+
+    trace: Path
+    without = ""
+
+    def _set_up(self, factory: Any) -> None:
+        self._rows: list[list[int]] = []
+        self._marks: dict[str, int] = {}
+        super()._set_up(factory)
+        if self.without == "keep-latest":
+            self._latest = FrameQueue()
+            self._worker._latest = self._latest
+
+    def _configure(self) -> Any:
+        result = super()._configure()
+        if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
+            self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
+            self._pipeline.process = self._marking("processed", self._pipeline.process)  # type: ignore[method-assign]
+            self._outputs.publish = self._marking("published", self._outputs.publish)  # type: ignore[method-assign]
+        return result
+
+    def _marking(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def marked(*arguments: Any, **options: Any) -> Any:
+            result = function(*arguments, **options)
+            self._marks[name] = time.time_ns()
+            return result
+
+        return marked
+
+    def _warm_up(self, camera: Any) -> None:
+        if self.without == "warm-up":
+            self._warmed = (camera.width, camera.height)
+        else:
+            super()._warm_up(camera)
+
+    def _handle(self, pair: Pair) -> None:
+        taken = time.time_ns()
+        received = taken - round((time.monotonic() - pair.arrival) * 1e9)
+        super()._handle(pair)
+        if self.without == "no-empty-cache" and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.without == "debug-off-path":
+            self._telemetry._draw()
+        marks = self._marks
+        self._rows.append([pair.stamp_ns, received, taken, marks["converted"], marks["processed"], marks["published"]])
+
+    def destroy_node(self) -> None:
+        if hasattr(self, "_rows"):
+            stages = {name: vars(s) for name, s in self._latency().items()} if self._rows else {}
+            memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+            tree = {"columns": COLUMNS, "rows": self._rows, "stages": stages, "gpu_memory_bytes": memory}
+            self.trace.write_text(json.dumps(tree))
+        super().destroy_node()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The node until a signal."""
+    stop = Stop()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    TracedNode.trace = Path(given.pop(0))
+    if given[:1] == ["--without"]:
+        TracedNode.without = given[1]
+        del given[:2]
+    return run(stop, ["pose_node", *given], node_class=TracedNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
