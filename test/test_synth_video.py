@@ -183,6 +183,9 @@ def test_shipped_meshes_are_what_the_code_draws(tmp_path: Path) -> None:
     for name, path in fresh.items():
         a, b = trimesh.load(shipped[name], force="mesh"), trimesh.load(path, force="mesh")
         assert np.allclose(a.vertices, b.vertices, atol=1e-7) and np.array_equal(a.faces, b.faces)
+        assert np.array_equal(a.visual.material.baseColorTexture, b.visual.material.baseColorTexture)
+        # A factor below white would darken the texture wherever glTF is followed, here too.
+        assert np.array_equal(a.visual.material.baseColorFactor, (255, 255, 255, 255))
     assert sum(p.stat().st_size for p in shipped.values()) < 1_000_000
     assert (share_dir() / "config" / "objects.yaml").is_file()
 

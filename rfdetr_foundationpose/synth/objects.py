@@ -104,7 +104,8 @@ def textured_mesh(
         uv.append(np.stack([u, v], axis=-1))
         count += len(surface.vertices)
     mesh = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), process=False)
-    material = SimpleMaterial(image=Image.fromarray(atlas))
+    # trimesh writes its default diffuse colour, 40 % grey, to GLB as the factor of the texture.
+    material = SimpleMaterial(image=Image.fromarray(atlas), diffuse=(255, 255, 255, 255))
     mesh.visual = TextureVisuals(uv=np.concatenate(uv), material=material)
     return mesh
 
