@@ -15,7 +15,7 @@ STORM_ARGS ?=
 SHM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests storm small-shm fuzz test-jazzy install clean
+.PHONY: demo test lint format types tests storm small-shm fuzz privacy test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -49,6 +49,10 @@ fuzz: $(STAMP)
 # Camera, node and a watcher with a container's /dev/shm of 64 MB; needs root.
 small-shm: $(STAMP)
 	$(BIN)/python test/support/small_shm.py $(SHM_ARGS)
+
+# A whole demo where every name that is looked up is seen: there must be none. About five minutes on two cores.
+privacy: $(STAMP)
+	PRIVACY_DEMO=1 $(BIN)/python -m pytest -s test/test_privacy.py $(PYTEST_ARGS)
 
 # The node's tests on ROS 2 Jazzy's wheels, with everything else from $(VENV).
 test-jazzy: $(JAZZY_STAMP)

@@ -6,6 +6,7 @@ used, so that importing the package brings no torch. The core (everything outsid
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from .config import Config, ConfigError
     from .pipeline import FrameResult, Pipeline, PipelineStatus
     from .types import CameraIntrinsics, Detection, Frame, InputError, ObjectPose, TrackState
+
+# onnxruntime 1.29 and later, once imported, keep a device id and an event store in the user's cache folder and look up a
+# collector's address. Here, because every way into the package passes; what the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

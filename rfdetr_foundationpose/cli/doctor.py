@@ -11,34 +11,25 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .console import open_console
+from .console import sayer
+from .findings import Finding, Verdict
+from .options import ObjectsFile, Settings
 from .outputs import AlsoJson, Overwrite, claim
+from .settings import read_settings
 
-
-class Verdict(str, Enum):
-    OK = "ok"
-    OPTIONAL = "optional"  # missing, but the node runs without it
-    MISSING = "missing"  # the node cannot run
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table. fix: what to do about it, empty when nothing is to be done."""
-
-    name: str
-    verdict: Verdict
-    value: str
-    fix: str = ""
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..objects import ObjectSpec
 
 
 MARKS = {
@@ -58,30 +49,59 @@ downloaded by the rfdetr package at the first start)."""
 
 def doctor(
     json_file: AlsoJson = None,
-    pose_weights: Annotated[str, typer.Option(help="Value of pose.weights to check.")] = "default",
-    detector_weights: Annotated[str, typer.Option(help="Value of detector.weights to check.")] = "default",
+    objects_file: ObjectsFile = None,
+    bag: Annotated[Path | None, typer.Option(help="A recording to check too.")] = None,
+    pose_weights: Annotated[
+        str | None, typer.Option(help="Value of pose.weights to check; default: the settings'.")
+    ] = None,
+    detector_weights: Annotated[
+        str | None, typer.Option(help="Value of detector.weights to check; default: the settings'.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of settings, or a ROS parameter file.")] = None,
+    setting: Settings = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say what is installed, which weights are in use and what is missing. Exits 1 when the node cannot run."""
+    """Load what the node would load; say what is installed, in use and missing. Exits 1 when the node cannot run."""
+    from ..config import from_flat
+
+    settings = read_settings(config, setting or [], objects_file)
+    named = {"pose.weights": pose_weights, "detector.weights": detector_weights}
+    settings = from_flat({name: value for name, value in named.items() if value is not None}, settings)
     outputs = claim("doctor", json_file=json_file, overwrite=overwrite)
-    found = findings(pose_weights, detector_weights)
-    table = Table(title="rfdetr-foundationpose doctor", title_justify="left")
-    for column in ("", "state", "found", "what to do"):
+    console = Console()
+    with console.status("loading what the node would load"):
+        found = findings(settings, bag)
+    table = Table(
+        title="rfdetr-foundationpose doctor", title_justify="left", box=None, pad_edge=False, show_header=False
+    )
+    for column in ("", "", ""):
         table.add_column(column, overflow="fold")
     for f in found:
-        table.add_row(f.name, MARKS[f.verdict], escape(f.value), escape(f.fix))
-    console = open_console()
+        table.add_row(f.name, MARKS[f.verdict], escape(f.value))
+        if f.fix:
+            table.add_row("", "", f"[bold]→ {escape(f.fix)}[/bold]")
+    say = sayer(console)
     console.print(table)
-    console.print(OFFICIAL_WEIGHTS, markup=False, highlight=False, soft_wrap=True)
+    say(OFFICIAL_WEIGHTS)
     can_run = not any(f.verdict is Verdict.MISSING for f in found)
-    console.print("The node can run here." if can_run else "The node cannot run here: see the lines marked missing.")
+    say("The node can run here." if can_run else "The node cannot run like this: see the lines marked missing.")
     if json_file is not None:
         outputs.write({"can_run": can_run, "findings": [asdict(f) for f in found]})
     raise typer.Exit(0 if can_run else 1)
 
 
-def findings(pose_weights: str = "default", detector_weights: str = "default") -> list[Finding]:
+def findings(config: Config, bag: Path | None = None) -> list[Finding]:
     """Every check, in reading order. A check that itself fails is reported, not raised."""
+    from ..resources import default_objects_file
+    from . import doctor_inputs as inputs
+
+    specs: list[ObjectSpec] = []
+
+    def objects() -> list[Finding]:
+        lines, found = inputs.objects(Path(config.objects_file or default_objects_file()))
+        specs.extend(found)
+        return lines
+
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -93,10 +113,13 @@ def findings(pose_weights: str = "default", detector_weights: str = "default") -
         ("onnxruntime", _onnxruntime),
         ("triton", _triton),
         ("ROS", _ros),
-        ("pose weights", lambda: _pose_weights(pose_weights)),
-        ("detector weights", lambda: _detector_weights(detector_weights)),
-        ("objects", _objects),
+        ("shared memory", inputs.shared_memory),
+        ("objects", objects),
+        ("pose weights", lambda: inputs.pose_weights(config)),
+        ("detector", lambda: inputs.detector_weights(config, specs)),
     ]
+    if bag is not None:
+        checks.append(("recording", lambda: inputs.recording(bag, config)))
     found: list[Finding] = []
     for name, check in checks:
         try:
@@ -158,8 +181,10 @@ def _driver() -> list[Finding]:
 
 
 def _warp() -> list[Finding]:
+    from .. import warp_setup
     from ..warp_setup import wp
 
+    warp_setup.start()
     devices = ", ".join(str(d) for d in wp.get_devices())
     return [Finding("warp", Verdict.OK, f"{wp.config.version} on {devices}")]
 
@@ -262,61 +287,3 @@ def _ros() -> list[Finding]:
         else:
             lines.append(Finding(name, Verdict.OK, "found"))
     return lines
-
-
-def _pose_weights(choice: str) -> list[Finding]:
-    from ..config import from_flat
-    from ..pose import checkpoints
-    from ..pose.build import weights_directory
-
-    directory = weights_directory(from_flat({"pose.weights": choice}))
-    lines = []
-    for role in ("refiner", "scorer"):
-        try:
-            path = checkpoints.find(directory, role)
-            weights = checkpoints.read(path)
-        except checkpoints.CheckpointError as error:
-            what, _, fix = str(error).partition(": ")
-            lines.append(Finding(f"pose {role}", Verdict.MISSING, what, fix))
-            continue
-        lines.append(
-            Finding(f"pose {role}", Verdict.OK, f"{weights.description}; licence: {_licence(path, weights.metadata)}")
-        )
-    return lines
-
-
-def _licence(path: Path, metadata: dict[str, str]) -> str:
-    if "license" in metadata:
-        return metadata["license"]
-    return (
-        "this package's (Apache-2.0)"
-        if path.suffix == ".safetensors"
-        else "NVIDIA Source Code License (non-commercial)"
-    )
-
-
-def _detector_weights(choice: str) -> list[Finding]:
-    if choice == "published":
-        return [Finding("detector weights", Verdict.OK, "published COCO weights (Apache-2.0), cached by rfdetr")]
-    from ..detect.checkpoint import SHIPPED
-    from ..resources import models_dir
-
-    path = models_dir() / SHIPPED if choice == "default" else Path(choice).expanduser()
-    if not path.is_file():
-        fix = "rfdetr-foundationpose train detector, or set detector.weights to a checkpoint of yours"
-        return [Finding("detector weights", Verdict.MISSING, f"{path} does not exist", fix)]
-    licence = "this package's (Apache-2.0)" if choice == "default" else "see where you got it from"
-    size = path.stat().st_size / 2**20
-    return [Finding("detector weights", Verdict.OK, f"{path.name}, {size:.1f} MiB; licence: {licence}")]
-
-
-def _objects() -> list[Finding]:
-    from ..objects import load_objects
-    from ..resources import default_objects_file
-
-    file = default_objects_file()
-    specs = load_objects(file)
-    absent = [str(s.mesh) for s in specs if not s.mesh.is_file()]
-    if absent:
-        return [Finding("objects", Verdict.MISSING, f"meshes missing: {', '.join(absent)}")]
-    return [Finding("objects", Verdict.OK, f"{', '.join(s.name for s in specs)} ({file})")]

@@ -191,7 +191,17 @@ def _load_exactly(net: nn.Module, state: Mapping[str, torch.Tensor], what: str, 
             f"another shape (first: {wrong}{sizes}). Is it a checkpoint of another variant? Set detector.variant"
             + (f"; its tensors are like those of {like}" if like else "")
         )
+    _check_finite(state, what)
     net.load_state_dict(state, strict=False)
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise DetectorError(
+                f"{what} holds numbers that are not finite (in {name}), as a training that diverged leaves them; take other "
+                "weights"
+            )
 
 
 def _load_published(variant: str, device: torch.device) -> LoadedModel:

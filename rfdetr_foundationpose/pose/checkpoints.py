@@ -93,6 +93,12 @@ def _load(weights: Weights, role: str, kind: type[Network]) -> Network:
     network = kind(width)
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()}
     state.setdefault("pos_embed.pe", network.pos_embed.pe)
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{weights.description}: {name} holds numbers that are not finite, as a training that diverged leaves them; "
+                f"take other {role} weights"
+            )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

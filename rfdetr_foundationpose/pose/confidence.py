@@ -109,7 +109,10 @@ def load_calibration(directory: str | Path) -> Calibration:
         wrong = [f"lacks {', '.join(missing)}"] * bool(missing)
         wrong += [f"has {', '.join(unknown)}, which this version does not know"] * bool(unknown)
         raise CheckpointError(f"{path} was fitted to other features: it {' and '.join(wrong)}. {fix}")
-    return Calibration(np.array([values[name] for name in FEATURES]), intercept)
+    calibration = Calibration(np.array([values[name] for name in FEATURES]), intercept)
+    if not (np.isfinite(calibration.coefficients).all() and np.isfinite(intercept)):
+        raise CheckpointError(f"{path} holds numbers that are not finite. {fix}")
+    return calibration
 
 
 def fit(described: Array, right: NDArray[np.bool_], penalty: float = 1e-3) -> Calibration:
