@@ -48,6 +48,11 @@ class InputConfig:
         "QoS reliability of the image streams; auto is reliable where all their publishers are",
         choices=("auto", "best_effort", "reliable"),
     )
+    buffer_backends: str = setting(
+        "auto",
+        "memory that images may come in (ROS 2 Lyrical and newer): auto and cuda leave those that are on the GPU there",
+        choices=("auto", "cpu", "cuda"),
+    )
     depth_unit: float = setting(0.001, "metres per unit of 16UC1 depth", unit="m", minimum=1e-6, maximum=1.0)
     rectify: bool = setting(
         False,

@@ -12,6 +12,19 @@ from torch import Tensor
 
 from .types import CameraIntrinsics, Frame
 
+# sensor_msgs/Image encoding -> (bytes of an item, items of a pixel, which of them are red, green, blue)
+_LAYOUTS: dict[str, tuple[int, int, tuple[int, ...]]] = {
+    "rgb8": (1, 3, (0, 1, 2)),
+    "rgba8": (1, 4, (0, 1, 2)),
+    "bgr8": (1, 3, (2, 1, 0)),
+    "8UC3": (1, 3, (2, 1, 0)),
+    "bgra8": (1, 4, (2, 1, 0)),
+    "8UC4": (1, 4, (2, 1, 0)),
+    "16UC1": (2, 1, (0,)),
+    "mono16": (2, 1, (0,)),
+    "32FC1": (4, 1, (0,)),
+}
+
 
 @dataclass(frozen=True)
 class DeviceFrame:
@@ -85,3 +98,47 @@ def _host_tensor(array: NDArray[Any]) -> Tensor:
     if not array.flags.writeable or any(step < 0 for step in array.strides):
         array = np.array(array, order="C")
     return torch.from_numpy(array)
+
+
+def readable(message: Any) -> bool:
+    """Whether ``pixels`` can be made of it; the CPU's way says what is wrong with others. message: a
+    sensor_msgs/Image by its fields, whose data has a length."""
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None or (layout[0] > 1 and (message.is_bigendian or message.step % layout[0])):
+        return False
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    row = width * layout[1] * layout[0]
+    return min(height, width) > 0 and step >= row and len(message.data) >= step * (height - 1) + row
+
+
+def pixels(memory: Tensor, message: Any) -> Tensor:
+    """``memory``, (N,) uint8, as the image that the message's other fields describe: a view, except for blue before red."""
+    item, channels, order = _LAYOUTS[message.encoding]
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    items = memory[: memory.numel() // item * item].view({1: torch.uint8, 2: torch.uint16, 4: torch.float32}[item])
+    if channels == 1:
+        return items.as_strided((height, width), (step // item, 1))
+    image = items.as_strided((height, width, channels), (step, channels, 1))
+    return image[:, :, :3] if order == (0, 1, 2) else image[:, :, list(order)]
+
+
+def current_stream(device: str) -> int:
+    """The handle of this thread's CUDA stream."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def memory_at(pointer: int, size: int, device: str) -> Tensor:
+    """(size,) uint8 over somebody's device memory, without a copy."""
+    return torch.as_tensor(_Span(pointer, size), device=device)
+
+
+class _Span:
+    """Device memory for torch, without a copy (numba's CUDA array interface)."""
+
+    def __init__(self, pointer: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (pointer, False),  # torch takes no read-only memory; nothing here writes into an image
+            "version": 2,
+        }

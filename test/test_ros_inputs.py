@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_frames_follow_a_camera_info_that_changes(graph):
             return made.camera is not None and made.camera.fx == focal
 
         wait_for(arrived, "camera_info")
-        assert made.assemble(pair).camera.fy == focal
+        assert made.assemble(pair, ExitStack()).camera.fy == focal
     made.close()
 
 
@@ -85,7 +86,7 @@ def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch
     frames = []
 
     def assemble() -> threading.Thread:
-        thread = threading.Thread(target=lambda: frames.append(made.assemble(pair)), daemon=True)
+        thread = threading.Thread(target=lambda: frames.append(made.assemble(pair, ExitStack())), daemon=True)
         thread.start()
         return thread
 

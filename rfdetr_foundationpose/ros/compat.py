@@ -16,6 +16,7 @@ def _optional(name: str) -> ModuleType | None:
 tf2_ros = _optional("tf2_ros")
 vision_msgs = _optional("vision_msgs.msg")
 message_filters = _optional("message_filters")
+cv_bridge = _optional("cv_bridge")
 
 # Import name, apt package (Python's tf2_ros is in tf2_ros_py), module, consequence.
 _CONSEQUENCES = (

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,9 @@ from ..camera import compressed, images
 from ..camera.calibration import Calibration
 from ..camera.rectify import Rectifier
 from ..config import Config
+from ..device import resolve_device
 from ..types import CameraIntrinsics, Frame, InputError
-from . import sync_library, transport
+from . import bridge, buffers, sync_library, transport
 from .cameras import CameraInfos, Steady, publishers_of
 from .guards import guarded
 from .reporting import REPEAT
@@ -83,6 +85,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._config = config
+        self._device = str(resolve_device(config.device))
         wanted = config.input.use_mask_topics or config.detector.source == "mask-topic"
         # Resolved: counting publishers knows no remappings.
         self._mask_topics = {n: node.resolve_topic_name(f"mask/{n}") for n in instances} if wanted else {}
@@ -143,6 +146,7 @@ class Inputs:
             qos_profile=self._qos(),
             callback_group=self._group,
             qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
+            **buffers.subscription_options(self._node, settings.buffer_backends, self._device),
         )
         rgb_filter, depth_filter = (make(topic) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
@@ -248,8 +252,11 @@ class Inputs:
             "remedy": transport.remedy(self.reliability == "reliable"),
         }
 
-    def assemble(self, pair: Pair) -> Frame:
-        """The frame of synchronized messages. Raises InputError."""
+    def assemble(self, pair: Pair, leases: ExitStack) -> Frame:
+        """The frame of synchronized messages; images in the GPU's memory are the messages' own until ``leases`` is closed.
+
+        Raises InputError.
+        """
         calibration = self._infos.calibration()
         self._check_camera(pair)
         unit = self._config.input.depth_unit
@@ -257,14 +264,23 @@ class Inputs:
             rgb = compressed.compressed_to_rgb(pair.rgb)
             depth, scale = compressed.compressed_to_depth(pair.depth, unit)
         else:
-            rgb = images.image_to_rgb(pair.rgb)
-            depth, scale = images.image_to_depth(pair.depth, unit)
+            rgb = self._on_device(pair.rgb, leases)
+            if rgb is None:
+                rgb = bridge.image_to_rgb(buffers.on_host(pair.rgb), self._node.get_logger())
+            depth, scale = self._on_device(pair.depth, leases), (1.0 if pair.depth.encoding == "32FC1" else unit)
+            if depth is None:
+                depth, scale = bridge.image_to_depth(buffers.on_host(pair.depth), unit, self._node.get_logger())
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
         camera = calibration.of_image(self._infos.rectified_topic)
         frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
+
+    def _on_device(self, message: Any, leases: ExitStack) -> Any:
+        if self._config.input.rectify:  # done on the CPU
+            return None
+        return buffers.on_device(message, self._device, leases)
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
         if not calibration.distorted or self._infos.rectified_topic:

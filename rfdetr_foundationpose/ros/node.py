@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import traceback
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -293,16 +294,17 @@ class PoseNode(LifecycleNodeMixin, Node):
         if not self._enabled:
             raise InputError("disabled", "disabled by ~/set_enabled")
         self._check_age(pair)
-        with self._timer.stage("convert", on_device=False):
-            frame = inputs.assemble(pair)
-        self._follow_camera(frame, pipeline)
-        result = pipeline.process(frame)
-        with self._timer.stage("publish", on_device=False):
-            outputs.publish(result, self._config.output)
-        self._timer.add("end_to_end", (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e6)
+        with ExitStack() as leases:
+            with self._timer.stage("convert", on_device=False):
+                frame = inputs.assemble(pair, leases)
+            self._follow_camera(frame, pipeline)
+            result = pipeline.process(frame)
+            with self._timer.stage("publish", on_device=False):
+                outputs.publish(result, self._config.output)
+            self._timer.add("end_to_end", (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e6)
+            self._telemetry.offer(result)
         for event in result.events:
             self.get_logger().info(event)
-        self._telemetry.offer(result)
 
     def _check_age(self, pair: Pair) -> None:
         self._age = age = (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e9

@@ -6,6 +6,7 @@ import array
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -90,7 +91,7 @@ class Telemetry:
                 return
             if self._newest is not None:
                 self.dropped += 1
-            self._newest = result
+            self._newest = _kept(result)
             self._condition.notify()
 
     def _image_wanted(self) -> bool:
@@ -155,6 +156,14 @@ class Telemetry:
         message = DiagnosticArray(status=self._diagnose(self._health()))
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+
+def _kept(result: FrameResult) -> FrameResult:
+    """With a picture of its own where that is in the GPU's memory, which its sender takes back after the frame."""
+    frame = result.frame
+    if isinstance(frame.rgb, np.ndarray):
+        return result
+    return replace(result, frame=replace(frame, rgb=frame.rgb.clone()))
 
 
 def _image(rgb: NDArray[np.uint8], head: Any) -> Image:

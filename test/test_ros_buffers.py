@@ -1,0 +1,212 @@
+"""Images in another memory than the CPU's, as ROS 2 Lyrical brings them: with doubles of rosidl_buffer and cuda_buffer_py, which
+refuse what the real ones refuse. None of it has met the real ones."""
+
+from __future__ import annotations
+
+import array
+import sys
+from contextlib import ExitStack, contextmanager
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rfdetr_foundationpose import device_frame
+from rfdetr_foundationpose.camera import images
+from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.ros import bridge, buffers, compat
+from rfdetr_foundationpose.types import InputError
+
+ENCODINGS = ["rgb8", "rgba8", "bgr8", "bgra8", "8UC3", "8UC4", "16UC1", "mono16", "32FC1"]
+
+
+class Buffer:
+    """rosidl_buffer.Buffer: no buffer protocol, and nothing by index."""
+
+    def __init__(self, data: bytes, backend: str) -> None:
+        self.backend_type = backend
+        self._data = data
+        self.memory = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if backend == "cuda" and torch.cuda.is_available():
+            self.memory = self.memory.cuda()
+        self.leases = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __array__(self, *_: object, **__: object) -> None:
+        raise TypeError("a rosidl Buffer has no buffer protocol")
+
+    def to_array(self) -> array.array:
+        return array.array("B", self.memory.cpu().numpy().tobytes())
+
+    def to_bytes(self) -> bytes:
+        return self.to_array().tobytes()
+
+
+@pytest.fixture
+def cuda_buffer_py(monkeypatch):
+    """from_input_buffer: a lease in a stream's order, with a device pointer."""
+    module = ModuleType("cuda_buffer_py")
+    module.streams = []
+
+    @contextmanager
+    def from_input_buffer(buffer: Buffer, stream: int):
+        module.streams.append(stream)
+        buffer.leases += 1
+        yield SimpleNamespace(get_ptr=buffer.memory.data_ptr)
+        buffer.leases -= 1
+
+    module.CudaBuffer = SimpleNamespace(from_input_buffer=from_input_buffer)
+    monkeypatch.setitem(sys.modules, "cuda_buffer_py", module)
+    return module
+
+
+def message(encoding: str, backend: str | None, padding: int = 8) -> SimpleNamespace:
+    """A small image of noise; backend None: as array.array, as it always came."""
+    item = {"16UC1": 2, "mono16": 2, "32FC1": 4}.get(encoding, 1)
+    channels = {"rgba8": 4, "bgra8": 4, "8UC4": 4}.get(encoding, 3 if item == 1 else 1)
+    height, width = 6, 10
+    step = width * channels * item + padding
+    data = np.random.default_rng(0).integers(0, 255, height * step, np.uint8)
+    if encoding == "32FC1":
+        data = np.random.default_rng(0).random(height * step // 4).astype(np.float32).view(np.uint8)
+    held = array.array("B", data.tobytes()) if backend is None else Buffer(data.tobytes(), backend)
+    return SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=held)
+
+
+def read(made: SimpleNamespace) -> np.ndarray:
+    if made.encoding in ("16UC1", "mono16", "32FC1"):
+        return images.image_to_depth(made, 0.001)[0]
+    return images.image_to_rgb(made)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("backend", ["cpu", "cuda", "whatever comes"])
+def test_a_buffer_is_read_through_the_host_where_it_must_be(encoding, backend):
+    made = message(encoding, backend)
+    with pytest.raises(TypeError):
+        read(made)
+    np.testing.assert_array_equal(read(buffers.on_host(made)), read(message(encoding, None)))
+    with ExitStack() as leases:
+        assert buffers.on_device(made, "cpu", leases) is None
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_pixels_over_the_memory_of_a_message_are_those_of_the_array(encoding):
+    made = message(encoding, "cpu")
+    found = device_frame.pixels(made.data.memory, made)
+    np.testing.assert_array_equal(found.numpy(), read(message(encoding, None)))
+    if not encoding.startswith(("bgr", "8UC")):
+        assert found.data_ptr() == made.data.memory.data_ptr()
+
+
+def test_a_message_as_it_always_came_is_left_alone():
+    made = message("rgb8", None)
+    assert buffers.on_host(made) is made
+    with ExitStack() as leases:
+        assert buffers.on_device(made, "cuda:0", leases) is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"encoding": "bayer_rggb8"}, {"step": 3}, {"width": 0}, {"encoding": "16UC1", "is_bigendian": 1}]
+)
+def test_what_the_gpu_cannot_read_goes_through_the_host_which_says_why(changed):
+    made = message("rgb8", "cuda")
+    made.__dict__.update(changed)
+    with ExitStack() as leases:
+        assert buffers.on_device(made, "cuda:0", leases) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_cuda_memory_becomes_a_tensor_without_a_copy_until_its_lease_ends(cuda_buffer_py, encoding):
+    made = message(encoding, "cuda")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream), ExitStack() as leases:
+        found = buffers.on_device(made, "cuda:0", leases)
+        assert made.data.leases == 1
+        assert cuda_buffer_py.streams == [stream.cuda_stream]
+        assert found.device.type == "cuda"
+        if not encoding.startswith(("bgr", "8UC")):
+            assert found.data_ptr() == made.data.memory.data_ptr()
+        np.testing.assert_array_equal(found.cpu().numpy(), read(message(encoding, None)))
+    assert made.data.leases == 0
+
+
+class Kilted:
+    def create_subscription(self, msg_type, topic, callback, qos_profile): ...
+
+
+class Lyrical:
+    def create_subscription(self, msg_type, topic, callback, qos_profile, *, acceptable_buffer_backends="cpu"): ...
+
+
+@pytest.mark.parametrize(
+    ("node", "wanted", "device", "expected"),
+    [
+        (Kilted, "auto", "cuda:0", {}),
+        (Lyrical, "auto", "cuda:0", {"acceptable_buffer_backends": "cuda"}),
+        (Lyrical, "auto", "cpu", {}),
+        (Lyrical, "cpu", "cuda:0", {}),
+        (Lyrical, "cuda", "cuda:0", {"acceptable_buffer_backends": "cuda"}),
+        (Lyrical, "cuda", "cpu", "the pipeline runs on the CPU"),
+        (Kilted, "cuda", "cuda:0", "ROS 2 Lyrical has"),
+    ],
+)
+def test_a_subscription_asks_for_the_gpu_where_rclpy_and_the_pipeline_can(node, wanted, device, expected):
+    if isinstance(expected, str):
+        with pytest.raises(ConfigError, match=expected):
+            buffers.subscription_options(node(), wanted, device)
+    else:
+        assert buffers.subscription_options(node(), wanted, device) == expected
+
+
+class Logger:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_encodings_of_others_go_through_cv_bridge_where_it_is_installed(monkeypatch):
+    made = message("rgb8", None, padding=0)
+    made.encoding = "64FC1"
+    logger = Logger()
+    monkeypatch.setattr(compat, "cv_bridge", None)
+    with pytest.raises(InputError, match="64FC1"):
+        bridge.image_to_depth(made, 0.001, logger)
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, desired_encoding):
+            if message.step == 1:
+                raise ValueError("step")
+            return np.full((6, 10, 3), 5, np.uint8) if desired_encoding == "rgb8" else np.full((6, 10), 0.5)
+
+    monkeypatch.setattr(compat, "cv_bridge", SimpleNamespace(CvBridge=CvBridge))
+    monkeypatch.setattr(bridge, "_said", set())
+    for _ in range(3):
+        depth, scale = bridge.image_to_depth(made, 0.001, logger)
+        assert (depth.dtype, scale, float(depth[0, 0])) == (np.float32, 1.0, 0.5)
+    assert logger.said == ["images of encoding 64FC1 are converted by cv_bridge"]
+    made.encoding = "odd"
+    assert bridge.image_to_rgb(made, logger).shape == (6, 10, 3)
+    made.step = 1
+    with pytest.raises(InputError, match="cv_bridge cannot either: step"):
+        bridge.image_to_rgb(made, logger)
+    made.encoding = "rgb8"  # damaged: ours says so, cv_bridge is not asked
+    with pytest.raises(InputError, match="step 1"):
+        bridge.image_to_rgb(made, logger)
+
+
+def test_the_real_cv_bridge_converts_what_ours_does_not(monkeypatch):
+    cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed")
+    monkeypatch.setattr(compat, "cv_bridge", cv_bridge)
+    from sensor_msgs.msg import Image
+
+    made = Image(height=4, width=6, encoding="64FC1", step=48)
+    made.data = array.array("B", np.full((4, 6), 0.25).tobytes())
+    depth, scale = bridge.image_to_depth(made, 0.001, Logger())
+    assert (depth.shape, depth.dtype, scale, float(depth[0, 0])) == ((4, 6), np.float32, 1.0, 0.25)
