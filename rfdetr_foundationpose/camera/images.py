@@ -4,7 +4,7 @@ Functions take messages by their fields, so they serve the messages of rclpy, of
 Every unusable message is an InputError whose ``kind`` is the counter of the skipped frame.
 
 OpenCV converts: rosbags-image ignores ``step``, so that rows with padding come out sheared, and expects NV12 in another
-layout than drivers send (findings/rosbags_image_rows.sh).
+layout than drivers send (findings/rosbags-image-padded-rows-and-nv12.sh).
 """
 
 from __future__ import annotations

@@ -63,9 +63,10 @@ def bop(
     def figures() -> dict[str, Any]:
         return {"left_out": dict(dataset.left_out.counts), "bop": scores.figures()}
 
+    total = min(frames or len(dataset), len(dataset))
     about = {"data": data.resolve().name, "split": dataset.split}
     try:
-        run(console, outputs, tools, about, pieces(), frames, "images", figures)
+        run(console, outputs, tools, about, pieces(), total, "images", figures)
     finally:
         for sentence in dataset.left_out.sentences():
             say(sentence)

@@ -157,11 +157,20 @@ class Files:
         self._unpacked.append(folder)
         target = Path(folder.name, file.stem)
         self._shown[str(target)] = str(file)
+        # Not copy_stream or stream_reader: they take a file that is cut off for a whole one (findings/zstandard-cut-frame-reads-as-whole.sh).
+        unpack, why = zstandard.ZstdDecompressor().decompressobj(), "cut off"
         with file.open("rb") as source, target.open("wb") as out:
             try:
-                zstandard.ZstdDecompressor().copy_stream(source, out, read_size=_COPY, write_size=_COPY)
+                while part := source.read(_COPY):
+                    out.write(unpack.decompress(part))
+                    if unpack.eof:
+                        why = ""
+                        break
             except zstandard.ZstdError as error:
-                self.notes.append(f"{file} is damaged ({error}): what comes before is read; copy it again")
+                why = f"damaged ({error})"
+        if why:
+            self.notes.append(f"{file} is {why}: what comes before is read; copy it again")
+            self._incomplete = True
         if not target.stat().st_size:
             raise RecordingError(
                 f"{file}: nothing of this zstd file can be read, it is damaged or cut off; copy it again"
