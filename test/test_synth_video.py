@@ -95,9 +95,8 @@ def test_several_processes_give_the_same_frames_in_order() -> None:
 
 def test_a_recording_holds_the_video(tmp_path: Path, video: SceneVideo) -> None:
     done = []
-    path = generate_recording(
-        tmp_path / "bag", load_scene_objects(), SETTINGS, progress=lambda i, n: done.append((i, n))
-    )
+    path = tmp_path / "bag"
+    assert generate_recording(path, load_scene_objects(), SETTINGS, progress=lambda i, n: done.append((i, n))) == 6
     assert done == [(i, 6) for i in range(1, 7)]
     frames = list(read_recording(path))
     assert len(frames) == 6
