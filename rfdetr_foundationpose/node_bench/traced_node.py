@@ -35,12 +35,18 @@ class FrameQueue(LatestFrame):
 
     def put(self, pair: Pair) -> None:
         with self._condition:
-            if self._pair is not None and len(self._waiting) < QUEUE - 1:
-                self._received += 1
-                self._arrivals.append(pair.arrival)
-                self._waiting.append(pair)
+            if self._pair is None and not self._waiting:
+                super().put(pair)
                 return
-        super().put(pair)
+            self._received += 1
+            self._arrivals.append(pair.arrival)
+            self._waiting.append(pair)
+            if len(self._waiting) >= QUEUE:
+                self._dropped["replaced"] += 1
+                if self._pair is None:
+                    self._waiting.popleft()
+                else:
+                    self._pair = self._waiting.popleft()
 
     def done(self, dropped: str | None) -> None:
         super().done(dropped)

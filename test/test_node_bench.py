@@ -1,0 +1,75 @@
+"""``bench node``: its processes over a real DDS graph, and how their files are summed up."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from support.cli_runs import run_cli
+
+from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
+from rfdetr_foundationpose.node_bench.session import PARTS, summarize
+from rfdetr_foundationpose.node_bench.traced_node import FrameQueue
+from rfdetr_foundationpose.ros.worker import Pair
+from rfdetr_foundationpose.types import CameraIntrinsics
+
+MS = 1_000_000
+
+
+def test_frames_are_played_there_and_back_without_a_jump():
+    shown = [there_and_back(4, i) for i in range(13)]
+    assert shown == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
+    assert there_and_back(1, 7) == 0
+
+
+def test_stored_frames_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (2, 6, 8, 3)).astype(np.uint8)
+    depth = rng.integers(0, 9000, (2, 6, 8)).astype(np.uint16)
+    frames = StoredFrames(rgb, depth, CameraIntrinsics(5.0, 5.5, 4.0, 3.0, 8, 6))
+    frames.save(tmp_path / "frames")
+    back = StoredFrames.load(tmp_path / "frames")
+    assert np.array_equal(back.rgb, rgb) and np.array_equal(back.depth, depth) and back.camera == frames.camera
+
+
+def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path):
+    stamps = [100 * MS, 200 * MS, 300 * MS, 400 * MS]
+    (tmp_path / "sent.json").write_text(json.dumps({"stamps": stamps}))
+    (tmp_path / "images.json").write_text(json.dumps({"rgb/image": [[s, s + 8 * MS] for s in stamps]}))
+    # Of two objects the later pose counts; the third frame has none; the fourth is outside of what is measured.
+    poses = {"/pose/mug": [[s, s + 9 * MS] for s in stamps[:2]], "/pose/can": [[s, s + 10 * MS] for s in stamps[:2]]}
+    (tmp_path / "poses.json").write_text(json.dumps(poses))
+    rows = [[s, s + 2 * MS, s + 3 * MS, s + 4 * MS, s + 7 * MS, s + 8 * MS] for s in stamps[:2]]
+    trace = {"columns": [], "rows": rows, "stages": {"track": {"p50": 1.5}}, "gpu_memory_bytes": 2_000_000}
+    (tmp_path / "trace.json").write_text(json.dumps(trace))
+    found = summarize(tmp_path, 100 * MS, 350 * MS)
+    assert (found["frames"], found["frames_with_pose"], found["dropped"]) == (3, 2, 1)
+    assert found["stamp_to_pose_ms"]["p50"] == pytest.approx(10)
+    assert [found["parts_ms"][part]["p50"] for part in PARTS] == pytest.approx([2, 1, 1, 3, 1, 2])
+    assert sum(found["parts_ms"][part]["p50"] for part in PARTS) == pytest.approx(found["stamp_to_pose_ms"]["p50"])
+    assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
+
+
+def test_the_queue_that_replaces_the_latest_frame_keeps_ten_in_order():
+    queue = FrameQueue()
+    for i in range(13):
+        queue.put(Pair(None, None, i, float(i)))
+    taken = []
+    while (pair := queue.take(0.01)) is not None:
+        taken.append(pair.stamp_ns)
+        queue.done(None)
+    assert len(taken) == 10 and taken == sorted(taken) and queue.tally().processed == 10
+
+
+def test_wrong_options_are_named(tmp_path, capsys):
+    for arguments, named in (
+        (["--rates", "fast"], "--rates=fast"),
+        (["--without", "luck"], "luck is none of half-precision"),
+        (["--counts", "0"], "--counts=0"),
+    ):
+        code, said = run_cli(capsys, "bench", "node", *arguments, "--out", str(tmp_path / "out"))
+        assert code == 2 and named in said.replace("│ ", "").replace(" │", "")
