@@ -9,13 +9,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from support.cli_runs import run_cli
-
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
 from rfdetr_foundationpose.node_bench.session import PARTS, summarize
 from rfdetr_foundationpose.node_bench.traced_node import FrameQueue
 from rfdetr_foundationpose.ros.worker import Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
+from support.cli_runs import run_cli
 
 MS = 1_000_000
 
