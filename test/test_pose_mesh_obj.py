@@ -193,3 +193,22 @@ def test_damage_is_named_by_its_line(tmp_path, text, words):
     (tmp_path / "m.obj").write_text(text)
     with pytest.raises(MeshError, match=words):
         load(tmp_path / "m.obj")
+
+
+def test_text_of_two_bytes_a_letter(tmp_path):
+    path = obj(tmp_path / "m.obj", LEFT_FACE)
+    path.write_bytes(path.read_text().encode("utf-16"))
+    assert load(path)[0].arrays.faces.shape == (2, 3)
+
+
+def test_coordinates_that_are_not_there_are_told_and_the_shape_stays(tmp_path):
+    item, said = load(obj(tmp_path / "m.obj", "f 1/7 2/2 5/3 4/4\n" + RIGHT_FACE))
+    assert item.arrays.faces.shape == (4, 3)
+    assert "ask for 'vt' lines that the file does not have (4)" in "\n".join(said)
+
+
+def test_a_library_that_is_not_there_is_told_once(tmp_path):
+    path = obj(tmp_path / "m.obj", "usemtl A\n" + LEFT_FACE, "newmtl A\n")
+    path.with_suffix(".mtl").rename(tmp_path / "other.mtl")
+    said = load(path)[1]
+    assert len(said) == 2 and "its material library 'm.mtl' was not found" in said[1]

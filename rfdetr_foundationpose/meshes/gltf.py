@@ -23,9 +23,10 @@ def read(path: Path) -> RawMesh:
     """All triangles of a .gltf or .glb, at the pose that the file shows. Raises MeshError."""
     file = GltfFile(path)
     reader = _Reader(file)
-    for node, matrix in _nodes(file):
-        reader.add(node, matrix)
-    return reader.joined()
+    with np.errstate(all="ignore"):  # values that are not finite are told later
+        for node, matrix in _nodes(file):
+            reader.add(node, matrix)
+        return reader.joined()
 
 
 def _nodes(file: GltfFile) -> Iterator[tuple[Json, Array]]:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +51,24 @@ def read(path: Path) -> RawMesh:
     values = _join(parts.blocks[1])
     counts, corners = np.concatenate(parts.counts), np.concatenate(parts.corners)
     parts.corners.clear()
-    for kind, column, name in ((1, 0, "v"), (2, 1, "vt"), (3, 2, "vn")):
-        used = corners[:, column]
-        if len(used) and int(used.max()) >= parts.sizes[kind]:
-            raise MeshError(
-                f"a face asks for {name} {int(used.max()) + 1}, but the file has {parts.sizes[kind]}; is it cut off?"
+    if len(corners) and int(corners[:, 0].max()) >= parts.sizes[1]:
+        raise MeshError(
+            f"a face asks for v {int(corners[:, 0].max()) + 1}, but the file has {parts.sizes[1]}; is it cut off?"
+        )
+    notes = []
+    for kind, column, name in ((2, 1, "vt"), (3, 2, "vn")):
+        beyond = corners[:, column] >= parts.sizes[kind]
+        if beyond.any():
+            corners[beyond, column] = -1
+            notes.append(
+                f"faces ask for '{name}' lines that the file does not have ({parts.sizes[kind]}); they go without"
             )
     triangles, owner = triangulate(counts, corners[:, 0], values[:, :3])
     indices = corners.reshape(-1, 3, 3) if len(counts) * 3 == len(corners) else corners[triangles]
     faces = np.ascontiguousarray(indices[..., 0])
     if (faces < 0).any():
         raise MeshError("a face names no vertex")
-    mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[])
+    mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[], notes=notes)
     if values.shape[1] >= 6:
         colors = values[:, 3:6]
         mesh.colors = np.clip(colors / (255.0 if colors.max(initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
@@ -79,7 +86,12 @@ def read(path: Path) -> RawMesh:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     """The file in pieces that end with a line; continued lines are joined, comments and leading blanks removed."""
-    with path.open("rb") as file:
+    with path.open("rb") as raw:
+        head = raw.read(2)
+        raw.seek(0)
+        file: IO[bytes] = raw
+        if head in (b"\xff\xfe", b"\xfe\xff"):
+            file = io.BytesIO(raw.read().decode("utf-16", "replace").encode())
         rest = b""
         while True:
             block = file.read(_PIECE)

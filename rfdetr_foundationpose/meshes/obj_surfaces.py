@@ -42,11 +42,11 @@ def resolve(
     for i, name in enumerate(distinct):
         material = _material(name, materials, bool(uses))
         look.add(i, name or "", material, f"no material {name!r} is defined" if name else "no material, no colours")
-        if material is None and name and mesh.colors is None:
+        if material is None and name and mesh.colors is None and (materials or not libraries):
+            files = ", ".join(dict.fromkeys(m.file.name for m in materials.values()))
             mesh.notes.append(
-                f"usemtl names {name!r}, which no material library defines (looked in "
-                f"{', '.join(dict.fromkeys(m.file.name for m in materials.values())) or 'none, there is no mtllib'}); "
-                "that part is rendered grey"
+                f"usemtl names {name!r}, which no material library defines "
+                f"({'looked in ' + files if files else 'there is no mtllib line'}); that part is rendered grey"
             )
     mesh.surfaces = look.surfaces
     mesh.surface = look.of_face if len(look.surfaces) > 1 else None

@@ -116,7 +116,7 @@ def _header(head: bytes) -> tuple[str, list[Element], list[str], int]:
                 elements[-1].properties.append(Property(words[4], kind, count))
             elif words[0] == "property":
                 elements[-1].properties.append(Property(words[2], np.dtype(_TYPES[words[1]])))
-            else:
+            elif elements:  # before the first element, a comment may go on without the word
                 raise ValueError
         except (KeyError, IndexError, ValueError):
             raise MeshError(f"its PLY header has a line that is not understood: {line.strip()[:80]!r}") from None
