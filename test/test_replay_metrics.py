@@ -141,14 +141,14 @@ def test_geometry_of_a_mesh_file_lies_on_its_surface(tmp_path):
 
 
 def test_recall_counts_missing_poses_as_failures():
-    good = PoseError(1, 1, 1, 1, 0.05)
-    bad = PoseError(90, 90, 90, 90, 0.2)
+    good = PoseError(1, 1, 1, 1, 0.05, 0.05)
+    bad = PoseError(90, 90, 90, 90, 0.2, 0.2)
     assert recall([good, bad, None, good]) == 0.5
     assert np.isnan(recall([]))
 
 
 def test_summary_has_the_keys_of_result_json_and_null_without_poses():
-    full = summarize([PoseError(1, 2, 3, 4, 0.05), PoseError(3, 4, 5, 6, 0.05)])
+    full = summarize([PoseError(1, 2, 3, 4, 0.05, 0.05), PoseError(3, 4, 5, 6, 0.05, 0.05)])
     assert full["translation_error_mm"] == {"p50": 2.0, "p95": pytest.approx(2.9)}
     assert full["rotation_error_deg"]["p50"] == 3.0
     assert full["adds_recall_0.1d"] == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,14 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.errors import UserError
 from rfdetr_foundationpose.evaluate.attempts import Attempt, auc, detector_like_mask, summarize_attempts
-from rfdetr_foundationpose.evaluate.ycbv import MUSTARD, load_frames, mustard
+from rfdetr_foundationpose.evaluate.ycbv import RealFrame, find_instances, load_frames, load_specs, visible_part
 from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
-from rfdetr_foundationpose.overlay import OverlayModel, silhouette
+from rfdetr_foundationpose.overlay import OverlayModel
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.metrics import PoseError, symmetry_group
+from rfdetr_foundationpose.types import CameraIntrinsics, Frame
 
 YCBV = Path(__file__).resolve().parents[2] / "shared" / "realdata" / "ycbv"
 
@@ -36,7 +39,7 @@ def test_faulty_mask_grows_loses_a_bite_and_is_reproducible():
 
 
 def attempt(step: str, adds_mm: float | None, object: str = "mug", confidence: float = 0.9) -> Attempt:
-    error = None if adds_mm is None else PoseError(adds_mm, 1.0, adds_mm, adds_mm, adds_mm / 100)
+    error = None if adds_mm is None else PoseError(adds_mm, 1.0, 3 * adds_mm, adds_mm, adds_mm / 100, 3 * adds_mm / 100)
     return Attempt("s", 0, object, step, 10.0, error, "" if error else "refused: no depth", confidence)
 
 
@@ -52,10 +55,11 @@ def test_summary_separates_steps_and_objects_and_counts_refusals():
     assert register["all"]["confidence_right"] == 0.9
     assert register["all"]["confidence_wrong"] == 0.2
     assert summary["track"]["all"]["adds_recall_0.1d"] == 1.0
+    assert register["all"]["add_recall_0.1d"] == 0.0  # 15 mm of 100 mm
 
 
 def test_auc_is_the_area_under_the_recall_curve():
-    errors = [PoseError(0, 0, 0, mm, 0) for mm in (0.0, 50.0, 100.0, 500.0)]
+    errors = [PoseError(0, 0, 0, mm, 0, 0) for mm in (0.0, 50.0, 100.0, 500.0)]
     thresholds = np.linspace(0, 100, 2_001)
     curve = np.mean([[e.adds_mm < t for t in thresholds] for e in errors], axis=0)
     assert auc(errors) == pytest.approx(np.trapezoid(curve, thresholds) / 100, abs=1e-3)
@@ -154,17 +158,53 @@ def test_a_folder_that_is_no_bop_data_set_says_what_is_missing(bop, tmp_path_fac
         BopDataset(bop, "val")
 
 
-@pytest.mark.skipif(not YCBV.is_dir(), reason="the real YCB-Video frames are not here")
+def wall(distance: float, size: tuple[int, int] = (48, 64)) -> Frame:
+    """A frame that sees a wall at ``distance`` metres."""
+    height, width = size
+    camera = CameraIntrinsics(50.0, 50.0, width / 2, height / 2, width, height)
+    depth = np.full(size, distance, np.float32)
+    return Frame(0, "camera", np.zeros((height, width, 3), np.uint8), depth, 1.0, camera)
+
+
+def test_visible_is_what_nothing_measured_stands_before():
+    grid = np.linspace(-0.1, 0.1, 80)
+    points = np.stack([*(a.ravel() for a in np.meshgrid(grid, grid)), np.zeros(6400)], 1)
+    T = np.eye(4)
+    T[2, 3] = 0.5
+    free = wall(0.5)
+    visible, share = visible_part(points, T, free)
+    assert share == 1.0
+    assert visible.sum() == pytest.approx(20 * 20, rel=0.12)
+    half = replace(
+        free, depth=np.where(np.arange(64) < 32, np.float32(0.3), np.float32(0.5)) * np.ones((48, 1), np.float32)
+    )
+    visible, share = visible_part(points, T, half)
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert not visible[:, :32].any()
+    assert visible_part(points, T, replace(free, depth=np.zeros_like(free.depth)))[1] == 1.0
+    assert visible_part(points, T, wall(0.3))[1] == 0.0
+
+
+def test_objects_without_a_mesh_are_named(tmp_path):
+    real = RealFrame("a", wall(0.5), {"001_thing": np.eye(4)})
+    with pytest.raises(UserError, match=r"001_thing; put them there as meshes/<name>\.glb"):
+        load_specs(tmp_path, [real])
+
+
+@pytest.mark.skipif(not (YCBV / "meshes").is_dir(), reason="the real YCB-Video frames are not here")
 def test_real_frames_agree_with_their_ground_truth():
-    """The projected mesh lies where depth says it is: units, intrinsics and frames are read right."""
-    frames = [f for f in load_frames(YCBV) if MUSTARD in f.truths]
-    assert frames
-    model = OverlayModel.load(mustard(YCBV))
-    for real in frames:
-        T = real.truths[MUSTARD]
-        mask = silhouette(model, T, real.frame.camera) > 0
-        measured = real.frame.depth[mask] * real.frame.depth_scale
+    """The projected meshes lie where depth says they are: units, intrinsics and frames are read right."""
+    frames = load_frames(YCBV)
+    specs = load_specs(YCBV, frames)
+    instances = find_instances(frames, specs)
+    assert len(instances) == 10
+    assert ("0050_row048", "tomato_soup_can") not in {(i.scene, i.object) for i in instances}
+    models = {spec.name: OverlayModel.load(spec) for spec in specs}
+    by_name = {f.name: f.frame for f in frames}
+    for instance in instances:
+        model, frame = models[instance.object], by_name[instance.scene]
+        measured = frame.depth[instance.visible] * frame.depth_scale
         measured = measured[measured > 0]
-        centre = T @ np.append((model.low + model.high) / 2, 1.0)
-        assert mask.sum() > 1000
-        assert np.median(np.abs(measured - centre[2])) < 0.06, real.name
+        centre = instance.T_cam_obj @ np.append((model.low + model.high) / 2, 1.0)
+        assert instance.visible.sum() > 1000
+        assert np.median(np.abs(measured - centre[2])) < 0.06, (instance.scene, instance.object)

@@ -31,7 +31,7 @@ def samples(n: int = 5) -> list[PoseSample]:
     for i in range(n):
         T = np.eye(4)
         T[:3, 3] = (0.1, 0.2, 0.5 + 0.01 * i)
-        error = PoseError(1.0 + i, 0.5 * i, 2.0, 1.0, 0.01)
+        error = PoseError(1.0 + i, 0.5 * i, 2.0, 1.0, 0.01, 0.02)
         made.append(PoseSample(i, i * 10**8, i * 0.1, "mug", T, error, age_ms=12.0))
     return made
 

@@ -33,7 +33,7 @@ DIAMETERS = {"mug": 0.1, "can": 0.2}
 def attempt(index: int, adds_mm: float | None, add_mm: float = 0.0, object: str = "mug", ms: float = 10.0) -> Attempt:
     error = None
     if adds_mm is not None:
-        error = PoseError(1.0, 2.0, add_mm, adds_mm, adds_mm / 1e3 / DIAMETERS[object])
+        error = PoseError(1.0, 2.0, add_mm, adds_mm, *(mm / 1e3 / DIAMETERS[object] for mm in (adds_mm, add_mm)))
     return Attempt(str(index), index, object, "register", ms, error, "" if error else "refused: no depth")
 
 

@@ -31,13 +31,13 @@ def tools_of(specs: Sequence[ObjectSpec], device: str, weights: str, setting: li
 
 def print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
     """One row each."""
-    columns = ("scene", "object", "frame", "mm", "deg", "ADD-S mm", "ADD-S / d", "confidence", "ms")
+    columns = ("scene", "object", "frame", "mm", "deg", "ADD / d", "ADD-S / d", "confidence", "ms")
     table = plain_table("Attempts", *columns, left=2)
     for a in attempts:
         figures = ["refused", "", "", ""]
         if a.error is not None:
             e = a.error
-            figures = [f"{e.translation_mm:.1f}", f"{e.rotation_deg:.1f}", f"{e.adds_mm:.1f}", f"{e.adds_ratio:.3f}"]
+            figures = [f"{e.translation_mm:.1f}", f"{e.rotation_deg:.1f}", f"{e.add_ratio:.3f}", f"{e.adds_ratio:.3f}"]
         confidence = "" if a.confidence is None else f"{a.confidence:.2f}"
         table.add_row(a.scene, a.object, str(a.frame), *figures, confidence, f"{a.milliseconds:.0f}")
     console.print(table)
@@ -93,17 +93,17 @@ def _tree(tools: Tools, about: Mapping[str, Any], attempts: Sequence[Attempt]) -
 
 
 def show(console: Console, attempts: Sequence[Attempt]) -> None:
-    """A table of register, and one of track."""
+    """A table of register, and one of track. ADD and ADD-S: share of poses within 0.1 of the diameter."""
     from ..evaluate.attempts import summarize_attempts
 
     for step, figures in summarize_attempts(attempts).items():
         table = plain_table(
-            step, "object", "n", "refused", "mm p50", "p95", "deg p50", "p95", "recall", "AUC", "ms p50"
+            step, "object", "n", "refused", "mm p50", "p95", "deg p50", "p95", "ADD", "ADD-S", "AUC", "ms p50"
         )
         for name, f in {**figures["by_object"], "all": figures["all"]}.items():
             errors = [f[key][p] for key in ("translation_error_mm", "rotation_error_deg") for p in ("p50", "p95")]
             cells = [number(v, 1) for v in errors]
-            cells += [number(f[key]) for key in ("adds_recall_0.1d", "adds_auc_10cm")]
+            cells += [number(f[key]) for key in ("add_recall_0.1d", "adds_recall_0.1d", "adds_auc_10cm")]
             cells.append(f"{f['milliseconds']['p50']:.0f}")
             table.add_row(name, str(f["attempts"]), str(f["refused"]), *cells)
         console.print(table)

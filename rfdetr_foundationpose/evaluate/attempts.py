@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..device_frame import DeviceFrame, Uploader
-from ..replay.metrics import ObjectGeometry, PoseError, percentiles, pose_error, recall
+from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, percentiles, pose_error, recall
 from ..types import Frame
 
 if TYPE_CHECKING:
@@ -181,6 +181,9 @@ def _figures(attempts: Sequence[Attempt]) -> dict[str, Any]:
         "rotation_error_deg": percentiles((e.rotation_deg for e in found), ("p50", "p95", "max")),
         "adds_mm": percentiles(e.adds_mm for e in found),
         "adds_recall_0.1d": recall(errors) if errors else None,
+        "add_recall_0.1d": float(np.mean([e is not None and e.add_ratio < ADDS_THRESHOLD for e in errors]))
+        if errors
+        else None,
         "adds_auc_10cm": auc(errors),
         "milliseconds": percentiles((a.milliseconds for a in attempts), ("p50", "p95", "max")),
         "confidence_right": percentiles((a.confidence for a in right if a.confidence is not None), ("p50",))["p50"],
@@ -206,6 +209,8 @@ def attempt_row(a: Attempt) -> dict[str, Any]:
             "rotation_error_deg": a.error.rotation_deg,
             "adds_mm": a.error.adds_mm,
             "adds_over_diameter": a.error.adds_ratio,
+            "add_mm": a.error.add_mm,
+            "add_over_diameter": a.error.add_ratio,
         }
     if a.T_cam_obj is not None:
         row["T_cam_obj"] = a.T_cam_obj.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from ..config import Config
 from ..device import resolve_device
 from ..errors import InputError
 from ..objects import ObjectSpec
-from ..overlay import OverlayModel, silhouette
 from ..pose.build import build_estimator
 from ..pose.mesh import ObjectModel
 from ..process import prepare_process
@@ -23,7 +22,10 @@ from ..replay.metrics import ObjectGeometry
 from ..synth.video import SceneVideo, VideoSettings
 from .attempts import Attempt, Evaluator, detector_like_mask
 from .bop_scores import BopScores
-from .ycbv import MUSTARD, RealFrame
+from .ycbv import MASK_MARGIN, Instance, RealFrame
+
+if TYPE_CHECKING:
+    from ..pose.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,21 @@ def bop_attempts(
 
 
 def ycbv_attempts(
-    tools: Tools, frames: Sequence[RealFrame], spec: ObjectSpec, seed: int
+    tools: Tools, frames: Sequence[RealFrame], instances: Sequence[Instance], seed: int
 ) -> Iterator[tuple[Attempt, NDArray[np.bool_]]]:
-    """Of each frame: the bottle registered from its projected silhouette, made faulty; with the mask (H, W)."""
-    model = OverlayModel.load(spec)
-    for index, real in enumerate(frames):
-        truth = real.truths[MUSTARD]
-        exact = silhouette(model, truth, real.frame.camera) > 0
-        mask = detector_like_mask(exact, np.random.default_rng(seed + index), dilate=6)
-        prepared = tools.evaluator.prepare(real.frame)
+    """Every instance registered from the visible part of its silhouette, made faulty; with the mask (H, W)."""
+    prepared: Observation | None = None
+    name = ""
+    by_name = {f.name: (i, f) for i, f in enumerate(frames)}
+    for number, instance in enumerate(instances):
+        index, real = by_name[instance.scene]
+        if prepared is None or real.name != name:
+            prepared, name = tools.evaluator.prepare(real.frame), real.name
+        rng = np.random.default_rng([seed, number])
+        mask = detector_like_mask(instance.visible, rng, dilate=MASK_MARGIN)
         yield (
-            tools.evaluator.register(prepared, mask, truth, object=spec.name, scene=real.name, index=index),
+            tools.evaluator.register(
+                prepared, mask, instance.T_cam_obj, object=instance.object, scene=real.name, index=index
+            ),
             mask,
         )

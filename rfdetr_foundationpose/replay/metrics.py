@@ -32,13 +32,14 @@ ADDS_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class PoseError:
-    """One estimate against the truth. Millimetres and degrees; adds_ratio is ADD-S / diameter."""
+    """One estimate against the truth. Millimetres and degrees; adds_ratio and add_ratio are ADD-S and ADD / diameter."""
 
     translation_mm: float
     rotation_deg: float
     add_mm: float
     adds_mm: float
     adds_ratio: float
+    add_ratio: float
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,21 @@ class ObjectGeometry:
             raise ValueError(f"diameter={self.diameter} must be positive (metres)")
 
     @classmethod
-    def from_spec(cls, spec: ObjectSpec) -> ObjectGeometry:
+    def from_spec(cls, spec: ObjectSpec, points: int = SURFACE_POINTS) -> ObjectGeometry:
         """From an objects.yaml entry. Raises MeshError when its mesh cannot be used."""
-        return cls.from_model(load_object(spec, logger.warning), spec)
+        return cls.from_model(load_object(spec, logger.warning), spec, points)
 
     @classmethod
-    def from_model(cls, model: ObjectModel, spec: ObjectSpec) -> ObjectGeometry:
+    def from_model(cls, model: ObjectModel, spec: ObjectSpec, points: int = SURFACE_POINTS) -> ObjectGeometry:
         """From a loaded mesh; points are drawn evenly over its surface, the same ones each time.
 
         Vertices would not do: those of a box are its corners, and ADD-S over eight points says little.
         """
         arrays = model.arrays
         mesh = trimesh.Trimesh(np.asarray(arrays.vertices, np.float64), arrays.faces, process=False)
-        points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
+        sampled, _ = trimesh.sample.sample_surface(mesh, points, seed=0)
         group = symmetry_group(spec.discrete)
-        return cls(np.asarray(points) + model.center, model.diameter, model.center, group, spec.continuous)
+        return cls(np.asarray(sampled) + model.center, model.diameter, model.center, group, spec.continuous)
 
     @classmethod
     def from_points(
@@ -144,12 +145,14 @@ def pose_error(T_est: Array, T_true: Array, geometry: ObjectGeometry) -> PoseErr
     true_points = _apply(true, geometry.points)
     nearest, _ = cKDTree(estimated_points).query(true_points)
     adds = float(np.mean(nearest))
+    add = float(np.mean(np.linalg.norm(estimated_points - true_points, axis=1)))
     return PoseError(
         translation_mm=1e3 * float(np.linalg.norm((T_est @ centre - true @ centre)[:3])),
         rotation_deg=float(np.rad2deg(rotation_angle(T_est[:3, :3].T @ true[:3, :3]))),
-        add_mm=1e3 * float(np.mean(np.linalg.norm(estimated_points - true_points, axis=1))),
+        add_mm=1e3 * add,
         adds_mm=1e3 * adds,
         adds_ratio=adds / geometry.diameter,
+        add_ratio=add / geometry.diameter,
     )
 
 
