@@ -237,3 +237,36 @@ def test_command_adds_draws_and_says_what_next(tmp_path, capsys):
         run("object", "add", str(mesh), "--objects-file", str(tmp_path / "b.yaml"), "--dry-run", "--no-symmetries") == 0
     )
     assert not (tmp_path / "b.yaml").exists()
+
+
+def test_the_readmes_objects_file_configures_the_pipelines_parts_as_pasted(tmp_path):
+    """Meshes load, labels are classes of the shipped detector, symmetries that are suggested there would be read."""
+    import re
+    import shutil
+
+    import torch
+    import yaml
+
+    from rfdetr_foundationpose.config import DetectorConfig
+    from rfdetr_foundationpose.detect.checkpoint import load_model
+    from rfdetr_foundationpose.detect.classes import map_classes
+
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+    blocks = [b for b in re.findall(r"```yaml\n(.*?)```", readme.read_text(), re.DOTALL) if b.startswith("objects:")]
+    assert len(blocks) == 1
+    (tmp_path / "models").mkdir()
+    shutil.copytree(models_dir() / "demo", tmp_path / "models" / "demo")
+    file = tmp_path / "objects.yaml"
+    file.write_text(blocks[0])
+    specs = load_objects(file)
+    said = []
+    sizes = [load_object(spec, said.append).diameter for spec in specs]
+    assert len(specs) == 2 and all(0.05 < size < 0.3 for size in sizes)
+    assert len(said) == 2 and all("colour: texture" in line for line in said)  # and no warning
+    known = load_model("default", DetectorConfig.variant, torch.device("cpu"))
+    assert sorted(map_classes(known.class_names, specs, known.description).objects.values()) == ["mug", "soup_can"]
+    # What is commented out there is read as well.
+    file.write_text(re.sub(r"^    # (color|symmetries)", r"    \1", blocks[0], flags=re.MULTILINE))
+    full = load_objects(file)[1]
+    assert full.color and full.discrete and full.continuous
+    assert yaml.safe_load(file.read_text())["objects"][1]["max_instances"] == full.max_instances == 2

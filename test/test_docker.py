@@ -1,0 +1,30 @@
+"""What the Dockerfile copies is there; no engine builds it here."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "docker" / "Dockerfile"
+pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="needs the source checkout")
+
+
+def test_everything_that_is_copied_exists_and_everything_that_setup_reads_is_copied():
+    copied = [
+        source for line in re.findall(r"^COPY (.*) \S+$", FILE.read_text(), re.MULTILINE) for source in line.split()
+    ]
+    assert all((ROOT / source).exists() for source in copied), copied
+    assert {"setup.py", "README.md", "package.xml", "resource", "launch", "config", "models"} <= set(copied)
+    assert os.access(ROOT / "docker" / "entrypoint.sh", os.X_OK)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not set(copied) & set(ignored)
+
+
+def test_apt_packages_are_those_of_the_readme():
+    readme = re.search(r"ros-\$ROS_DISTRO-\{([^}]*)\}", (ROOT / "README.md").read_text())[1]
+    text = FILE.read_text()
+    assert all(f"ros-${{ROS_DISTRO}}-{name}" in text for name in readme.split(","))
