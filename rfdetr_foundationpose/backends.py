@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from .errors import ConfigError
+
 _PACKAGE = __name__.rpartition(".")[0]
 
 
@@ -73,13 +75,13 @@ class Family:
         return ("auto", *self.names)
 
     def get(self, name: str) -> Backend:
-        """The backend of a name. Raises ValueError that says which there are."""
+        """The backend of a name. Raises ConfigError that says which there are."""
         if name not in self.names:
-            raise ValueError(f"{self.kind}.backend={name!r} must be one of {', '.join(self.choices)}")
+            raise ConfigError(f"{self.kind}.backend={name!r} must be one of {', '.join(self.choices)}")
         return _BY_NAME[name]
 
     def maker(self, name: str) -> Callable[..., Any]:
-        """What makes a backend. Raises ValueError for an unknown name."""
+        """What makes a backend. Raises ConfigError for an unknown name."""
         module, _, attribute = str(getattr(self.get(name), self.kind)).partition(":")
         made: Callable[..., Any] = getattr(import_module(f"{_PACKAGE}.{module}"), attribute)
         return made

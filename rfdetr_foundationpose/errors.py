@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+def sentence_of(error: Exception) -> str:
+    """What an error says to a user: the system's own word on a file, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 class ConfigError(UserError, ValueError):
     """A setting or an entry of a file that is unknown, of the wrong type or out of range."""
 

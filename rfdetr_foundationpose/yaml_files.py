@@ -55,13 +55,13 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """What a YAML text holds. source: what errors name it. Raises ConfigError."""
+def parse_yaml(text: str, source: str, *, lines: bool = True) -> Any:
+    """What a YAML text holds. source: what errors name it, with the line if it has ``lines``. Raises ConfigError."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = source if mark is None else f"{source}:{mark.line + 1}"
+        where = source if mark is None or not lines else f"{source}:{mark.line + 1}"
         raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date such as 2026-99-99
         raise ConfigError(f"{source}: not valid YAML: {_one_line(error)}") from error

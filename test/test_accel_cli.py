@@ -71,6 +71,6 @@ def test_build_engines_says_why_it_cannot(weights, capsys):
 
 def test_build_engines_checks_the_files_first(weights, tmp_path, capsys, monkeypatch):
     run_cli(capsys, "export", "--weights", str(weights), "--out", str(tmp_path), "--precision", "fp32")
-    files = ["--refiner", str(tmp_path / "scorer_fp32.onnx"), "--scorer", str(tmp_path / "scorer_fp32.onnx")]
+    files = ["--refiner-onnx", str(tmp_path / "scorer_fp32.onnx"), "--scorer-onnx", str(tmp_path / "scorer_fp32.onnx")]
     code, text = run_cli(capsys, "build-engines", *files, "--batches", "2", "--device", "cpu")
-    assert code == 2 and "is a scorer, given as --refiner" in text
+    assert code == 2 and "is a scorer, given as --refiner-onnx" in text

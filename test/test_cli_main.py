@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 import pytest
 import typer
@@ -176,3 +178,48 @@ def test_groups_mount_typer_apps_and_functions():
     assert isinstance(app, typer.Typer)
     names = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
     assert names == set(COMMANDS)
+
+
+def options() -> dict[str, dict[str, Any]]:
+    """Option -> command -> what it takes: annotation without default."""
+    found: dict[str, dict[str, Any]] = {}
+    for words in paths():
+        entry = COMMANDS[words[0]]
+        command = entry if isinstance(entry, Command) else entry[words[1]]
+        for name, parameter in inspect.signature(command.load(), eval_str=True).parameters.items():
+            declared = parameter.annotation.__metadata__[0]
+            if isinstance(declared, typer.models.OptionInfo):
+                # Inside of Annotated, typer's first name stands where its default would.
+                named = [str(d) for d in (declared.default, *(declared.param_decls or ()))]
+                names = [d for d in named if d.startswith("--")] or [f"--{name.replace('_', '-')}"]
+                for one in names:
+                    found.setdefault(one, {})[" ".join(words)] = parameter.annotation.__origin__
+    return found
+
+
+def taken(kind: Any) -> Any:
+    """The type of a value that is given: that of "int | None" is int."""
+    parts = [t for t in get_args(kind) if t is not NoneType]
+    return parts[0] if get_origin(kind) is UnionType and len(parts) == 1 else kind
+
+
+def test_an_option_takes_the_same_in_every_command():
+    several = {}
+    for option, by_command in options().items():
+        kinds = {taken(kind) for kind in by_command.values()}
+        if len(kinds) > 1:
+            several[option] = by_command
+    assert several == {}
+
+
+def test_every_command_that_uses_objects_takes_an_objects_file():
+    without = {"evaluate bop", "evaluate ycbv"}  # whose data sets bring their objects
+    without |= {"export", "build-engines", "bench networks", "train refiner", "train scorer"}  # which need none
+    without |= {"generate objects", "object board"}  # which make them
+    have = set(options()["--objects-file"])
+    assert {" ".join(words) for words in paths()} - have == without
+
+
+def test_objects_are_names_everywhere():
+    for command, kind in options()["--objects"].items():
+        assert kind is str, command

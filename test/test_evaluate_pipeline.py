@@ -237,7 +237,18 @@ def run(capsys, tmp_path, *arguments: str) -> tuple[int, str, dict]:
 
 
 def test_shipped_weights_find_the_mug(capsys, tmp_path):
-    arguments = ("--targets", "mug", "--start", "20", "--frames", "2", "--min-recall", "1", "--max-false-tracks", "0")
+    arguments = (
+        "--targets",
+        "mug",
+        "--first-frame",
+        "20",
+        "--frames",
+        "2",
+        "--min-recall",
+        "1",
+        "--max-false-tracks",
+        "0",
+    )
     code, said, figures = run(capsys, tmp_path, *arguments)
     assert code == 0, said
     assert figures["known"] == ["mug"] and (figures["start"], figures["frames"]) == (20, 2)
@@ -258,8 +269,8 @@ def test_shipped_weights_find_the_mug(capsys, tmp_path):
         (("--set", "pose.nothing=1"), "pose.nothing"),
         (("--objects-file", "nowhere.yaml"), "nowhere.yaml does not exist"),
         (("--seeds", "9..3"), "must be numbers or ranges"),
-        (("--start", "140", "--frames", "20"), "a recording has 150 frames"),
-        (("--start", "150"), "a recording has 150 frames"),
+        (("--first-frame", "140", "--frames", "20"), "a recording has 150 frames"),
+        (("--first-frame", "150"), "a recording has 150 frames"),
     ],
 )
 def test_wrong_arguments_are_explained(capsys, tmp_path, arguments, said):

@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
 
 def test_recording(tmp_path: Path, run: Run) -> None:
     out = tmp_path / "bag"
-    code, text = run("recording", "--out", str(out), "--frames", "3", "--objects", "mug,mug", "--rate", "10", *SMALL)
+    code, text = run("recording", "--out", str(out), "--frames", "3", "--objects", "mug,mug", "--fps", "10", *SMALL)
     assert code == 0 and f"wrote 3 frames to {out}" in text
     frames = list(read_recording(out))
     assert [f.rgb.shape for f, _ in frames] == [(72, 96, 3)] * 3

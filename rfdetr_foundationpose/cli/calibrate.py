@@ -29,6 +29,7 @@ def calibrate(
     from ..config import from_flat
     from ..device import resolve_device
     from ..evaluate.calibrate import collect, reliability
+    from ..evaluate.networks import load_networks
     from ..pose import confidence
     from ..process import prepare_process
     from ..synth.specs import specs_or_random
@@ -36,6 +37,7 @@ def calibrate(
     console = open_console()
     config = from_flat({"device": device, "pose.weights": weights})
     prepare_process(resolve_device(config.device))
+    load_networks(weights, official_size=False)  # says now, not after objects were made, that they cannot be used
     outputs = claim("calibrate", out, (confidence.FILE_NAME,), overwrite=overwrite)
     seeds = range(seed * 10_000, seed * 10_000 + scenes)
     with specs_or_random(objects_file, seeds) as specs, progress_bar(console) as progress:

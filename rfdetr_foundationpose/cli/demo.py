@@ -49,7 +49,7 @@ def demo(
     rate: Annotated[
         str, typer.Option(help="Playback speed, or auto: real time, slower where the node is slower.")
     ] = "auto",
-    camera_rate: Annotated[float, typer.Option(min=1, max=120, help="Frames a second of the recording.")] = RATE,
+    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second of the recording [Hz].")] = RATE,
     setting: Settings = None,
     detection: Annotated[
         DetectionSource, typer.Option(help="auto: RF-DETR where its weights know the objects, else the true masks.")
@@ -60,6 +60,7 @@ def demo(
 ) -> None:
     """Generate a recording, play it into the node, compare its poses with the truth."""
     from ..config import to_flat
+    from ..device import resolve_device
     from ..objects import load_objects
     from ..replay.live import LiveOptions
     from ..replay.outputs import OUTPUT_FILES, write_outputs
@@ -78,6 +79,7 @@ def demo(
     on_table = named(listed, ",".join(targets))
     known = (out / OBJECTS).resolve()
     config = node_settings(setting or [], known, device, detection, on_table)
+    place = resolve_device(device)
     outputs = claim(
         "demo", out, (*OUTPUT_FILES, *SINK_FILES, RECORDING, OBJECTS, NODE_LOG), json_file, overwrite=overwrite
     )
@@ -90,9 +92,9 @@ def demo(
         )
     with progress_bar(console) as progress, Interruptible(say) as stop:
         path = outputs.remove_recording(RECORDING)
-        length = frames or round(SECONDS * camera_rate)
-        settings = VideoSettings(frames=length, rate=camera_rate, seed=seed, targets=targets)
-        recording = _record(path, settings, file, device, progress, stop)
+        length = frames or round(SECONDS * fps)
+        settings = VideoSettings(frames=length, rate=fps, seed=seed, targets=targets)
+        recording = _record(path, settings, file, str(place), progress, stop)
         if stop.requested:
             kept(say, stop, len(recording), length, "generated frames", path)
         task = progress.add_task("play", total=len(recording), visible=False)
@@ -173,7 +175,6 @@ def _record(
     path: Path, settings: VideoSettings, objects_file: Path, device: str, progress: Progress, stop: Interruptible
 ) -> Recording:
     """The recording: every frame is a function of the seed and its index alone."""
-    from ..device import resolve_device
     from ..replay.recording import Recording
     from ..synth.generate import generate_recording, load_scene_objects
 
@@ -182,7 +183,7 @@ def _record(
         path,
         load_scene_objects(objects_file),
         settings,
-        device=str(resolve_device(device)),
+        device=device,
         progress=lambda done, total: progress.update(task, completed=done, total=total),
         stop=stop.stop,
     )

@@ -42,9 +42,9 @@ from .settings import read_settings, write_known
 def pipeline(
     seeds: Seeds = "100..109",
     targets: Targets = "all",
-    start: Annotated[int, typer.Option(min=0, help="First frame that the pipeline gets.")] = 0,
+    first_frame: Annotated[int, typer.Option(min=0, help="First frame that the pipeline gets.")] = 0,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of each recording; default: up to its end.")] = None,
-    rate: Annotated[float, typer.Option(min=1, max=120, help="Frames a second, of ten seconds.")] = RATE,
+    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second, of ten seconds [Hz].")] = RATE,
     all_objects: Annotated[
         bool,
         typer.Option(
@@ -78,10 +78,10 @@ def pipeline(
     numbers = parse_seeds(seeds)
     file = Path(objects_file or default_objects_file())
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
-    length = round(SECONDS * rate)
-    part = range(start, length if frames is None else start + frames)
+    length = round(SECONDS * fps)
+    part = range(first_frame, length if frames is None else first_frame + frames)
     if not part or part.stop > length:
-        raise typer.BadParameter(f"--start and --frames end at {part.stop}, a recording has {length} frames")
+        raise typer.BadParameter(f"--first-frame and --frames end at {part.stop}, a recording has {length} frames")
     if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
         raise ConfigError("--set objects_file: use --objects-file")
     listed = load_objects(file)
@@ -110,9 +110,9 @@ def pipeline(
             "seeds": list(numbers),
             "targets": list(names),
             "known": [s.name for s in specs],
-            "start": start,
+            "start": first_frame,
             "frames": len(part),
-            "rate": rate,
+            "rate": fps,
             "seconds": time.perf_counter() - begin,
             **outcome.as_dict(),
         }
@@ -124,7 +124,7 @@ def pipeline(
                 made,
                 specs,
                 models,
-                RecordingSettings(seeds=numbers, targets=names, frames=length, rate=rate),
+                RecordingSettings(seeds=numbers, targets=names, frames=length, rate=fps),
                 str(made.device),
                 part,
                 lambda done, total: progress.update(task, completed=done, total=total),

@@ -65,8 +65,12 @@ def export(
 
 def build_engines(
     weights: PoseWeights = "default",
-    refiner: Annotated[Path | None, typer.Option(help="ONNX file instead, e.g. NVIDIA's refine_model.onnx.")] = None,
-    scorer: Annotated[Path | None, typer.Option(help="ONNX file instead, e.g. NVIDIA's score_model.onnx.")] = None,
+    refiner: Annotated[
+        Path | None, typer.Option("--refiner-onnx", help="ONNX file instead, e.g. NVIDIA's refine_model.onnx.")
+    ] = None,
+    scorer: Annotated[
+        Path | None, typer.Option("--scorer-onnx", help="ONNX file instead, e.g. NVIDIA's score_model.onnx.")
+    ] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes: tracked objects, and hypotheses of registration.")] = "",
     device: Annotated[str, typer.Option(help="CUDA device.")] = "cuda",
     official_size: OfficialSize = False,
@@ -96,7 +100,7 @@ def build_engines(
             continue
         found = inspect_onnx(file)
         if found.role != role:
-            raise OnnxFormatError(f"{file} is a {found.role}, given as --{role}")
+            raise OnnxFormatError(f"{file} is a {found.role}, given as --{role}-onnx")
         wanted = [found.batch] if found.batch else sizes[role]
         runner_from_onnx(file, "tensorrt", RunnerContext(device, label=role), batches=wanted)
     say("engines are ready: set pose.backend to tensorrt")

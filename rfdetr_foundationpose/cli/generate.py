@@ -28,7 +28,7 @@ Turn = Annotated[
 def recording(
     out: Out = Path("out/recording"),
     frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 300,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames a second [Hz].")] = 30.0,
+    fps: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames a second [Hz].")] = 30.0,
     size: Size = "640x480",
     seed: Seed = 0,
     objects: Objects = "",
@@ -45,7 +45,7 @@ def recording(
     from ..process import prepare_process
     from ..synth.generate import generate_recording, load_scene_objects
 
-    settings = _settings(frames, rate, size, seed, objects, max_speed, max_turn, distractors)
+    settings = _settings(frames, fps, size, seed, objects, max_speed, max_turn, distractors)
     models = load_scene_objects(objects_file, settings.targets)
     place = prepare_process(resolve_device(device))
     fresh(out, absent=True)

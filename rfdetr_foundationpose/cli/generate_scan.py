@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from .console import open_console, progress_bar
+from ..interrupts import Interruptible
+from .console import kept, open_console, progress_bar, sayer
 from .object_board import Sheet
 from .options import Device, ObjectsFile, Seed, Size, parse_size
+from .outputs import fresh
 
 
 def scan(
     object: Annotated[str, typer.Option(help="Name of the object in the objects file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")] = Path("out/scan"),
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not be there yet.")] = Path("out/scan"),
     objects_file: ObjectsFile = None,
     sheet: Annotated[Sheet, typer.Option("--board", help="The sheet that it stands on.")] = Sheet.A4,
     frames: Annotated[int, typer.Option(min=2, help="Number of frames, over half a minute.")] = 240,
@@ -35,9 +37,15 @@ def scan(
     settings = ScanSettings(frames=frames, rate=frames / 30, size=parse_size(size), seed=seed)
     place = str(prepare_process(resolve_device(device)))
     video = ScanVideo(model, (board.picture(4), board.size), settings, place)
-    with progress_bar(open_console()) as progress, RecordingWriter(out) as writer:
+    fresh(out, absent=True)
+    console = open_console()
+    say = sayer(console)
+    with progress_bar(console) as progress, RecordingWriter(out) as writer, Interruptible(say) as stop:
         task = progress.add_task("scan", total=frames)
         for i in range(frames):
             writer.write(*video.frame(i))
             progress.update(task, completed=i + 1)
-    typer.echo(f"wrote {frames} frames to {out}")
+            if stop.requested:
+                break
+    kept(say, stop, writer.frames, frames, "frames", out)
+    say(f"wrote {frames} frames to {out}")

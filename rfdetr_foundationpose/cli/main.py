@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UserError
+from ..errors import UserError, sentence_of
+from .outputs import forget_empty
 
 PROGRAM = "rfdetr-foundationpose"
 PACKAGE = "rfdetr_foundationpose"
@@ -110,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build_app(_typed(arguments))
         app(args=arguments, prog_name=PROGRAM)
     except (UserError, OSError) as error:
-        _complain(arguments, str(error))
+        forget_empty()
+        _complain(arguments, sentence_of(error))
         raise SystemExit(2) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] == PACKAGE:

@@ -5,6 +5,7 @@ A folder of outputs holds a marker, which lists the files and folders in it that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -27,6 +28,10 @@ AlsoJson = Annotated[Path | None, typer.Option("--json", help="Also write the re
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Write to --out and --json even over what this command did not write.")
 ]
+
+
+_made: list[tuple[Path, list[Path]]] = []
+"""Folders that this run made for its outputs, each with those above it that it made, innermost first."""
 
 
 @dataclass
@@ -114,6 +119,7 @@ def claim(
 def _check_folder(folder: Path, command: str, overwrite: bool) -> bool:
     """Whether the folder was there."""
     there = folder.exists()
+    absent = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)
@@ -124,7 +130,20 @@ def _check_folder(folder: Path, command: str, overwrite: bool) -> bool:
         raise UserError(f"--out {folder} cannot be written: {error.strerror or error}; name another folder") from error
     if entries and not (folder / MARKER).is_file() and not overwrite:
         raise UserError(_refusal(folder, entries, command))
+    if not there:
+        _made.append((folder, absent))
     return there
+
+
+def forget_empty() -> None:
+    """Remove the folders that this run made and wrote nothing to: a command that refuses leaves nothing behind."""
+    for folder, absent in _made:
+        with contextlib.suppress(OSError):
+            if [f.name for f in folder.iterdir()] == [MARKER]:
+                (folder / MARKER).unlink()
+            for path in absent:
+                path.rmdir()
+    _made.clear()
 
 
 def _refusal(folder: Path, names: Sequence[str], command: str) -> str:

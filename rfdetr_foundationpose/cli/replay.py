@@ -59,6 +59,7 @@ def replay(
 ) -> None:
     """Run a recording through pipeline or node; write poses, errors and pictures; compare with a baseline."""
     from ..config import from_flat
+    from ..device import resolve_device
     from ..objects import load_objects
     from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.recording import Recording
@@ -77,6 +78,7 @@ def replay(
     settings = read_settings(config, setting or [], objects_file, base)
     if device is not None:
         settings = from_flat({"device": device}, settings)
+    resolve_device(settings.device)
     specs = load_objects(settings.objects_file or default_objects_file())
     starts = parse_starts(init_mask or [], init_box or [], specs)
     stored = None if baseline is None else read_baseline(baseline)

@@ -55,7 +55,7 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
         name, equals, text = (part.strip() for part in change.partition("="))
         if not equals or not name:
             raise ConfigError(f"--set {change}: expected NAME=VALUE, e.g. detector.threshold=0.4")
-        values[name] = text if kinds.get(name, str) is str else parse_yaml(text, f"--set {change}")
+        values[name] = text if kinds.get(name, str) is str else parse_yaml(text, f"--set {change}", lines=False)
     return values
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..device import resolve_device
 from ..pose.checkpoints import find
 from ..resources import models_dir
 from ..train.pair_scenes import SceneEffects
@@ -27,7 +28,10 @@ Rate = Annotated[float, typer.Option(help="Highest learning rate; 0 takes the ro
 Device = Annotated[str, typer.Option(help="Compute device; under torchrun each process takes its own.")]
 Seed = Annotated[int, typer.Option(help="Seed of objects and pairs.")]
 Compile = Annotated[
-    float, typer.Option(help="Seconds that torch.compile may take before it is given up; 0: no compiling.")
+    float,
+    typer.Option(
+        "--compile-seconds", help="Seconds that torch.compile may take before it is given up; 0: no compiling."
+    ),
 ]
 Start = Annotated[
     str,
@@ -127,6 +131,7 @@ def scorer(
 
 
 def _train(settings: TrainSettings, overwrite: bool) -> None:
+    resolve_device(settings.device)
     names = (f"{settings.role}.safetensors", f"{settings.role}.jsonl")
     claim(f"train {settings.role}", settings.out, names, overwrite=overwrite)
     train(settings, typer.echo)
