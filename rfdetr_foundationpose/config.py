@@ -151,6 +151,15 @@ class OutputConfig:
     tf_prefix: str = setting("", "prefix of object frames in tf")
     detections: bool = setting(True, "publish ~/detections (vision_msgs)", live=True)
     markers: bool = setting(True, "publish ~/markers", live=True)
+    marker_mesh: str = setting(
+        "auto",
+        "how ~/markers shows the mesh: its file, or triangles, which another machine can draw too; auto takes the file where "
+        "its name is the same on every machine (package://)",
+        choices=("auto", "file", "triangles"),
+    )
+    covariance: bool = setting(
+        False, "fill covariances (~/detections, ~/pose_with_covariance/<object>) from the confidence", live=True
+    )
 
 
 @dataclass

@@ -94,6 +94,7 @@ def test_rosbags_alone_reads_topics_types_stamps_and_frame_ids(tmp_path: Path) -
             "/rgb/image": "sensor_msgs/msg/Image",
             "/depth/image": "sensor_msgs/msg/Image",
             "/rgb/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/depth/camera_info": "sensor_msgs/msg/CameraInfo",
             "/mask/mug": "sensor_msgs/msg/Image",
             "/mask/mug_1": "sensor_msgs/msg/Image",
             "/ground_truth/mug": "geometry_msgs/msg/PoseStamped",
@@ -105,6 +106,7 @@ def test_rosbags_alone_reads_topics_types_stamps_and_frame_ids(tmp_path: Path) -
             "/rgb/image": [],
             "/depth/image": [],
             "/rgb/camera_info": [],
+            "/depth/camera_info": [],
             "/mask/mug": [],
             "/ground_truth/mug": [],
         }

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trimesh
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
@@ -15,11 +16,15 @@ from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 from visualization_msgs.msg import Marker
 
+from rfdetr_foundationpose.objects import ObjectSpec
+from rfdetr_foundationpose.overlay import OverlayModel
 from rfdetr_foundationpose.ros import compat, messages
 from rfdetr_foundationpose.types import ObjectPose, TrackState
 
 STAMP = 1_700_000_000_123_456_789
-SHAPE = messages.Shape(Path("/meshes/a mug.obj"), 0.001, np.array([0.0, -0.1, 0.0]), np.array([0.1, 0.1, 0.3]))
+SHAPE = messages.Shape(
+    messages.mesh_uri(Path("/meshes/a mug.obj")), 0.001, np.array([0.0, -0.1, 0.0]), np.array([0.1, 0.1, 0.3])
+)
 
 
 def tracked(state: TrackState = TrackState.TRACKING, rotation: Rotation | None = None) -> ObjectPose:
@@ -132,3 +137,42 @@ def test_missing_packages_are_named_with_their_consequence(monkeypatch):
     (sentence,) = compat.missing()
     assert "tf2_ros is not installed: no /tf is broadcast" in sentence
     assert "tf2-ros-py" in sentence
+
+
+def test_a_mesh_of_an_installed_package_is_named_for_every_machine(tmp_path, monkeypatch):
+    share = tmp_path / "install" / "share"
+    mesh = share / "my_objects" / "meshes" / "mug.obj"
+    mesh.parent.mkdir(parents=True)
+    trimesh.creation.box((0.1, 0.1, 0.2)).export(mesh)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'install'}")
+    assert messages.mesh_uri(mesh) == "package://my_objects/meshes/mug.obj"
+    elsewhere = tmp_path / "mug.obj"
+    elsewhere.write_bytes(mesh.read_bytes())
+    assert messages.mesh_uri(elsewhere).startswith("file:///")
+    model = OverlayModel.load(ObjectSpec("mug", mesh))
+    assert len(messages.shape_of(ObjectSpec("mug", mesh), model, "auto").triangles) == 0
+    drawn = messages.shape_of(ObjectSpec("mug", elsewhere), model, "auto")
+    assert drawn.triangles.shape == (36, 3)
+    marker = messages.marker_array([tracked()], {"mug": drawn}).markers[0]
+    assert (marker.type, len(marker.points), marker.scale.x) == (Marker.TRIANGLE_LIST, 36, 1.0)
+    np.testing.assert_allclose(np.array([[p.x, p.y, p.z] for p in marker.points]), drawn.triangles)
+    assert messages.shape_of(ObjectSpec("mug", elsewhere), model, "file").triangles.size == 0
+
+
+def test_triangles_of_a_fine_mesh_are_few_and_keep_its_size():
+    fine = trimesh.creation.icosphere(subdivisions=5, radius=0.1)
+    model = OverlayModel(np.asarray(fine.vertices), np.asarray(fine.faces))
+    corners = messages.triangles(model)
+    assert 200 < len(corners) / 3 <= messages.MOST_TRIANGLES
+    assert np.ptp(corners, axis=0) == pytest.approx(np.full(3, 0.2), abs=0.03)
+
+
+def test_covariance_falls_with_the_confidence_and_is_left_out_by_default():
+    sure, unsure = (np.reshape(messages.covariance(c, 0.2), (6, 6)) for c in (0.95, 0.2))
+    assert (np.diag(sure) < np.diag(unsure)).all()
+    assert np.count_nonzero(sure) == 6
+    # Two thirds within one standard deviation: a tenth of the size.
+    np.testing.assert_allclose(
+        np.sqrt(np.diag(np.reshape(messages.covariance(0.6827, 0.2), (6, 6)))), [0.02] * 3 + [0.2] * 3, rtol=1e-3
+    )
+    assert messages.pose_with_covariance(tracked(), SHAPE).pose.covariance[0] > 0

@@ -17,7 +17,7 @@ from rfdetr_foundationpose.ros.publishers import Outputs
 from rfdetr_foundationpose.types import ObjectPose, TrackState
 
 SPECS = [ObjectSpec("mug", Path("/meshes/mug.obj"), max_instances=2), ObjectSpec("box", Path("/meshes/box.obj"))]
-SHAPES = {s.name: messages.Shape(s.mesh, 1.0, np.full(3, -0.05), np.full(3, 0.05)) for s in SPECS}
+SHAPES = {s.name: messages.Shape(s.mesh.as_uri(), 1.0, np.full(3, -0.05), np.full(3, 0.05)) for s in SPECS}
 
 
 class RecordingNode:
@@ -58,7 +58,9 @@ def installed(monkeypatch):
     vision = SimpleNamespace(Detection3DArray="Detection3DArray")
     monkeypatch.setattr(compat, "tf2_ros", tf)
     monkeypatch.setattr(compat, "vision_msgs", vision)
-    monkeypatch.setattr(messages, "detection_array", lambda poses, _shapes, head: (head, [p.name for p in poses]))
+    monkeypatch.setattr(
+        messages, "detection_array", lambda poses, _shapes, head, uncertain: (head, [p.name for p in poses])
+    )
     return sent
 
 

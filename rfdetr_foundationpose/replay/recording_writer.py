@@ -1,7 +1,7 @@
 """RGB-D recordings as rosbag2 (MCAP or sqlite3), written without ROS.
 
 Topics, all stamped and framed alike: ``/rgb/image`` (rgb8), ``/depth/image`` (16UC1 millimetres or 32FC1 metres),
-``/rgb/camera_info``, ``/mask/<instance>`` (mono8, 255 inside), ``/ground_truth/<instance>`` (PoseStamped),
+``/rgb/camera_info``, ``/depth/camera_info`` (the same: rviz's DepthCloud reads it there), ``/mask/<instance>`` (mono8, 255 inside), ``/ground_truth/<instance>`` (PoseStamped),
 ``/visibility/<instance>`` (Float32) and ``/tf``. Instances are named like published poses: ``mug``, ``mug_1``.
 """
 
@@ -79,7 +79,8 @@ class RecordingWriter:
             )
         if truth is not None:
             self._write_truth(header, truth, stamp)
-        self._send("/rgb/camera_info", messages.camera_info_message(header, frame.camera), stamp)
+        for topic in ("/rgb/camera_info", "/depth/camera_info"):
+            self._send(topic, messages.camera_info_message(header, frame.camera), stamp)
         depth, encoding = messages.depth_pixels(frame)
         if self._compressed is None:
             self._send("/depth/image", messages.image_message(header, depth, encoding), stamp)

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, TransformStamped, Vector3
+from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovarianceStamped, Quaternion, TransformStamped, Vector3
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from scipy.stats import norm
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from ..objects import ObjectSpec
+from ..overlay import OverlayModel
 from ..types import ObjectPose, TrackState
 from . import compat
 
 # A marker that is not refreshed for this time (s) vanishes from rviz: the node died or the camera stopped.
 MARKER_LIFETIME = 2
+# A marker of triangles has no more than this many: each costs 72 bytes and two microseconds in every message.
+MOST_TRIANGLES = 500
 
 
 @dataclass(frozen=True)
 class Shape:
     """What messages need of a mesh. low, high: (3,) corners of its bounding box in its own frame, metres.
 
-    scale: metres per unit of the mesh file.
+    scale: metres per unit of the mesh file. triangles: (3 T, 3) corners of its faces, metres, to be drawn where the file's
+    ``uri`` means nothing; empty draws the file.
     """
 
-    mesh: Path
+    uri: str
     scale: float
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    triangles: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The triangles as messages have them; not to be changed."""
+        return [Point(x=x, y=y, z=z) for x, y, z in self.triangles.tolist()]
 
     @property
     def size(self) -> NDArray[np.float64]:
@@ -41,6 +55,55 @@ class Shape:
     @property
     def center(self) -> NDArray[np.float64]:
         return (self.low + self.high) / 2
+
+
+def mesh_uri(mesh: Path) -> str:
+    """package:// for a file in the share folder of an ament package, which other machines have too; else file://."""
+    path = mesh.resolve()
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        share = Path(prefix).resolve() / "share" if prefix else None
+        if share is not None and share in path.parents:
+            package, *rest = path.relative_to(share).parts
+            return f"package://{package}/{'/'.join(rest)}"
+    return path.as_uri()
+
+
+def shape_of(spec: ObjectSpec, model: OverlayModel, how: str) -> Shape:
+    """how: auto, file or triangles (``output.marker_mesh``)."""
+    uri = mesh_uri(spec.mesh)
+    if how == "file" or (how == "auto" and uri.startswith("package://")):
+        return Shape(uri, spec.scale, model.low, model.high)
+    return Shape(uri, spec.scale, model.low, model.high, triangles(model))
+
+
+def triangles(model: OverlayModel) -> NDArray[np.float64]:
+    """(3 T, 3) corners of at most MOST_TRIANGLES faces; of larger meshes the vertices are merged in cells until they fit."""
+    vertices, faces = model.vertices, model.faces
+    cells = 64
+    while len(faces) > MOST_TRIANGLES:
+        size = float(np.max(model.high - model.low)) / cells
+        keys = np.floor((model.vertices - model.low) / size).astype(np.int64)
+        _, index, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        vertices = model.vertices[index]
+        faces = inverse.reshape(-1)[model.faces]
+        faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])]
+        faces = np.unique(np.sort(faces, axis=1), axis=0)
+        cells = cells * 3 // 4
+    return np.asarray(vertices[faces.reshape(-1)], np.float64)
+
+
+def covariance(confidence: float, size: float) -> list[float]:
+    """36 values, row by row (x, y, z, rotation about x, y, z; m^2 and rad^2), diagonal and isotropic.
+
+    The confidence is the probability of an ADD-S error below a tenth of the diameter: the spread is taken as that of a
+    normal distribution with this probability within a tenth of ``size`` (m), and the rotation's as what moves a point at
+    half of ``size`` as far. A rule of thumb for filters, not a measured error.
+    """
+    within = float(norm.ppf((1 + min(max(confidence, 0.01), 0.99)) / 2))
+    moved = 0.1 * size / within
+    turned = moved / (0.5 * size)
+    values = np.diag([moved**2] * 3 + [turned**2] * 3)
+    return [float(v) for v in values.ravel()]
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:
@@ -63,6 +126,13 @@ def pose_stamped(found: ObjectPose) -> PoseStamped:
     return PoseStamped(header=header(found.stamp_ns, found.frame_id), pose=pose(found.T_cam_obj))
 
 
+def pose_with_covariance(found: ObjectPose, shape: Shape) -> PoseWithCovarianceStamped:
+    message = PoseWithCovarianceStamped(header=header(found.stamp_ns, found.frame_id))
+    message.pose.pose = pose(found.T_cam_obj)
+    message.pose.covariance = covariance(found.confidence, float(np.max(shape.size)))
+    return message
+
+
 def transform_stamped(found: ObjectPose, prefix: str) -> TransformStamped:
     message = TransformStamped(header=header(found.stamp_ns, found.frame_id), child_frame_id=prefix + found.name)
     x, y, z = (float(v) for v in found.T_cam_obj[:3, 3])
@@ -71,7 +141,9 @@ def transform_stamped(found: ObjectPose, prefix: str) -> TransformStamped:
     return message
 
 
-def detection_array(poses: Sequence[ObjectPose], shapes: Mapping[str, Shape], head: Header) -> Any:
+def detection_array(
+    poses: Sequence[ObjectPose], shapes: Mapping[str, Shape], head: Header, *, uncertain: bool = False
+) -> Any:
     """vision_msgs/Detection3DArray of tracked poses; the hypothesis' pose is the mesh frame's, bbox is the mesh's box."""
     msgs = compat.vision_msgs
     if msgs is None:
@@ -88,6 +160,8 @@ def detection_array(poses: Sequence[ObjectPose], shapes: Mapping[str, Shape], he
         hypothesis.hypothesis.class_id = found.object
         hypothesis.hypothesis.score = float(found.confidence)
         hypothesis.pose.pose = pose(found.T_cam_obj)
+        if uncertain:
+            hypothesis.pose.covariance = covariance(found.confidence, float(np.max(shape.size)))
         detection.results.append(hypothesis)
         array.detections.append(detection)
     return array
@@ -110,10 +184,16 @@ def _marker(found: ObjectPose, namespace: str, kind: int) -> Marker:
 
 
 def _mesh(found: ObjectPose, shape: Shape) -> Marker:
-    marker = _marker(found, "mesh", Marker.MESH_RESOURCE)
-    marker.mesh_resource = shape.mesh.resolve().as_uri()
-    marker.mesh_use_embedded_materials = True
-    marker.scale = Vector3(x=shape.scale, y=shape.scale, z=shape.scale)
+    drawn = len(shape.triangles) > 0
+    marker = _marker(found, "mesh", Marker.TRIANGLE_LIST if drawn else Marker.MESH_RESOURCE)
+    if drawn:
+        marker.scale = Vector3(x=1.0, y=1.0, z=1.0)
+        if marker.action == Marker.ADD:
+            marker.points = shape.points
+    else:
+        marker.mesh_resource = shape.uri
+        marker.mesh_use_embedded_materials = True
+        marker.scale = Vector3(x=shape.scale, y=shape.scale, z=shape.scale)
     # rviz tints embedded materials with this colour and takes it alone where the file has none.
     marker.color = ColorRGBA(r=0.8, g=0.8, b=0.8, a=0.8)
     return marker

@@ -10,6 +10,7 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from ..config import Config, ConfigError, Setting, from_flat, iter_settings
 
@@ -78,6 +79,17 @@ class LiveParameters:
         self._apply = apply
         self._settings = {s.path: s for s in iter_settings()}
         node.add_on_set_parameters_callback(self._on_set)
+        if hasattr(node, "add_pre_set_parameters_callback"):  # since Iron
+            node.add_pre_set_parameters_callback(self._whole_numbers)
+
+    def _whole_numbers(self, changes: list[Any]) -> list[Any]:
+        """``ros2 param set NODE detector.threshold 1`` gives an integer, which ROS would refuse for a float."""
+        return [
+            Parameter(p.name, Parameter.Type.DOUBLE, float(p.value))
+            if p.type_ == Parameter.Type.INTEGER and p.name in self._settings and self._settings[p.name].type is float
+            else p
+            for p in changes
+        ]
 
     def _on_set(self, changes: list[Any]) -> SetParametersResult:
         ours = {p.name: p.value for p in changes if p.name in self._settings}

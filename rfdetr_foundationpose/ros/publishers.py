@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from visualization_msgs.msg import MarkerArray
 
 from ..config import OutputConfig
 from ..objects import ObjectSpec
-from ..types import TrackState
+from ..types import ObjectPose, TrackState
 from . import compat, messages
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Outputs:
         self._poses = {
             n: node.create_lifecycle_publisher(PoseStamped, f"~/pose/{n}", DEPTH) for n in instance_names(specs)
         }
+        self._uncertain: dict[str, Any] = {}
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", DEPTH)
         self._detections: Any = None
         if compat.vision_msgs is not None:
@@ -47,16 +48,27 @@ class Outputs:
         tracked = [p for p in result.poses if p.state is TrackState.TRACKING]
         for found in tracked:
             self._poses[found.name].publish(messages.pose_stamped(found))
+            if config.covariance:
+                self._with_covariance(found)
         if self._tf is not None and config.tf and tracked:
             self._tf.sendTransform([messages.transform_stamped(p, config.tf_prefix) for p in tracked])
         if self._detections is not None and config.detections:
             head = messages.header(result.frame.stamp_ns, result.frame.frame_id)
-            self._detections.publish(messages.detection_array(tracked, self._shapes, head))
+            self._detections.publish(messages.detection_array(tracked, self._shapes, head, uncertain=config.covariance))
         if config.markers and result.poses and self._markers.get_subscription_count() > 0:
             self._markers.publish(messages.marker_array(result.poses, self._shapes))
         return len(tracked)
 
+    def _with_covariance(self, found: ObjectPose) -> None:
+        if found.name not in self._uncertain:  # nobody without the setting sees the topics
+            topic = f"~/pose_with_covariance/{found.name}"
+            self._uncertain[found.name] = self._node.create_publisher(PoseWithCovarianceStamped, topic, DEPTH)
+        self._uncertain[found.name].publish(messages.pose_with_covariance(found, self._shapes[found.object]))
+
     def destroy(self) -> None:
+        for publisher in self._uncertain.values():
+            self._node.destroy_publisher(publisher)
+        self._uncertain = {}
         for publisher in [*self._poses.values(), self._markers, self._detections]:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
