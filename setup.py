@@ -44,6 +44,8 @@ setup(
         "rfdetr>=1.9,<2",
         "warp-lang>=1.8,<2",
         "trimesh>=4.4",
+        "pycollada>=0.8",  # DAE, what ROS robot descriptions hold; trimesh reads it by the same
+        "lxml>=4.9",  # 3MF, for trimesh
         "fast-simplification>=0.1.9",  # large scans: quadric edge collapse, by the makers of PyVista
         "mapbox-earcut>=1.0.1",  # polygons that are not convex; trimesh and three.js triangulate by the same
         "scipy>=1.11",

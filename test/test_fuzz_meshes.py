@@ -99,6 +99,7 @@ FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
     "stl": _exported(".stl"),
     "stl, ascii": _exported(".stl", file_type="stl_ascii"),
     "off": _exported(".off"),
+    "dae": _exported(".dae"),
 }
 
 

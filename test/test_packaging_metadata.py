@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "warp": "warp-lang",
+    "collada": "pycollada",
     "fast_simplification": "fast-simplification",
     "mapbox_earcut": "mapbox-earcut",
     "rerun": "rerun-sdk",

@@ -147,7 +147,9 @@ def _load_ours(path: Path, device: torch.device) -> LoadedModel:
         model = library.construct(variant, device, num_classes=len(names), **config)
         net = library.network(model)
         kept = library.truncate_encoder(net)
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
+    except DetectorError:
+        raise
+    except Exception as error:  # whatever the library makes of settings that cannot be
         raise DetectorError(f"metadata of detector weights {path} are damaged: {one_line(error)}") from error
     if kept != blocks:
         raise DetectorError(f"{path} has {blocks} encoder blocks, its settings ask for {kept}")
@@ -164,7 +166,9 @@ def _load_theirs(path: Path, variant: str, device: torch.device, first_class_id:
     config = rfdetr_file.config_of(file, symbol, told)
     try:
         model = library.construct_class(symbol, device, path, **config)
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
+    except DetectorError:
+        raise
+    except Exception as error:  # whatever the library makes of settings that cannot be
         raise DetectorError(f"{path} has settings that no {symbol} can have: {one_line(error)}") from error
     what = f"{path} ({symbol})" if told else f"{path}, taken for detector.variant={variant},"
     state = library.current_names(library.network(model), file.tensors)

@@ -72,6 +72,7 @@ class RawMesh:
     colors: (V, 3) float32 in [0, 1]; face_colors: (F, 3) float32, which take precedence. uv: (T, 2) float32, v up, with
     uv_index (F, 3), None: faces. normals: (N, 3) floating with normal_index (F, 3), None: faces. notes: what a user should
     know of it, each a sentence. smooth: equal positions are one vertex, whatever the file says (it cannot share them).
+    unit: metres per unit as the file says it, None where it does not.
     """
 
     vertices: NDArray[np.floating]
@@ -86,6 +87,7 @@ class RawMesh:
     normal_index: NDArray[np.int32] | None = None
     notes: list[str] = field(default_factory=list)
     smooth: bool = False
+    unit: float | None = None
 
     def surface_of_faces(self) -> NDArray[np.int32]:
         """(F,) int32."""
@@ -111,3 +113,52 @@ class RawMesh:
                 values = values.copy()
                 values[turned] = values[turned][:, ::-1]
                 setattr(self, name, values)
+
+
+def joined(meshes: list[RawMesh]) -> RawMesh:
+    """All in one. Normals are kept where all have them."""
+    if len(meshes) == 1:
+        return meshes[0]
+    vertices = np.cumsum([0, *(len(m.vertices) for m in meshes)])
+    surfaces = np.cumsum([0, *(len(m.surfaces) for m in meshes)])
+    painted = any(m.face_colors is not None for m in meshes)
+    result = RawMesh(
+        np.concatenate([m.vertices for m in meshes]),
+        np.concatenate([m.faces + int(o) for m, o in zip(meshes, vertices[:-1], strict=True)]).astype(np.int32),
+        [s for m in meshes for s in m.surfaces],
+        np.concatenate([m.surface_of_faces() + int(o) for m, o in zip(meshes, surfaces[:-1], strict=True)]),
+        notes=[n for m in meshes for n in m.notes],
+    )
+    if painted:  # face colours take precedence: colours of vertices become theirs
+        result.face_colors = np.concatenate([_face_colors(m) for m in meshes])
+    elif any(m.colors is not None for m in meshes):
+        white = [np.ones((len(m.vertices), 3), np.float32) for m in meshes]
+        result.colors = np.concatenate(
+            [w if m.colors is None else m.colors for m, w in zip(meshes, white, strict=True)]
+        )
+    if any(m.uv is not None for m in meshes):
+        uv = [np.zeros((1, 2), np.float32) if m.uv is None else m.uv for m in meshes]
+        result.uv = np.concatenate(uv)
+        result.uv_index = _joined_index(meshes, "uv", [len(u) for u in uv])
+    if all(m.normals is not None for m in meshes):
+        normals = [m.normals for m in meshes if m.normals is not None]
+        result.normals = np.concatenate(normals)
+        result.normal_index = _joined_index(meshes, "normal", [len(n) for n in normals])
+    return result
+
+
+def _face_colors(mesh: RawMesh) -> NDArray[np.float32]:
+    if mesh.face_colors is not None:
+        return mesh.face_colors
+    return np.ones((len(mesh.faces), 3), np.float32) if mesh.colors is None else mesh.colors[mesh.faces].mean(1)
+
+
+def _joined_index(meshes: list[RawMesh], name: str, sizes: list[int]) -> NDArray[np.int32]:
+    """Indices of uv or normals, after one another; of a mesh without them all 0 of its own."""
+    found = []
+    for mesh, first in zip(meshes, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True):
+        index = getattr(mesh, f"{name}_index")
+        has = getattr(mesh, "uv" if name == "uv" else "normals") is not None
+        own = mesh.faces if index is None else index
+        found.append((own if has else np.zeros_like(mesh.faces)) + first)
+    return np.concatenate(found).astype(np.int32)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import gltf, obj, ply, scene, stl
+from . import dae, gltf, obj, ply, scene, stl
 from .raw import MeshError, RawMesh
 
-_READERS = {".obj": obj.read, ".ply": ply.read, ".stl": stl.read, ".glb": gltf.read, ".gltf": gltf.read}
+_READERS = {
+    ".obj": obj.read,
+    ".ply": ply.read,
+    ".stl": stl.read,
+    ".glb": gltf.read,
+    ".gltf": gltf.read,
+    ".dae": dae.read,
+}
 _OTHERS = {
     ".fbx": "Blender, or another program that reads FBX, exports it as GLB",
     ".blend": "Blender exports it as GLB",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import images
-from .raw import MeshError, RawMesh, Surface, Texture, grey_surface
+from .raw import MeshError, RawMesh, Surface, Texture, grey_surface, joined
 
 
 def read(path: Path) -> RawMesh:
@@ -67,44 +67,4 @@ def _material(raw: RawMesh, visual: Any, name: str) -> Surface:
     red, green, blue = (int(v) for v in np.asarray(color)[:3])
     return Surface(
         name, "uniform colour", f"material colour {red}/{green}/{blue}", (red / 255, green / 255, blue / 255)
-    )
-
-
-def joined(meshes: list[RawMesh]) -> RawMesh:
-    """All in one."""
-    if len(meshes) == 1:
-        return meshes[0]
-    first = np.cumsum([0, *(len(m.vertices) for m in meshes)])
-    surfaces = np.cumsum([0, *(len(m.surfaces) for m in meshes)])
-
-    def stacked(key: str, rows: str, width: int, default: float) -> Any:
-        if all(getattr(m, key) is None for m in meshes):
-            return None
-        return np.concatenate(
-            [
-                np.full((len(getattr(m, rows)), width), default, np.float32)
-                if getattr(m, key) is None
-                else getattr(m, key)
-                for m in meshes
-            ]
-        )
-
-    def face_colors(mesh: RawMesh) -> Any:
-        if mesh.face_colors is not None or mesh.colors is None:
-            return mesh.face_colors
-        return mesh.colors[mesh.faces].mean(1)
-
-    painted = any(m.face_colors is not None for m in meshes)
-    if painted:  # face colours take precedence: colours of vertices become theirs
-        for mesh in meshes:
-            mesh.face_colors = face_colors(mesh)
-    return RawMesh(
-        np.concatenate([m.vertices for m in meshes]),
-        np.concatenate([m.faces + int(o) for m, o in zip(meshes, first[:-1], strict=True)]).astype(np.int32),
-        [s for m in meshes for s in m.surfaces],
-        np.concatenate([m.surface_of_faces() + int(o) for m, o in zip(meshes, surfaces[:-1], strict=True)]),
-        colors=stacked("colors", "vertices", 3, 1.0),
-        face_colors=stacked("face_colors", "faces", 3, 1.0),
-        uv=stacked("uv", "vertices", 2, 0.0),
-        notes=[n for m in meshes for n in m.notes],
     )

@@ -93,7 +93,8 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
     _check_size(spec, extents, diameter, warn)
     counts = f"{len(raw.vertices)} vertices, {len(raw.faces)} faces"
     if len(raw.faces) > decimation.MOST_FACES:
-        raw = decimation.decimate(raw)
+        unit, raw = raw.unit, decimation.decimate(raw)
+        raw.unit = unit
         counts += f" (more than a rendering shows: thinned out to {len(raw.faces)} faces)"
     turned = cleaning.face_outwards(raw)
     if turned:
@@ -114,6 +115,8 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
         at = np.zeros(len(raw.vertices), np.int64)
         at[raw.faces.reshape(-1)] = faces_before.reshape(-1)
         normals = normals[at]
+    if raw.unit is not None and not np.isclose(raw.unit, spec.scale, rtol=0.01):
+        raw.notes.append(f"its unit is {raw.unit:g} m by its own word, but scale is {spec.scale:g}; is that right?")
     tell(f"{prefix}{spec.mesh}: {counts}, {_size(extents)} m; colour: {_told(raw.surfaces)}")
     for note in raw.notes:
         warn(f"{prefix}{spec.mesh}: {note}")

@@ -1,0 +1,81 @@
+"""COLLADA: images by sampler or by name, several materials, polygons, units, mirrored nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rfdetr_foundationpose.pose.mesh import MeshError
+from support.mesh_files import GREEN, LEFT, RED, RIGHT, STRIP, color_at, load, png
+
+SAMPLER = """<newparam sid="s-surface"><surface type="2D"><init_from>img</init_from></surface></newparam>
+<newparam sid="s-sampler"><sampler2D><source>s-surface</source></sampler2D></newparam>"""
+
+
+def dae(path, texture="s-sampler", image="../materials/textures/wood.png", node="", unit="1"):
+    """The strip: the left quad has the image, the right one the diffuse colour 0/0.5/1."""
+    points = " ".join(f"{v:g}" for v in STRIP.reshape(-1))
+    material = """<material id="{0}"><instance_effect url="#{0}-fx"/></material>"""
+    effect = """<effect id="{0}-fx"><profile_COMMON>{1}<technique sid="common"><lambert><diffuse>{2}</diffuse></lambert>
+</technique></profile_COMMON></effect>"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"""<?xml version="1.0"?><COLLADA xmlns="http://www.collada.org/2005/11/COLLADASchema" version="1.4.1">
+<asset><unit meter="{unit}" name="u"/><up_axis>Z_UP</up_axis></asset>
+<library_images><image id="img"><init_from>{image}</init_from></image></library_images>
+<library_materials>{material.format("wood")}{material.format("blue")}</library_materials>
+<library_effects>{effect.format("wood", SAMPLER, f'<texture texture="{texture}" texcoord="UV"/>')}
+{effect.format("blue", "", "<color>0 0.5 1 1</color>")}</library_effects>
+<library_geometries><geometry id="g"><mesh>
+<source id="p"><float_array id="pa" count="18">{points}</float_array><technique_common><accessor source="#pa" count="6"
+stride="3"><param name="X" type="float"/><param name="Y" type="float"/><param name="Z" type="float"/></accessor></technique_common></source>
+<source id="t"><float_array id="ta" count="8">0 0 1 0 1 1 0 1</float_array><technique_common><accessor source="#ta" count="4"
+stride="2"><param name="S" type="float"/><param name="T" type="float"/></accessor></technique_common></source>
+<vertices id="v"><input semantic="POSITION" source="#p"/></vertices>
+<polylist material="W" count="1"><input semantic="VERTEX" source="#v" offset="0"/><input semantic="TEXCOORD" source="#t"
+offset="1" set="0"/><vcount>4</vcount><p>0 0 1 1 4 2 3 3</p></polylist>
+<triangles material="B" count="2"><input semantic="VERTEX" source="#v" offset="0"/><p>1 2 5 1 5 4</p></triangles>
+</mesh></geometry></library_geometries>
+<library_visual_scenes><visual_scene id="s"><node id="n">{node}<instance_geometry url="#g"><bind_material><technique_common>
+<instance_material symbol="W" target="#wood"/><instance_material symbol="B" target="#blue"/>
+</technique_common></bind_material></instance_geometry></node></visual_scene></library_visual_scenes>
+<scene><instance_visual_scene url="#s"/></scene></COLLADA>"""
+    )
+    return path
+
+
+@pytest.mark.parametrize("texture", ["s-sampler", "img"])
+def test_an_image_by_sampler_or_by_its_id(tmp_path, texture):
+    (tmp_path / "materials" / "textures").mkdir(parents=True)
+    png(tmp_path / "materials" / "textures" / "wood.png", RED)
+    item, said = load(dae(tmp_path / "meshes" / "m.dae", texture))
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [0, 128, 255]
+    assert item.color_source == "texture + uniform colour" and len(said) == 1
+
+
+def test_an_image_that_is_elsewhere_or_nowhere(tmp_path):
+    path = dae(tmp_path / "m.dae", image="file:///C:/work/wood.PNG")
+    item, said = load(path)
+    assert color_at(item, *LEFT) == [128] * 3
+    assert "the texture of material 'wood'" in said[1] and "was not found (looked in" in said[1]
+    png(tmp_path / "wood.png", GREEN)
+    assert color_at(load(path)[0], *LEFT) == list(GREEN)
+
+
+def test_nodes_mirror_and_the_unit_is_told(tmp_path):
+    item, said = load(dae(tmp_path / "m.dae", node="<scale>-1 1 1</scale>", unit="0.01"), scale=0.5)
+    np.testing.assert_allclose(item.center, [-0.05, 0.05, 0], atol=1e-6)
+    a, b, c = (item.arrays.vertices[item.arrays.faces[:, i]] for i in range(3))
+    assert (np.cross(b - a, c - a)[:, 2] > 0).all()
+    assert any("its unit is 0.01 m by its own word, but scale is 0.5" in line for line in said)
+    assert not any("its unit is" in line for line in load(tmp_path / "m.dae", scale=0.01)[1])
+
+
+def test_what_is_no_mesh(tmp_path):
+    path = dae(tmp_path / "m.dae")
+    path.write_text(path.read_text().replace('<scene><instance_visual_scene url="#s"/></scene>', ""))
+    with pytest.raises(MeshError, match=r"shows no scene|no faces"):
+        load(path)
+    path.write_text(path.read_text()[:500])
+    with pytest.raises(MeshError, match="damaged, or not what its suffix"):
+        load(path)
