@@ -38,4 +38,4 @@ print(f"as opened {readable()}, with writable_schema {readable('PRAGMA writable_
 PYTHON
 said=$("$folder/venv/bin/python" "$folder/read.py" "$folder")
 echo "rows read of 100: $said"
-[ "$said" = "as opened 0, with writable_schema 60" ]
+[ "$said" = "as opened 0, with writable_schema 59" ]
