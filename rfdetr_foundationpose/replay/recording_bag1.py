@@ -48,7 +48,7 @@ class Bag1File:
         self.path = path
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
-        self.remedy = f"rosbag reindex {path.name}"
+        self.remedy = f"repair it by: rosbag reindex {path.name}"
         self.topics: dict[str, Topic] = {}
         self._size = path.stat().st_size
         self._names: dict[int, str] = {}
@@ -73,7 +73,7 @@ class Bag1File:
             raise RecordingError(
                 f"{path}: no topic can be read from this ROS 1 bag of {readable_size(self._size)}"
                 + "".join(f", {note}" for note in self.notes)
-                + f"; copy it again or try {self.remedy}"
+                + f"; copy it again, or {self.remedy}"
             )
 
     def _read_index(self, file: BinaryIO, counts: Counter[int]) -> bool:

@@ -58,7 +58,7 @@ class McapFile:
         self.topics: dict[str, Topic] = {}
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
-        self.remedy = f"mcap recover {path.name} -o repaired.mcap"
+        self.remedy = f"repair it by: mcap recover {path.name} -o repaired.mcap"
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._pieces: list[_Record] = []  # chunks, and messages beside them

@@ -28,7 +28,7 @@ class SqliteFile:
         self.path = path
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
-        self.remedy = f"sqlite3 {path.name} .recover | sqlite3 repaired.db3, then ros2 bag reindex"
+        self.remedy = f"repair it by: sqlite3 {path.name} .recover | sqlite3 repaired.db3, then ros2 bag reindex"
         self._uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
         self._copies: tempfile.TemporaryDirectory[str] | None = None
         log = path.with_name(path.name + "-wal")
@@ -48,11 +48,13 @@ class SqliteFile:
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 raise RecordingError(
                     f"{path}: no topic can be read from this sqlite3 file of {readable_size(path.stat().st_size)} "
-                    f"({error}); copy it again, or try {self.remedy}"
+                    f"({error}); copy it again, or {self.remedy}"
                 ) from error
             for key, name, kind, encoding in listed:
-                self._names[int(key)] = str(name)
-                self.topics.setdefault(str(name), Topic(str(kind), str(encoding or "cdr"), 0))
+                if not (isinstance(key, int) and isinstance(name, str) and isinstance(kind, str)):
+                    continue
+                self._names[key] = name
+                self.topics.setdefault(name, Topic(kind, str(encoding or "cdr"), 0))
             self._count(db)
 
     def _connect(self) -> sqlite3.Connection:

@@ -53,9 +53,9 @@ def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info:
     colors = [rgb] if rgb else [n for n in _candidates(kinds, seen, depth=False) if n != depth]
     depths = [depth] if depth else [n for n in _candidates(kinds, seen, depth=True) if n != rgb]
     if not colors:
-        raise RecordingError(_missing(files, kinds, "colour image", "--rgb"))
+        raise RecordingError(_missing(files, kinds, seen, "colour image", "--rgb"))
     if not depths:
-        raise RecordingError(_missing(files, kinds, "depth image", "--depth"))
+        raise RecordingError(_missing(files, kinds, seen, "depth image", "--depth"))
     ranks = {(c, d): _rank(c, d, files.topics, seen) for c in colors for d in depths}
     color, paired = max(ranks, key=lambda pair: ranks[pair])
     warnings, why = _judge(files, color, paired, seen, named=depth is not None)
@@ -74,7 +74,11 @@ def listing(topics: Mapping[str, Topic]) -> str:
     return ", ".join(shown[:40]) + more or "no topics"
 
 
-def _missing(files: Files, kinds: Mapping[str, Topic], what: str, option: str) -> str:
+def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head], what: str, option: str) -> str:
+    images = [n for n, t in kinds.items() if t.type in IMAGES]
+    if images and not any(n in seen for n in images):
+        why = "".join(f"; {note}" for note in files.notes) or "; none was recorded"
+        return f"{files.path}: no message of {', '.join(sorted(images))} can be read{why}"
     unreadable = sorted({t.encoding for t in files.topics.values() if not t.readable})
     hint = f"; messages in {', '.join(unreadable)} are not read, only those of ROS" if unreadable else ""
     return (
@@ -93,7 +97,7 @@ def _peek(files: Files, topics: set[str]) -> dict[str, Head]:
                 found[message.topic] = read_head(message.data, topic.type, topic.encoding)
         if len(found) == len(topics) or count >= _PEEK_MESSAGES:
             break
-    return {name: found.get(name, UNSEEN) for name in sorted(topics) if name in found or files.topics[name].count}
+    return {name: found[name] for name in sorted(found)}
 
 
 def _base(topic: str) -> str:

@@ -214,10 +214,14 @@ def check_same_recording(result: Mapping[str, Any], baseline: Mapping[str, Any])
     now, then = result.get("recording_id"), baseline.get("recording_id")
     if not isinstance(now, Mapping) or not isinstance(then, Mapping):
         return
-    for key, what in (("digest", "recording"), ("topics", "topics"), ("frames", "number of frames")):
+    for key, what in (
+        ("digest", "another recording"),
+        ("topics", "other topics"),
+        ("frames", "another number of frames"),
+    ):
         if now.get(key) != then.get(key):
             raise ValueError(
-                f"the baseline is of another {what} ({then.get(key)}) than this run ({now.get(key)}); give the result.json of "
+                f"the baseline is of {what} ({then.get(key)}) than this run ({now.get(key)}); give the result.json of "
                 "a run on the same recording, with the same --frames and topics"
             )
 
@@ -272,4 +276,9 @@ def _at(tree: Mapping[str, Any], path: Sequence[str], missing: Any = None) -> An
 
 def _get(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:
     value = _at(tree, path)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
