@@ -38,6 +38,7 @@ def write_page(
         videos=[f.name for f in shown if f.suffix not in PICTURES],
         pictures=[f.name for f in shown if f.suffix in PICTURES],
         rows=rows,
+        confident=any(s.confidence is not None for s in samples),
         judged=any(s.error is not None for s in samples),
         latency=result.get("latency_ms") or {},
         counters=[(k.replace("_", " "), result[k]) for k in COUNTERS if k in result],
