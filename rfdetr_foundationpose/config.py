@@ -115,7 +115,9 @@ class DetectorConfig:
 @dataclass
 class PoseConfig:
     weights: str = setting(
-        "default", "'default' (shipped), or a directory that holds the official checkpoints or our safetensors"
+        "default",
+        "'default' (shipped), 'base' (shipped: official size, still in training), or a directory that holds the official "
+        "checkpoints or our safetensors",
     )
     backend: str = setting("auto", "how refiner and scorer are run", choices=POSE.choices)
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))

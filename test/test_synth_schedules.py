@@ -167,6 +167,8 @@ def test_command_registers_the_same_masks_by_each_schedule(tmp_path, monkeypatch
     assert list(result["schedules"]) == ["12,4", "4,2"]
     assert result["captures_while_measuring"] == 0
     assert result["scenes"] == 2
+    assert result["drift"]["iterations"] == 5
+    assert 0 < result["drift"]["translation_error_mm"]["p50"] < 100
     rows = [r for of in result["attempts"].values() for r in of]
     assert [r["object"] for r in rows] == [measured[0][1], measured[2][1]] * 2
     # Whatever turn is found, the position is about that of the mask.
@@ -185,7 +187,8 @@ def test_command_says_what_it_cannot_read_and_exits_by_the_loss(tmp_path, monkey
         "auto": [attempt(i, 1.0 + 50 * (i < 2)) for i in range(100)],
     }
     about = {"device": "cpu", "pose_backend": "none", "hypotheses_timed": 252, "captures_while_measuring": 3}
-    result = {**about, **report(attempts, DIAMETERS, {"mug"}), "attempts": attempts}
+    drift = schedule_compare.drift_figures([])
+    result = {**about, **report(attempts, DIAMETERS, {"mug"}), "drift": drift, "attempts": attempts}
     monkeypatch.setattr(schedule_compare, "compare_schedules", lambda *_: result)
     words = ["--json", str(tmp_path / "out.json")]
     code, text = run_cli(capsys, "evaluate", "schedules", *words)

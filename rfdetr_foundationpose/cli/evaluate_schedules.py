@@ -1,4 +1,4 @@
-"""``evaluate schedules``: what pruning costs in accuracy and buys in time, on hundreds of generated scenes."""
+"""``evaluate schedules``: what pruning costs in accuracy and buys in time, on hundreds of generated scenes; and drift."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ def schedules(
     ] = "full,auto",
     objects_file: ObjectsFileOrRandom = None,
     random_objects: RandomObjects = 48,
+    kind: Annotated[
+        str, typer.Option(help="Scenes: 'table', or 'crowded': things that touch, of families that no training draws.")
+    ] = "table",
     size: Size = "640x480",
     max_loss: Annotated[
         float | None, typer.Option(min=0, help="Exit 1 if ADD-S recall falls more points below the first schedule's.")
@@ -55,7 +58,9 @@ def schedules(
 
     console = open_console()
     say = sayer(console)
-    asked = CompareSettings(parse_schedules(schedules), scenes, random_objects, parse_size(size), seed, objects_file)
+    asked = CompareSettings(
+        parse_schedules(schedules), scenes, random_objects, parse_size(size), seed, objects_file, kind
+    )
     config = read_settings(None, setting or [], None, from_flat({"device": device, "pose.weights": weights}))
     prepare_process(resolve_device(config.device))
     names = () if json_file else ("result.json",)
@@ -114,6 +119,11 @@ def _table(result: Mapping[str, Any]) -> Table:
         for part in ("mean", "p50"):
             row(f"{title} {part}", 1, key, part)
     row("refused", 0, "refused")
+    table.add_section()
+    drift = result["drift"]
+    for key, title in (("translation_error_mm", "mm"), ("rotation_error_deg", "deg")):
+        figures = [number(drift[key][p], 1) for p in ("p50", "p90")]
+        table.add_row(f"drift from the truth, {title} p50, p90", ", ".join(figures))
     return table
 
 

@@ -26,7 +26,7 @@ TARGETS = ("mug", "drill")
 one that is known but not in view costs a detector run on every frame."""
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
-PoseWeights = Annotated[str, typer.Option("--weights", help="Value of pose.weights: 'default' or a directory.")]
+PoseWeights = Annotated[str, typer.Option("--weights", help="Value of pose.weights: 'default', 'base' or a directory.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, e.g. pose.register_schedule=full; may be repeated.")
 ]

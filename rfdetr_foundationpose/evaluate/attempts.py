@@ -120,6 +120,16 @@ class Evaluator:
             for name, estimate in zip(names, estimates, strict=True)
         ]
 
+    def drift(self, frame: Observation, object: str, T_cam_obj: NDArray[np.float64], times: int) -> PoseError:
+        """Where tracking the same frame ``times`` times from the true pose (4, 4) ends."""
+        from ..pose.estimator import TrackRequest
+
+        T = T_cam_obj
+        for _ in range(times):
+            (estimate,) = self._estimator.track(frame, [TrackRequest(object, T)])
+            T = np.asarray(estimate.T_cam_obj, dtype=np.float64)
+        return pose_error(T, T_cam_obj, self._geometries[object])
+
     def _attempt(
         self, scene: str, index: int, object: str, step: str, took: float, estimate: Any, truth: NDArray[np.float64]
     ) -> Attempt:

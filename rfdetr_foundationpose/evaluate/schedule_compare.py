@@ -19,8 +19,10 @@ from ..config import Config, ConfigError, schedule_counts
 from ..pose.build import build_estimator
 from ..pose.hypotheses import hypothesis_rotations
 from ..replay.judge import MIN_VISIBILITY
-from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, percentiles
+from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, percentiles
 from ..synth.batch_frames import host_frames, instance_pixels
+from ..synth.crowded import CrowdedSampler, crowded_object
+from ..synth.objects import SynthObject, random_object
 from ..synth.scene import SceneBatch, SceneSampler
 from ..synth.specs import specs_or_random
 from ..train.train_pose import EVALUATION_SEED
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 8
 """This many scenes are rendered together."""
+KINDS = ("table", "crowded")
+DRIFT_ITERATIONS = 5
+DRIFT_MM, DRIFT_DEG = 2.0, 2.0
 _FRUITLESS = 50
 """After this many batches in a row without a usable instance the settings, not luck, are to blame."""
 
@@ -38,7 +43,8 @@ _FRUITLESS = 50
 @dataclass(frozen=True)
 class CompareSettings:
     """schedules: values of pose.register_schedule; the first is the one that the others are held against. objects: how
-    many random ones the scenes are made of, unless ``objects_file`` names an objects.yaml. size: (height, width)."""
+    many random ones the scenes are made of, unless ``objects_file`` names an objects.yaml. size: (height, width). kind: "table",
+    things that stand about on a table, or "crowded", things that touch (``synth.crowded``)."""
 
     schedules: tuple[str, ...]
     scenes: int = 500
@@ -46,8 +52,11 @@ class CompareSettings:
     size: tuple[int, int] = (480, 640)
     seed: int = 0
     objects_file: Path | None = None
+    kind: str = "table"
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind={self.kind!r} must be {' or '.join(KINDS)}")
         if not self.schedules or len(set(self.schedules)) != len(self.schedules):
             raise ConfigError(f"schedules {' '.join(self.schedules)!r}: at least one, and none twice")
         for schedule in self.schedules:
@@ -58,6 +67,11 @@ class CompareSettings:
         """Seeds that no training draws objects from, nor chooses its weights by."""
         first = EVALUATION_SEED * 1_000_000 + 1_000 * (self.seed + 1)
         return range(first, first + self.objects)
+
+    @property
+    def maker(self) -> Callable[[np.random.Generator], SynthObject]:
+        """What draws an object of a seed."""
+        return crowded_object if self.kind == "crowded" else random_object
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def compare_schedules(
         logger.info("loading the objects of %s", settings.objects_file)
     else:
         logger.info("generating %d objects", settings.objects)
-    with specs_or_random(settings.objects_file, settings.object_seeds) as specs:
+    with specs_or_random(settings.objects_file, settings.object_seeds, settings.maker) as specs:
         estimator = build_estimator(config, specs)
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
     geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
@@ -129,12 +143,16 @@ def compare_schedules(
     programs = len(settings.schedules) * len(set(hypotheses.values()))
     estimator.kept_programs = max(estimator.kept_programs, programs)  # none is captured twice, least of all when timed
     evaluator = Evaluator(estimator, geometries, estimator.device)
-    sampler = SceneSampler(estimator.objects, estimator.device, settings.size, settings.seed)
+    make_sampler = CrowdedSampler if settings.kind == "crowded" else SceneSampler
+    sampler = make_sampler(estimator.objects, estimator.device, settings.size, settings.seed)
+    # Drift is measured iteration by iteration.
+    estimator.apply(dataclasses.replace(estimator.config, track_iterations=1))
 
     def switch(schedule: str) -> None:
         estimator.apply(dataclasses.replace(estimator.config, register_schedule=schedule))
 
     attempts: dict[str, list[Attempt]] = {s: [] for s in settings.schedules}
+    drifted: list[PoseError] = []
     captures = totals().captures
     for index, case in enumerate(cases(sampler, settings.scenes, settings.seed)):
         if index == 0:
@@ -153,6 +171,7 @@ def compare_schedules(
             attempts[schedule].append(
                 evaluator.register(frame, case.mask, case.T_cam_obj, object=case.object, scene=str(index), index=index)
             )
+        drifted.append(evaluator.drift(frame, case.object, case.T_cam_obj, DRIFT_ITERATIONS))
         progress(index + 1, settings.scenes)
         if stop():
             break
@@ -163,12 +182,14 @@ def compare_schedules(
         "weights": estimator.weights,
         "pose_backend": estimator.backend,
         "degraded": estimator.degraded,
+        "kind": settings.kind,
         "objects": len(specs),
         "size": list(settings.size),
         "seed": settings.seed,
         "hypotheses_timed": max(hypotheses.values()),
         "captures_while_measuring": totals().captures - captures,
         **report(attempts, diameters, timed),
+        "drift": drift_figures(drifted),
         "attempts": attempts,
     }
 
@@ -215,6 +236,18 @@ def difference(first: NDArray[np.bool_], other: NDArray[np.bool_]) -> dict[str, 
         "only_first": only_first,
         "only_other": only_other,
         "p": float(binomtest(only_first, disagreeing).pvalue) if disagreeing else 1.0,
+    }
+
+
+def drift_figures(errors: Sequence[PoseError]) -> dict[str, Any]:
+    """How far ``DRIFT_ITERATIONS`` iterations of the refiner lead away from the true pose. within: share that stays within
+    ``DRIFT_MM`` and ``DRIFT_DEG``."""
+    within = [e.translation_mm <= DRIFT_MM and e.rotation_deg <= DRIFT_DEG for e in errors]
+    return {
+        "iterations": DRIFT_ITERATIONS,
+        "translation_error_mm": percentiles((e.translation_mm for e in errors), ("p50", "p90", "max")),
+        "rotation_error_deg": percentiles((e.rotation_deg for e in errors), ("p50", "p90", "max")),
+        "within": float(np.mean(within)) if within else None,
     }
 
 

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 def weights_directory(config: Config) -> Path:
     """Where refiner and scorer are read from."""
-    return models_dir() / "pose" if config.pose.weights == "default" else Path(config.pose.weights).expanduser()
+    shipped = {"default": models_dir() / "pose", "base": models_dir() / "pose" / "base"}
+    return shipped.get(config.pose.weights) or Path(config.pose.weights).expanduser()
 
 
 def make_renderer(name: str, objects: Sequence[ObjectModel], device: torch.device) -> Renderer:

@@ -62,7 +62,7 @@ def random_object(rng: np.random.Generator, name: str | None = None) -> SynthObj
             tiles = _printed_tiles(rng, palette, rects, size, patchwork=look == "patchwork")
             keep_discrete, keep_continuous = (), ()
         mesh = textured_mesh(shape.parts, rects, tiles, size)
-    return _placed(rng, name or f"object_{int(rng.integers(2**31))}", mesh, keep_discrete, keep_continuous)
+    return placed(rng, name or f"object_{int(rng.integers(2**31))}", mesh, keep_discrete, keep_continuous)
 
 
 def layout(regions: int, big_first: bool) -> list[tuple[float, float, float, float]]:
@@ -183,7 +183,7 @@ def _paint_vertices(rng: np.random.Generator, mesh: trimesh.Trimesh, palette: Pa
     mesh.visual = ColorVisuals(mesh, vertex_colors=rgba.astype(np.uint8))
 
 
-def _placed(
+def placed(
     rng: np.random.Generator,
     name: str,
     mesh: trimesh.Trimesh,

@@ -29,7 +29,8 @@ class Ranks:
                 )
             self.device = torch.device("cuda", local)
         else:
-            self.device = torch.device(device)
+            # "cuda" is the first GPU: CUDA's device is set by number.
+            self.device = torch.device(device if kind != "cuda" or ":" in device else f"{device}:0")
         if kind == "cuda":
             torch.cuda.set_device(self.device)
         self._host: Any = None
