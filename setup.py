@@ -82,7 +82,10 @@ setup(
             "ros-std-srvs",
             "ros-visualization-msgs",
         ],
-        "trt": ["tensorrt>=8.6.1"],
+        "trt-rtx": [
+            "tensorrt-rtx-cu13>=1.4"
+        ],  # RTX cards, CUDA 13; robots bring NVIDIA's own tensorrt, which PyPI has not
+        "trt-rtx-cu12": ["tensorrt-rtx-cu12>=1.4"],
         "onnx": ["onnxruntime>=1.17"],
         "fp8": ["triton>=3.4"],  # comes with torch's builds for CUDA
         "rerun": ["rerun-sdk>=0.24"],
@@ -94,6 +97,7 @@ setup(
             "mypy>=1.13",
             "kornia>=0.7,<0.8",  # oracle of the observed crops: 0.9 samples them otherwise than the official release
             "onnxruntime>=1.17",
+            "tensorrt-rtx-cu13>=1.4",  # engines are built and refused in tests, without a GPU
             "setuptools>=70.1",  # the packaging tests build a wheel without network
             "rtree>=1.0",  # trimesh ray casting, an oracle of the renderer
             "types-PyYAML",

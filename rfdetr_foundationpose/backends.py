@@ -17,6 +17,10 @@ from .errors import ConfigError
 _PACKAGE = __name__.rpartition(".")[0]
 
 
+TENSORRT_LIBRARIES = ("tensorrt", "tensorrt_rtx")
+"""Either of these modules can run the backend ``tensorrt``; the first is preferred where both do."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to run a network.
@@ -50,8 +54,21 @@ BACKENDS = (
         "cuda_graph", "half", "onnxruntime", graph=True, pose=f"{_TORCH}:GraphRunner", detector=f"{_DETECT}:traced"
     ),
     Backend("fp8", "cuda_graph", "onnxruntime", graph=True, pose="accel.fp8_runner:fp8_runner"),
-    Backend("tensorrt", "cuda_graph", "onnxruntime", pose="accel.onnx_runners:tensorrt_runner"),
-    Backend("onnxruntime", "cuda_graph", "traced", False, pose="accel.onnx_runners:onnxruntime_runner"),
+    Backend(
+        "tensorrt",
+        "cuda_graph",
+        "onnxruntime",
+        pose="engines.runners:tensorrt_runner",
+        detector="detect.onnx_detector:tensorrt",
+    ),
+    Backend(
+        "onnxruntime",
+        "cuda_graph",
+        "traced",
+        False,
+        pose="engines.runners:onnxruntime_runner",
+        detector="detect.onnx_detector:onnxruntime",
+    ),
 )
 """Slowest first; onnxruntime stands beside the others."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .backends import DETECTOR, POSE
+from .backends import DETECTOR, POSE, TENSORRT_LIBRARIES
 from .errors import ConfigError
 from .yaml_files import read_yaml, shown, suggestion
 
@@ -120,6 +120,9 @@ class PoseConfig:
         "checkpoints or our safetensors",
     )
     backend: str = setting("auto", "how refiner and scorer are run", choices=POSE.choices)
+    engines: str = setting(
+        "", "folder of TensorRT engines that build-engines wrote, for pose and detector; empty: built on this machine"
+    )
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(
@@ -185,6 +188,11 @@ class Config:
     ``Config.from_dict({"detector.threshold": 0.4})``, or ``Config.load("settings.yaml")``."""
 
     device: str = setting("auto", "compute device: auto, cpu, cuda, cuda:0, ...")
+    tensorrt_library: str = setting(
+        "auto",
+        "what runs the backend tensorrt; auto: tensorrt where it is installed, else tensorrt_rtx",
+        choices=("auto", *TENSORRT_LIBRARIES),
+    )
     objects_file: str = setting("", "objects.yaml: which class label is which mesh; empty takes the demo's objects")
     autostart: bool = setting(True, "configure and activate the lifecycle node by itself")
     input: InputConfig = field(default_factory=InputConfig)

@@ -70,7 +70,7 @@ def test_a_backend_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypa
 
     monkeypatch.setattr("rfdetr_foundationpose.evaluate.bench_stages.EstimatorRow", Large)
     camera = CameraIntrinsics(100.0, 100.0, 80.0, 60.0, 160, 120)
-    built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [], print)
+    built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [])
     assert built.row is None
     assert "5.00 GiB" in built.reason
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfdetr_foundationpose.accel import BackendUnavailable, Runner, RunnerContext, make_runner
+from rfdetr_foundationpose.accel import BackendUnavailable, EngineOptions, Runner, RunnerContext, make_runner
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.graph import GraphPool
 from rfdetr_foundationpose.accel.torch_runners import GraphRunner, HalfRunner, half_dtype
@@ -56,7 +56,9 @@ def test_every_backend_gives_the_networks_answers(backend, role, tmp_path, said)
     if backend == "onnxruntime":
         pytest.importorskip("onnxruntime")
     module = network(role)
-    runner = make_runner(module, backend, RunnerContext(crop=CROP, label=role, cache_dir=tmp_path), batches=(1, 4))
+    runner = make_runner(
+        module, backend, RunnerContext(crop=CROP, label=role, engines=EngineOptions(cache=tmp_path)), batches=(1, 4)
+    )
     assert isinstance(runner, Runner)
     assert (runner.name, runner.degraded) == (backend, "")
     with warnings.catch_warnings():
@@ -87,7 +89,7 @@ def test_settings_fallbacks_and_makers_are_of_one_table(family: Family):
 
 
 def test_auto_is_a_backend_that_runs_here(tmp_path, said):
-    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, cache_dir=tmp_path))
+    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, engines=EngineOptions(cache=tmp_path)))
     assert runner.name == POSE.auto("cpu") != "half", "the default on a CPU is exact"
     assert runner.degraded == ""
     assert POSE.auto("cuda") == "cuda_graph"
@@ -95,14 +97,16 @@ def test_auto_is_a_backend_that_runs_here(tmp_path, said):
 
 def test_auto_without_onnxruntime_is_no_degradation(monkeypatch, tmp_path):
     monkeypatch.setattr("rfdetr_foundationpose.backends.find_spec", lambda name: None)
-    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, cache_dir=tmp_path))
+    runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, engines=EngineOptions(cache=tmp_path)))
     assert (runner.name, runner.degraded) == ("traced", "")
 
 
 @pytest.mark.parametrize("backend", ["cuda_graph", "tensorrt"])
 def test_a_backend_that_needs_a_gpu_says_so_and_gives_way(backend, tmp_path, said):
     module = network("refiner")
-    runner = make_runner(module, backend, RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
+    runner = make_runner(
+        module, backend, RunnerContext(crop=CROP, label="refiner", engines=EngineOptions(cache=tmp_path))
+    )
     assert runner.name in ("onnxruntime", "traced")
     assert f"refiner: {backend} not available" in runner.degraded and "CUDA" in runner.degraded
     assert any(line.startswith(f"refiner: {backend} not available") and "trying" in line for line in said)
@@ -113,7 +117,9 @@ def test_a_backend_that_needs_a_gpu_says_so_and_gives_way(backend, tmp_path, sai
 
 def test_missing_onnxruntime_gives_way_to_traced(monkeypatch, tmp_path, said):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    runner = make_runner(network("refiner"), "onnxruntime", RunnerContext(crop=CROP, cache_dir=tmp_path))
+    runner = make_runner(
+        network("refiner"), "onnxruntime", RunnerContext(crop=CROP, engines=EngineOptions(cache=tmp_path))
+    )
     assert runner.name == "traced"
     assert "onnxruntime is not installed" in runner.degraded
 
@@ -143,13 +149,17 @@ def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
     pytest.importorskip("onnxruntime")
     first, second = network("refiner", 0), network("refiner", 1)
     for module in (first, second, first):
-        runner = make_runner(module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
+        runner = make_runner(
+            module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", engines=EngineOptions(cache=tmp_path))
+        )
         agree(runner, module, crops(2), crops(2, seed=6))
     files = sorted((tmp_path / "onnx").glob("*.onnx"))
     assert len(files) == 2
     files[0].write_bytes(b"not onnx")
     for module in (first, second):
-        runner = make_runner(module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", cache_dir=tmp_path))
+        runner = make_runner(
+            module, "onnxruntime", RunnerContext(crop=CROP, label="refiner", engines=EngineOptions(cache=tmp_path))
+        )
         agree(runner, module, crops(2), crops(2, seed=6))
 
 

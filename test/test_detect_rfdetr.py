@@ -87,7 +87,8 @@ def test_own_threshold_of_an_object_wins():
 
 
 def test_backends_that_cannot_run_here_fall_back_and_say_so(said):
-    wanted = {"half": "eager", "cuda_graph": "traced", "auto": "eager"}
+    pytest.importorskip("onnxruntime")
+    wanted = {"half": "eager", "cuda_graph": "onnxruntime", "tensorrt": "onnxruntime", "auto": "eager"}
     for asked, runs in wanted.items():
         d = RfDetrDetector(loaded(), SPECS, DetectorConfig(backend=asked), CPU)
         assert d.backend == runs
@@ -95,7 +96,8 @@ def test_backends_that_cannot_run_here_fall_back_and_say_so(said):
         assert [f"{reason}; running {runs} instead" for reason in d.degraded] == ([] if asked == "auto" else said[-1:])
     assert said == [
         "detector: backend half needs a CUDA device, this is cpu; running eager instead",
-        "detector: backend cuda_graph needs a CUDA device, this is cpu; running traced instead",
+        "detector: backend cuda_graph needs a CUDA device, this is cpu; running onnxruntime instead",
+        "detector: backend tensorrt needs a CUDA device, this is cpu; running onnxruntime instead",
     ]
 
 
@@ -253,3 +255,17 @@ def test_bench_times_every_way_that_runs_here(tmp_path):
     for row in rows:
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] and row["precision"] == "FP32" and row["count"] == 3
     assert len(table(rows).splitlines()) == 5
+
+
+@pytest.mark.parametrize("variant, config", [("nano", TINY), ("seg-nano", SEG_TINY)])
+def test_onnxruntime_finds_what_torch_finds(variant, config, monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reference, found = detector("eager", variant, config), detector("onnxruntime", variant, config)
+    assert found.backend == "onnxruntime" and found.degraded == []
+    for seed in range(2):
+        assert_same(found.raw(frame(seed)), reference.raw(frame(seed)))
+    (written,) = (tmp_path / "rfdetr_foundationpose" / "onnx").glob("detector-*-fp32.onnx")
+    stamp = written.stat().st_mtime_ns
+    detector("onnxruntime", variant, config)
+    assert written.stat().st_mtime_ns == stamp, "exported once"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -42,6 +42,10 @@ class Runner(Protocol):
     dtype: torch.dtype
 
     @property
+    def library(self) -> str:
+        """What runs the network besides torch, with its version and why it was taken; "" for nothing."""
+
+    @property
     def coarse(self) -> Runner | None:
         """Another runner, faster and less precise, for what exact ones decide in the end; None where there is none."""
 
@@ -76,32 +80,39 @@ class ScoreRunner(Runner, Protocol):
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """folder: engines that were built before (pose.engines), None for none. library: "auto", "tensorrt" or "tensorrt_rtx", the
+    one behind the backend ``tensorrt``. cache: directory of ONNX files and engines, None for the user's."""
+
+    folder: Path | None = None
+    library: str = "auto"
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
 class RunnerContext:
     """Where and as what a network runs.
 
     device: a name is turned into a torch.device. crop: channels and size of its inputs. label: for the log; its last word
-    is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). outputs: their
-    names in ONNX files, () for those of the role. pool: shared by runners that never run at the same time, which saves
-    memory on a GPU. cache_dir: of ONNX files and engines, None for the user's cache.
+    is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). pool: shared by
+    runners that never run at the same time, which saves memory on a GPU. engines: for the backends that take such.
     """
 
     device: torch.device
     crop: tuple[int, int] = (6, 160)
     label: str = "network"
-    outputs: tuple[str, ...] = ()
     pool: GraphPool | None = None
-    cache_dir: Path | None = None
+    engines: EngineOptions = EngineOptions()
 
     def __init__(
         self,
         device: torch.device | str = "cpu",
         crop: tuple[int, int] = (6, 160),
         label: str = "network",
-        outputs: Sequence[str] = (),
         pool: GraphPool | None = None,
-        cache_dir: Path | None = None,
+        engines: EngineOptions | None = None,
     ) -> None:
-        values = (torch.device(device), crop, label, tuple(outputs), pool, cache_dir)
+        values = (torch.device(device), crop, label, pool, engines or EngineOptions())
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -131,6 +142,7 @@ class BaseRunner:
         self.label = context.label
         self.pool: GraphPool | None = context.pool
         self.degraded = ""
+        self.library = ""
         self.coarse: Runner | None = None
         self.fixed_batch: int | None = None
         self.owns_copy = True

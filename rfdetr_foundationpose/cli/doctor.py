@@ -229,13 +229,25 @@ def _libraries() -> list[Finding]:
 
 
 def _tensorrt() -> list[Finding]:
-    if importlib.util.find_spec("tensorrt") is None:
-        return [
-            Finding(
-                "tensorrt", Verdict.OPTIONAL, "not installed", "pip install 'rfdetr_foundationpose[trt]', or JetPack's"
-            )
-        ]
-    return [Finding("tensorrt", Verdict.OK, str(importlib.import_module("tensorrt").__version__))]
+    """The two libraries behind the backend tensorrt: usable, a stub or missing, and whether this GPU is one of theirs."""
+    import torch
+
+    from ..accel.base import BackendUnavailable
+    from ..backends import TENSORRT_LIBRARIES
+    from ..engines.tensorrt_library import gpu_target, import_library
+
+    lines = []
+    for name in TENSORRT_LIBRARIES:
+        try:
+            library = import_library(name)
+        except BackendUnavailable as error:
+            lines.append(Finding(name, Verdict.OPTIONAL, str(error)))
+            continue
+        target = gpu_target(torch.device("cuda")) if torch.cuda.is_available() else None
+        refusal = "" if target is None else library.refusal(target)
+        known = f"{library.version}; builds for {', '.join(library.targets)}" if library.targets else library.version
+        lines.append(Finding(name, Verdict.OPTIONAL if refusal else Verdict.OK, refusal or known))
+    return lines
 
 
 def _onnxruntime() -> list[Finding]:

@@ -76,7 +76,7 @@ def pose_weights(config: Config) -> list[Finding]:
 
 
 def _onnx(name: str, path: Path, role: str) -> Finding:
-    from ..accel.onnx_export import inspect_onnx
+    from ..engines.onnx_file import inspect_onnx
 
     found = inspect_onnx(path)
     if found.role != role:

@@ -67,7 +67,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         ),
     },
     "export": Command("cli.export:export", "Write the networks as ONNX."),
-    "build-engines": Command("cli.export:build_engines", "Build and cache TensorRT engines for this GPU."),
+    "build-engines": Command("cli.build_engines:build_engines", "Build TensorRT engines for this GPU, or for others."),
     "train": {
         "refiner": Command("cli.train_pose:refiner", "Train the pose refiner on generated pairs."),
         "scorer": Command("cli.train_pose:scorer", "Train the pose scorer on generated hypotheses."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..accel.base import EngineOptions
 from ..backends import DETECTOR
 from . import rfdetr_library as library
 from .precision import keep_float32
@@ -26,10 +27,11 @@ _LONGEST_REASON = 400
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a network is to run, and in which precision."""
+    """Where a network is to run, and in which precision. engines: for the backends that take such."""
 
     device: torch.device
     dtype: torch.dtype
+    engines: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,14 @@ class Network:
     degraded: str = ""
 
 
-def build(model: RFDETR, backend: str, device: torch.device, *, half_on_cpu: bool = False) -> Network:
+def build(
+    model: RFDETR,
+    backend: str,
+    device: torch.device,
+    *,
+    engines: EngineOptions | None = None,
+    half_on_cpu: bool = False,
+) -> Network:
     """The network of a model at a backend, or at the next one of the fallback order that works here, which is said.
 
     From "half" upward the image encoder is FP16 on CUDA, and what follows it FP32 (see keep_float32); everything is
@@ -65,7 +74,7 @@ def build(model: RFDETR, backend: str, device: torch.device, *, half_on_cpu: boo
         reason = _unfit(current, device, half_on_cpu)
         if not reason:
             half = current not in ("reference", "eager") and (cuda or half_on_cpu)
-            place = Placement(device, torch.float16 if half else torch.float32)
+            place = Placement(device, torch.float16 if half else torch.float32, engines or EngineOptions())
             try:
                 forward: Forward = DETECTOR.maker(current)(model, place)
             except Exception as error:  # tracers and compilers raise whatever their parts raised
@@ -73,7 +82,7 @@ def build(model: RFDETR, backend: str, device: torch.device, *, half_on_cpu: boo
                     raise
                 reason = explain(error)
             else:
-                graph = cuda and DETECTOR.get(current).graph
+                graph = cuda and DETECTOR.get(current).graph  # not around an engine: none of us has seen one captured
                 return Network(forward, place.dtype, current, graph, "; ".join(reasons))
         assert following is not None
         reasons.append(f"detector: backend {current} {reason}")
@@ -102,7 +111,7 @@ def explain(error: BaseException) -> str:
 
 def _unfit(backend: str, device: torch.device, half_on_cpu: bool) -> str:
     """Why a backend cannot run on a device, before it is tried."""
-    if device.type != "cuda" and (backend == "cuda_graph" or (backend == "half" and not half_on_cpu)):
+    if device.type != "cuda" and (backend in ("cuda_graph", "tensorrt") or (backend == "half" and not half_on_cpu)):
         return f"needs a CUDA device, this is {device.type}"
     return ""
 

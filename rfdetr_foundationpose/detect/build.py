@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..config import Config
+from ..engines.options import engine_options
 from ..objects import ObjectSpec
 from .detector import Detector
 from .mask_topic import MaskTopicDetector
@@ -27,6 +28,6 @@ def build_detector(config: Config, specs: Sequence[ObjectSpec], device: torch.de
     from .rfdetr_detector import RfDetrDetector
 
     loaded = load_model(settings.weights, settings.variant, device, settings.first_class_id)
-    detector = RfDetrDetector(loaded, specs, settings, device)
+    detector = RfDetrDetector(loaded, specs, settings, device, engines=engine_options(config))
     logger.info("detector: RF-DETR %s, %s", detector.weights, detector.backend)
     return detector

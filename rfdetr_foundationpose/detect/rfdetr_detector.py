@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..accel.base import EngineOptions
 from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
 from ..objects import ObjectSpec
@@ -36,6 +37,7 @@ class RfDetrDetector:
         config: DetectorConfig,
         device: torch.device,
         *,
+        engines: EngineOptions | None = None,
         half_on_cpu: bool = False,
     ) -> None:
         self.weights = loaded.description
@@ -46,7 +48,7 @@ class RfDetrDetector:
         has_masks = bool(getattr(self.model.model_config, "segmentation_head", False))
         self._mask = _mask_kind(config.mask, has_masks, loaded.description)
         self.apply(config)
-        self._network = backends.build(self.model, config.backend, device, half_on_cpu=half_on_cpu)
+        self._network = backends.build(self.model, config.backend, device, engines=engines, half_on_cpu=half_on_cpu)
         self._predictor = Predictor(
             self._network,
             size=self.model.model.resolution,

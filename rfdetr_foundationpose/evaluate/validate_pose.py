@@ -48,6 +48,7 @@ class Tap:
     def __init__(self, inner: Runner) -> None:
         self._inner = inner
         self.name, self.degraded, self.capturable, self.dtype = inner.name, inner.degraded, False, inner.dtype
+        self.library = inner.library
         self.coarse: Runner | None = None
         self.pool: GraphPool | None = None
         self.seen: tuple[Tensor, Tensor] | None = None

@@ -168,6 +168,7 @@ class Pipeline:
             detector_backend=self._detector.backend,
             detector_weights=self._detector.weights,
             pose_backend=self._estimator.backend,
+            pose_library=self._estimator.library,
             pose_weights=self._estimator.weights,
             device=str(self.device),
             gpu_memory_bytes=memory,

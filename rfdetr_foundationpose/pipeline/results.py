@@ -40,6 +40,7 @@ class PipelineStatus:
     """What runs and how it fares; cheap to make, safe from any thread.
 
     detector_backend, pose_backend: what really runs, not what was asked for; ``degraded`` says where the two differ.
+    pose_library: what runs the networks besides torch (TensorRT, onnxruntime), with its version and why it was taken.
     counters: since the start. states: instance name -> track state. best_below: object -> best score below its
     threshold in the last detector run.
     """
@@ -55,3 +56,4 @@ class PipelineStatus:
     states: dict[str, str] = field(default_factory=dict)
     best_below: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
+    pose_library: str = ""

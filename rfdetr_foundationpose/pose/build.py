@@ -12,11 +12,11 @@ from torch import nn
 
 from ..accel.base import Runner, RunnerContext
 from ..accel.graph import GraphPool
-from ..accel.onnx_export import OUTPUTS
-from ..accel.onnx_runners import FILE_RUNNERS, runner_from_onnx
 from ..accel.runner import make_runner
 from ..config import Config, ConfigError
 from ..device import resolve_device
+from ..engines.options import engine_options
+from ..engines.runners import FILE_BACKENDS, runner_from_onnx
 from ..objects import ObjectSpec
 from ..resources import models_dir
 from .checkpoints import Weights, find, load_refiner, load_scorer
@@ -60,7 +60,7 @@ class _Source:
     def runner(self, backend: str, context: RunnerContext, batches: Sequence[int] = ()) -> Runner:
         if not isinstance(self.network, Path):
             return make_runner(self.network, backend, context, batches=batches)
-        usable = backend == "auto" or backend in FILE_RUNNERS
+        usable = backend == "auto" or backend in FILE_BACKENDS
         runner = runner_from_onnx(self.network, backend if usable else "auto", context, batches=batches)
         if not usable:
             runner.degraded = (
@@ -90,13 +90,15 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     backend = config.pose.backend
     register = GraphPool("register", device)
 
-    def context(label: str, role: str, pool: GraphPool | None = None) -> RunnerContext:
-        return RunnerContext(device, label=label, outputs=OUTPUTS[role], pool=pool)
+    options = engine_options(config)
+
+    def context(label: str, pool: GraphPool | None = None) -> RunnerContext:
+        return RunnerContext(device, label=label, pool=pool, engines=options)
 
     networks = Networks(
-        refining.runner(backend, context("refiner", "refiner"), track_batches(instances)),
-        refining.runner(backend, context("register refiner", "refiner", register)),
-        scoring.runner(backend, context("scorer", "scorer", register)),
+        refining.runner(backend, context("refiner"), track_batches(instances)),
+        refining.runner(backend, context("register refiner", register)),
+        scoring.runner(backend, context("scorer", register)),
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)

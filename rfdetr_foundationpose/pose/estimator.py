@@ -82,7 +82,7 @@ class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
-    one thread at a time. backend, weights: what runs and with what. instances: how many objects may be tracked together,
+    one thread at a time. backend, weights: what runs and with what. library: what runs the networks besides torch, and why. instances: how many objects may be tracked together,
     which is what warm-up prepares. kept_programs: of registration; the one that was used longest ago gives way.
     """
 
@@ -103,6 +103,7 @@ class PoseEstimator:
         self.weights = weights
         self._calibration = calibration
         self.backend = networks.track_refiner.name
+        self.library = networks.track_refiner.library
         self._batches = track_batches(instances)
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer

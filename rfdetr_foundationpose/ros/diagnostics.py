@@ -240,6 +240,7 @@ class Diagnostics:
                 "detector_backend": s.detector_backend,
                 "detector_weights": s.detector_weights,
                 "pose_backend": s.pose_backend,
+                "pose_library": s.pose_library,
                 "pose_weights": s.pose_weights,
             }
         values |= {f"missing_{i}": sentence for i, sentence in enumerate(h.missing)}

@@ -72,7 +72,7 @@ class ScriptedDetector:
 class ScriptedEstimator:
     """Tracks to the nearest thing of that object; registers to where it was in the frame of the mask."""
 
-    backend, weights, objects, degraded = "eager", "none", (), ()
+    backend, library, weights, objects, degraded = "eager", "", "none", (), ()
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -14,6 +14,7 @@ class FakeRunner:
     """``answer``: from rendered and observed crops to outputs."""
 
     name, degraded, capturable, dtype = "eager", "", False, torch.float32
+    library = ""
     coarse = pool = None
 
     def __init__(self, answer: Answer) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import BackendUnavailable, BaseRunner, Key, Outputs, Program, RunnerContext
-from .onnx_export import OnnxSpec, inspect_onnx
+from ..accel.base import BackendUnavailable, BaseRunner, Key, Outputs, Program, RunnerContext
+from .onnx_file import OnnxSpec, inspect_onnx
 
 
 class OnnxRuntimeRunner(BaseRunner):
-    """Runs an ONNX refiner or scorer: ours (NCHW) or NVIDIA's NGC files (NHWC, transposed inside)."""
+    """Runs an ONNX refiner or scorer, ours or NVIDIA's (see onnx_file)."""
 
     name = "onnxruntime"
     capturable = False
@@ -26,6 +26,7 @@ class OnnxRuntimeRunner(BaseRunner):
         super().__init__(context)
         self.crop = (6, self.spec.size)
         self.fixed_batch = self.spec.batch
+        self.library = f"onnxruntime {onnxruntime.__version__}"
         self._stream: torch.cuda.Stream | None = None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -70,13 +71,12 @@ class OnnxRuntimeRunner(BaseRunner):
 
     def _build(self, key: Key) -> Program:
         batch = key[0]
-        size = self.spec.size
-        shape = (batch, 6, size, size) if self.spec.layout == "nchw" else (batch, size, size, 6)
+        shape = self.spec.input_shape(batch)
         buffers = [torch.zeros(shape, device=self.device) for _ in range(2)]
-        views = [b if self.spec.layout == "nchw" else b.permute(0, 3, 1, 2) for b in buffers]
+        views = [self.spec.as_crops(b) for b in buffers]
         outputs = self._output_buffers(batch, shape)
         binding = self._bind(dict(zip(self.spec.inputs, buffers, strict=True)), outputs)
-        results = tuple(self._drop_group(o) for o in outputs.values())
+        results = self.spec.unpack(list(outputs.values()))  # views of the static buffers
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             views[0].copy_(rendered)
@@ -97,13 +97,6 @@ class OnnxRuntimeRunner(BaseRunner):
             feeds = {name: np.zeros(shape, np.float32) for name in self.spec.inputs}
             shapes = [tuple(o.shape) for o in self._session.run(list(self.spec.outputs), feeds)]
         return {n: torch.zeros(s, device=self.device) for n, s in zip(self.spec.outputs, shapes, strict=True)}
-
-    def _drop_group(self, output: Tensor) -> Tensor:
-        """NVIDIA's scorer gives (1, N) where ours gives (N,)."""
-        grouped = (
-            self.spec.role == "scorer" and output.dim() == 2 and output.shape[0] == 1 and self.spec.layout == "nhwc"
-        )
-        return output[0] if grouped else output
 
     def _bind(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Any:
         binding = self._session.io_binding()

@@ -1,0 +1,77 @@
+"""Whether an exported network says what torch says, on what it will really see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+
+from ..accel.network import ScorerNetwork
+from ..accel.torch_runners import CHUNK
+from ..engines.onnx_export import run_onnx
+from .network_crops import Crops
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+"""An output may differ from torch in FP32 by this share of its range over the crops."""
+MIN_TAU = 0.99
+"""Scores of 252 hypotheses must be in the order that torch has them in FP32: Kendall's tau at least."""
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """difference: largest of any output, as a share of that output's range. tau: Kendall's, of a scorer, worst scene; 1 for a
+    refiner. reasons: why the file is refused; none for a good one."""
+
+    difference: float
+    tau: float
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        order = "" if math.isnan(self.tau) else f", tau {self.tau:.4f}"
+        return f"{self.difference:.1e}{order}"
+
+
+def reference_outputs(network: nn.Module, crops: Crops) -> tuple[Tensor, ...]:
+    """What torch gives in FP32. network: in eval mode on the CPU."""
+    parts = [slice(i, i + CHUNK) for i in range(0, len(crops.rendered), CHUNK)]
+    with torch.inference_mode():
+        if isinstance(network, ScorerNetwork):
+            embeddings = torch.cat([network.encode(crops.rendered[p], crops.observed[p]) for p in parts])
+            return (network.rank(embeddings),)
+        outputs = [network(crops.rendered[p], crops.observed[p]) for p in parts]
+    return tuple(torch.cat(o) for o in zip(*outputs, strict=True))
+
+
+def check_export(
+    path: Path, precision: str, scenes: Sequence[tuple[Crops, tuple[Tensor, ...]]], *, ordered: bool = True
+) -> ExportCheck:
+    """Run a file in onnxruntime on crops whose ``reference_outputs`` are known. ordered: whether the order of scores is looked
+    at, which random weights do not have. Raises ImportError without onnxruntime."""
+    worst, tau, reasons = 0.0, math.nan, []
+    for crops, expected in scenes:
+        found = run_onnx(path, crops.rendered, crops.observed)
+        scorer = len(expected) == 1
+        for e, f in zip(expected, found, strict=True):
+            if not bool(torch.isfinite(f).all()):
+                bad = int((~torch.isfinite(f)).sum())
+                reasons.append(f"{bad} of {f.numel()} outputs are not finite ({crops.name})")
+                worst = math.inf
+                continue
+            spread = (e.max() - e.min()).item()
+            difference = (f - e).abs().max().item() / max(spread, 1e-3 * e.abs().max().item(), 1e-12)
+            worst = max(worst, difference)
+            if scorer and ordered:
+                order = float(kendalltau(e.numpy(), f.numpy()).statistic)
+                tau = order if math.isnan(tau) else min(tau, order)
+                if not order >= MIN_TAU:
+                    reasons.append(f"the order of its scores has tau {order:.3f}, at least {MIN_TAU} ({crops.name})")
+            elif not difference <= TOLERANCE[precision]:
+                reasons.append(
+                    f"an output differs by {difference:.1e} of its range, at most {TOLERANCE[precision]:.0e}"
+                )
+    return ExportCheck(worst, tau, tuple(reasons))

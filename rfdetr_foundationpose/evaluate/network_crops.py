@@ -1,0 +1,69 @@
+"""What the networks really see: crops of a shipped object in a rendered frame, for all hypotheses of a registration.
+
+Random numbers do not show what reduced precision does to a scorer: its attention leaves FP16's range on real crops alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..objects import load_objects
+from ..pose.depth import DepthFilter
+from ..pose.hypotheses import hypothesis_rotations
+from ..pose.mesh import ObjectModel, load_object
+from ..pose.observation import Observation
+from ..pose.renderer import WarpRenderer
+from ..pose.views import ViewSet
+from ..resources import default_objects_file
+from .bench_scene import BenchScene
+
+SIZE = (480, 640)
+NOISE = 0.002
+"""Depth gets noise of so many metres, standard deviation."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """rendered, observed: (252, 6, 160, 160) float32 on the CPU. name: of the scene, for people."""
+
+    name: str
+    rendered: Tensor
+    observed: Tensor
+
+    def first(self, count: int) -> Crops:
+        """Of fewer hypotheses, or repeated for more."""
+        which = torch.arange(count) % len(self.rendered)
+        return Crops(self.name, self.rendered[which], self.observed[which])
+
+
+@cache
+def _models() -> list[ObjectModel]:
+    return [load_object(spec) for spec in load_objects(default_objects_file())]
+
+
+def hypothesis_crops(scene: int, role: str) -> Crops:
+    """Of all 252 hypotheses of an object, at its true place and in all rotations. scene: 0, 1, ...: object and view."""
+    models = _models()
+    item = models[scene % len(models)]
+    frame = BenchScene([item], SIZE, "cpu", seed=scene).frame(scene)
+    depth = frame.frame.depth.astype(np.float32) * np.float32(frame.frame.depth_scale)
+    rng = np.random.default_rng(scene)
+    depth[depth > 0] += rng.normal(0, NOISE, int((depth > 0).sum())).astype(np.float32)
+    camera = frame.frame.camera
+    observation = Observation(
+        torch.from_numpy(frame.frame.rgb),
+        DepthFilter("cpu", 0.1, 4.0)(torch.from_numpy(depth)),
+        torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32),
+    )
+    rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None]), dtype=torch.float32)
+    views = ViewSet(WarpRenderer([item], "cpu"), len(rotations), "cpu", compared=0)
+    views.poses[:, :3, :3] = rotations
+    views.poses[:, :3, 3] = torch.tensor(item.to_centered(frame.truths[item.name])[:3, 3], dtype=torch.float32)
+    views.diameters.fill_(item.diameter)
+    rendered, observed = views.pairs(len(rotations), observation, role)
+    return Crops(f"{item.name}, view {scene}", rendered.clone(), observed.clone())
