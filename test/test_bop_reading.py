@@ -258,6 +258,8 @@ def test_what_is_no_data_set_is_one_sentence(tmp_path):
     (folder / "models" / "obj_000001.ply").unlink()
     with pytest.raises(BopError, match="separate archive"):
         BopDataset(folder)
+    with pytest.raises(BopError, match="a/test is a split: name the folder above it"):
+        BopDataset(folder / "test")
     folder = make_bop(tmp_path / "b")
     (folder / "models" / "models_info.json").write_text("{")
     with pytest.raises(BopError, match=r"models_info\.json cannot be read as JSON"):

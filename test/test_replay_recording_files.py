@@ -269,6 +269,9 @@ def test_an_empty_database_and_folder_are_one_sentence(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(RecordingError, match="neither metadata.yaml nor a file of"):
         Recording(tmp_path / "folder")
+    write_rosbag2(tmp_path / "folder" / "bag", plain(1))
+    with pytest.raises(RecordingError, match="in it are the folders bag"):
+        Recording(tmp_path / "folder")
 
 
 def test_messages_in_other_formats_are_named(tmp_path):
@@ -281,6 +284,12 @@ def test_a_recording_without_messages_is_one_sentence(tmp_path):
     path = write_rosbag2(tmp_path / "bag", [info(START)])
     with pytest.raises(RecordingError, match="looks like a colour image"):
         Recording(path)
+
+
+def test_an_empty_recording_says_that_nothing_was_recorded(tmp_path):
+    for storage, words in (("mcap", "nothing was recorded"), ("sqlite3", "it has: no topics")):
+        with pytest.raises(RecordingError, match=words):
+            Recording(write_rosbag2(tmp_path / storage, [], storage))
 
 
 def test_one_frame_is_a_recording(tmp_path):

@@ -108,6 +108,10 @@ class BopDataset:
 
     def _choose_split(self, split: str | None) -> str:
         held = sorted({p.parent.parent.name for p in self.folder.glob("*/*/scene_gt*.json")})
+        if not held and any(self.folder.glob("*/scene_gt*.json")):
+            raise BopError(
+                f"{self.folder} is a split: name the folder above it, which holds models/ too, and --split {self.folder.name}"
+            )
         if split is not None or "test" in held:
             chosen = split or "test"
         else:
@@ -140,7 +144,7 @@ class BopDataset:
                 where = f"{scene.folder}, image {key}{scene.of_sensor}"
                 try:
                     frame = scene.frame(int(key), cameras)
-                    instances = _instances(scene, int(key), truths[key], infos.get(key), frame, known, left)
+                    instances = _instances(scene, int(key), truths[key], infos.get(int(key)), frame, known, left)
                 except _Unusable as unusable:
                     left.add(unusable.kind, str(unusable) or where)
                     continue
@@ -184,15 +188,15 @@ class _Scene:
         return found
 
     @cached_property
-    def cameras(self) -> dict[str, Any]:
-        """Raises BopError."""
-        return read_json(self.folder / f"scene_camera{self._suffix}.json")
+    def cameras(self) -> dict[int, Any]:
+        """By image. Raises BopError."""
+        return _by_number(read_json(self.folder / f"scene_camera{self._suffix}.json"))
 
     @cached_property
-    def infos(self) -> dict[str, Any]:
-        """What is known of visibility; nothing where the file is missing or broken."""
+    def infos(self) -> dict[int, Any]:
+        """What is known of visibility, by image; nothing where the file is missing or broken."""
         try:
-            return read_json(self.folder / f"scene_gt_info{self._suffix}.json")
+            return _by_number(read_json(self.folder / f"scene_gt_info{self._suffix}.json"))
         except BopError:
             return {}
 
@@ -221,9 +225,9 @@ class _Scene:
             raise _Unusable("mask that is no image", str(path))
         return np.asarray(mask) > 0
 
-    def frame(self, image: int, cameras: Mapping[str, Any]) -> Frame:
+    def frame(self, image: int, cameras: Mapping[int, Any]) -> Frame:
         """Raises _Unusable."""
-        camera = cameras.get(str(image))
+        camera = cameras.get(image)
         where = f"{self.folder}/scene_camera{self._suffix}.json, image {image}"
         if not isinstance(camera, Mapping) or "cam_K" not in camera:
             raise _Unusable("image without a camera", where)
@@ -258,6 +262,10 @@ def _sensors(folder: Path, notes: list[str]) -> Iterator[_Scene]:
             notes.append(f"{folder} is not read{f' ({sensor})' if sensor else ''}: it has no depth{suffix}/")
         else:
             yield _Scene(folder, sensor)
+
+
+def _by_number(tree: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(key): value for key, value in tree.items() if key.isdigit()}
 
 
 def _numbered(folder: Path) -> dict[tuple[int, ...], Path]:

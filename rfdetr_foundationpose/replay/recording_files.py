@@ -90,9 +90,11 @@ class Files:
         present = sorted((p for p in self.path.iterdir() if p.suffix in _SUFFIXES), key=_natural)
         if not metadata.is_file():
             if not present:
+                inside = sorted(p.name for p in self.path.iterdir() if p.is_dir() and any(p.glob("*.*")))
                 raise RecordingError(
                     f"{self.path} is not a readable recording: it holds neither {_METADATA} nor a file of "
                     f"{', '.join(_SUFFIXES)}; name the folder that ros2 bag record wrote, or one of its files"
+                    + (f" (in it are the folders {', '.join(inside[:5])})" if inside else "")
                 )
             if any(p.suffix in (".mcap", ".db3") for p in present):
                 self.notes.append(

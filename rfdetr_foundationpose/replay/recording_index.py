@@ -27,7 +27,7 @@ from .recording_pairs import Plan, Stamped, make_plan
 from .recording_storage import Message
 from .recording_truth import GROUND_TRUTH_FRAME, WORLD
 
-_TF = "/tf"
+_TF, _TF_TYPE = "/tf", "tf2_msgs/msg/TFMessage"
 # So much of an image is enough for its header; calibrations, poses and transforms are smaller.
 _SMALL = 1 << 17
 _DIGESTED = 1 << 12
@@ -136,7 +136,8 @@ class _Indexer:
     def run(self) -> Index:
         r, index, lost = self._source, self._index, Lost()
         topics = {r.rgb, r.depth, r.camera_info, *r.masks, *r.truths, *r.visibilities}
-        if _TF in r.files.topics and r.files.topics[_TF].readable:
+        tf = r.files.topics.get(_TF)
+        if tf is not None and tf.readable and tf.type == _TF_TYPE:
             topics.add(_TF)
         for message in r.files.messages(topics, _SMALL, lost):
             number = self._counts[message.topic]

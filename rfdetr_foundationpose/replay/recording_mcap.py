@@ -79,6 +79,8 @@ class McapFile:
             name = ros2_type(schema.name) if schema else ""
             topic = self.topics.setdefault(channel.topic, Topic(name, channel.message_encoding, 0))
             topic.count = (topic.count or 0) + counts[key]
+        if not self._channels and not self.notes:
+            raise RecordingError(f"{path} holds no topic: nothing was recorded; were the topics' names right?")
         if not self._channels:
             raise RecordingError(
                 f"{path}: no topic can be read from this MCAP file of {readable_size(self._size)}"

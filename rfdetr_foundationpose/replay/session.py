@@ -14,7 +14,7 @@ from ..objects import ObjectSpec
 from ..types import Frame
 from .judge import FoundPose, Judge, instance_names
 from .live import POSE_NODE, LiveOptions, LiveRun, NoPose, run_live
-from .recording import GroundTruth, Recording
+from .recording import GroundTruth, Recording, RecordingError
 from .result import PoseSample, build_result
 
 
@@ -70,13 +70,18 @@ class _Tape:
     """Hands out frames of a recording and keeps their ground truth."""
 
     def __init__(self, recording: Recording) -> None:
+        self._recording = recording
         self._source = iter(recording)
         self.truths: list[GroundTruth] = []
         self._ahead: list[Frame] = []
 
     def expect(self, known: Mapping[str, str]) -> list[str]:
         """Pose topics to wait for: the visible objects of the first frame; none where no truth is recorded (any will do)."""
-        frame, truth = next(self._source)
+        first = next(self._source, None)
+        if first is None:
+            said = "".join(f"; {line}" for line in self._recording.tally.sentences())
+            raise RecordingError(f"{self._recording.path}: no image makes a frame{said}")
+        frame, truth = first
         self._ahead.append(frame)
         self.truths.append(truth)
         if not truth.instances:
