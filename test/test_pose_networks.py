@@ -159,3 +159,10 @@ def test_checkpoints_that_cannot_be_used_say_why(tmp_path):
     evil.write_bytes(pickle.dumps({"model": Evil()}))
     with pytest.raises(checkpoints.CheckpointError, match="plain tensors"):
         checkpoints.read(evil)
+
+
+@pytest.mark.parametrize("names", [("refiner_net.onnx", "score_net.onnx"), ("refine_model.onnx", "score_model.onnx")])
+def test_nvidias_files_are_found_by_either_generations_names(names, tmp_path):
+    for role, name in zip(("refiner", "scorer"), names, strict=True):
+        (tmp_path / name).write_bytes(b"")
+        assert checkpoints.find(tmp_path, role).name == name

@@ -20,7 +20,11 @@ OFFICIAL = {"refiner": "2023-10-28-18-33-37", "scorer": "2024-01-11-20-02-45"}
 FIRST_CONVOLUTION = {"refiner": "encodeA.0.net.0.weight", "scorer": "encoderA.0.net.0.weight"}
 
 
-NGC = {"refiner": "refine_model.onnx", "scorer": "score_model.onnx"}
+NGC = {
+    "refiner": ("refiner_net.onnx", "refine_model.onnx"),
+    "scorer": ("score_net.onnx", "score_model.onnx"),
+}
+"""NVIDIA's ONNX files are called so: deployable_v1.0, then Isaac ROS's older ones."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -42,14 +46,14 @@ def find(directory: str | Path, role: str) -> Path:
     candidates = [
         directory / f"{role}.safetensors",
         directory / OFFICIAL[role] / "model_best.pth",
-        directory / NGC[role],
+        *(directory / name for name in NGC[role]),
     ]
     for path in candidates:
         if path.is_file():
             return path
     raise CheckpointError(
         f"no {role} weights in {directory}: expected {candidates[0].name} (ours), {OFFICIAL[role]}/model_best.pth "
-        f"(the official FoundationPose release, to be downloaded from its project page) or {NGC[role]} (NVIDIA NGC); "
+        f"(the official FoundationPose release, to be downloaded from its project page) or {' or '.join(NGC[role])} (NVIDIA NGC); "
         "set pose.weights to their directory"
     )
 
