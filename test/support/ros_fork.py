@@ -15,4 +15,8 @@ def run(arguments: list[str], environment: dict[str, str], log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
+    user = environment.get("DOUBLE_USER")
+    if user is not None:
+        os.setgid(int(user))
+        os.setuid(int(user))
     sys.exit(main(["pose_node", *arguments], DoublePipeline))

@@ -1,0 +1,70 @@
+"""A node as life treats it: killed and started again beside a running camera, without rights, without weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rfdetr_foundationpose.ros import shared_memory
+from support.ros_support import ROOT, Camera, Node, running_node, segments_of, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+NOBODY = 65534
+
+
+def test_a_killed_node_is_replaced_beside_a_running_camera(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_memory, "SETTLED", 0.0)
+    with running_node(tmp_path, ends=(-signal.SIGKILL,)) as (node, graph):
+        camera = Camera(graph)
+        camera.stream_until_pose()
+        held = segments_of(node.pid)
+        os.kill(node.pid, signal.SIGKILL)
+        assert node.wait(10) == -signal.SIGKILL
+        camera.stream(0.5)  # it notices nothing
+        shared_memory.remove_left_behind()  # as the next start does for what is older than some seconds
+        assert not [p for p in held if p.exists()]
+        graph.poses.clear()
+        node = Node(
+            tmp_path, graph.namespace, ["-p", f"objects_file:={tmp_path / 'objects.yaml'}", "-p", "device:=cpu"], {}
+        )
+        camera.stream_until_pose()
+        assert node.stop() < 20
+        assert node.returncode == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
+def test_somebody_without_rights_starts_it_and_leaves_nothing(tmp_path):
+    """No home, a log folder of the tests alone, and shared memory of root's beside. The log says how far it is."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    logs.chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    environment = {"DOUBLE_USER": str(NOBODY), "HOME": "/nonexistent", "ROS_LOG_DIR": str(logs)}
+    with running_node(tmp_path, environment=environment, active=False) as (node, _):
+        wait_for(lambda: "active: taking frames" in node.log, "the node")
+        assert Path(f"/proc/{node.pid}").stat().st_uid == NOBODY
+        assert "Traceback" not in node.log
+
+
+def test_weights_that_are_missing_leave_a_node_that_says_so_and_can_be_told_others(tmp_path):
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "rfdetr_foundationpose.ros.main", "--ros-args", "-r", "__ns:=/weightless"]
+    command += ["-p", f"pose.weights:={tmp_path / 'nowhere'}", "-p", "device:=cpu", "-p", "detector.source:=mask-topic"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+    try:
+        wait_for(lambda: "cannot configure" in log.read_text() or process.poll() is not None, "the error", 120)
+        time.sleep(0.2)
+        assert process.poll() is None, log.read_text()
+        assert "nowhere" in log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
