@@ -75,6 +75,31 @@ def test_frames_follow_a_camera_info_that_changes(graph):
     made.close()
 
 
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_lens_is_said_once_and_counted_or_undone(graph, rectify, capfd):
+    camera = Camera(graph)
+    made = opened(graph, Config(input=InputConfig(rectify=rectify)))
+    stamp = time.time_ns()
+    pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
+    info = camera.camera_info(stamp)
+    info.distortion_model, info.d = "plumb_bob", [0.5, 0.0, 0.0, 0.0, 0.0]
+    wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
+
+    def arrived() -> bool:
+        graph.info.publish(info)
+        return made.camera is not None
+
+    wait_for(arrived, "camera_info")
+    frames = [made.assemble(pair, ExitStack()) for _ in range(3)]
+    raw = np.asarray(pair.rgb.data, np.uint8).reshape(frames[0].rgb.shape)
+    assert np.array_equal(frames[0].rgb, raw) != rectify
+    assert frames[0].camera.fx == info.k[0]
+    said = capfd.readouterr().err
+    assert (made.distorted, said.count("lens distorts")) == ((0, 0) if rectify else (3, 1))
+    assert ("input.rectify" in made.distortion) != rectify
+    made.close()
+
+
 def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch, capfd):
     monkeypatch.setattr(inputs, "MASK_WAIT", 600.0)
     camera = Camera(graph)
