@@ -23,7 +23,7 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
 @pytest.mark.slow
 def test_one_run_one_table(weights, tmp_path, capsys):
     arguments = ["--weights", str(weights), "--size", "160x120", "--schedule", "4,2", "--no-detector"]
-    few = ["--repeat-track", "2", "--repeat-register", "2", "--tracked", "2", "--compact", "--out", str(tmp_path)]
+    few = ["--repeat-track", "2", "--repeat-register", "2", "--tracked", "2", "--out", str(tmp_path)]
     code, text = run(capsys, *arguments, *few, "--backends", "eager,traced,cuda_graph,tensorrt")
     assert code == 0, text
     result = json.loads((tmp_path / "bench.json").read_text())

@@ -76,6 +76,8 @@ class TestDemo:
         assert result["frames_published"] == FRAMES
         assert result["frames_received"] == FRAMES
         assert 0 <= result["dropped"] < FRAMES
+        assert result["frames_published"] == result["frames_processed"] + result["dropped"]
+        assert sum(result["dropped_by_reason"].values()) == result["dropped"]
         assert result["detection_source"] == "rf-detr"
 
     def test_poses_are_right(self, outputs):
@@ -95,8 +97,19 @@ class TestDemo:
 
     def test_tables_are_printed(self, outputs):
         text = (outputs / "stdout.txt").read_text()
-        for word in ("translation (mm)", "Latency (ms)", "end_to_end", "detection source", "from image to pose"):
+        for word in (
+            "ADD-S mm",
+            "Latency",
+            "end_to_end",
+            "detector: rf-detr",
+            "from image to pose",
+            "mug",
+            "drill",
+        ):
             assert word in text
+        result = json.loads((outputs / "result.json").read_text())
+        books = f"{FRAMES} published = {result['frames_processed']} processed + {result['dropped']} dropped"
+        assert books in text
 
 
 def test_rate_is_a_number_or_auto():

@@ -14,15 +14,23 @@ from PIL import Image
 from rich.console import Console
 
 from rfdetr_foundationpose.replay.metrics import PoseError
-from rfdetr_foundationpose.replay.page import object_rows, write_page
+from rfdetr_foundationpose.replay.page import write_page
 from rfdetr_foundationpose.replay.report import (
     comparison_table,
     contact_sheet,
     plot_errors,
     plot_latency,
+    result_lines,
     result_tables,
 )
-from rfdetr_foundationpose.replay.result import PoseSample, build_result, compare, write_json, write_poses_csv
+from rfdetr_foundationpose.replay.result import (
+    PoseSample,
+    build_result,
+    compare,
+    object_rows,
+    write_json,
+    write_poses_csv,
+)
 from rfdetr_foundationpose.replay.video import VideoWriter
 
 
@@ -40,7 +48,8 @@ def result(**changes) -> dict:
     arguments = {
         "frames_published": 6,
         "frames_received": 6,
-        "dropped": 1,
+        "frames_processed": 5,
+        "dropped_by_reason": {"too_old": 1},
         "latency_ms": {"track": {"p50": 5.0, "p95": 6.0, "max": 7.0}},
         "detection_source": "mask-topic",
         "weights": "default",
@@ -102,7 +111,7 @@ def test_page_has_pictures_first_and_a_row_for_each_object(tmp_path):
     unjudged = [replace(s, object="can<1>", error=None, confidence=0.9) for s in samples(2)]
     made = {**result(), "missing_by_object": {"mug": 5, "drill": 2}, "dropped_by_reason": {"stale": 1, "late": 0}}
     shown = [tmp_path / "overlay.webm", tmp_path / "errors.png"]
-    write_page(tmp_path / "report.html", "run <1>", made, [*samples(), *unjudged], shown, diameters={"mug": 0.02})
+    write_page(tmp_path / "report.html", "run <1>", made, [*samples(), *unjudged], shown)
     page = (tmp_path / "report.html").read_text()
     assert "run &lt;1&gt;" in page and "can&lt;1&gt;" in page
     assert page.index('src="overlay.webm"') < page.index("<h2>Objects") < page.index('src="errors.png"')
@@ -115,9 +124,9 @@ def test_page_has_pictures_first_and_a_row_for_each_object(tmp_path):
 
 
 def test_figures_of_an_object_count_what_was_missed():
-    (row,) = object_rows(samples(), {"missing_by_object": {"mug": 5}}, {"mug": 0.015})
+    (row,) = object_rows(samples(), {"missing_by_object": {"mug": 5}})
     assert (row["poses"], row["missing"]) == (5, 5)
-    assert row["recall"] == pytest.approx(0.5)  # ADD-S is 1 mm, a tenth of the diameter 1.5 mm
+    assert row["recall"] == pytest.approx(0.5)
     assert row["translation"] == [3.0, 5.0] and row["confidence"] is None
 
 
@@ -156,7 +165,8 @@ def test_a_figure_that_vanished_is_a_regression():
         [],
         frames_published=6,
         frames_received=6,
-        dropped=0,
+        frames_processed=6,
+        dropped_by_reason={},
         latency_ms={},
         detection_source="rf-detr",
         weights="",
@@ -177,14 +187,58 @@ def test_a_file_that_is_no_result_is_refused():
         compare(result(), {"something": "else"})
 
 
-def test_tables_show_numbers_and_missing_values():
-    console = Console(width=120, record=True, file=io.StringIO())
-    for table in result_tables(result()):
+def shown(*tables) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in tables:
         console.print(table)
-    for table in result_tables({**result(), "adds_recall_0.1d": None}):
-        console.print(table)
-    console.print(comparison_table(compare(result(missing=5), result())))
-    text = console.export_text()
-    assert "translation (mm)" in text
-    assert "3.00" in text
-    assert "regressed" in text
+    return console.export_text()
+
+
+def test_tables_show_each_object_and_what_was_missed():
+    text = shown(*result_tables({**result(missing=5), "missing_by_object": {"mug": 5}}, samples()))
+    (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("mug")]
+    assert row == ["mug", "5", "5", "3.0", "5.0", "1.0", "2.0", "1.0", "0.500"]
+    assert "confidence" not in text and "…" not in text
+    assert "track" in text
+
+
+def test_without_truth_there_are_no_dashes():
+    bare = [replace(s, error=None, confidence=0.75) for s in samples()]
+    text = shown(*result_tables(build(bare), bare))
+    assert "no ground truth" in " ".join(result_lines(build(bare)))
+    assert "recall" not in text and "–" not in text
+    (row,) = [line.split() for line in text.splitlines() if line.strip().startswith("mug")]
+    assert row == ["mug", "5", "0.75"]
+
+
+def test_a_baseline_is_compared_in_a_table():
+    text = shown(comparison_table(compare(result(missing=5), result())))
+    assert "regressed" in text and "adds_recall_0.1d" in text
+
+
+def build(of: list[PoseSample], **books) -> dict:
+    about = {"detection_source": "rf-detr", "weights": "default", "device": "cpu", "latency_ms": {}}
+    books = {"frames_published": 6, "frames_received": 6, "frames_processed": 6, "dropped_by_reason": {}, **books}
+    return build_result(of, **books, **about)
+
+
+@pytest.mark.parametrize(
+    ("books", "reasons"),
+    [
+        ({}, {}),
+        ({"frames_processed": 4, "dropped_by_reason": {"too_old": 2, "bad_rgb": 0}}, {"too_old": 2}),
+        ({"frames_received": 5, "frames_processed": 5}, {"not_received": 1}),
+        (
+            {"frames_received": 5, "frames_processed": 3, "dropped_by_reason": {"busy": 1}},
+            {"busy": 1, "not_received": 1, "unfinished": 1},
+        ),
+        ({"frames_received": 9, "frames_processed": 5}, {"unfinished": 1}),
+    ],
+)
+def test_published_frames_are_processed_or_dropped(books, reasons):
+    made = build(samples(), **books)
+    assert made["dropped_by_reason"] == reasons
+    assert made["frames_published"] == made["frames_processed"] + made["dropped"]
+    line = result_lines(made)[0]
+    assert line.startswith(f"frames: 6 published = {made['frames_processed']} processed + {made['dropped']} dropped")
+    assert all(f"{n} {reason.replace('_', ' ')}" in line for reason, n in reasons.items())

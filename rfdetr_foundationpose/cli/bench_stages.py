@@ -30,13 +30,12 @@ def stages(
     seed: Seed = 0,
     out: Out = Path("out/bench"),
     overwrite: Overwrite = False,
-    compact: Annotated[bool, typer.Option("--compact", help="Plain lines instead of a table.")] = False,
 ) -> None:
     """Measure each stage for each way to run the networks. Exits 1 when none of them runs here."""
     import torch
 
     from ..config import from_flat
-    from ..evaluate.bench_report import bar_chart, compact_lines, environment, stage_table
+    from ..evaluate.bench_report import bar_chart, environment, remarks, stage_tables
     from ..evaluate.bench_stages import DEFAULT_BACKENDS, StageSettings, measure
     from ..evaluate.networks import load_networks
 
@@ -71,11 +70,10 @@ def stages(
         result["device_memory_used_mb"] = (total - free) / 1e6  # of all processes, CUDA context and Warp included
     outputs.write(result, path.name)
     bar_chart(result, out / "bench.png")
-    if compact:
-        for line in compact_lines(result):
-            print(line)
-    else:
-        console.print(stage_table(result))
+    for table in stage_tables(result):
+        console.print(table)
+    for line in remarks(result):
+        say(line)
     say(f"Look at: {path}, {out / 'bench.png'}")
     if all(row.get("reason") for row in result["rows"].values()):
         raise typer.Exit(1)

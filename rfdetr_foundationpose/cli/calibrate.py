@@ -8,7 +8,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .console import open_console, plain_table, progress_bar, sayer
+from ..tables import plain_table
+from .console import open_console, progress_bar, sayer
 from .options import Device, Objects, ObjectsFileOrRandom, PoseWeights, Seed, named
 from .outputs import Overwrite, claim
 

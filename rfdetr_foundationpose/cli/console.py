@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ..resources import PACKAGE
 from .outputs import Outputs
@@ -24,15 +22,20 @@ CONTACT_SHEET = "contact_sheet.png"
 
 
 class _LogPrinter(logging.Handler):
-    """Prints what the package logs as sentences; warnings in yellow."""
+    """Prints what the package logs as sentences, each once; warnings in yellow."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self._console = console
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        sentence = record.getMessage()
+        if sentence in self._said:  # a mesh is loaded for the pipeline, the judge and the pictures
+            return
+        self._said.add(sentence)
         style = "yellow" if record.levelno >= logging.WARNING else None
-        self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True, style=style)
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
 def open_console() -> Console:
@@ -61,6 +64,21 @@ def progress_bar(console: Console, *, transient: bool = False) -> Progress:
     return Progress(*columns, console=console, transient=transient)
 
 
+def bar_after(progress: Progress, waiting: str, working: str, total: int | None) -> Callable[[int], None]:
+    """A bar that first shows how long something takes of which nobody knows how far it is, ``waiting``, and from the first
+    call on, with how many are done, ``working``."""
+    wait = progress.add_task(waiting, total=None)
+    task = progress.add_task(working, total=total, visible=False)
+
+    def advance(done: int) -> None:
+        progress.update(wait, total=1, completed=1)
+        if not progress.tasks[task].visible:
+            progress.reset(task, visible=True)
+        progress.update(task, completed=done)
+
+    return advance
+
+
 def drawing_bar(progress: Progress, total: int) -> Callable[[int], None]:
     """A bar for pictures of frames; what it returns gets the number of those drawn."""
     task = progress.add_task("draw", total=total)
@@ -75,22 +93,9 @@ def kept(say: Callable[[str], None], stop: Interruptible, done: int, total: int 
         raise typer.Exit(stop.status)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def on_what(what: str) -> str:
     """Where a false detection or pose lies: "" on nothing, "part" on a part of an object of its own kind."""
     return {"": "", "part": " on a part of one"}.get(what, f" on {what}")
-
-
-def plain_table(title: str, *columns: str, left: int = 1) -> Table:
-    """A table without frames, so that it fits 80 columns. The first ``left`` columns hold words, the others figures."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right")
-    return table
 
 
 def verdict(figures: dict[str, Any], min_recall: float | None, max_false_tracks: int | None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..interrupts import Interruptible
-from .console import drawing_bar, kept, open_console, progress_bar, sayer
+from .console import bar_after, drawing_bar, kept, open_console, progress_bar, sayer
 from .options import RATE, SECONDS, TARGETS, Device, ObjectsFile, Out, Seed, Settings, named, parse_names
 from .outputs import AlsoJson, Overwrite, claim
 from .see import SINK_FILES, ShowRerun, WriteMcap, open_sinks, sink_files
@@ -64,7 +64,7 @@ def demo(
     from ..objects import load_objects
     from ..replay.live import LiveOptions
     from ..replay.outputs import OUTPUT_FILES, write_outputs
-    from ..replay.report import result_tables
+    from ..replay.report import result_lines, result_tables
     from ..replay.result import write_json, write_poses_csv
     from ..replay.session import run_session
     from ..resources import default_objects_file
@@ -97,7 +97,7 @@ def demo(
         recording = _record(path, settings, file, str(place), progress, stop)
         if stop.requested:
             kept(say, stop, len(recording), length, "generated frames", path)
-        task = progress.add_task("play", total=len(recording), visible=False)
+        advance = bar_after(progress, "start", "play", len(recording))
         session = run_session(
             recording,
             specs,
@@ -106,7 +106,7 @@ def demo(
             LiveOptions(rate=speed),
             count=frames,
             publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
-            advance=lambda done, total: progress.update(task, completed=done, total=total, visible=True),
+            advance=lambda done, _: advance(done),
             stop=stop.stop,
         )
         result = outputs.stamped({**session.result, "seed": seed, "recording": str(recording.path)})
@@ -132,8 +132,10 @@ def demo(
                     sinks=sinks,
                     stamp_of=session.stamp_of,
                 )
-    for table in result_tables(result):
+    for table in result_tables(result, session.samples):
         console.print(table)
+    for line in result_lines(result):
+        say(line)
     kept(say, stop, played, len(recording), "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .console import number, open_console, plain_table, sayer
+from ..tables import number, plain_table
+from .console import open_console, sayer
 from .evaluate_poses import run, tools_of
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 from .outputs import Overwrite, claim

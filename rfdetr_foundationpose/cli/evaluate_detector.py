@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..interrupts import Interruptible
-from .console import CONTACT_SHEET, conclude, kept, number, on_what, open_console, progress_bar, sayer, verdict
+from ..tables import number, plain_table
+from .console import CONTACT_SHEET, conclude, kept, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
     RATE,
     SECONDS,
@@ -118,16 +118,14 @@ def detector(
 def _print(console: Console, figures: dict[str, Any]) -> None:
     shown = sorted(set(figures["threshold"].values()))
     title = f"{figures['frames']} frames, thresholds {', '.join(f'{t:g}' for t in shown)}"
-    table = Table(title=title, title_justify="left")
-    for column in ("object", "instances", "recall", "precision", "false / frame", "on wrong things", "mean IoU"):
-        table.add_column(column, justify="left" if column == "object" else "right")
+    columns = ("object", "instances", "recall", "precision", "false / frame", "on wrong things", "mean IoU")
+    table = plain_table(title, *columns)
     for name, f in {**figures["by_object"], "all": figures["all"]}.items():
         cells = [number(f[key]) for key in ("recall", "precision", "false_per_frame", "wrong_per_frame", "mean_iou")]
         table.add_row(name, str(f["instances"]), *cells)
     console.print(table)
-    sizes = Table(title="recall by visible size (square root of the pixels)", title_justify="left")
-    for row in figures["by_size"]:
-        sizes.add_column(f"from {row['from']}", justify="right")
+    widths = (f"from {row['from']}" for row in figures["by_size"])
+    sizes = plain_table("recall by visible size (square root of the pixels)", *widths, left=0)
     sizes.add_row(*(f"{number(r['recall'])} of {r['instances']}" for r in figures["by_size"]))
     console.print(sizes)
     good = figures["good_thresholds"]

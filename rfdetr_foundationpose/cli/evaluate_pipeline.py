@@ -10,18 +10,8 @@ import typer
 from rich.console import Console
 
 from ..interrupts import Interruptible
-from .console import (
-    CONTACT_SHEET,
-    conclude,
-    kept,
-    number,
-    on_what,
-    open_console,
-    plain_table,
-    progress_bar,
-    sayer,
-    verdict,
-)
+from ..tables import number, plain_table
+from .console import CONTACT_SHEET, conclude, kept, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
     RATE,
     SECONDS,

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from ..interrupts import Interruptible
-from .console import kept, number, plain_table, progress_bar, sayer
+from ..tables import number, plain_table
+from .console import kept, progress_bar, sayer
 from .outputs import Outputs
 from .settings import read_settings
 

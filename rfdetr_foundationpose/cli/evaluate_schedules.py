@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from ..interrupts import Interruptible
-from .console import kept, number, open_console, progress_bar, sayer
+from ..tables import number, plain_table
+from .console import kept, open_console, progress_bar, sayer
 from .options import (
     Device,
     JsonFile,
@@ -90,12 +91,8 @@ def parse_schedules(text: str) -> tuple[str, ...]:
 def _table(result: Mapping[str, Any]) -> Table:
     """A column for each schedule: there are few of them and many figures."""
     first = result["against"]
-    table = Table(
-        title=f"{result['scenes']} scenes, {result['device']}, {result['pose_backend']}", title_justify="left"
-    )
-    table.add_column("")
-    for name in result["schedules"]:
-        table.add_column(name, justify="right", overflow="fold")
+    title = f"{result['scenes']} scenes, {result['device']}, {result['pose_backend']}"
+    table = plain_table(title, "", *result["schedules"])
 
     def row(label: str, digits: int, *path: str) -> None:
         table.add_row(label, *(number(_at(f, path), digits) for f in result["schedules"].values()))

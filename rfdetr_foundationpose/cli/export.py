@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import open_console, plain_table
+from ..tables import plain_table
+from .console import open_console
 from .options import LARGEST_BATCH, OfficialSize, PoseWeights
 from .outputs import Overwrite, claim
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..interrupts import Interruptible
-from .console import drawing_bar, kept, open_console, progress_bar, sayer
+from .console import bar_after, drawing_bar, kept, open_console, progress_bar, sayer
 from .options import ObjectsFile, Settings
 from .outputs import AlsoJson, Outputs, Overwrite, claim
 from .see import SINK_FILES, ShowRerun, WriteMcap, open_sinks, sink_files
@@ -63,7 +63,7 @@ def replay(
     from ..objects import load_objects
     from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.recording import Recording
-    from ..replay.report import comparison_table, result_tables
+    from ..replay.report import comparison_table, result_lines, result_tables
     from ..replay.result import compare, read_baseline, write_json, write_poses_csv
     from ..resources import default_objects_file
 
@@ -134,8 +134,10 @@ def replay(
     for problem in (*tape.problems, *tape.tally.sentences()):
         if problem not in told:
             say(problem)
-    for table in result_tables(result):
+    for table in result_tables(result, samples):
         console.print(table)
+    for line in result_lines(result):
+        say(line)
     if rows:
         console.print(comparison_table(rows))
     kept(say, stop, result["frames_published"], min(frames or len(tape), len(tape)), "frames", out)
@@ -185,7 +187,7 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
     pipeline = Pipeline.build(job.config, background=False)
     for start in job.starts:
         pipeline.start_at(start)
-    task = job.progress.add_task("replay", total=job.total)
+    advance = bar_after(job.progress, "warm up", "replay", job.total)
     try:
         with PosesCsv(job.out / POSES) as file:
             run = run_offline(
@@ -194,7 +196,7 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
                 job.specs,
                 judge,
                 job.frames,
-                lambda done: job.progress.update(task, completed=done),
+                advance,
                 job.stop.stop,
                 file.add,
             )
@@ -207,8 +209,9 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
     result = build_result(
         run.samples,
         frames_published=run.published,
-        frames_received=run.processed,
-        dropped=sum(run.dropped.values()),
+        frames_received=run.published,
+        frames_processed=run.processed,
+        dropped_by_reason=run.dropped,
         latency_ms=run.latency_ms,
         detection_source=status.detector_source,
         weights=status.pose_weights,
@@ -217,7 +220,6 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=status.counters.get("lost", 0),
-        dropped_by_reason=dict(run.dropped),
         depth_unmatched=job.tape.tally.depth_unmatched,
         frames_distorted=job.tape.tally.distorted,
         detector_weights=status.detector_weights,
@@ -237,7 +239,7 @@ def through_node(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, St
 
     parameters = to_flat(job.config)
     parameters["objects_file"] = str(Path(job.config.objects_file or default_objects_file()).resolve())
-    task = job.progress.add_task("play", total=job.total)
+    advance = bar_after(job.progress, "start", "play", job.total)
     session = run_session(
         job.tape,
         job.specs,
@@ -246,7 +248,7 @@ def through_node(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, St
         LiveOptions(rate=job.rate),
         count=job.frames,
         publish_masks=job.config.input.use_mask_topics or job.config.detector.source == "mask-topic",
-        advance=lambda done, total: job.progress.update(task, completed=done, total=total),
+        advance=lambda done, _: advance(done),
         stop=job.stop.stop,
     )
     return session.result, session.samples, session.series, session.stamp_of

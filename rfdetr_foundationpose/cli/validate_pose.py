@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ..evaluate.compare import MAX_DEG, MAX_MM
 from ..interrupts import Interruptible
-from .console import kept, open_console, plain_table, progress_bar, sayer
+from ..tables import plain_table
+from .console import kept, open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, PoseWeights, Seed, Settings, Size, parse_size
 from .outputs import AlsoJson, Overwrite, claim
 from .settings import read_settings

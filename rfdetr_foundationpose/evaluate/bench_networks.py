@@ -13,6 +13,7 @@ from torch import nn
 
 from ..accel.base import BackendUnavailable, Runner, RunnerContext
 from ..accel.runner import make_runner
+from ..tables import plain_table
 from .bench_timing import Stats, interleave, synchronize
 
 GFLOP_PER_PAIR = 20.8
@@ -85,12 +86,12 @@ def network_tables(result: dict[str, Any], batches: Sequence[int], official: boo
     """p50 in ms (and TFLOP/s at official size), rows are backends."""
     tables = []
     for role, rows in result.items():
-        table = Table(title=f"{role}, p50 ms by batch size", title_justify="left")
-        for column in ("backend", "dtype", "prepare s", *map(str, batches), "largest difference"):
-            table.add_column(column, justify="left" if column in ("backend", "dtype") else "right")
+        heads = [f"ms, {b}" for b in batches]
+        table = plain_table(f"{role}: p50 by batch size", "backend", "dtype", "prepare s", *heads, "differs", left=2)
+        reasons = [f"{backend}: not available: {row['reason']}" for backend, row in rows.items() if "reason" in row]
+        table.caption, table.caption_justify = "\n".join(reasons) or None, "left"
         for backend, row in rows.items():
             if "reason" in row:
-                table.add_row(backend, "", "", *[""] * len(batches), row["reason"])
                 continue
             cells = []
             for batch in batches:

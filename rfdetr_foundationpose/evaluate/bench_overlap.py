@@ -18,6 +18,7 @@ from ..device_frame import Uploader
 from ..latency import StageTimer
 from ..pipeline.side_stream import SideStream
 from ..pose.estimator import TrackRequest
+from ..tables import plain_table
 from ..types import Frame
 from .bench_rows import EstimatorRow, Pose
 from .bench_scene import BenchScene, before, smallest_objects
@@ -164,9 +165,8 @@ def _order(detection: Any) -> tuple[str, float, float]:
 
 def overlap_table(found: Mapping[str, Any], title: str) -> Table:
     """avg, p50, p95 and max in ms by backend and way; the ratios are those of the own stream to each other way."""
-    table = Table(title=f"{title}: ms of a frame with detector and tracking step", title_justify="left")
-    for column in ("backend", "detector", "way", "avg", "p50", "p95", "max", "own / this p50", "p95"):
-        table.add_column(column, justify="left" if column in ("backend", "detector", "way") else "right")
+    columns = ("backend", "detector", "way", "ms avg", "p50", "p95", "max", "own / this p50", "p95")
+    table = plain_table(f"{title}: a frame with detector and tracking step", *columns, left=3)
     notes = []
     for backend, row in found.items():
         if "reason" in row:
@@ -182,6 +182,6 @@ def overlap_table(found: Mapping[str, Any], title: str) -> Table:
             f"{backend}: own stream differs by up to {d['mm']:.3f} mm, {d['deg']:.3f} deg, {d['px']:.2f} px; "
             f"other detections on {d['frames_with_other_detections']:.0f} of {FRAMES} frames"
         )
-    table.caption = "; ".join(notes)
+    table.caption = "\n".join(notes)
     table.caption_justify = "left"
     return table

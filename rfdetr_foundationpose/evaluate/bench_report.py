@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from ..tables import plain_table
 from .bench_timing import STAGES
 
 
@@ -37,62 +38,42 @@ def environment(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def stage_table(result: dict[str, Any]) -> Table:
-    """Rows are backends, columns stages; a cell is avg, p50, p95, max in ms. The difference is that of tracked poses."""
-    shown = [s for s in STAGES if any(s in row["stages"] for row in result["rows"].values())]
-    table = Table(title=f"{result['title']}: avg, p50, p95, max in ms", title_justify="left", show_lines=True)
-    table.add_column("backend", no_wrap=True)
-    for stage in shown:
-        table.add_column(stage, justify="right")
-    for column in ("memory MB", "warm-up s", "differs p95"):
-        table.add_column(column, justify="right")
-    unavailable: list[str] = []
+def stage_tables(result: dict[str, Any]) -> list[Table]:
+    """Milliseconds by backend and stage; and what each backend takes and how far its tracked poses are from FP32 eager's."""
+    times = plain_table(result["title"], "backend", "stage", "ms avg", "p50", "p95", "max", left=2)
+    costs = plain_table("", "backend", "warm-up s", "memory MB", "differs by mm p95", "deg p95")
     for name, row in result["rows"].items():
         if row.get("reason"):
-            unavailable.append(f"{name}: {row['reason']}")
             continue
-        cells = [_cell(row["stages"].get(stage)) for stage in shown]
+        shown = name
+        for stage in STAGES:
+            stats = row["stages"].get(stage)
+            if stats is not None and "reason" not in stats:
+                times.add_row(shown, stage, *(_number(stats[k]) for k in ("avg", "p50", "p95", "max")))
+                shown = ""
         memory = "" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}"
-        table.add_row(name, *cells, memory, f"{row['warm_up_s']:.1f}", _difference(row.get("track_difference")))
-    table.caption = "Not available: " + "; ".join(unavailable) if unavailable else None
-    table.caption_justify = "left"
-    return table
+        difference = row.get("track_difference")
+        apart = ["", ""] if not difference else [f"{difference[u]['p95']:.3f}" for u in ("mm", "deg")]
+        costs.add_row(name, f"{row['warm_up_s']:.1f}", memory, *apart)
+    return [times, costs]
 
 
-def _cell(stats: dict[str, Any] | None, separator: str = "\n") -> str:
-    if stats is None:
-        return ""
-    if "reason" in stats:
-        return str(stats["reason"])
-    return separator.join(_number(stats[k]) for k in ("avg", "p50", "p95", "max"))
-
-
-def _number(ms: float) -> str:
-    return f"{ms:.2f}" if ms < 100 else f"{ms:.0f}"
-
-
-def _difference(found: dict[str, Any] | None, separator: str = "\n") -> str:
-    if not found:
-        return ""
-    return f"{found['mm']['p95']:.3f} mm{separator}{found['deg']['p95']:.3f}°"
-
-
-def compact_lines(result: dict[str, Any]) -> list[str]:
-    """The table as plain lines, for logs."""
-    lines = [f"# {result['title']}"]
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What does not run here and why, and how much faster than the reference the others are."""
+    lines = []
     for name, row in result["rows"].items():
         if row.get("reason"):
             lines.append(f"{name}: not available: {row['reason']}")
-            continue
-        stages = "; ".join(f"{stage} {_cell(stats, ' / ')}" for stage, stats in row["stages"].items())
-        memory = "" if row["memory_mb"] is None else f"; {row['memory_mb']:.0f} MB"
-        difference = _difference(row.get("track_difference"), ", ")
-        lines.append(f"{name}: {stages}{memory}; warm-up {row['warm_up_s']:.1f} s; differs {difference or '-'}")
+        lines += [f"{name}: no {stage}: {s['reason']}" for stage, s in row["stages"].items() if "reason" in s]
     if "device_memory_used_mb" in result:
         lines.append(f"device memory used with all of these loaded: {result['device_memory_used_mb']:.0f} MB")
     for key, value in result["speedup"].items():
         lines.append(f"speed-up over reference, {key}: " + ", ".join(f"{n} {v:.1f}x" for n, v in value.items()))
     return lines
+
+
+def _number(ms: float) -> str:
+    return f"{ms:.2f}" if ms < 100 else f"{ms:.0f}"
 
 
 def bar_chart(result: dict[str, Any], path: Path, stages: Sequence[str] = ("register", "track")) -> None:

@@ -60,7 +60,7 @@ def write_outputs(
     for sink in sinks:
         sink.finish(series, stamp_of or (lambda seconds: first + round(seconds * 1e9)))
     files = pictures + files
-    write_page(out / "report.html", title, result, samples, files, rows, _diameters(specs, samples))
+    write_page(out / "report.html", title, result, samples, files, rows)
     return [*files, out / "report.html", out / "poses.csv", out / "result.json"]
 
 

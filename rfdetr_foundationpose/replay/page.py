@@ -9,11 +9,19 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from .metrics import ADDS_THRESHOLD
-from .result import Comparison, PoseSample
+from .result import Comparison, PoseSample, object_rows
 
 PICTURES = (".png", ".jpg", ".webp")
-COUNTERS = ("frames_published", "frames_received", "dropped", "poses", "poses_missing", "spurious", "lost")
+COUNTERS = (
+    "frames_published",
+    "frames_received",
+    "frames_processed",
+    "dropped",
+    "poses",
+    "poses_missing",
+    "spurious",
+    "lost",
+)
 MACHINE = ("device", "detection_source", "detector_weights", "detector_backend", "weights", "pose_backend")
 
 
@@ -24,17 +32,15 @@ def write_page(
     samples: Sequence[PoseSample],
     shown: Sequence[Path],
     rows: Sequence[Comparison] = (),
-    diameters: Mapping[str, float] | None = None,
 ) -> None:
-    """shown: pictures and videos in the page's folder, most telling first. rows: against a baseline.
-    diameters: object -> m, for its recall."""
+    """shown: pictures and videos in the page's folder, most telling first. rows: against a baseline."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     text = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(text).render(
         title=title,
         result=result,
-        objects=object_rows(samples, result, diameters or {}),
+        objects=object_rows(samples, result),
         videos=[f.name for f in shown if f.suffix not in PICTURES],
         pictures=[f.name for f in shown if f.suffix in PICTURES],
         rows=rows,
@@ -47,41 +53,6 @@ def write_page(
         rest=[(k, result[k]) for k in sorted(result) if k not in (*COUNTERS, *MACHINE, "latency_ms")],
     )
     path.write_text(page, encoding="utf-8")
-
-
-def object_rows(
-    samples: Sequence[PoseSample], result: Mapping[str, Any], diameters: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Figures of each object: poses, misses, confidence, and where the truth is known its errors (p50, p95) and recall."""
-    missing = result.get("missing_by_object") or {}
-    rows = []
-    for name in sorted({s.object for s in samples} | set(missing)):
-        own = [s for s in samples if s.object == name]
-        errors = [s.error for s in own if s.error is not None]
-        confidences = [s.confidence for s in own if s.confidence is not None]
-        row: dict[str, Any] = {
-            "name": name,
-            "poses": len(own),
-            "missing": missing.get(name, 0),
-            "confidence": _quantile(confidences, 0.5),
-            "translation": [_quantile([e.translation_mm for e in errors], q) for q in (0.5, 0.95)],
-            "rotation": [_quantile([e.rotation_deg for e in errors], q) for q in (0.5, 0.95)],
-            "adds": [_quantile([e.adds_mm for e in errors], q) for q in (0.5, 0.95)],
-            "recall": None,
-        }
-        asked = len(errors) + row["missing"]
-        if asked and name in diameters:
-            limit = 1e3 * ADDS_THRESHOLD * diameters[name]
-            row["recall"] = sum(e.adds_mm <= limit for e in errors) / asked
-        rows.append(row)
-    return rows
-
-
-def _quantile(values: Sequence[float], q: float) -> float | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
 def _number(value: Any, digits: int = 1) -> str:

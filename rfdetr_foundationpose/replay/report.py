@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 
+from ..tables import number, plain_table
 from .metrics import ADDS_THRESHOLD
-from .result import Comparison, PoseSample
+from .result import Comparison, PoseSample, object_rows
 
 Picture = NDArray[np.uint8]
 
@@ -96,45 +97,53 @@ def contact_sheet(path: Path, pictures: Sequence[Picture], captions: Sequence[st
     Image.fromarray(sheet).save(path, quality=85)
 
 
-def result_tables(result: Mapping[str, Any]) -> list[Table]:
-    """Accuracy, latency and counters of a result.json for the terminal."""
-    accuracy = Table(title="Pose error", title_justify="left")
-    for column in ("", "p50", "p95"):
-        accuracy.add_column(column, justify="left" if not column else "right")
-    for key, label in (
-        ("translation_error_mm", "translation (mm)"),
-        ("rotation_error_deg", "rotation (deg)"),
-        ("adds_mm", "ADD-S (mm)"),
-    ):
-        values = result.get(key) or {}
-        accuracy.add_row(label, _number(values.get("p50")), _number(values.get("p95")))
-    accuracy.add_row("ADD-S recall at 0.1 d", _number(result.get("adds_recall_0.1d"), 3), "")
-
-    latency = Table(title="Latency (ms)", title_justify="left")
-    for column in ("stage", "p50", "p95", "max"):
-        latency.add_column(column, justify="left" if column == "stage" else "right")
+def result_tables(result: Mapping[str, Any], samples: Sequence[PoseSample]) -> list[Table]:
+    """Figures of each object and latency by stage, for the terminal; errors only where a truth is known, of ADD-S the median."""
+    rows = object_rows(samples, result)
+    judged = any(s.error is not None for s in samples) or bool(result.get("poses_missing"))
+    confident = any(row["confidence"] is not None for row in rows)
+    heads = ["object", "poses"]
+    heads += ["missed", "mm p50", "p95", "deg p50", "p95", "ADD-S mm", "recall"] if judged else []
+    objects = plain_table("Poses", *heads, *["confidence"] * confident)
+    for row in rows:
+        cells = [row["name"], str(row["poses"])]
+        if judged:
+            errors = [*row["translation"], *row["rotation"], row["adds"][0]]
+            cells += [str(row["missing"]), *(number(v, 1) for v in errors), number(row["recall"])]
+        objects.add_row(*cells, *[number(row["confidence"], 2)] * confident)
+    latency = plain_table("Latency", "stage", "ms p50", "p95", "max")
     for stage, values in (result.get("latency_ms") or {}).items():
-        latency.add_row(stage, *(_number(values.get(k)) for k in ("p50", "p95", "max")))
+        latency.add_row(stage, *(number(values.get(k), 2) for k in ("p50", "p95", "max")))
+    return [table for table in (objects, latency) if table.row_count]
 
-    run = Table(title="Run", title_justify="left", show_header=False)
-    run.add_column()
-    run.add_column()
-    for key, value in result.items():
-        if not isinstance(value, Mapping | list) and key != "adds_recall_0.1d":
-            run.add_row(key.replace("_", " "), _number(value, 2) if isinstance(value, float) else str(value))
-    return [accuracy, latency, run]
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a run was, in sentences whose numbers add up."""
+    reasons = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in result["dropped_by_reason"].items())
+    frames = f"frames: {result['frames_published']} published = {result['frames_processed']} processed"
+    lines = [f"{frames} + {result['dropped']} dropped" + (f" ({reasons})" if reasons else "")]
+    poses = f"poses: {result['poses']}"
+    if result.get("adds_recall_0.1d") is not None:
+        poses += f", {result['poses_missing']} missed, {result.get('spurious', 0)} of objects that are not there"
+    else:
+        poses += " (the recording has no ground truth, so nothing says how right they are)"
+    lines.append(f"{poses}; tracks lost {result.get('lost', 0)} times")
+    detector = ", ".join(str(result[k]) for k in ("detector_weights", "detector_backend") if result.get(k))
+    lines.append(f"detector: {result['detection_source']}" + (f", {detector}" if detector else ""))
+    lines.append(f"pose: {result['weights']}, {result.get('pose_backend', '')}".rstrip(", "))
+    lines.append(f"device: {result['device']}")
+    if "startup_seconds" in result:
+        lines.append(
+            f"node: ready after {result['startup_seconds']:.1f} s, first poses {result['first_pose_seconds']:.1f} s later; "
+            f"{result['pacing']}"
+        )
+    return lines
 
 
 def comparison_table(rows: Sequence[Comparison]) -> Table:
     """Figures against a baseline."""
-    table = Table(title="Against the baseline", title_justify="left")
-    for column in ("figure", "baseline", "now", "allowed", "verdict"):
-        table.add_column(column, justify="left" if column in ("figure", "verdict") else "right")
+    table = plain_table("Against the baseline", "figure", "verdict", "baseline", "now", "allowed", left=2)
     for row in rows:
         verdict = "[red]regressed[/red]" if row.regressed else "[green]ok[/green]"
-        table.add_row(row.name, _number(row.baseline, 3), _number(row.value, 3), _number(row.allowed, 3), verdict)
+        table.add_row(row.name, verdict, *(number(v) for v in (row.baseline, row.value, row.allowed)))
     return table
-
-
-def _number(value: Any, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..errors import ConfigError, sentence_of
-from .metrics import PoseError, summarize
+from .metrics import PoseError, recall, summarize
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def build_result(
     *,
     frames_published: int,
     frames_received: int,
-    dropped: int,
+    frames_processed: int,
+    dropped_by_reason: Mapping[str, int],
     latency_ms: Mapping[str, Mapping[str, float]],
     detection_source: str,
     weights: str,
@@ -90,15 +91,25 @@ def build_result(
     missing: int = 0,
     **extra: Any,
 ) -> dict[str, Any]:
-    """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures."""
+    """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures.
+
+    Published are the processed frames and those dropped, by reason. What the given reasons do not explain is counted as
+    "not_received" as far as it did not arrive, and else as "unfinished": on its way when the run ended.
+    """
+    reasons = {reason: count for reason, count in dropped_by_reason.items() if count}
+    lost = min(max(frames_published - frames_received, 0), frames_published - frames_processed - sum(reasons.values()))
+    unfinished = frames_published - frames_processed - sum(reasons.values()) - max(lost, 0)
+    reasons |= {r: n for r, n in (("not_received", lost), ("unfinished", unfinished)) if n > 0}
     errors: list[PoseError | None] = [s.error for s in samples if s.error is not None]
     accuracy = summarize([*errors, *([None] * missing)])
     return {
         "frames_published": frames_published,
         "frames_received": frames_received,
+        "frames_processed": frames_processed,
         **accuracy,
         "latency_ms": {stage: dict(values) for stage, values in latency_ms.items()},
-        "dropped": dropped,
+        "dropped": sum(reasons.values()),
+        "dropped_by_reason": reasons,
         "detection_source": detection_source,
         "weights": weights,
         "device": device,
@@ -107,6 +118,37 @@ def build_result(
         "objects": sorted({s.object for s in samples}),
         **extra,
     }
+
+
+def object_rows(samples: Sequence[PoseSample], result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Figures of each object: poses, misses, confidence, and where the truth is known its errors (p50, p95) and recall."""
+    missing = result.get("missing_by_object") or {}
+    rows = []
+    for name in sorted({s.object for s in samples} | set(missing)):
+        own = [s for s in samples if s.object == name]
+        errors = [s.error for s in own if s.error is not None]
+        confidences = [s.confidence for s in own if s.confidence is not None]
+        judged: list[PoseError | None] = [*errors, *([None] * missing.get(name, 0))]
+        rows.append(
+            {
+                "name": name,
+                "poses": len(own),
+                "missing": missing.get(name, 0),
+                "confidence": _quantile(confidences, 0.5),
+                "translation": [_quantile([e.translation_mm for e in errors], q) for q in (0.5, 0.95)],
+                "rotation": [_quantile([e.rotation_deg for e in errors], q) for q in (0.5, 0.95)],
+                "adds": [_quantile([e.adds_mm for e in errors], q) for q in (0.5, 0.95)],
+                "recall": recall(judged) if judged else None,
+            }
+        )
+    return rows
+
+
+def _quantile(values: Sequence[float], q: float) -> float | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
