@@ -143,10 +143,23 @@ class PoseConfig:
         0.15, "a registration below this is refused and searched again", minimum=0.0, maximum=1.0, live=True
     )
     lost_confidence: float = setting(
-        0.1, "tracking below this for lost_frames frames is lost", minimum=0.0, maximum=1.0, live=True
+        0.1, "a tracked pose below this for lost_frames frames is uncertain", minimum=0.0, maximum=1.0, live=True
     )
     lost_frames: int = setting(
-        3, "consecutive frames below lost_confidence before an object is lost", minimum=1, maximum=1000, live=True
+        3,
+        "consecutive frames below lost_confidence before an object is uncertain: its pose is held back, and it is searched "
+        "near where it was",
+        minimum=1,
+        maximum=1000,
+        live=True,
+    )
+    lost_seconds: float = setting(
+        0.5,
+        "an uncertain object that is not found again within this time is lost; 0 loses it at once",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
     )
 
 

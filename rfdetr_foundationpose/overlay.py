@@ -26,6 +26,7 @@ MAX_FILLED_FACES = 20_000
 AXIS_COLORS = ((255, 60, 60), (60, 220, 60), (80, 120, 255))
 STATE_COLORS = {
     TrackState.TRACKING: (60, 255, 120),
+    TrackState.UNCERTAIN: (255, 200, 0),
     TrackState.LOST: (255, 70, 70),
     TrackState.SEARCHING: (255, 200, 0),
 }

@@ -190,8 +190,12 @@ def instance_name(object: str, instance_id: int) -> str:
 
 
 class TrackState(str, Enum):
+    """What is known of an instance. UNCERTAIN: its pose does not fit the image, as in motion blur; it is searched near where
+    it was, and no pose of it is given out meanwhile. LOST: it was not found again; said once."""
+
     SEARCHING = "searching"
     TRACKING = "tracking"
+    UNCERTAIN = "uncertain"
     LOST = "lost"
 
 

@@ -127,6 +127,12 @@ def test_lost_differs_from_never_found():
     assert "1 lost since the last report" in statuses["objects"].message
 
 
+def test_an_uncertain_object_is_neither_lost_nor_tracked():
+    statuses = report(with_status(states={"mug": "uncertain"}, best_below={"mug": 0.31}), WELL)
+    assert statuses["objects"].level == WARN
+    assert statuses["objects"].message == "mug: uncertain, its pose is held back and it is searched near where it was"
+
+
 def test_degraded_backend():
     statuses = report(with_status(degraded=["pose estimation runs eager although tensorrt was asked for"]), WELL)
     assert statuses["backend"].level == WARN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -80,6 +81,31 @@ def test_instances_masks_depth_and_poses_agree(video: SceneVideo) -> None:
         corners = trimesh.bounds.corners(meshes[instance.object].bounds)
         world = truth.T_world_cam @ instance.T_cam_obj
         assert (corners @ world[:3, :3].T + world[:3, 3])[:, 2].max() > 0  # above the table
+
+
+def test_a_knock_moves_the_image_and_a_shutter_blurs_it() -> None:
+    still = dataclasses.replace(SETTINGS, frames=45, size=(96, 128), jolt=8.0)
+    sharp, blurred = (SceneVideo(load_scene_objects(), dataclasses.replace(still, shutter=s)) for s in (0.0, 1 / 30))
+    gradients = {}
+    for name, video in (("sharp", sharp), ("blurred", blurred)):
+        for index in (29, 33):  # before the knock of 1.0 s, and in it
+            gray = cv2.cvtColor(video.frame(index)[0].rgb, cv2.COLOR_RGB2GRAY).astype(float)
+            gradients[name, index] = np.abs(np.diff(gray, axis=1)).mean()
+    assert gradients["blurred", 29] > 0.8 * gradients["sharp", 29]
+    assert gradients["blurred", 33] < 0.7 * gradients["sharp", 33]
+    # Depth and ground truth are of the frame's own instant, with and without a shutter.
+    (a, truth), (b, same) = sharp.frame(33), blurred.frame(33)
+    assert np.array_equal(a.depth, b.depth) and np.array_equal(truth.T_world_cam, same.T_world_cam)
+    rest = SceneVideo(load_scene_objects(), dataclasses.replace(still, jolt=0.0))
+    turned = [
+        np.degrees(
+            Rotation.from_matrix(
+                rest.frame(i)[1].T_world_cam[:3, :3].T @ sharp.frame(i)[1].T_world_cam[:3, :3]
+            ).magnitude()
+        )
+        for i in (29, 31, 33, 37)
+    ]
+    assert turned[0] == turned[3] == 0 and turned[1] == pytest.approx(8 * np.sin(2 * np.pi / 6), abs=0.01)
 
 
 def test_several_processes_give_the_same_frames_in_order() -> None:
@@ -198,3 +224,5 @@ def test_bad_settings_and_names_are_refused() -> None:
         VideoSettings(rate=0)
     with pytest.raises(ValueError, match="size=8x8 must be at least"):
         VideoSettings(size=(8, 8))
+    with pytest.raises(ValueError, match=r"shutter=0.05 must be in \[0, 0.0333\]"):
+        VideoSettings(shutter=0.05)

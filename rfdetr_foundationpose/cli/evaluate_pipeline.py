@@ -35,6 +35,15 @@ def pipeline(
     first_frame: Annotated[int, typer.Option(min=0, help="First frame that the pipeline gets.")] = 0,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of each recording; default: up to its end.")] = None,
     fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second, of ten seconds [Hz].")] = RATE,
+    max_speed: Annotated[
+        float, typer.Option(min=0.01, max=3, help="Limit of the targets' speed in the camera frame [m/s].")
+    ] = 0.3,
+    shutter: Annotated[
+        float, typer.Option(min=0, max=0.1, help="Exposure of the colour images [s]: what moves is blurred.")
+    ] = 0.0,
+    jolt: Annotated[
+        float, typer.Option(min=0, max=45, help="Angle by which the camera is knocked every two seconds [deg].")
+    ] = 0.0,
     all_objects: Annotated[
         bool,
         typer.Option(
@@ -70,6 +79,8 @@ def pipeline(
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
     length = round(SECONDS * fps)
     part = range(first_frame, length if frames is None else first_frame + frames)
+    if shutter * fps > 1:
+        raise typer.BadParameter(f"--shutter={shutter} is longer than a frame at --fps={fps:g}")
     if not part or part.stop > length:
         raise typer.BadParameter(f"--first-frame and --frames end at {part.stop}, a recording has {length} frames")
     if any(change.partition("=")[0].strip() == "objects_file" for change in setting or []):
@@ -103,6 +114,9 @@ def pipeline(
             "start": first_frame,
             "frames": len(part),
             "rate": fps,
+            "max_speed": max_speed,
+            "shutter": shutter,
+            "jolt": jolt,
             "seconds": time.perf_counter() - begin,
             **outcome.as_dict(),
         }
@@ -114,7 +128,7 @@ def pipeline(
                 made,
                 specs,
                 models,
-                RecordingSettings(seeds=numbers, targets=names, frames=length, rate=fps),
+                RecordingSettings(numbers, names, length, fps, max_speed=max_speed, shutter=shutter, jolt=jolt),
                 str(made.device),
                 part,
                 lambda done, total: progress.update(task, completed=done, total=total),

@@ -42,7 +42,8 @@ Picture = NDArray[np.uint8]
 @dataclass(frozen=True)
 class RecordingSettings:
     """targets: names of the objects on the table, repeated for several instances; empty shows all once. stride: every
-    n-th frame is looked at; where a false detection is, the next ones too. pictures: most of each kind.
+    n-th frame is looked at; where a false detection is, the next ones too. pictures: most of each kind. max_speed: m/s of
+    the targets in the camera frame. shutter, jolt: of the camera, see VideoSettings.
     """
 
     seeds: tuple[int, ...] = tuple(range(100, 110))
@@ -52,10 +53,23 @@ class RecordingSettings:
     stride: int = 15
     size: tuple[int, int] = (480, 640)
     pictures: int = 12
+    max_speed: float = 0.30
+    shutter: float = 0.0
+    jolt: float = 0.0
 
     def video(self, seed: int) -> VideoSettings:
         """The recording of a seed."""
-        return VideoSettings(frames=self.frames, size=self.size, rate=self.rate, seed=seed, targets=self.targets)
+        return VideoSettings(
+            frames=self.frames,
+            size=self.size,
+            rate=self.rate,
+            seed=seed,
+            max_speed=self.max_speed,
+            max_turn=200 * self.max_speed,
+            targets=self.targets,
+            shutter=self.shutter,
+            jolt=self.jolt,
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .tracks import Track
 DUPLICATE_IOU = 0.7
 # A track and a detection this near in space (in object diameters) are the same, however their boxes overlap.
 NEAR_DIAMETERS = 0.5
+# A track in doubt and a detection this near (in object diameters), beside the way that it may have gone, are the same.
+DOUBT_DIAMETERS = 1.0
 # Up to this distance (in object diameters) the cost of a pair rises steeply, beyond it hardly.
 SLOPE_DIAMETERS = 2.0
 # The cost of a pair that cannot be: any possible pair costs less.
@@ -47,10 +49,11 @@ def associate_object(
     iou_threshold: float,
     pending: Detection | None = None,
     reach: float = NEAR_DIAMETERS,
+    stamp_ns: int = 0,
 ) -> Association:
     """``associate`` for one object of a frame, without boxes that show a thing again. Arguments as there."""
     kept, duplicates = without_duplicates(detections)
-    owners = associate(kept, tracks, extent, camera, iou_threshold, pending, reach)
+    owners = associate(kept, tracks, extent, camera, iou_threshold, pending, reach, stamp_ns)
     return Association(
         pairs=[(kept[i], tracks[owner]) for i, owner in owners.items() if owner < len(tracks)],
         pending=next((kept[i] for i, owner in owners.items() if owner == len(tracks)), None),
@@ -86,19 +89,21 @@ def associate(
     iou_threshold: float,
     pending: Detection | None = None,
     reach: float = NEAR_DIAMETERS,
+    stamp_ns: int = 0,
 ) -> dict[int, int]:
     """Detection index -> track index for the instances of ONE object; both sides may stay unassigned.
 
     The cost of a pair is ``1 - IoU`` of detected and projected box, plus half the distance in diameters between
     detected surface and object centre where depth was measured. A pair is possible with IoU >= ``iou_threshold``
-    or a distance below NEAR_DIAMETERS.
+    or a distance below NEAR_DIAMETERS. A track in doubt is looked for around where it surely was last, by ``stamp_ns``
+    (of the frame) as far as it may have come.
 
     pending: how an instance that is being registered was seen last. It competes for the detections as track number
     ``len(tracks)``, so that it cannot go over to one that is a track's; it may have moved by ``reach`` diameters.
     """
     if not detections or not (tracks or pending):
         return {}
-    cost = np.array([[_cost(d, t, extent, camera, iou_threshold) for t in tracks] for d in detections])
+    cost = np.array([[_cost(d, t, extent, camera, iou_threshold, stamp_ns) for t in tracks] for d in detections])
     if pending is not None:
         moved = [_moved_cost(d, pending, extent, camera, iou_threshold, reach) for d in detections]
         cost = np.column_stack([cost, moved])
@@ -107,15 +112,22 @@ def associate(
 
 
 def _cost(
-    detection: Detection, track: Track, extent: ObjectExtent, camera: CameraIntrinsics, iou_threshold: float
+    detection: Detection,
+    track: Track,
+    extent: ObjectExtent,
+    camera: CameraIntrinsics,
+    iou_threshold: float,
+    stamp_ns: int,
 ) -> float:
-    if track.T_cam_obj is None:
+    T_cam_obj, moved = track.expected(stamp_ns)
+    if T_cam_obj is None:
         return _INFEASIBLE
-    box = extent.project(track.T_cam_obj, camera)
+    box = extent.project(T_cam_obj, camera)
     iou = 0.0 if box is None else box_iou(box, detection.box)
     point = detection_point(detection, camera)
-    distance = None if point is None else np.linalg.norm(point - extent.center_in_camera(track.T_cam_obj))
-    return _pair_cost(iou, None if distance is None else float(distance) / extent.diameter, iou_threshold)
+    distance = None if point is None else float(np.linalg.norm(point - extent.center_in_camera(T_cam_obj)))
+    reach = DOUBT_DIAMETERS + moved / extent.diameter if track.in_doubt else NEAR_DIAMETERS
+    return _pair_cost(iou, None if distance is None else distance / extent.diameter, iou_threshold, reach)
 
 
 def _moved_cost(

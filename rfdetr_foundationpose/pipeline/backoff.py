@@ -1,4 +1,4 @@
-"""When a refused registration is tried again."""
+"""When a refused registration is tried again, and a doubtful pose registered anew."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from .extent import box_iou
 
 # A refused object is tried again after 1, 2, 4, ... frames, at most this many.
 MAX_BACKOFF_FRAMES = 30
+# A tracked pose below this confidence may be a wrong one that fits a little: half of those that are so sure are right.
+RECHECK_CONFIDENCE = 0.5
+# It is registered again after this many frames, then after twice as many, at most after MAX_RECHECK_FRAMES.
+RECHECK_FRAMES = 15
+MAX_RECHECK_FRAMES = 480
 # A candidate that overlaps the place of the last refusal this much is tried after all others.
 SAME_PLACE_IOU = 0.5
 
@@ -19,6 +24,30 @@ class _Refused:
     count: int = 0
     next_frame: int = 0
     detection: Detection | None = None
+
+
+class Rechecks:
+    """When a tracked pose of low confidence is held against a fresh registration: RECHECK_FRAMES after the last time, then
+    after twice as many, and so on, up to MAX_RECHECK_FRAMES."""
+
+    def __init__(self) -> None:
+        self._tried: dict[str, tuple[int, int]] = {}
+
+    def due(self, name: str, confidence: float, frame_index: int) -> bool:
+        """name: of the instance. Whether it is worth a registration now."""
+        return confidence < RECHECK_CONFIDENCE and frame_index >= self._tried.get(name, (0, 0))[1]
+
+    def tried(self, name: str, frame_index: int) -> None:
+        count = self._tried.get(name, (0, 0))[0]
+        wait = min(RECHECK_FRAMES * 2**count, MAX_RECHECK_FRAMES)
+        self._tried[name] = count + 1, frame_index + wait
+
+    def forget(self, name: str) -> None:
+        """The next one is the first again: the instance has another pose."""
+        self._tried.pop(name, None)
+
+    def clear(self) -> None:
+        self._tried.clear()
 
 
 class Backoff:

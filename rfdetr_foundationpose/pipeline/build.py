@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from ..objects import ObjectSpec, load_objects
 from ..pose.build import build_estimator
 from ..process import prepare_process
 from ..resources import default_objects_file
-from .extent import ObjectExtent
+from .extent import ObjectExtent, symmetries_about
 
 if TYPE_CHECKING:
     from ..detect.detector import Detector
@@ -44,7 +44,10 @@ def build_parts(config: Config) -> PipelineParts:
     estimator = build_estimator(config, specs)
     detector = build_detector(config, specs, device)
     extents = {
-        m.name: ObjectExtent.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces)
+        m.name: replace(
+            ObjectExtent.from_vertices(m.arrays.vertices + m.center, m.diameter, m.arrays.faces),
+            symmetries=symmetries_about(m.symmetries, m.center),
+        )
         for m in estimator.objects
     }
     return PipelineParts(detector, estimator, specs, extents, device)

@@ -11,7 +11,7 @@ from .association import DUPLICATE_IOU, NEAR_DIAMETERS
 from .convex_hull import same_place
 from .extent import ObjectExtent, box_iou
 from .frame_context import FrameContext
-from .tracks import Track
+from .tracks import Change, Track
 
 # A new object takes the place of a tracked one if it is more certain by this. Without a margin a thing that looks like
 # both would change its name back and forth.
@@ -75,7 +75,7 @@ class DuplicateTracks:
     def displace(self, context: FrameContext, track: Track, better: Track) -> None:
         """Lose ``track`` because ``better`` is on the same thing."""
         context.count("duplicate_tracks")
-        context.lost(track, track.lose(relation(track, better)))
+        context.changed(track, Change(track.lose(relation(track, better))))
 
 
 def relation(track: Track, better: Track) -> str:

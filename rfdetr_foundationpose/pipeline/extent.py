@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,14 @@ from .convex_hull import ConvexHull, closed_volume
 @dataclass(frozen=True)
 class ObjectExtent:
     """What the pipeline needs of a mesh. points: (N, 3) float64 extreme points in the object frame, metres. center: (3,)
-    middle of the bounding box, metres. diameter: metres. hull: the room that the object takes up."""
+    middle of the bounding box, metres. diameter: metres. hull: the room that the object takes up. symmetries:
+    (K, 4, 4) in the object frame, after which it looks the same."""
 
     points: NDArray[np.float64]
     center: NDArray[np.float64]
     diameter: float
     hull: ConvexHull
+    symmetries: NDArray[np.float64] = field(default_factory=lambda: np.eye(4)[None])
 
     @classmethod
     def from_vertices(
@@ -56,6 +58,13 @@ class ObjectExtent:
         """(3,) middle of the bounding box in the camera frame, metres."""
         center: NDArray[np.float64] = T_cam_obj[:3, :3] @ self.center + T_cam_obj[:3, 3]
         return center
+
+
+def symmetries_about(symmetries: NDArray[np.float64], center: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetries (K, 4, 4) of the mesh moved to its centre (3,), for the mesh as loaded."""
+    moved: NDArray[np.float64] = np.array(symmetries, dtype=np.float64)
+    moved[:, :3, 3] += center - moved[:, :3, :3] @ center
+    return moved
 
 
 def _directions() -> NDArray[np.float64]:

@@ -9,15 +9,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..config import Config
-from ..types import CameraIntrinsics, Frame
+from ..types import CameraIntrinsics, Frame, TrackState
 from .association import Association
-from .tracks import Track
+from .tracks import Change, Track
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport
     from ..device_frame import DeviceFrame
     from ..pose.observation import Observation
     from .registration_worker import Job
+
+# What a change into a state is counted under, and how it is told.
+_CHANGES = {
+    TrackState.LOST: ("lost", "lost", ""),
+    TrackState.UNCERTAIN: ("uncertain", "uncertain", "; searched near where it was"),
+    TrackState.TRACKING: ("found_again", "found again", ""),
+}
 
 
 @dataclass
@@ -62,8 +69,9 @@ class FrameContext:
         """Add a sentence for a human."""
         self.events.append(event)
 
-    def lost(self, track: Track, reason: str | None) -> None:
-        """Count and tell a loss; without a reason there was none."""
-        if reason is not None:
-            self.count("lost")
-            self.say(f"{track.name} lost: {reason}")
+    def changed(self, track: Track, change: Change | None) -> None:
+        """Count and tell what became of a track; None: nothing."""
+        if change is not None:
+            counter, words, more = _CHANGES[change.state]
+            self.count(counter)
+            self.say(f"{track.name} {words}: {change.why}{more}")

@@ -31,11 +31,11 @@ from .registration import Registration
 from .registration_worker import Job, RegistrationWorker
 from .results import FrameResult, PipelineStatus
 from .side_stream import SideStream
-from .tracks import TrackTable
+from .tracks import Track, TrackTable
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport, Detector
-    from ..pose.estimator import PoseEstimator
+    from ..pose.estimator import Estimate, PoseEstimator
     from ..pose.observation import Observation
 
 # Why there is no detection is said at most once in this time (s).
@@ -244,7 +244,7 @@ class Pipeline:
 
     def _detect(self, context: FrameContext) -> None:
         """Start the detector where it is due. Its report is collected when a step needs it: it works beside the tracker."""
-        searching = bool(self._tracks.searching())
+        searching = bool(self._tracks.searching()) or any(t.uncertain for t in self._tracks)
         settings = context.config.detector
         stamp = context.frame.stamp_ns
         if self._detection_interval.due(context.index, stamp, searching=searching, config=settings):
@@ -268,11 +268,34 @@ class Pipeline:
         observation = context.observation
         with self.timer.stage("track"):
             estimates = self._estimator.track(observation, requests)
-        for track, estimate in zip(tracked, estimates, strict=False):
-            reason = track.update(estimate.T_cam_obj, estimate.confidence, estimate.visibility, context.config.pose)
-            context.lost(track, reason)
+        moved = self._from_sure_poses(context, tracked, estimates)
+        for track, estimate in zip(tracked, moved, strict=True):
+            T, confidence, visibility = estimate.T_cam_obj, estimate.confidence, estimate.visibility
+            change = track.update(T, confidence, visibility, context.config.pose, context.frame.stamp_ns)
+            context.changed(track, change)
         if newcomer is not None:
             self._registration.finish(context, estimates[-1])
+
+    def _from_sure_poses(
+        self, context: FrameContext, tracked: Sequence[Track], estimates: Sequence[Estimate]
+    ) -> list[Estimate]:
+        """The estimates of the tracks; of one in doubt the better of two, of which the other begins where the object surely
+        was last: tracking that went astray does not find the way back by itself."""
+        best = list(estimates[: len(tracked)])
+        lowest = context.config.pose.lost_confidence
+        starts = [
+            (i, t.sure.T_cam_obj)
+            for i, t in enumerate(tracked)
+            if t.sure is not None and not best[i].confidence >= lowest and t.sure.T_cam_obj is not t.T_cam_obj
+        ]
+        if starts:
+            requests = [TrackRequest(tracked[i].object, T) for i, T in starts]
+            with self.timer.stage("track"):
+                again = self._estimator.track(context.observation, requests)
+            for (i, _), estimate in zip(starts, again, strict=True):
+                if estimate.confidence > best[i].confidence or not np.isfinite(best[i].confidence):
+                    best[i] = estimate
+        return best
 
     def _associate(self, context: FrameContext) -> None:
         """Settle, once a frame, which detection is which track, and which the registration under way."""
@@ -299,6 +322,7 @@ class Pipeline:
             job.seen if job is not None and job.detection.object == name else None,
             # The only one of its kind is found however far it moved; of several, one that far away is another one.
             np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS,
+            context.frame.stamp_ns,
         )
 
     def _collect(self, context: FrameContext) -> None:
@@ -340,7 +364,8 @@ class Pipeline:
             for track in [t for t in self._tracks.tracking() if t.object == name]:
                 contested = bool(association.free) and not self._tracks.searching(name)
                 score = scores.get(track.instance_id)
-                context.lost(track, track.verify(score, contested, context.config.pose, sure))
+                settings, stamp = context.config.pose, context.frame.stamp_ns
+                context.changed(track, track.verify(score, contested, settings, stamp, sure))
 
     def _merge_duplicates(self, context: FrameContext) -> None:
         """Two tracks on one thing: the redundant one is lost."""
@@ -349,7 +374,7 @@ class Pipeline:
             self._duplicates.displace(context, track, better)
 
     def _register(self, context: FrameContext) -> None:
-        """Register what the detector sees and no track is."""
+        """Register what the detector sees and no track is, and what a track in doubt may be."""
         if context.associations is None:
             return
         claimed: list[Detection] = []
@@ -362,9 +387,12 @@ class Pipeline:
             free += association.free
         candidates, duplicates = without_duplicates(free, claimed)
         context.count("duplicate_detections", duplicates)
-        self._registration.start(context, candidates)
+        pairs = [pair for association in context.associations.values() for pair in association.pairs]
+        doubted = [(d, t) for d, t in pairs if t.tracking and self._registration.doubts(context, t)]
+        self._registration.start(context, candidates, doubted)
 
     def _publish(self, context: FrameContext) -> FrameResult:
-        poses = [t.pose(context.frame) for t in self._tracks if t.state is not TrackState.SEARCHING]
+        given = (TrackState.TRACKING, TrackState.LOST)
+        poses = [t.pose(context.frame) for t in self._tracks if t.state in given]
         detections = None if context.report is None else context.report.detections
         return FrameResult(context.frame, poses, detections, context.events)

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..pose.confidence import FEATURES
 from ..pose.estimator import RegistrationError, TrackRequest
+from ..pose.symmetry import nearest_equivalent, rotation_angle
 from ..types import CameraIntrinsics, Detection, TrackState
 from .association import choose_instance
-from .backoff import Backoff
+from .backoff import Backoff, Rechecks
 from .confirmation import TrackConfirmation
-from .duplicates import DuplicateTracks, is_replaced_by, relation
+from .duplicates import TAKEOVER, DuplicateTracks, is_replaced_by, relation
 from .extent import ObjectExtent
 from .frame_context import FrameContext
 from .registration_worker import Job, RegistrationWorker
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 # A pose must explain this share of what the detector saw. In generated videos right poses explain 0.49 and more, even of
 # an object that is half hidden; most wrong ones that were sure of themselves explain 0.22 to 0.36.
 MIN_EXPLAINED = 0.4
+# A registration whose middle is this far (in object diameters) from that of the tracked pose, or turned by this angle (rad),
+# is another pose. Nearer ones the tracker finds by itself.
+OTHER_DIAMETERS = 0.1
+OTHER_ANGLE = np.deg2rad(15.0)
 _MISSING = FEATURES.index("missing")
 
 
@@ -52,6 +57,7 @@ class Registration:
         self._duplicates = duplicates
         self._background = background
         self._backoff = Backoff()
+        self._rechecks = Rechecks()
         self._confirmation = TrackConfirmation()
 
     @property
@@ -66,6 +72,7 @@ class Registration:
     def forget(self) -> bool:
         """Search everything anew. True when a registration under way was given up for that."""
         self._backoff.clear()
+        self._rechecks.clear()
         self._confirmation.clear()
         return self.worker.forget()
 
@@ -73,16 +80,28 @@ class Registration:
         """End the background thread."""
         self.worker.close()
 
-    def start(self, context: FrameContext, candidates: Sequence[Detection]) -> None:
+    def doubts(self, context: FrameContext, track: Track) -> bool:
+        """Whether the pose of a tracked instance should be held against a registration of what the detector sees there."""
+        if track.in_doubt:
+            return track.uncertain
+        return self._rechecks.due(track.name, track.confidence, context.index)
+
+    def start(
+        self, context: FrameContext, candidates: Sequence[Detection], doubted: Sequence[tuple[Detection, Track]] = ()
+    ) -> None:
         """Register candidates: here when nothing is tracked, else in the background, one at a time. On a still all are, here.
 
-        candidates: detections that are no tracked instance.
+        candidates: detections that are no tracked instance. doubted: those of tracks in doubt, which may be corrected.
         """
         chosen = candidates if context.still else self._confirmed(context, candidates)
-        for detection in self._backoff.order(chosen):
-            track = self._instance_for(context, detection)
+        owners = {id(detection): track for detection, track in doubted}
+        for detection in self._backoff.order([*(detection for detection, _ in doubted), *chosen]):
+            owner = owners.get(id(detection))
+            track = self._instance_for(context, detection, owner)
             if track is None:
                 continue
+            if owner is not None and not owner.uncertain:
+                self._rechecks.tried(owner.name, context.index)
             job = Job(context.observation, detection, track)
             context.count("registrations")
             # A forgotten registration may still be at work; waiting for it here would hold up every frame.
@@ -122,9 +141,11 @@ class Registration:
         context.count("detections_unconfirmed", len(candidates) - len(confirmed))
         return confirmed
 
-    def _instance_for(self, context: FrameContext, detection: Detection) -> Track | None:
-        """The instance that a registration of the detection may become now; None where it has to wait."""
-        free = [t for t in self._tracks.searching(detection.object) if self._is_free(t)]
+    def _instance_for(self, context: FrameContext, detection: Detection, owner: Track | None) -> Track | None:
+        """The instance that a registration of the detection may become now; None where it has to wait. owner: the track in
+        doubt that it shows."""
+        candidates = [t for t in self._tracks.searching(detection.object) if t.state is TrackState.SEARCHING]
+        free = [t for t in (candidates if owner is None else [owner]) if not self._is_promised(t)]
         if not free:
             return None
         if not context.still and not self._backoff.may_try(detection.object, context.index):
@@ -135,10 +156,9 @@ class Registration:
             return None
         return choose_instance(detection, free, self._extents[detection.object], context.camera)
 
-    def _is_free(self, track: Track) -> bool:
-        """Neither lost on this very frame, which is to be said first, nor promised to the registration under way."""
-        promised = self.under_way is not None and self.under_way.track is track
-        return track.state is TrackState.SEARCHING and not promised
+    def _is_promised(self, track: Track) -> bool:
+        """Whether the registration under way is to become this instance."""
+        return self.under_way is not None and self.under_way.track is track
 
     def _holds(self, context: FrameContext, job: Job) -> bool:
         """Whether the registration gave a pose worth going on with. Raises what is no refusal."""
@@ -163,28 +183,73 @@ class Registration:
     def _refuse(self, context: FrameContext, job: Job, counter: str, reason: str) -> None:
         context.count("registrations_refused")
         context.count(counter)
+        if job.track.state is TrackState.TRACKING:
+            context.say(f"{job.track.name} keeps its pose: {reason}")
+            return
         wait = self._backoff.refuse(job.seen, context.index)
         again = "" if context.still else f"; searched again after {wait} frame{'s' if wait > 1 else ''}"
         context.say(f"{job.detection.object} refused: {reason}{again}")
 
     def _accept(self, context: FrameContext, job: Job, estimate: Estimate, *, late: bool) -> None:
-        """Start the track, unless the thing has one already: the thing keeps the id that it has."""
+        """Start the track, or correct it, unless the thing has another one already: it keeps the id that it has."""
         track = job.track
+        if track.tracking and not self._is_surer(context, track, estimate):
+            return
         started = replace(track, T_cam_obj=estimate.T_cam_obj, confidence=estimate.confidence, support=job.seen.score)
-        rivals = self._duplicates.rivals(started, self._tracks.tracking(), context.camera)
+        others = [t for t in self._tracks.tracking() if t is not track]
+        rivals = self._duplicates.rivals(started, others, context.camera)
         firm = next((t for t in rivals if not is_replaced_by(t, started)), None)
         if firm is not None:
             self._refuse(context, job, "registration_duplicate", relation(started, firm))
             return
         for rival in rivals:
             self._duplicates.displace(context, rival, started)
-        again = track.losses > 0
-        track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility, job.seen.score)
         self._backoff.accept(track.object)
+        stamp = context.frame.stamp_ns
+        if track.tracking:
+            self._correct(context, track, estimate)
+            return
+        again = track.losses > 0
+        self._rechecks.forget(track.name)
+        track.start(estimate.T_cam_obj, estimate.confidence, estimate.visibility, job.seen.score, stamp)
         context.count("registered_again" if again else "registered")
         context.say(
             f"{track.name} registered{' again' if again else ''}: confidence {estimate.confidence:.2f}, "
             f"{job.milliseconds:.0f} ms{' in the background' if late else ''}"
+        )
+
+    def _is_surer(self, context: FrameContext, track: Track, estimate: Estimate) -> bool:
+        """Whether a registration corrects the tracked pose: one of an uncertain track, which may have found itself meanwhile,
+        if it is surer; else if it is clearly surer, and another one."""
+        was, now = track.confidence, estimate.confidence
+        if now < was + (0 if track.uncertain else TAKEOVER):
+            context.count("corrections_refused")
+            context.say(
+                f"{track.name} keeps its pose: registered again with confidence {now:.2f}, tracked with {was:.2f}"
+            )
+            return False
+        if track.uncertain:
+            return True
+        assert track.T_cam_obj is not None
+        extent = self._extents[track.object]
+        T = nearest_equivalent(estimate.T_cam_obj, track.T_cam_obj, extent.symmetries)
+        turned = rotation_angle(track.T_cam_obj[:3, :3].T @ T[:3, :3])
+        moved = np.linalg.norm(extent.center_in_camera(T) - extent.center_in_camera(track.T_cam_obj))
+        return bool(moved > OTHER_DIAMETERS * extent.diameter or turned > OTHER_ANGLE)
+
+    def _correct(self, context: FrameContext, track: Track, estimate: Estimate) -> None:
+        """Give a track the pose of a surer registration, of those that look alike the one nearest to the last sure pose."""
+        before = track.T_cam_obj if track.sure is None else track.sure.T_cam_obj
+        assert before is not None
+        T = nearest_equivalent(estimate.T_cam_obj, before, self._extents[track.object].symmetries)
+        moved, turned = np.linalg.norm(T[:3, 3] - before[:3, 3]), rotation_angle(before[:3, :3].T @ T[:3, :3])
+        was = track.confidence
+        self._rechecks.forget(track.name)
+        track.correct(T, estimate.confidence, estimate.visibility, context.frame.stamp_ns)
+        context.count("corrected")
+        context.say(
+            f"{track.name} corrected by a registration: confidence {was:.2f} -> {estimate.confidence:.2f}, "
+            f"{moved * 1e3:.0f} mm and {np.degrees(turned):.0f} deg from where it surely was last"
         )
 
 

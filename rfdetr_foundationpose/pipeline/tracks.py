@@ -13,16 +13,38 @@ from ..types import Frame, ObjectPose, TrackState, instance_name
 
 # A detector run moves a track's support by this share: the last eight runs make up most of it.
 SUPPORT_RATE = 1 / 8
+# What is left of a track's speed after a frame in which it moved less.
+SPEED_DECAY = 0.8
+
+
+@dataclass(frozen=True)
+class SurePose:
+    """T_cam_obj: (4, 4) pose at stamp_ns. speed: of its origin in the camera frame, m/s, the fastest of late."""
+
+    T_cam_obj: NDArray[np.float64]
+    stamp_ns: int
+    speed: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a track. why: a sentence without its name. state: the one that it is in now."""
+
+    why: str
+    state: TrackState = TrackState.LOST
 
 
 @dataclass
 class Track:
     """One instance of an object, seen or not. T_cam_obj: (4, 4) float64, its last pose, kept after a loss for re-association.
 
-    A track starts at ``pose.accept_confidence`` and is lost after ``pose.lost_frames`` consecutive frames below the
-    lower ``pose.lost_confidence``: the gap keeps it from flickering. support: how well the detector sees it, a running
-    mean of the scores of its detections, in which a run without one counts as 0. unsupported: so many runs in a row.
-    best_score: of its detections since it started.
+    A track starts at ``pose.accept_confidence``. After ``pose.lost_frames`` consecutive frames below the lower
+    ``pose.lost_confidence`` it is uncertain, and it is lost when it does not come back to ``pose.accept_confidence`` within
+    ``pose.lost_seconds``: blur passes, and the gap between the two keeps the state from flickering.
+
+    sure: where it was when it last was not in doubt. support: how well the detector sees it, a running mean of the scores of
+    its detections, in which a run without one counts as 0. unsupported: so many runs in a row. best_score: of its
+    detections since it started.
     """
 
     object: str
@@ -32,6 +54,9 @@ class Track:
     confidence: float = 0.0
     visibility: float = 0.0
     low_frames: int = 0
+    sure: SurePose | None = None
+    uncertain_since_ns: int = 0
+    uncertain_frames: int = 0
     support: float = 0.0
     unsupported: int = 0
     best_score: float = 0.0
@@ -44,42 +69,78 @@ class Track:
 
     @property
     def tracking(self) -> bool:
-        return self.state is TrackState.TRACKING
+        """Whether it is followed from frame to frame, surely or not."""
+        return self.state in (TrackState.TRACKING, TrackState.UNCERTAIN)
+
+    @property
+    def uncertain(self) -> bool:
+        return self.state is TrackState.UNCERTAIN
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether its last pose did not fit the image."""
+        return self.tracking and (self.uncertain or self.low_frames > 0)
 
     @property
     def certainty(self) -> float:
         """How sure detector and pose are of it together, in [0, 1]; settles which of two objects a thing is."""
         return self.support * self.confidence
 
-    def start(self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float, score: float) -> None:
+    def start(
+        self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float, score: float, stamp_ns: int
+    ) -> None:
         """Enter TRACKING with an accepted registration. score: of the detection that it comes from."""
         self.state = TrackState.TRACKING
         self.low_frames = self.unsupported = 0
         self.support = self.best_score = float(score)
+        self.sure = None
         self._store(T_cam_obj, confidence, visibility)
+        self._remember(stamp_ns)
+
+    def correct(self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float, stamp_ns: int) -> None:
+        """Go on, in TRACKING, with the pose of a registration that is surer than the tracked one."""
+        self.state = TrackState.TRACKING
+        self.low_frames = 0
+        self.sure = None
+        self._store(T_cam_obj, confidence, visibility)
+        self._remember(stamp_ns)
 
     def update(
-        self, T_cam_obj: NDArray[np.float64], confidence: float, visibility: float, config: PoseConfig
-    ) -> str | None:
-        """Take the pose of a new frame. Returns why the track is now LOST, or None while it goes on."""
+        self,
+        T_cam_obj: NDArray[np.float64],
+        confidence: float,
+        visibility: float,
+        config: PoseConfig,
+        stamp_ns: int,
+    ) -> Change | None:
+        """Take the pose of a new frame. Returns what changed by it, or None while the track goes on as before."""
         if not np.isfinite(T_cam_obj).all() or not np.isfinite(confidence):
-            return self.lose("its pose is not finite")
+            return Change(self.lose("its pose is not finite"))
         self._store(T_cam_obj, confidence, visibility)
-        self.low_frames = self.low_frames + 1 if confidence < config.lost_confidence else 0
-        if self.low_frames >= config.lost_frames:
-            return self.lose(
-                f"confidence {confidence:.2f} is the last of {self.low_frames} frames "
-                f"below pose.lost_confidence={config.lost_confidence}"
-            )
-        return None
+        if self.uncertain:
+            return self._find_again(config, stamp_ns)
+        if confidence >= config.lost_confidence:
+            self.low_frames = 0
+            self._remember(stamp_ns)
+            return None
+        self.low_frames += 1
+        if self.low_frames < config.lost_frames:
+            return None
+        why = (
+            f"confidence {confidence:.2f} is the last of {self.low_frames} frames "
+            f"below pose.lost_confidence={config.lost_confidence}"
+        )
+        return self._doubt(why, config, stamp_ns)
 
-    def verify(self, score: float | None, contested: bool, config: PoseConfig, sure: float = 0.0) -> str | None:
-        """Take the detector's word on a tracked instance. Returns why the track is now LOST, or None.
+    def verify(
+        self, score: float | None, contested: bool, config: PoseConfig, stamp_ns: int, sure: float = 0.0
+    ) -> Change | None:
+        """Take the detector's word on a tracked instance. Returns what changed by it, or None.
 
         score: of the detection that is this instance; None without one. contested: an unclaimed detection of the same object lies
-        elsewhere. Missing support alone is no loss, as objects are occluded; with a contender, or a pose that could
-        not be registered today, ``pose.lost_frames`` detector runs in a row are, and twice as many for one that the
-        detector never was ``sure`` of: so high a score.
+        elsewhere. Missing support alone is no loss, as objects are occluded; with a contender, ``pose.lost_frames`` detector
+        runs in a row are, and twice as many for one that the detector never was ``sure`` of: so high a score. A pose that
+        could not be registered today is in doubt after ``pose.lost_frames`` runs.
         """
         self.support += SUPPORT_RATE * ((score or 0.0) - self.support)
         if score is not None:
@@ -87,16 +148,59 @@ class Track:
             self.best_score = max(self.best_score, score)
             return None
         self.unsupported += 1
-        doubtful = contested or self.confidence < config.accept_confidence
-        if doubtful and self.unsupported >= config.lost_frames:
-            where = "sees it elsewhere" if contested else f"does not see it and confidence is {self.confidence:.2f}"
-            return self.lose(f"the detector {where}, {self.unsupported} runs in a row")
+        runs = f"{self.unsupported} runs in a row"
+        if contested and self.unsupported >= config.lost_frames:
+            return Change(self.lose(f"the detector sees it elsewhere, {runs}"))
         if self.best_score < sure and self.unsupported >= 2 * config.lost_frames:
-            return self.lose(
-                f"the detector does not see it, {self.unsupported} runs in a row, and never was sure of it: "
-                f"its best score was {self.best_score:.2f}"
+            score_text = f"its best score was {self.best_score:.2f}"
+            return Change(self.lose(f"the detector does not see it, {runs}, and never was sure of it: {score_text}"))
+        doubtful = self.confidence < config.accept_confidence and not self.uncertain
+        if doubtful and self.unsupported >= config.lost_frames:
+            why = f"the detector does not see it and confidence is {self.confidence:.2f}, {runs}"
+            return self._doubt(why, config, stamp_ns)
+        return None
+
+    def _doubt(self, why: str, config: PoseConfig, stamp_ns: int) -> Change:
+        if config.lost_seconds <= 0:
+            return Change(self.lose(why))
+        self.state = TrackState.UNCERTAIN
+        self.uncertain_since_ns, self.uncertain_frames = stamp_ns, 0
+        return Change(why, TrackState.UNCERTAIN)
+
+    def _find_again(self, config: PoseConfig, stamp_ns: int) -> Change | None:
+        self.uncertain_frames += 1
+        seconds = (stamp_ns - self.uncertain_since_ns) * 1e-9
+        if self.confidence >= config.accept_confidence:
+            self.state = TrackState.TRACKING
+            self.low_frames = 0
+            self._remember(stamp_ns)
+            return Change(f"confidence {self.confidence:.2f} after {max(seconds, 0):.2f} s", TrackState.TRACKING)
+        # A slow camera gets as many frames as a fast one; a stamp before the first one is a recording that starts over.
+        late = seconds < 0 or seconds >= config.lost_seconds
+        if late and self.uncertain_frames >= config.lost_frames:
+            return Change(
+                self.lose(
+                    f"not found again near where it was within pose.lost_seconds={config.lost_seconds:g}: "
+                    f"confidence {self.confidence:.2f}"
+                )
             )
         return None
+
+    def expected(self, stamp_ns: int) -> tuple[NDArray[np.float64] | None, float]:
+        """Where it should be, and how far from there it may be (m): its pose, or, in doubt, the last sure one and the way
+        that it may have gone since at its speed."""
+        if not self.in_doubt or self.sure is None:
+            return self.T_cam_obj, 0.0
+        return self.sure.T_cam_obj, self.sure.speed * max(stamp_ns - self.sure.stamp_ns, 0) * 1e-9
+
+    def _remember(self, stamp_ns: int) -> None:
+        assert self.T_cam_obj is not None
+        speed = 0.0
+        if self.sure is not None and stamp_ns > self.sure.stamp_ns:
+            moved = float(np.linalg.norm(self.T_cam_obj[:3, 3] - self.sure.T_cam_obj[:3, 3]))
+            # The fastest of late: what is shaken stands still at every turn.
+            speed = max(moved / (stamp_ns - self.sure.stamp_ns) * 1e9, SPEED_DECAY * self.sure.speed)
+        self.sure = SurePose(self.T_cam_obj, stamp_ns, speed)
 
     def lose(self, reason: str) -> str:
         """Enter LOST; returns the reason."""

@@ -216,6 +216,8 @@ class Diagnostics:
 
     def _untracked(self, name: str, h: Health) -> str:
         assert h.status is not None
+        if h.status.states[name] == "uncertain":
+            return f"{name}: uncertain, its pose is held back and it is searched near where it was"
         best, threshold = h.status.best_below.get(name), h.thresholds.get(name)
         known = ""
         if best is not None:

@@ -26,6 +26,10 @@ Array = NDArray[np.float64]
 CYCLE = 60.0  # s of nominal motion over which the speed limits are enforced; longer than any recording's
 STEP = 1 / 120
 VIEWS = 12
+SHUTTER_STEPS = 9
+"""A colour image with a shutter time is the mean of this many instants; odd, so that one is the frame's own."""
+JOLT_FIRST, JOLT_PERIOD, JOLT_TIME = 1.0, 2.0, 0.2
+"""The camera is jolted first at this time (s), then with this period (s), each time for so long (s)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class VideoSettings:
     frame, one of which is reached. targets: names of the objects shown, repeated for several instances; empty shows all
     given objects once. moving: how many of the targets move themselves. distractors: other objects on the table.
     distance: of the camera, m. min_visibility: a view is looked for in which every target stays visible by this share.
+    shutter: s that the colour image is exposed for, around its stamp: what moves meanwhile is blurred. jolt: deg by which the
+    camera is turned and back, as by a knock, beside its other motion.
     """
 
     frames: int = 300
@@ -47,6 +53,8 @@ class VideoSettings:
     distractors: int = 5
     distance: float = 0.75
     min_visibility: float = 0.35
+    shutter: float = 0.0
+    jolt: float = 0.0
     start_ns: int = 1_700_000_000_000_000_000
     frame_id: str = "camera_color_optical_frame"
     noise: DepthNoise = field(default_factory=DepthNoise)
@@ -59,6 +67,9 @@ class VideoSettings:
         for name in ("frames", "rate", "max_speed", "max_turn", "distance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        for name, most in (("shutter", 1 / self.rate), ("jolt", 45.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)} must be in [0, {most:.3g}]")
 
 
 class SceneVideo:
@@ -185,6 +196,16 @@ class SceneVideo:
         focus = self._focus + 0.03 * np.stack([np.sin(0.29 * t + p[3]), np.sin(0.41 * t + p[4]), 0 * t], axis=1)
         return look_at(focus + direction * distance[:, None], focus, 0.06 * np.sin(0.47 * t + p[5]))
 
+    def _jolts(self, time: Array) -> Array:
+        """(T, 4, 4) camera <- jolted camera: yaw and pitch in turn, there and back, each time for JOLT_TIME."""
+        number, phase = np.divmod(time - JOLT_FIRST, JOLT_PERIOD)
+        u = np.where((time >= JOLT_FIRST) & (phase < JOLT_TIME), phase / JOLT_TIME, 0.0)
+        angle = np.deg2rad(self.settings.jolt) * np.sin(2 * np.pi * u)
+        yaw = number % 2 == 0
+        jolts = np.tile(np.eye(4), (len(time), 1, 1))
+        jolts[:, :3, :3] = Rotation.from_rotvec(np.stack([angle * ~yaw, angle * yaw, 0 * angle], axis=1)).as_matrix()
+        return jolts
+
     def _scenes(self, time: Array) -> SceneSet:
         """The scene at T times (s)."""
         count, k = len(time), self.camera
@@ -195,7 +216,7 @@ class SceneVideo:
             T_world_mesh=self._object_poses(time),
             gloss=np.repeat(self._gloss, count, axis=0),
             camera=np.tile([k.fx, k.fy, k.cx, k.cy], (count, 1)),
-            T_world_cam=self._camera_poses(time),
+            T_world_cam=self._camera_poses(time) @ self._jolts(time),
             **{**fixed, "light": self._light + sway},  # type: ignore[arg-type]
         )
 
@@ -204,17 +225,19 @@ class SceneVideo:
         s = self.settings
         if not 0 <= index < s.frames:
             raise IndexError(f"frame {index} is outside 0..{s.frames - 1}")
-        scenes = self._scenes(np.array([index / s.rate]))
+        instants = np.linspace(-s.shutter / 2, s.shutter / 2, SHUTTER_STEPS) if s.shutter else np.zeros(1)
+        scenes = self._scenes(index / s.rate + instants)
         out = self._assets.renderer.render(scenes, s.size)
+        now = len(instants) // 2
         generator = torch.Generator(device=out.rgb.device)
         generator.manual_seed(s.seed * 1_000_003 + index)
-        rgb = expose(out.rgb, s.sensor, generator)[0].cpu().numpy()
-        depth = add_depth_noise(out.depth, out.cosine, s.noise, generator)[0]
+        rgb = expose(out.rgb.mean(0, keepdim=True), s.sensor, generator)[0].cpu().numpy()
+        depth = add_depth_noise(out.depth[now : now + 1], out.cosine[now : now + 1], s.noise, generator)[0]
         millimetres = (depth * 1000).round().clamp(0, 65535).cpu().numpy().astype(np.uint16)
-        instance = out.instance[0].cpu().numpy()
-        visibility = out.visibility[0].cpu().numpy()
-        T_world_cam = scenes.T_world_cam[0]
-        T_cam_mesh = np.linalg.inv(T_world_cam) @ scenes.T_world_mesh[0]
+        instance = out.instance[now].cpu().numpy()
+        visibility = out.visibility[now].cpu().numpy()
+        T_world_cam = scenes.T_world_cam[now]
+        T_cam_mesh = np.linalg.inv(T_world_cam) @ scenes.T_world_mesh[now]
         truths = []
         for m, name in enumerate(self.names):
             model = self._assets.objects[self._objects[m]]

@@ -110,8 +110,10 @@ class ScriptedEstimator:
 
 
 def make(world: World, specs: list[ObjectSpec], background: bool = True, **settings) -> Pipeline:
+    """lost_seconds: 0 unless given, so that what is in doubt is lost at once."""
     # The confidences in these tests are about thresholds of 0.5 and 0.25.
-    config = from_flat({"pose.accept_confidence": 0.5, "pose.lost_confidence": 0.25, **settings}, Config())
+    thresholds = {"pose.accept_confidence": 0.5, "pose.lost_confidence": 0.25, "pose.lost_seconds": 0.0}
+    config = from_flat(thresholds | settings, Config())
     extents = {s.name: EXTENT for s in specs}
     return Pipeline(
         ScriptedDetector(world),
