@@ -68,6 +68,15 @@ def test_packers_store_linear_light_in_bytes(tmp_path):
     near(color_at(item, *LEFT), [srgb(55 / 255), 0, 255])
 
 
+@pytest.mark.parametrize(("generator", "red"), [("https://github.com/mikedh/trimesh", RED[0]), ("Blender", 123)])
+def test_the_grey_that_trimesh_writes_beside_an_image_is_no_factor(tmp_path, generator, red):
+    g = Gltf()
+    g.json["asset"]["generator"] = generator
+    image = g.image(Image.new("RGB", (4, 4), RED))
+    g.mesh(g.quad(0, g.material(baseColorTexture={"index": image}, baseColorFactor=[0.4, 0.4, 0.4, 1])))
+    near(color_at(load(g.save(tmp_path / "m.glb"))[0], *LEFT)[0], red, 2)
+
+
 def test_coordinates_sets_transforms_and_wrap_modes(tmp_path):
     g = Gltf()
     two = g.image(stripes(RED, GREEN))

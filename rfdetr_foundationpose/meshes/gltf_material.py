@@ -69,6 +69,8 @@ class Materials:
             coordinates, matrix = _placement(info)
             try:
                 texture, image = self._texture(info.get("index"))
+                if factor == (0.4, 0.4, 0.4) and _by_trimesh(self.file):
+                    factor = (1, 1, 1)  # the default grey of its materials, which it writes beside any image
                 height, width = texture.pixels.shape[:2]
                 source = f"{'emissive ' if glow else ''}texture {image} ({width} x {height})"
                 if factor != (1, 1, 1):
@@ -105,6 +107,10 @@ class Materials:
             except MeshError as error:
                 problem = images.ImageError(f"cannot be read: {error}")
         raise problem
+
+
+def _by_trimesh(file: GltfFile) -> bool:
+    return "mikedh/trimesh" in str((file.json.get("asset") or {}).get("generator", ""))
 
 
 def _base_color(material: Json) -> tuple[tuple[float, float, float], Json | None, bool]:
