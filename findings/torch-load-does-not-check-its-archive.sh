@@ -8,7 +8,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet torch==2.14.1 numpy
-said=$("$folder/venv/bin/python" -W error - "$folder/w.pth" <<'PYTHON'
+said=$("$folder/venv/bin/python" - "$folder/w.pth" <<'PYTHON'
 import sys, zipfile
 import torch
 path = sys.argv[1]
