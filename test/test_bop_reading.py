@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from rfdetr_foundationpose.replay.bop import BopDataset, is_bop
 from rfdetr_foundationpose.replay.bop_models import BopError
 from rfdetr_foundationpose.replay.metrics import symmetry_group
 from support.bop_folder import EGGBOX, edit, make_bop, scene_of
-from support.fuzz import cases, damaged, mistyped, outcome, table
 
 
 def images(dataset: BopDataset) -> list[int]:
@@ -265,33 +263,3 @@ def test_what_is_no_data_set_is_one_sentence(tmp_path):
     with pytest.raises(BopError, match=r"models_info\.json cannot be read as JSON"):
         BopDataset(folder)
     assert not is_bop(tmp_path / "none")
-
-
-def test_damaged_data_sets_end_in_images_or_one_sentence(tmp_path):
-    folder = make_bop(tmp_path / "a", info={"symmetries_discrete": [EGGBOX]})
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".png"))
-    seen: Counter[str] = Counter()
-
-    def read() -> str:
-        dataset = BopDataset(folder)
-        count = len(images(dataset))
-        assert count == 3 or dataset.left_out.counts or dataset.notes
-        assert all("\n" not in s for s in (*dataset.notes, *dataset.left_out.sentences()))
-        return f"{count} images"
-
-    for seed in range(cases(40)):
-        file = files[seed % len(files)]
-        whole = file.read_bytes()
-        if file.suffix == ".json" and seed % 2:
-            text, what = mistyped(json.dumps(json.loads(whole), indent=1), seed)
-            file.write_text(text)
-        else:
-            broken, what = damaged(whole, seed)
-            file.write_bytes(broken)
-        try:
-            seen[outcome(read)] += 1
-        except Exception as error:
-            raise AssertionError(f"{file.name}, seed {seed} ({what}): {type(error).__name__}: {error}") from error
-        finally:
-            file.write_bytes(whole)
-    print(f"BOP: {table(seen)}")

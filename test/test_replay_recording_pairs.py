@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from rfdetr_foundationpose.replay.recording import Recording
+from rfdetr_foundationpose.replay.recording_frames import Assembler
+from rfdetr_foundationpose.replay.recording_index import Tally
 from rfdetr_foundationpose.replay.recording_pairs import Pair, Stamped, make_plan, match_times
 from support.bags import DEPTH, INFO, PERIOD, RGB, START, color, depth, info, write_mcap, write_rosbag2
 
@@ -170,6 +172,21 @@ def test_a_lens_that_input_rectify_does_not_know_is_counted(tmp_path):
     assert list(recording) == []
     assert recording.tally.dropped == {"bad_camera_info": 3}
     assert recording.tally.sentences()[0].startswith("3 images make no frame: camera_info has distortion_model")
+
+
+@pytest.mark.parametrize(("late", "held"), [(0, 2), (10, 13)])
+def test_no_more_images_wait_than_depth_is_late(late, held, tmp_path):
+    """Memory does not grow with a recording. late: frames by which depth is recorded late."""
+    sent = []
+    for i in range(120):
+        t = START + i * PERIOD
+        sent += [info(t), color(t, value=i), depth(t, t + late * PERIOD, value=500 + i)]
+    recording = Recording(write_rosbag2(tmp_path / "bag", sent))
+    assembler = Assembler(recording._source, recording.index, Tally())
+    most = 0
+    for _ in assembler.frames():
+        most = max(most, sum(len(waiting.images) for waiting in assembler._waiting.values()))
+    assert most <= held
 
 
 def test_random_streams_never_lose_an_image_uncounted():
