@@ -10,7 +10,16 @@ import pytest
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.types import TrackState
-from support.pipeline_world import ScriptedDetector, ScriptedEstimator, World, make, spec, step, wait_registered
+from support.pipeline_world import (
+    ScriptedDetector,
+    ScriptedEstimator,
+    World,
+    make,
+    spec,
+    step,
+    use_estimator,
+    wait_registered,
+)
 
 PLACE, AWAY = (0.0, 0.0, 1.0), (0.25, 0.1, 1.0)
 
@@ -149,7 +158,7 @@ def test_a_pose_that_explains_little_of_what_was_detected_is_refused(world, back
     step(pipeline)
     world.things = [("can", AWAY)]
     step(pipeline)
-    estimator = pipeline._estimator = pipeline._registration.worker._estimator = HalfBlindEstimator(world)
+    estimator = use_estimator(pipeline, HalfBlindEstimator(world))
     world.things = [("can", AWAY), ("mug", PLACE)]
     said = []
     for _ in range(2):

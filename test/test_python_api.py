@@ -24,7 +24,7 @@ from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
 from rfdetr_foundationpose.resources import default_objects_file
 from rfdetr_foundationpose.types import TrackState
 from support import pipeline_world
-from support.pipeline_world import make, spec, step, wait_registered
+from support.pipeline_world import make, spec, step, use_estimator, wait_registered
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = CameraIntrinsics(100.0, 100.0, 32.0, 24.0, 64, 48)
@@ -270,7 +270,7 @@ def test_a_tensor_may_be_changed_once_its_frame_is_done(world):
     world.things = [("mug", (-0.2, 0.0, 1.0))]
     rgb, depth = torch.zeros(120, 160, 3, dtype=torch.uint8), torch.ones(120, 160)
     with make(world, [spec("mug"), spec("can")]) as pipeline:
-        estimator = pipeline._estimator = pipeline._registration.worker._estimator = LooksAtPixels(world)
+        estimator = use_estimator(pipeline, LooksAtPixels(world))
         pipeline.process(Frame.from_arrays(rgb, depth, pipeline_world.CAMERA))
         world.things.append(("can", (0.2, 0.0, 1.0)))
         world.hold = threading.Event()

@@ -18,7 +18,6 @@ from ..detect.starts import Start, Starts
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..objects import ObjectSpec
-from ..pose.estimator import TrackRequest
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, Association, associate_object, without_duplicates
 from .build import build_parts
@@ -31,11 +30,12 @@ from .registration import Registration
 from .registration_worker import Job, RegistrationWorker
 from .results import FrameResult, PipelineStatus
 from .side_stream import SideStream
-from .tracks import Track, TrackTable
+from .tracker import Tracker
+from .tracks import TrackTable
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport, Detector
-    from ..pose.estimator import Estimate, PoseEstimator
+    from ..pose.estimator import PoseEstimator
     from ..pose.observation import Observation
 
 # Why there is no detection is said at most once in this time (s).
@@ -83,6 +83,7 @@ class Pipeline:
         self._duplicates = DuplicateTracks(self._extents)
         worker = RegistrationWorker(estimator, self.device, self.timer)
         self._registration = Registration(worker, self._tracks, self._extents, self._duplicates, background=background)
+        self._tracker = Tracker(estimator, self._tracks, self.timer)
         self._detection_interval = DetectionInterval()
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
@@ -258,44 +259,9 @@ class Pipeline:
 
     def _track(self, context: FrameContext) -> None:
         """Move all tracks, and the pose of a registration that just finished, to where their objects are now."""
-        tracked = self._tracks.tracking()
-        requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
-        newcomer = self._registration.candidate(context)
+        newcomer = self._tracker.move(context, self._registration.candidate(context))
         if newcomer is not None:
-            requests.append(newcomer)
-        if not requests:
-            return
-        observation = context.observation
-        with self.timer.stage("track"):
-            estimates = self._estimator.track(observation, requests)
-        moved = self._from_sure_poses(context, tracked, estimates)
-        for track, estimate in zip(tracked, moved, strict=True):
-            T, confidence, visibility = estimate.T_cam_obj, estimate.confidence, estimate.visibility
-            change = track.update(T, confidence, visibility, context.config.pose, context.frame.stamp_ns)
-            context.changed(track, change)
-        if newcomer is not None:
-            self._registration.finish(context, estimates[-1])
-
-    def _from_sure_poses(
-        self, context: FrameContext, tracked: Sequence[Track], estimates: Sequence[Estimate]
-    ) -> list[Estimate]:
-        """The estimates of the tracks; of one in doubt the better of two, of which the other begins where the object surely
-        was last: tracking that went astray does not find the way back by itself."""
-        best = list(estimates[: len(tracked)])
-        lowest = context.config.pose.lost_confidence
-        starts = [
-            (i, t.sure.T_cam_obj)
-            for i, t in enumerate(tracked)
-            if t.sure is not None and not best[i].confidence >= lowest and t.sure.T_cam_obj is not t.T_cam_obj
-        ]
-        if starts:
-            requests = [TrackRequest(tracked[i].object, T) for i, T in starts]
-            with self.timer.stage("track"):
-                again = self._estimator.track(context.observation, requests)
-            for (i, _), estimate in zip(starts, again, strict=True):
-                if estimate.confidence > best[i].confidence or not np.isfinite(best[i].confidence):
-                    best[i] = estimate
-        return best
+            self._registration.finish(context, newcomer)
 
     def _associate(self, context: FrameContext) -> None:
         """Settle, once a frame, which detection is which track, and which the registration under way."""
@@ -309,17 +275,21 @@ class Pipeline:
         context.associations = {s.name: self._associate_object(context, s.name, job) for s in self._specs}
         context.count("duplicate_detections", sum(a.duplicates for a in context.associations.values()))
         if job is not None:
-            job.seen = context.associations[job.detection.object].pending or job.seen
+            association = context.associations[job.detection.object]
+            own = next((d for d, t in association.pairs if t is job.track), None)
+            job.seen = association.pending or own or job.seen
 
     def _associate_object(self, context: FrameContext, name: str, job: Job | None) -> Association:
         assert context.report is not None
+        # A registration that is to correct a track is found with that.
+        pending = job is not None and job.detection.object == name and not job.track.tracking
         return associate_object(
             [d for d in context.report.detections if d.object == name],
             [t for t in self._tracks.tracking() if t.object == name],
             self._extents[name],
             context.camera,
             context.config.detector.association_iou,
-            job.seen if job is not None and job.detection.object == name else None,
+            job.seen if job is not None and pending else None,
             # The only one of its kind is found however far it moved; of several, one that far away is another one.
             np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS,
             context.frame.stamp_ns,

@@ -125,6 +125,12 @@ def make(world: World, specs: list[ObjectSpec], background: bool = True, **setti
     )
 
 
+def use_estimator(pipeline: Pipeline, estimator: ScriptedEstimator) -> ScriptedEstimator:
+    """Let the pipeline track and register with another double."""
+    pipeline._estimator = pipeline._registration.worker._estimator = pipeline._tracker._estimator = estimator
+    return estimator
+
+
 def spec(name: str, **more) -> ObjectSpec:
     return ObjectSpec(name, mesh=__file__, **more)
 
