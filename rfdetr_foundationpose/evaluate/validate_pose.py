@@ -214,7 +214,7 @@ def open_source(
         return specs, (View(scene.frame(i).frame, names, i > 0) for i in range(synth)), synth
     if is_bop(source):
         return _bop(source, split)
-    recording = Recording(source, depth_unit=config.input.depth_unit)
+    recording = Recording(source, depth_unit=config.input.depth_unit, rectify=config.input.rectify)
     if not recording.masks:
         raise RecordingError(f"{source} has no mask/<object> topics, which tell where to register")
     specs = load_objects(config.objects_file or default_objects_file())
