@@ -88,7 +88,7 @@ class TrainSettings:
         """The same with every 0 replaced by what suits the device."""
         cuda = self.device.startswith("cuda")
         free = torch.cuda.mem_get_info(torch.device(self.device))[0] if cuda else 0
-        # Measured on an H200: see docs/training.md. A quarter of what is free may hold scenes.
+        # BYTES_PER_IMAGE is an estimate, on the safe side. A quarter of what is free may hold scenes.
         fits = int((free - RESERVED_BYTES) / BYTES_PER_IMAGE / (max(self.resolution, 384) / 384) ** 2) if cuda else 8
         batch = self.batch or max(min(fits // 8 * 8, 256), 8)
         scene = 4 * self.scene_size[0] * self.scene_size[1]
