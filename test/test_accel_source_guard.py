@@ -164,6 +164,8 @@ def test_empty_cache_is_only_in_the_reference_in_preparation_and_in_clean_up():
         if any("empty_cache" in w for w in waits(ast.parse(path.read_text())))
     ]
     allowed = {"evaluate/reference.py", "accel/graph.py", "accel/memory.py", "evaluate/bench_timing.py", "device.py"}
+    # The bench shows what it costs.
+    allowed |= {"node_bench/naive_node.py", "node_bench/traced_node.py"}
     assert set(users) <= allowed
     parts = functions(ast.parse((PACKAGE / "accel/graph.py").read_text()))
     emptying = {name for name, node in parts.items() if any("empty_cache" in w for w in waits(node))}
@@ -180,6 +182,7 @@ PUT_BACK = {
 
 
 def test_what_changes_the_whole_process_is_in_one_module():
+    """But for onnxruntime's telemetry, which must be off before anything of the package is imported."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -193,4 +196,4 @@ def test_what_changes_the_whole_process_is_in_one_module():
                 for c in changes
             ):
                 found.add(str(path.relative_to(PACKAGE)))
-    assert found - PUT_BACK == {"process.py", "warp_setup.py"}
+    assert found - PUT_BACK == {"__init__.py", "process.py", "warp_setup.py"}
