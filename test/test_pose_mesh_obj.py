@@ -33,6 +33,8 @@ def strip(path, mtl, body=f"usemtl A\n{BOTH}"):
     [
         "map_Kd -blendu on -s 1 1 1 -mm 0 1 deep/wood.png",
         "map_Kd -o 0.0 0.0 wood.png",
+        "map_Kd wood.png # the bark",
+        "\tmap_Kd\t\\\\server\\share\\wood.png",
         "map_Kd -s 2 wood.png",
         "map_Kd -texres 512 -clamp off WOOD.PNG",
         "map_Kd deep\\Wood.png",

@@ -163,7 +163,8 @@ class GltfFile:
             except images.ImageError as error:
                 raise images.ImageError(f"in the file (image {index}): {error}") from error
         decoded = urllib.parse.unquote(str(uri))
-        file = images.find(decoded, self.path.parent)
+        raw = self.path.parent / str(uri)  # some exporters do not encode names that have a percent sign
+        file = raw if raw.is_file() else images.find(decoded, self.path.parent)
         try:
             return images.read(file)
         except images.ImageError as error:

@@ -28,22 +28,22 @@ def find(reference: str, folder: Path) -> Path:
     Taken as it is first; then with backslashes as separators, quotes removed, percent codes decoded, other case, and, for
     paths of another machine, by the last parts of the path, beside the file and in the usual folders near it.
     """
-    if urllib.parse.urlsplit(reference).scheme.lower() in ("http", "https"):
+    if reference.strip().lower().startswith(("http://", "https://")):
         raise ImageError(f"{reference!r} is on the network, from where nothing is loaded; save it beside the mesh")
     name = reference.strip().strip("\"'").strip()
     for text in dict.fromkeys([reference, name, name.replace("\\", "/"), urllib.parse.unquote(name)]):
         path = folder / text
         if text and _is_file(path):
             return path
-    parts = [
-        p for p in PureWindowsPath(urllib.parse.unquote(name)).parts if p not in ("\\", "/", ".", "..") and ":" not in p
-    ]
     places = [folder, *(folder / n for n in _NEIGHBOURS), *(folder.parent / n for n in _NEIGHBOURS), folder.parent]
-    for place in places:
-        for start in range(len(parts)):
-            found = _any_case(place, parts[start:])
-            if found is not None:
-                return found
+    for written in dict.fromkeys([name, name.partition(" #")[0].rstrip()]):  # a comment, unless it is in the name
+        every = PureWindowsPath(urllib.parse.unquote(written)).parts
+        parts = [p for p in every if p not in ("\\", "/", ".", "..") and ":" not in p]
+        for place in places:
+            for start in range(len(parts)):
+                found = _any_case(place, parts[start:])
+                if found is not None:
+                    return found
     near = ", ".join(dict.fromkeys(str(p) for p in places if _is_folder(p)))
     raise ImageError(f"{reference!r} was not found (looked in {near})")
 
