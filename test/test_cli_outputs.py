@@ -309,3 +309,29 @@ def test_an_interrupt_elsewhere_is_a_word(capsys, monkeypatch):
     monkeypatch.setattr(Command, "load", load)
     code, text = run_cli(capsys, "doctor")
     assert code == 130 and text == "rfdetr-foundationpose doctor: interrupted"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_what_belongs_to_others_is_said(tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o500)
+    code, text = run_cli(capsys, "evaluate", "schedules", "--out", str(theirs / "out"), "--device", "cpu")
+    assert code == 2 and f"--out {theirs / 'out'} cannot be written: Permission denied" in text
+    weights = tmp_path / "weights.safetensors"
+    weights.touch(mode=0)
+    code, text = run_cli(capsys, "validate", "detector", "--weights", str(weights), "--device", "cpu")
+    assert code == 2 and f"{weights} cannot be read: Permission denied" in text
+
+
+def test_a_full_disk_names_where_the_run_writes(tmp_path, capsys, monkeypatch):
+    from rfdetr_foundationpose.evaluate import schedule_compare
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(schedule_compare, "compare_schedules", full)
+    out = tmp_path / "a" / "out"
+    code, text = run_cli(capsys, "evaluate", "schedules", "--out", str(out), "--device", "cpu")
+    assert code == 2
+    assert text.endswith(f"evaluate schedules: {out}: No space left on device")
+    assert list(tmp_path.iterdir()) == []

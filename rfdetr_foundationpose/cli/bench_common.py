@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Backends = Annotated[
-    str, typer.Option(help="Ways to run the networks, comma separated; default: all that take seconds to prepare.")
+    str, typer.Option(help="Ways to run the networks, separated by commas; default: all that take seconds to prepare.")
 ]
 Schedule = Annotated[str, typer.Option(help="Value of pose.register_schedule: auto, full, or counts.")]
 

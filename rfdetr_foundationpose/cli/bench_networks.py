@@ -15,12 +15,15 @@ from .outputs import Overwrite, claim
 
 def networks(
     backends: Backends = "",
-    batches: Annotated[str, typer.Option(help="Batch sizes, comma separated.")] = "1,2,4,64,252",
+    batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,2,4,64,252",
     device: Device = "auto",
     official_size: OfficialSize = False,
     weights: PoseWeights = "default",
     repeat: Annotated[
-        int, typer.Option(min=0, help="Samples of small batches, a fifth of it of large ones; 0: the device's default.")
+        int,
+        typer.Option(
+            min=0, help="Samples of small batches, and five times as many as of large ones; 0: the device's default."
+        ),
     ] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),

@@ -15,13 +15,13 @@ ORDER = ("mug", "drill", "cereal_box", "spray_bottle", "soup_can")
 
 
 def node(
-    rates: Annotated[str, typer.Option(help="Frames a second, comma separated.")] = "30,60",
-    counts: Annotated[str, typer.Option(help="Numbers of objects on the table, comma separated.")] = "1",
+    rates: Annotated[str, typer.Option(help="Frames a second, separated by commas [Hz].")] = "30,60",
+    counts: Annotated[str, typer.Option(help="Numbers of objects on the table, separated by commas.")] = "1",
     styles: Annotated[
         str, typer.Option(help="ours, naive (as wrappers are usually written), or both: ours,naive.")
     ] = "ours",
     without: Annotated[
-        str, typer.Option(help="What to take away, one run each, comma separated; all: everything there is.")
+        str, typer.Option(help="What to take away, one run each, separated by commas; all: everything there is.")
     ] = "",
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Measured seconds of each run.")] = 20.0,
     size: Size = "1280x720",

@@ -23,7 +23,7 @@ def overlap(
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
     iterations: Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")] = 2,
-    repeat: Annotated[int, typer.Option(min=0, help="Samples; 0 takes the device's default.")] = 0,
+    repeat: Annotated[int, typer.Option(min=0, help="Samples of each way; 0: the device's default.")] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
     overwrite: Overwrite = False,

@@ -42,7 +42,7 @@ def demo(
     objects_file: ObjectsFile = None,
     objects: Annotated[
         str,
-        typer.Option(help=f"Names in the objects file; default: all of them, of the demo's {' and '.join(TARGETS)}."),
+        typer.Option(help=f"Names in the objects file; default: all, of the demo's objects {' and '.join(TARGETS)}."),
     ] = "",
     device: Device = "auto",
     seed: Seed = 5,

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError, sentence_of
-from .outputs import forget_empty
+from . import outputs
 
 PROGRAM = "rfdetr-foundationpose"
 PACKAGE = "rfdetr_foundationpose"
@@ -111,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build_app(_typed(arguments))
         app(args=arguments, prog_name=PROGRAM)
     except (UserError, OSError) as error:
-        forget_empty()
-        _complain(arguments, sentence_of(error))
+        _complain(arguments, sentence_of(outputs.named(error)))
+        outputs.forget_empty()
         raise SystemExit(2) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] == PACKAGE:

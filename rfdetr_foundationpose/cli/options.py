@@ -42,13 +42,20 @@ RandomObjects = Annotated[
 ]
 Objects = Annotated[
     str,
-    typer.Option("--objects", help="Names in the objects file, comma separated; a name twice for two; default: all."),
+    typer.Option(
+        "--objects", help="Names in the objects file, separated by commas; name one twice for two of it; default: all."
+    ),
 ]
-Tracked = Annotated[int, typer.Option(min=1, max=4, help="Objects tracked together, the smallest ones.")]
+Tracked = Annotated[
+    int, typer.Option(min=1, max=4, help="How many objects are tracked together; the smallest ones are taken.")
+]
 Out = Annotated[Path, typer.Option(help="Folder of outputs.")]
 Seeds = Annotated[str, typer.Option(help="Seeds of the recordings, e.g. 100..109 or 3,5; training saw none of them.")]
 Targets = Annotated[
-    str, typer.Option(help="Objects on the table; an object named twice for two of it; all: every object once.")
+    str,
+    typer.Option(
+        help="Objects on the table, separated by commas; name one twice for two of it; all: every object once."
+    ),
 ]
 OfficialSize = Annotated[
     bool, typer.Option("--official-size", help="Networks of the official size, with random weights.")

@@ -25,13 +25,15 @@ PROBE_BYTES = 1 << 16
 """What must fit on a disk before a run begins."""
 
 AlsoJson = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Write to --out and --json even over what this command did not write.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write even over what this command did not write.")]
 
 
 _made: list[tuple[Path, list[Path]]] = []
 """Folders that this run made for its outputs, each with those above it that it made, innermost first."""
+
+
+_claimed: list[Path] = []
+"""Where this run writes, the last one last: what a system error that names no file is about."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ def claim(
     exist when it says that it is this command's. Raises UserError that names --out, --json and --overwrite.
     """
     outputs = Outputs(command, folder, json_file, overwrite)
+    _claimed.extend(p for p in (json_file, folder) if p is not None)
     if json_file is not None:
         _check_json(json_file, command, overwrite)
     if folder is not None:
@@ -118,21 +121,29 @@ def claim(
 
 def _check_folder(folder: Path, command: str, overwrite: bool) -> bool:
     """Whether the folder was there."""
-    there = folder.exists()
-    absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    absent: list[Path] = []
     try:
+        absent = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)
         entries = sorted(f.name for f in folder.iterdir() if not f.name.startswith(MARKER))
     except FileExistsError as error:
         raise UserError(f"--out {folder} or a part of it is a file; name a folder by --out") from error
     except OSError as error:
+        _remove_empty(absent)
         raise UserError(f"--out {folder} cannot be written: {error.strerror or error}; name another folder") from error
     if entries and not (folder / MARKER).is_file() and not overwrite:
         raise UserError(_refusal(folder, entries, command))
-    if not there:
+    if absent:
         _made.append((folder, absent))
-    return there
+    return not absent
+
+
+def named(error: Exception) -> Exception:
+    """The error; one of the system that names no file, such as a full disk, gets the name of where this run writes."""
+    if isinstance(error, OSError) and error.filename is None and error.errno is not None and _claimed:
+        return OSError(error.errno, error.strerror, str(_claimed[-1]))
+    return error
 
 
 def forget_empty() -> None:
@@ -141,9 +152,15 @@ def forget_empty() -> None:
         with contextlib.suppress(OSError):
             if [f.name for f in folder.iterdir()] == [MARKER]:
                 (folder / MARKER).unlink()
-            for path in absent:
-                path.rmdir()
+        _remove_empty(absent)
     _made.clear()
+    _claimed.clear()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _refusal(folder: Path, names: Sequence[str], command: str) -> str:
@@ -215,6 +232,7 @@ def fresh(folder: Path, *, absent: bool = False) -> None:
 
     Raises UserError that names --out.
     """
+    _claimed.append(folder)
     try:
         if os.path.lexists(folder) and (absent or not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} exists already; name another folder by --out, or delete it")

@@ -23,7 +23,8 @@ WriteMcap = Annotated[
     bool, typer.Option("--mcap", help="Also write run.mcap: input, poses, TF, meshes, latencies, debug images.")
 ]
 ShowRerun = Annotated[
-    Rerun | None, typer.Option("--rerun", help="save: also write run.rrd; view: open the rerun viewer. Extra 'rerun'.")
+    Rerun | None,
+    typer.Option("--rerun", help="save: also write run.rrd; view: open the rerun viewer. Needs the extra 'rerun'."),
 ]
 
 

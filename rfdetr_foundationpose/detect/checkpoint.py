@@ -71,6 +71,10 @@ def load_file(path: Path, variant: str, device: torch.device, first_class_id: st
             f"detector weights {path} do not exist; detector.weights takes 'default', 'published', or the path of a "
             f"checkpoint ({', '.join(_SUFFIXES)})"
         )
+    try:
+        path.open("rb").close()  # safetensors says of a file that it may not open that there is none
+    except OSError as error:
+        raise DetectorError(f"detector weights {path} cannot be read: {error.strerror}") from error
     if path.suffix not in _SUFFIXES:
         raise DetectorError(f"detector weights {path} end in {path.suffix!r}; known are {', '.join(_SUFFIXES)}")
     if path.suffix == ".safetensors":

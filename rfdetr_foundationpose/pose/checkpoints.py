@@ -61,6 +61,10 @@ def find(directory: str | Path, role: str) -> Path:
 def read(path: str | Path) -> Weights:
     """Read weights from .safetensors or an official model_best.pth (tensors only). Raises CheckpointError."""
     path = Path(path)
+    try:
+        path.open("rb").close()  # safetensors says of a file that it may not open that there is none
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as f:
