@@ -34,7 +34,7 @@ SMALLER = {
         "--minutes 0.02 --least-steps 1 --batch 2 --groups 2 --pool 4 --evaluation-scenes 1 --device cpu --start start.safetensors"
     ),
     "evaluate detector": "--seeds 7 --frames 2 --stride 1 --device cpu",
-    "evaluate pipeline": "--seeds 7 --frames 2 --rate 1 --device cpu --set pose.register_schedule=12",
+    "evaluate pipeline": "--seeds 7 --frames 2 --fps 1 --device cpu --set pose.register_schedule=12",
     "generate recording": "--frames 3 --size 320x240 --distractors 0 --device cpu",
     "replay out/bag": "--frames 2 --device cpu --set pose.register_schedule=12",
 }
