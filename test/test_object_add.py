@@ -209,7 +209,7 @@ def test_files_whose_list_is_not_the_end_are_left_alone(tmp_path):
         write_entry(file, "b", entry_text("b", tmp_path / "b.stl", file))
     file.write_text("objects:\n- name: a\n  mesh: a.stl\nother:\n  x: 1\n")
     before = file.read_text()
-    with pytest.raises(ConfigError, match="add this by hand"):
+    with pytest.raises(ConfigError, match="unknown key 'other'"):
         write_entry(file, "b", entry_text("b", tmp_path / "b.stl", file))
     assert file.read_text() == before
 
