@@ -296,7 +296,8 @@ def test_replay_ends_as_a_whole_when_the_player_fails(prefix, tmp_path):
     prefix.package("rviz2", "rviz2")
     prefix.command("ros2", seconds=-1)
     started, _, _ = prefix.launch("replay", f"bag:={recording(tmp_path)}", expect=0)
-    assert {s.executable for s in started} == {"ros2", "pose_node", "rviz2"}
+    # The others may be ended before they say that they run.
+    assert {"ros2"} <= {s.executable for s in started} <= {"ros2", "pose_node", "rviz2"}
 
 
 @pytest.mark.parametrize(("exists", "said"), [(True, "ros2 bag is not installed"), (False, "does not exist")])

@@ -104,7 +104,8 @@ def wire(request):
 
 def session(wire, **options) -> _Session:
     alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
-    return _Session(wire.player, wire.publisher, wire.collector, alive, LiveOptions(**options), lambda *_: None)
+    parts = (wire.player, wire.publisher, wire.collector, alive)
+    return _Session(*parts, LiveOptions(**options), lambda *_: None, lambda: False)
 
 
 def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
