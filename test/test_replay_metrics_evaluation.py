@@ -207,4 +207,6 @@ def test_real_frames_agree_with_their_ground_truth():
         measured = measured[measured > 0]
         centre = instance.T_cam_obj @ np.append((model.low + model.high) / 2, 1.0)
         assert instance.visible.sum() > 1000
-        assert np.median(np.abs(measured - centre[2])) < 0.06, (instance.scene, instance.object)
+        # Surfaces are not farther from the centre than half the box's diagonal; a box seen obliquely comes near to it.
+        reach = np.linalg.norm(model.high - model.low) / 2
+        assert np.median(np.abs(measured - centre[2])) < 0.7 * reach, (instance.scene, instance.object)
