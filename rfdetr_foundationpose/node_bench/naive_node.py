@@ -17,11 +17,12 @@ import rclpy
 import torch
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
 from ..camera import calibration, images
-from ..config import Config, from_flat
+from ..config import Config, from_flat, to_flat
 from ..detect.checkpoint import load_model
 from ..device import resolve_device
 from ..evaluate.bench_rows import Pose, ReferenceRow
@@ -30,6 +31,7 @@ from ..overlay import OverlayModel, draw_overlay
 from ..pose.build import weights_directory
 from ..pose.checkpoints import find, load_refiner, load_scorer
 from ..pose.mesh import load_object
+from ..replay.player import to_image
 from ..resources import default_objects_file
 from ..ros import messages
 from ..types import Frame, ObjectPose, TrackState
@@ -115,7 +117,7 @@ class NaiveNode(Node):
         for pose in found:
             self._topics[pose.object].publish(messages.pose_stamped(pose))
         picture = draw_overlay(rgb, camera, found, self._overlays)
-        self._debug.publish(_image(picture, rgb_message.header))
+        self._debug.publish(to_image(rgb_message.header, picture, "rgb8"))
 
     def _masks(self, rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
         """Boxes of the best detection of each object, as masks (H, W)."""
@@ -133,13 +135,6 @@ class NaiveNode(Node):
         return masks
 
 
-def _image(picture: NDArray[np.uint8], header: Any) -> Image:
-    message = Image(header=header, height=picture.shape[0], width=picture.shape[1], encoding="rgb8")
-    message.step = 3 * picture.shape[1]
-    message.data = picture.tobytes()
-    return message
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT. Settings come as ROS parameters of the same names."""
     rclpy.init(args=None if arguments is None else list(arguments))
@@ -147,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     node = NaiveNode(from_flat(overrides))
     try:
         rclpy.spin(node)
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         node.destroy_node()
@@ -158,11 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _overrides() -> dict[str, Any]:
     """Settings given by ``-p name:=value``."""
     probe = Node("naive_settings", automatically_declare_parameters_from_overrides=True)
-    known = from_flat({})
-    from ..config import to_flat
-
-    names = to_flat(known)
-    values = {name: probe.get_parameter(name).value for name in names if probe.has_parameter(name)}
+    values = {name: probe.get_parameter(name).value for name in to_flat(Config()) if probe.has_parameter(name)}
     probe.destroy_node()
     return values
 
