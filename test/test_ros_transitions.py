@@ -19,6 +19,7 @@ from std_srvs.srv import Trigger
 
 from rfdetr_foundationpose.ros import node as node_module
 from rfdetr_foundationpose.ros.executor import NodeExecutor
+from rfdetr_foundationpose.ros.ros_lock import RosLock
 from support import ros_support
 from support.ros_double_node import DoublePipeline
 from support.ros_support import Camera, Graph, rclpy, wait_for
@@ -64,7 +65,7 @@ def node_of(pipeline, folder, make=None):
         namespace=namespace,
         cli_args=arguments,
     )
-    spinning = Spinning(NodeExecutor(node.transitions, context=graph.context), node)
+    spinning = Spinning(NodeExecutor(node.transitions, node.ros_lock, context=graph.context), node)
     try:
         yield node, graph
     finally:
@@ -214,7 +215,7 @@ def test_what_a_callback_of_the_slow_group_raises_is_logged_and_the_next_one_run
         raise ValueError("weights on fire")
 
     node.create_timer(0.02, tick, callback_group=group)
-    spinning = Spinning(NodeExecutor(group, context=graph.context), node)
+    spinning = Spinning(NodeExecutor(group, RosLock(), context=graph.context), node)
     wait_for(lambda: len(calls) > 1, "two calls")
     time.sleep(0.1)
     spinning.end()

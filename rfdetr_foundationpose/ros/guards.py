@@ -25,8 +25,7 @@ def said(transition: Transition) -> Transition:
             return transition(node, state)
         except Exception as error:
             node.fail(f"{name}: {type(error).__name__}: {error}")
-            if not node.is_closing():  # what it used may be gone then
-                node.get_logger().error(traceback.format_exc())
+            node.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
 
     return run

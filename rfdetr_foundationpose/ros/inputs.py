@@ -123,6 +123,13 @@ class Inputs:
         """Intrinsics of the newest usable camera_info."""
         return self._infos.camera
 
+    def wait_for_camera(self, timeout: float, closing: threading.Event) -> CameraIntrinsics | None:
+        """Those of the first camera_info; None when none comes within ``timeout`` seconds or ``closing`` is set."""
+        deadline = time.monotonic() + timeout
+        while self.camera is None and time.monotonic() < deadline and not closing.wait(0.02):
+            pass
+        return self.camera
+
     def _image_topics(self) -> tuple[str, str]:
         # A remapping names the base topic, so the transport's suffix goes on afterwards.
         rgb, depth = (self._node.resolve_topic_name(t) for t in ("rgb/image", "depth/image"))

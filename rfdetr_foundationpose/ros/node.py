@@ -32,6 +32,7 @@ from .messages import shape_of
 from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
+from .ros_lock import RosLock
 from .starts import StartTopics
 from .telemetry import Telemetry
 from .worker import LatestFrame, Pair, Worker
@@ -59,6 +60,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         Node.__init__(self, NAME, **kwargs)
         # Transitions take their time; an executor may run this group in a thread of its own.
         self.transitions = MutuallyExclusiveCallbackGroup()
+        self.ros_lock = RosLock()
         LifecycleNodeMixin.__init__(self, callback_group=self.transitions)
         try:
             self._set_up(factory)
@@ -141,7 +143,8 @@ class PoseNode(LifecycleNodeMixin, Node):
             models = {s.name: OverlayModel.load(s) for s in self._specs}
             self.doing = "configure: loading weights"
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
-            self._pipeline = self._factory(config)
+            with self.ros_lock.set_aside():
+                self._pipeline = self._factory(config)
             # Live settings may have changed while that took its time.
             self._config = parameters.read(self)
             self._pipeline.apply(self._config)
@@ -171,10 +174,8 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _warm_up_early(self) -> None:
         assert self._pipeline is not None and self._inputs is not None
-        deadline = time.monotonic() + CAMERA_WAIT
-        while self._inputs.camera is None and time.monotonic() < deadline and not self._closing.wait(0.02):
-            pass
-        camera = self._inputs.camera
+        with self.ros_lock.set_aside():
+            camera = self._inputs.wait_for_camera(CAMERA_WAIT, self._closing)
         if camera is None:
             self.get_logger().info("no camera_info yet: the warm-up waits for the first frame")
         else:
@@ -185,7 +186,8 @@ class PoseNode(LifecycleNodeMixin, Node):
         self.doing = "warm-up"
         self.get_logger().info(f"warming up for {camera.width}x{camera.height}")
         begin = time.monotonic()
-        self._pipeline.warm_up(camera)
+        with self.ros_lock.set_aside():
+            self._pipeline.warm_up(camera)
         self._warmed = (camera.width, camera.height)
         self.get_logger().info(f"warmed up in {time.monotonic() - begin:.1f} s")
 
@@ -236,10 +238,11 @@ class PoseNode(LifecycleNodeMixin, Node):
     def _halt(self, timeout: float) -> bool:
         if self._inputs is not None:
             self._inputs.close_images()
-        if self._worker.stop(timeout):
-            return True
-        self.get_logger().error(f"the frame in work did not end within {timeout:g} s")
-        return False
+        with self.ros_lock.set_aside():
+            ended = self._worker.stop(timeout)
+        if not ended:
+            self.get_logger().error(f"the frame in work did not end within {timeout:g} s")
+        return ended
 
     def _release(self) -> None:
         if self._inputs is not None:
@@ -249,7 +252,8 @@ class PoseNode(LifecycleNodeMixin, Node):
         if self._starts is not None:
             self._starts.close()
         if self._pipeline is not None:
-            self._pipeline.close()
+            with self.ros_lock.set_aside():
+                self._pipeline.close()
         self._inputs = self._outputs = self._starts = self._pipeline = None
         self._warmed = None
         gc.unfreeze()
@@ -258,11 +262,9 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._state = "unconfigured"
 
     def closing(self) -> None:
-        """The process is about to end: nothing new is begun."""
+        """The process is about to end: nothing new is begun, and errors, as of entities that are gone, are no news."""
         self._closing.set()
-
-    def is_closing(self) -> bool:
-        return self._closing.is_set()
+        self._report.close()
 
     def close(self, timeout: float) -> list[str]:
         """End all threads, for the end of the process, when no callback runs any more. Says what is stuck in native code."""

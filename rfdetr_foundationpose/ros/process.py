@@ -25,6 +25,8 @@ from .signals import Stop
 
 # Seconds that the threads get to end; what is stuck in native code longer is left behind.
 GRACE = 1.0
+# Seconds that a transition gets to set the ROS entities aside, which takes it a few milliseconds unless the machine is busy.
+LOCK_WAIT = 0.3
 # How long a thread that draws may hold the interpreter while a pose waits for it, in seconds (Python's default: 0.005).
 SWITCH_INTERVAL = 0.0005
 
@@ -48,7 +50,7 @@ def run(
         print(f"pose_node: {error} (a float needs its point: 10.0, not 10)", file=sys.stderr)
         _end_ros()
         stop.leave(1)
-    executor = NodeExecutor(node.transitions)
+    executor = NodeExecutor(node.transitions, node.ros_lock)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
     spinner.start()
@@ -57,8 +59,9 @@ def run(
     if unfinished:
         # A daemon thread inside native code would abort the interpreter's shutdown ("terminate called").
         stop.unfinished = lambda: unfinished
-        node.destroy_node()  # so that no peer keeps it in its graph
-        rclpy.get_default_context().destroy()
+        if not spinner.is_alive() and node.ros_lock.keep(LOCK_WAIT):
+            node.destroy_node()  # so that no peer keeps it in its graph
+            rclpy.get_default_context().destroy()
         stop.leave(0, f"not ended within {GRACE:g} s")
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()

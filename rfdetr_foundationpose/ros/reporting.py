@@ -25,6 +25,11 @@ class Reporter:
         self._messages: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._said: dict[str, float] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """From now on errors are counted only."""
+        self._closed = True
 
     def __call__(self, kind: str, error: Exception) -> None:
         """Count an error; what is no InputError is said with its traceback."""
@@ -32,7 +37,7 @@ class Reporter:
         with self._lock:
             self._messages[kind] = str(error) or type(error).__name__
             self._counts[kind] += 1
-            if kind in QUIET or now - self._said.get(kind, -REPEAT) < REPEAT:
+            if self._closed or kind in QUIET or now - self._said.get(kind, -REPEAT) < REPEAT:
                 return
             self._said[kind] = now
         if isinstance(error, InputError):
