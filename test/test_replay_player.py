@@ -20,8 +20,9 @@ from std_msgs.msg import Float64  # noqa: E402
 
 from rfdetr_foundationpose.camera import calibration, images  # noqa: E402
 from rfdetr_foundationpose.camera.compressed import compressed_to_depth, compressed_to_rgb  # noqa: E402
-from rfdetr_foundationpose.replay.live import LiveOptions, NoPose, _Session  # noqa: E402
-from rfdetr_foundationpose.replay.node_process import NodeDied, NodeProcess, local_domain  # noqa: E402
+from rfdetr_foundationpose.replay.counters import Counters  # noqa: E402
+from rfdetr_foundationpose.replay.live import LiveOptions, _Session  # noqa: E402
+from rfdetr_foundationpose.replay.node_process import NodeDied, NodeProcess, NoPose, local_domain  # noqa: E402
 from rfdetr_foundationpose.replay.player import Collector, FramePublisher, Spinner  # noqa: E402
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame  # noqa: E402
 
@@ -78,7 +79,11 @@ class EchoNode(Node):
         self._pose.publish(answer)
 
     def _report(self) -> None:
-        status = DiagnosticStatus(name="echo", values=[KeyValue(key="received", value=str(len(self._rgb)))])
+        answered = self._rgb & set(self._depth)
+        newest = max(answered, default=0)
+        values = {"received": len(answered), "processed": len(answered), "in_flight": 0, "newest_stamp_ns": newest}
+        status = DiagnosticStatus(name="pose_node: processing")
+        status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
         self._diagnostics.publish(DiagnosticArray(status=[status]))
 
 
@@ -159,8 +164,52 @@ def test_a_whole_session_plays_every_frame_once_in_order(wire):
         assert by_stamp[stamp].T_cam_obj[2, 3] == pytest.approx(0.5 + 0.001 * index)
     assert run.frames_published == 6 + run.frames_held
     assert run.latency["track"][0][1] == 12.5
-    assert int(run.diagnostics["echo"]["received"]) == run.frames_published
-    assert int(run.diagnostics_before["echo"]["received"]) == run.frames_held
+    assert Counters.read(run.diagnostics).received == run.frames_published
+    assert Counters.read(run.diagnostics_before).received == run.frames_held
+
+
+class Reports:
+    """A collector that hears these counters, one message after the other; the last one is repeated."""
+
+    def __init__(self, *reports: tuple[int, int, int, int]) -> None:
+        self._reports = list(reports)
+        self.heard = 0
+
+    def wait_for_diagnostics(self, _timeout: float) -> bool:
+        self.heard += 1
+        return True
+
+    def report(self) -> dict[str, dict[str, str]]:
+        values = self._reports[min(self.heard, len(self._reports)) - 1]
+        names = ("received", "processed", "in_flight", "newest_stamp_ns")
+        return {"pose_node: processing": {k: str(v) for k, v in zip(names, values, strict=True)}}
+
+
+@pytest.mark.parametrize(
+    ("reports", "booked", "heard"),
+    [
+        ([(1, 0, 1, 500), (1, 1, 0, 500)], True, 2),  # it was in work when the node first reported
+        ([(0, 0, 0, 0), (1, 1, 0, 400), (2, 2, 0, 500)], True, 3),  # it was on its way
+        ([(2, 2, 0, 500), (3, 3, 0, 900)], True, 1),
+        ([(1, 0, 1, 400), (1, 1, 0, 400)], False, 4),  # it got lost; the one before it was in work meanwhile
+        ([(0, 0, 0, 0)], False, 3),
+    ],
+)
+def test_the_books_are_read_when_every_frame_is_in_them_or_lost(reports, booked, heard):
+    alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
+    collector = Reports(*reports)
+    node = SimpleNamespace(get_clock=lambda: None)
+    part = _Session(node, None, collector, alive, LiveOptions(), lambda *_: None, lambda: False)
+    assert part._settle(500) == booked
+    assert collector.heard == heard
+
+
+def test_a_frame_that_stays_in_work_does_not_hold_the_end_up_for_ever():
+    alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
+    node = SimpleNamespace(get_clock=lambda: None)
+    options = LiveOptions(further_pose_timeout=0.0)
+    part = _Session(node, None, Reports((1, 0, 1, 500)), alive, options, lambda *_: None, lambda: False)
+    assert not part._settle(500)
 
 
 def test_an_object_that_never_comes_is_named(wire, said):

@@ -12,14 +12,16 @@ import trimesh
 pytest.importorskip("rclpy")
 
 from rfdetr_foundationpose.objects import ObjectSpec
-from rfdetr_foundationpose.replay.live import LiveOptions, NoPose
+from rfdetr_foundationpose.replay.counters import Counters
+from rfdetr_foundationpose.replay.live import LiveOptions
+from rfdetr_foundationpose.replay.node_process import NoPose
 from rfdetr_foundationpose.replay.recording import (
     GroundTruth,
     InstanceTruth,
     Recording,
     RecordingWriter,
 )
-from rfdetr_foundationpose.replay.session import Counters, run_session, stage_latency
+from rfdetr_foundationpose.replay.session import run_session, stage_latency
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
 
 CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
@@ -46,19 +48,23 @@ def spec(tmp_path) -> ObjectSpec:
     return ObjectSpec("box", tmp_path / "box.ply")
 
 
-def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
-    monkeypatch.setenv("DOUBLE_SECONDS", "0.01")
-    session = run_session(
-        write_recording(tmp_path / "bag", 12),
+def play(tmp_path, spec, frames: int, **options):
+    return run_session(
+        write_recording(tmp_path / "bag", frames),
         [spec],
         {"objects_file": str(tmp_path / "objects.yaml"), "input.reliability": "reliable", "input.max_age": 0.0},
         tmp_path / "node.log",
-        LiveOptions(startup_timeout=60, first_pose_timeout=30),
+        LiveOptions(startup_timeout=60, first_pose_timeout=30, **options),
         command=[sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")],
     )
+
+
+def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
+    monkeypatch.setenv("DOUBLE_SECONDS", "0.01")
+    session = play(tmp_path, spec, 12)
     result = session.result
     assert result["frames_published"] == result["frames_received"] == 12
-    assert result["poses"] + result["dropped"] == 12
+    assert result["poses"] == result["frames_processed"] == 12 - result["dropped"]
     assert result["poses"] >= 10
     assert result["translation_error_mm"]["p50"] == pytest.approx(1.0, abs=0.01)
     assert result["rotation_error_deg"]["p95"] == pytest.approx(0.0, abs=1e-4)
@@ -73,6 +79,14 @@ def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
     assert any("real time" in sentence for sentence in said)
 
 
+def test_frames_that_a_slow_node_replaces_are_all_accounted_for(tmp_path, spec, monkeypatch):
+    monkeypatch.setenv("DOUBLE_SECONDS", "0.3")
+    result = play(tmp_path, spec, 30, rate=2.0).result
+    assert result["frames_published"] == result["frames_received"] == 30
+    assert result["dropped_by_reason"]["replaced"] == result["dropped"] > 0
+    assert result["poses"] == result["frames_processed"] == 30 - result["dropped"]
+
+
 def test_counters_are_differences_of_the_nodes_own():
     def diagnostics(received, processed, replaced, lost):
         return {
@@ -80,6 +94,8 @@ def test_counters_are_differences_of_the_nodes_own():
                 "received": str(received),
                 "processed": str(processed),
                 "dropped_replaced": str(replaced),
+                "in_flight": "0",
+                "newest_stamp_ns": "7",
                 "track_ms_p50_p95_max": "1.5 2.5 3.5",
             },
             "pose_node: objects": {"lost": str(lost)},

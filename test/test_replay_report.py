@@ -232,7 +232,7 @@ def build(of: list[PoseSample], **books) -> dict:
             {"frames_received": 5, "frames_processed": 3, "dropped_by_reason": {"busy": 1}},
             {"busy": 1, "not_received": 1, "unfinished": 1},
         ),
-        ({"frames_received": 9, "frames_processed": 5}, {"unfinished": 1}),
+        ({"frames_processed": 5}, {"unfinished": 1}),
     ],
 )
 def test_published_frames_are_processed_or_dropped(books, reasons):
@@ -242,3 +242,12 @@ def test_published_frames_are_processed_or_dropped(books, reasons):
     line = result_lines(made)[0]
     assert line.startswith(f"frames: 6 published = {made['frames_processed']} processed + {made['dropped']} dropped")
     assert all(f"{n} {reason.replace('_', ' ')}" in line for reason, n in reasons.items())
+
+
+@pytest.mark.parametrize(
+    "books",
+    [{"frames_received": 9}, {"frames_processed": 7}, {"dropped_by_reason": {"too_old": 1}}, {"frames_received": 5}],
+)
+def test_counts_that_do_not_add_up_are_no_result(books):
+    with pytest.raises(ValueError, match="do not add up"):
+        build(samples(), **books)

@@ -18,21 +18,22 @@ import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
 
-from ..errors import UserError
 from ..types import Frame
-from .node_process import NodeProcess, free_domain_id, local_domain
+from .counters import Counters
+from .node_process import POSE_NODE, NodeProcess, NoPose, free_domain_id, local_domain
 from .player import Collector, FramePublisher, PoseArrival, Spinner
 from .recording import RecordingError
 
 logger = logging.getLogger(__name__)
 
-POSE_NODE = "pose_node"
 # The first frame is repeated with this period (s) until the node answers, as by a camera that looks at a still scene.
 HOLD_PERIOD = 0.5
-
-
-class NoPose(UserError, RuntimeError):
-    """The node ran but published no pose in the time given."""
+# A frame got lost on the way when so many of the node's reports in a row are the same, with no frame in work.
+SAME_REPORTS = 3
+# The node reports once a second, or as ``debug.diagnostics_rate`` says; without a report for this time (s) it has stopped.
+REPORT_WAIT = 60.0
+# A held frame that gets lost is followed by another one, so often.
+HELD_AGAIN = 5
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class LiveRun:
     pacing: str = ""
     start_ns: int = 0
     recorded_ns: list[int] = field(default_factory=list)
+    domain_id: int = 0
 
     def seconds_of(self, index: int) -> float:
         """Time of a recorded frame since the first one, s."""
@@ -113,7 +115,9 @@ def run_live(
         publisher = FramePublisher(node, masks, compressed=compressed)
         with NodeProcess(parameters, log, domain, command) as process:
             session = _Session(node, publisher, collector, process, options, advance, stop)
-            return session.play(first, frames, count, expected)
+            run = session.play(first, frames, count, expected)
+            run.domain_id = domain
+            return run
 
 
 @contextmanager
@@ -163,13 +167,13 @@ class _Session:
         self._hold(first, objects)
         run.first_pose_seconds = time.monotonic() - begin
         run.node_period = self._measure(first)
-        self._settle()
-        run.diagnostics_before = dict(self._collector.diagnostics)
+        self._close_books(first)
+        run.diagnostics_before = self._collector.report()
         self._stream(first, rest, count)
-        self._settle()
+        self._settle(max(run.sent))
         run.poses = list(self._collector.poses)
         run.latency = {stage: list(values) for stage, values in self._collector.latency.items()}
-        run.diagnostics = dict(self._collector.diagnostics)
+        run.diagnostics = self._collector.report()
         if not any(p.stamp_ns in run.sent for p in run.poses):
             raise NoPose(
                 f"poses came for the held frame only, none while playing; the node's log:\n{self._process.tail()}"
@@ -240,11 +244,41 @@ class _Session:
             raise NoPose(f"the first pose was not followed by others; the node's log:\n{self._process.tail()}")
         return median(times)
 
-    def _settle(self) -> None:
-        """Let frames in flight finish, then wait for counters that include them."""
-        time.sleep(min(1.0, 2 * self._run.node_period))
-        for _ in range(2):
-            self._collector.wait_for_diagnostics(3.0)
+    def _close_books(self, first: Frame) -> None:
+        """Hold the first frame until no held one is on its way or in work: the next to be counted is the first one played."""
+        for _ in range(HELD_AGAIN):
+            stamp = self._send(first)
+            self._run.frames_held += 1
+            if self._settle(stamp):
+                return
+        raise NoPose(f"the node takes no frames any more; its log:\n{self._process.tail()}")
+
+    def _settle(self, stamp_ns: int) -> bool:
+        """Wait until the node has booked every frame up to that stamp. False when that one does not arrive, or is in work for
+        longer than an object may take to its pose."""
+        seen: Counters | None = None
+        same = 0
+        since = time.monotonic()
+        while True:
+            self._process.check()
+            reported = self._collector.wait_for_diagnostics(1.0)
+            report = self._collector.report()
+            waited = time.monotonic() - since
+            if not reported or f"{POSE_NODE}: processing" not in report:
+                if waited > max(REPORT_WAIT, self._options.further_pose_timeout):
+                    raise NoPose(
+                        f"{POSE_NODE} has published no diagnostics for {waited:.0f} s; its log:\n{self._process.tail()}"
+                    )
+                continue
+            counters = Counters.read(report)
+            if counters.accounts_for(stamp_ns):
+                return True
+            if counters != seen:
+                seen, same, since = counters, 1, time.monotonic()
+                continue
+            same += 1
+            if waited > self._options.further_pose_timeout or (same >= SAME_REPORTS and not counters.in_flight):
+                return False
 
     def _stream(self, first: Frame, rest: Iterator[Frame], count: int) -> None:
         run = self._run

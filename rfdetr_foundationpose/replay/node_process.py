@@ -19,6 +19,13 @@ from ..ros.transport import choose
 _LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
+POSE_NODE = "pose_node"
+
+
+class NoPose(UserError, RuntimeError):
+    """The node ran but published no pose in the time given, or nothing that tells what became of the frames."""
+
+
 class NodeDied(UserError, RuntimeError):
     """The node ended before its work was done; the message holds the end of its log."""
 

@@ -163,6 +163,11 @@ class Collector:
             self.diagnostics_count += 1
             self._condition.notify_all()
 
+    def report(self) -> dict[str, dict[str, str]]:
+        """Values of the newest diagnostics, by status; none before the first message."""
+        with self._condition:
+            return dict(self.diagnostics)
+
     def objects_seen(self) -> set[str]:
         """Names of which at least one pose has arrived."""
         with self._condition:

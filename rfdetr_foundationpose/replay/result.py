@@ -93,13 +93,18 @@ def build_result(
 ) -> dict[str, Any]:
     """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures.
 
-    Published are the processed frames and those dropped, by reason. What the given reasons do not explain is counted as
-    "not_received" as far as it did not arrive, and else as "unfinished": on its way when the run ended.
+    Published are the processed frames and those dropped, by reason; "not_received" are those that did not arrive, and
+    "unfinished" those in work when the run ended. Raises ValueError for counts that do not add up so.
     """
     reasons = {reason: count for reason, count in dropped_by_reason.items() if count}
-    lost = min(max(frames_published - frames_received, 0), frames_published - frames_processed - sum(reasons.values()))
-    unfinished = frames_published - frames_processed - sum(reasons.values()) - max(lost, 0)
-    reasons |= {r: n for r, n in (("not_received", lost), ("unfinished", unfinished)) if n > 0}
+    lost = frames_published - frames_received
+    unfinished = frames_received - frames_processed - sum(reasons.values())
+    if lost < 0 or unfinished < 0:
+        raise ValueError(
+            f"{frames_published} frames published, {frames_received} received, {frames_processed} processed and {reasons} dropped "
+            "do not add up"
+        )
+    reasons |= {r: n for r, n in (("not_received", lost), ("unfinished", unfinished)) if n}
     errors: list[PoseError | None] = [s.error for s in samples if s.error is not None]
     accuracy = summarize([*errors, *([None] * missing)])
     return {

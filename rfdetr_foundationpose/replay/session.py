@@ -12,8 +12,10 @@ import numpy as np
 from ..latency import STAGES
 from ..objects import ObjectSpec
 from ..types import Frame
+from .counters import Counters
 from .judge import FoundPose, Judge, instance_names
-from .live import POSE_NODE, LiveOptions, LiveRun, NoPose, run_live
+from .live import LiveOptions, LiveRun, run_live
+from .node_process import POSE_NODE, NoPose
 from .recording import GroundTruth, Recording, RecordingError
 from .result import PoseSample, build_result
 
@@ -35,35 +37,6 @@ class Session:
         played = [(stamp - self.run.start_ns) * 1e-9 for stamp, _ in sent]
         recorded = [self.run.recorded_ns[index] - self.run.recorded_ns[0] for _, index in sent]
         return self.run.recorded_ns[0] + round(float(np.interp(seconds, played, recorded)))
-
-
-@dataclass(frozen=True)
-class Counters:
-    """The node's own book-keeping, from its diagnostics. dropped: by reason."""
-
-    received: int
-    processed: int
-    dropped: Mapping[str, int]
-    lost: int
-
-    @classmethod
-    def read(cls, diagnostics: Mapping[str, Mapping[str, str]]) -> Counters:
-        """Raises NoPose when the node has published no diagnostics."""
-        processing = diagnostics.get(f"{POSE_NODE}: processing")
-        if processing is None:
-            raise NoPose(f"{POSE_NODE} published no diagnostics on /diagnostics; cannot count frames and drops")
-        dropped = {k.removeprefix("dropped_"): int(v) for k, v in processing.items() if k.startswith("dropped_")}
-        lost = diagnostics.get(f"{POSE_NODE}: objects", {}).get("lost", "0")
-        return cls(int(processing["received"]), int(processing["processed"]), dropped, int(lost))
-
-    def since(self, before: Counters) -> Counters:
-        new = {k: v - before.dropped.get(k, 0) for k, v in self.dropped.items()}
-        return Counters(
-            self.received - before.received,
-            self.processed - before.processed,
-            {k: v for k, v in new.items() if v},
-            self.lost - before.lost,
-        )
 
 
 class _Tape:
@@ -136,13 +109,18 @@ def run_session(
     )
     judge = Judge.of(specs)
     counters = Counters.read(run.diagnostics).since(Counters.read(run.diagnostics_before))
+    if counters.received > len(run.sent):
+        raise NoPose(
+            f"the node received {counters.received} frames, but {len(run.sent)} were played: another program publishes images "
+            f"on ROS domain {run.domain_id}; end it, or run this again, which takes another domain"
+        )
     samples = judge_run(run, tape.truths, judge, counters)
     backend = run.diagnostics.get(f"{POSE_NODE}: backend", {})
     result = build_result(
         samples,
         frames_published=len(run.sent),
         frames_received=counters.received,
-        frames_processed=min(counters.processed, len(run.sent) - sum(counters.dropped.values())),
+        frames_processed=counters.processed,
         dropped_by_reason=counters.dropped,
         latency_ms=stage_latency(run.diagnostics),
         detection_source=backend.get("detector_source", ""),
@@ -152,6 +130,8 @@ def run_session(
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=counters.lost,
+        recording_dropped=dict(recording.tally.dropped),
+        depth_unmatched=recording.tally.depth_unmatched,
         detector_weights=backend.get("detector_weights", ""),
         detector_backend=backend.get("detector_backend", ""),
         pose_backend=backend.get("pose_backend", ""),

@@ -191,6 +191,7 @@ class Diagnostics:
         t = h.tally
         values = {"rate_hz": f"{h.processed_rate:.2f}"}
         values |= {"received": str(t.received), "processed": str(t.processed), "in_flight": str(t.in_flight)}
+        values["newest_stamp_ns"] = str(t.newest_ns)
         values |= {f"dropped_{k}": str(v) for k, v in sorted(t.dropped.items())}
         values["debug_frames_dropped"] = str(h.debug_dropped)
         for stage, s in h.latency.items():

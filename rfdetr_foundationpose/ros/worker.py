@@ -24,12 +24,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Tally:
-    """received == processed + sum(dropped.values()) + in_flight, at any moment."""
+    """received == processed + sum(dropped.values()) + in_flight, at any moment. newest_ns: stamp of the pair that came last,
+    0 before the first."""
 
     received: int
     processed: int
     in_flight: int
     dropped: dict[str, int]
+    newest_ns: int = 0
 
 
 class LatestFrame:
@@ -45,6 +47,7 @@ class LatestFrame:
         self._closed = False
         self._received = 0
         self._processed = 0
+        self._newest_ns = 0
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=1000)
         self._ends: deque[float] = deque(maxlen=1000)
@@ -57,6 +60,7 @@ class LatestFrame:
             if self._pair is not None:
                 self._dropped["replaced"] += 1
             self._pair = pair
+            self._newest_ns = pair.stamp_ns
             self._condition.notify()
 
     def refuse(self, reason: str) -> None:
@@ -108,7 +112,7 @@ class LatestFrame:
     def tally(self) -> Tally:
         with self._condition:
             in_flight = int(self._busy) + int(self._pair is not None)
-            return Tally(self._received, self._processed, in_flight, dict(self._dropped))
+            return Tally(self._received, self._processed, in_flight, dict(self._dropped), self._newest_ns)
 
     def rate(self, now: float) -> float:
         """Pairs per second that came over the last seconds (monotonic clock)."""
