@@ -14,7 +14,6 @@ from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import Config, PoseConfig
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.evaluate.bench_rows import ReferenceRow, metres
-from rfdetr_foundationpose.evaluate.bench_scene import BenchScene
 from rfdetr_foundationpose.evaluate.compare import pose_difference
 from rfdetr_foundationpose.evaluate.reference import (
     ReferenceEstimator,
@@ -26,6 +25,7 @@ from rfdetr_foundationpose.evaluate.reference import (
 )
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.example_scene import ExampleScene
 from rfdetr_foundationpose.pose.networks import RefineNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -50,7 +50,7 @@ class Likeness(nn.Module):
 def case():
     """Object, frame, its true centred pose, both implementations with the same random weights."""
     item = object_of(textured_box())
-    shown = BenchScene([item], (180, 320), CPU).frame(2)
+    shown = ExampleScene([item], (180, 320), CPU).frame(2)
     torch.manual_seed(0)
     networks = {"refiner": RefineNet(0.125).eval(), "scorer": Likeness()}
     row = ReferenceRow([item], networks, CONFIG, CPU)

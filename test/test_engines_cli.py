@@ -10,9 +10,9 @@ from rfdetr_foundationpose.engines.onnx_export import compare_with_torch
 from rfdetr_foundationpose.engines.onnx_file import OUTPUTS, inspect_onnx
 from rfdetr_foundationpose.evaluate import export_check
 from rfdetr_foundationpose.evaluate.export_check import ExportCheck, check_export, reference_outputs
-from rfdetr_foundationpose.evaluate.network_crops import Crops, hypothesis_crops
 from rfdetr_foundationpose.evaluate.networks import load_networks
 from rfdetr_foundationpose.pose import checkpoints
+from rfdetr_foundationpose.pose.example_crops import Crops, hypothesis_crops
 from support.cli_runs import run_cli
 
 pytest.importorskip("onnxruntime")

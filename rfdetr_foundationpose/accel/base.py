@@ -96,6 +96,7 @@ class RunnerContext:
     device: a name is turned into a torch.device. crop: channels and size of its inputs. label: for the log; its last word
     is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). pool: shared by
     runners that never run at the same time, which saves memory on a GPU. engines: for the backends that take such.
+    examples: crops, rendered and observed, of a role as its network sees them; for what is calibrated or checked on such.
     """
 
     device: torch.device
@@ -103,6 +104,7 @@ class RunnerContext:
     label: str = "network"
     pool: GraphPool | None = None
     engines: EngineOptions = EngineOptions()
+    examples: Callable[[str], tuple[Tensor, Tensor]] | None = None
 
     def __init__(
         self,
@@ -111,8 +113,9 @@ class RunnerContext:
         label: str = "network",
         pool: GraphPool | None = None,
         engines: EngineOptions | None = None,
+        examples: Callable[[str], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        values = (torch.device(device), crop, label, pool, engines or EngineOptions())
+        values = (torch.device(device), crop, label, pool, engines or EngineOptions(), examples)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 

@@ -87,7 +87,7 @@ def check_files(
 ) -> list[ExportCheck | str]:
     """What each file is worth, or why it was not checked."""
     from ..evaluate.export_check import check_export, reference_outputs
-    from ..evaluate.network_crops import hypothesis_crops
+    from ..pose.example_crops import hypothesis_crops
 
     if scenes == 0:
         return ["not asked for"] * len(files)

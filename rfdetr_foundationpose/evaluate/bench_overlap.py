@@ -18,10 +18,11 @@ from ..device_frame import Uploader
 from ..latency import StageTimer
 from ..pipeline.side_stream import SideStream
 from ..pose.estimator import TrackRequest
+from ..pose.example_scene import ExampleScene
 from ..tables import plain_table
 from ..types import Frame
 from .bench_rows import EstimatorRow, Pose
-from .bench_scene import BenchScene, before, smallest_objects
+from .bench_scene import before, smallest_objects
 from .bench_timing import Stats, interleave, timed
 from .compare import pose_difference
 
@@ -84,7 +85,7 @@ def measure_overlap(
     """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
     "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
     specs, models = smallest_objects(count, objects_file)
-    scene = BenchScene(models, size, device, seed)
+    scene = ExampleScene(models, size, device, seed)
     frames = [scene.frame(i) for i in range(FRAMES)]
     found: dict[str, Any] = {}
     for backend in backends:

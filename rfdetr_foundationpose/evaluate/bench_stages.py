@@ -15,10 +15,11 @@ from torch import nn
 
 from ..config import Config
 from ..errors import one_line
+from ..pose.example_scene import ExampleFrame, ExampleScene
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics
 from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row, detector_call, publish_call
-from .bench_scene import BenchFrame, BenchScene, before, smallest_objects
+from .bench_scene import before, smallest_objects
 from .bench_timing import MemoryMeter, Stats, interleave, synchronize, timed
 from .compare import Differences, pose_difference
 
@@ -64,7 +65,7 @@ def measure(
     save: gets the tree as far as it is after each stage, and when the user interrupts one.
     """
     specs, models = smallest_objects(settings.objects, settings.objects_file)
-    scene = BenchScene(models, settings.size, device, settings.seed)
+    scene = ExampleScene(models, settings.size, device, settings.seed)
     frames = [scene.frame(i) for i in range(FRAMES if device.type == "cuda" else 6)]
     names = [m.name for m in models]
     registers = settings.registers or REPEATS[device.type][0]
@@ -78,7 +79,7 @@ def measure(
     rows = {b.name: b.row for b in built if b.row is not None}
     tree = {b.name: b.as_dict() for b in built}
 
-    def at(i: int) -> BenchFrame:
+    def at(i: int) -> ExampleFrame:
         return frames[i % len(frames)]
 
     def timer(work: Callable[[int], Any]) -> Callable[[int], float]:
@@ -119,7 +120,7 @@ def measure(
     return result()
 
 
-def publish_stats(shown: BenchFrame, samples: int) -> dict[str, Any]:
+def publish_stats(shown: ExampleFrame, samples: int) -> dict[str, Any]:
     """The same for every row: poses to serialized messages."""
     publish, reason = publish_call()
     if publish is None:
@@ -135,7 +136,7 @@ def build_row(
     config: Config,
     device: torch.device,
     camera: CameraIntrinsics,
-    frames: Sequence[BenchFrame],
+    frames: Sequence[ExampleFrame],
 ) -> BuiltRow:
     """A warmed-up row with what it cost, or the reason why there is none."""
     gc.collect()
@@ -166,7 +167,7 @@ def build_row(
 
 
 def add_differences(
-    tree: dict[str, Any], rows: Mapping[str, Row], frames: Sequence[BenchFrame], models: Sequence[ObjectModel]
+    tree: dict[str, Any], rows: Mapping[str, Row], frames: Sequence[ExampleFrame], models: Sequence[ObjectModel]
 ) -> None:
     """Pose differences of each row to FP32 eager, from equal starts, for tracking and registration."""
     exact = rows.get("eager")

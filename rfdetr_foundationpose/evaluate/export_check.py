@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..accel.network import ScorerNetwork
 from ..accel.torch_runners import CHUNK
 from ..engines.onnx_export import run_onnx
-from .network_crops import Crops
+from ..pose.example_crops import Crops
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
 """An output may differ from torch in FP32 by this share of its range over the crops."""

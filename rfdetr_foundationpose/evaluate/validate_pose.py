@@ -18,6 +18,7 @@ from ..accel.graph import GraphPool
 from ..config import Config
 from ..objects import ObjectSpec, load_objects
 from ..pose.estimator import RegistrationError, TrackRequest
+from ..pose.example_scene import ExampleScene
 from ..pose.mesh import ObjectModel
 from ..pose.observation import Observation
 from ..replay.bop import BopDataset, is_bop
@@ -25,7 +26,7 @@ from ..replay.recording import Recording, RecordingError
 from ..resources import default_objects_file
 from ..types import Frame
 from .bench_rows import EstimatorRow
-from .bench_scene import BenchScene, smallest_objects
+from .bench_scene import smallest_objects
 from .compare import Differences, OrderChanges, pose_difference
 
 Pose = NDArray[np.float64]
@@ -209,7 +210,7 @@ def open_source(
     """
     if source is None:
         specs, models = smallest_objects(2, Path(config.objects_file) if config.objects_file else None)
-        scene = BenchScene(models, size, device, seed)
+        scene = ExampleScene(models, size, device, seed)
         names = {m.name: m.name for m in models}
         return specs, (View(scene.frame(i).frame, names, i > 0) for i in range(synth)), synth
     if is_bop(source):

@@ -22,6 +22,7 @@ from ..resources import models_dir
 from .checkpoints import Weights, find, load_refiner, load_scorer
 from .confidence import load_calibration
 from .estimator import Networks, PoseEstimator, track_batches
+from .example_crops import example_pairs
 from .mesh import ObjectModel, load_object
 from .renderer import Renderer, WarpRenderer
 
@@ -93,7 +94,7 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     options = engine_options(config)
 
     def context(label: str, pool: GraphPool | None = None) -> RunnerContext:
-        return RunnerContext(device, label=label, pool=pool, engines=options)
+        return RunnerContext(device, label=label, pool=pool, engines=options, examples=example_pairs)
 
     networks = Networks(
         refining.runner(backend, context("refiner"), track_batches(instances)),

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..objects import load_objects
-from ..pose.depth import DepthFilter
-from ..pose.hypotheses import hypothesis_rotations
-from ..pose.mesh import ObjectModel, load_object
-from ..pose.observation import Observation
-from ..pose.renderer import WarpRenderer
-from ..pose.views import ViewSet
 from ..resources import default_objects_file
-from .bench_scene import BenchScene
+from .depth import DepthFilter
+from .example_scene import ExampleScene
+from .hypotheses import hypothesis_rotations
+from .mesh import ObjectModel, load_object
+from .observation import Observation
+from .renderer import WarpRenderer
+from .views import ViewSet
 
 SIZE = (480, 640)
 NOISE = 0.002
@@ -50,7 +50,7 @@ def hypothesis_crops(scene: int, role: str) -> Crops:
     """Of all 252 hypotheses of an object, at its true place and in all rotations. scene: 0, 1, ...: object and view."""
     models = _models()
     item = models[scene % len(models)]
-    frame = BenchScene([item], SIZE, "cpu", seed=scene).frame(scene)
+    frame = ExampleScene([item], SIZE, "cpu", seed=scene).frame(scene)
     depth = frame.frame.depth.astype(np.float32) * np.float32(frame.frame.depth_scale)
     rng = np.random.default_rng(scene)
     depth[depth > 0] += rng.normal(0, NOISE, int((depth > 0).sum())).astype(np.float32)
@@ -67,3 +67,11 @@ def hypothesis_crops(scene: int, role: str) -> Crops:
     views.diameters.fill_(item.diameter)
     rendered, observed = views.pairs(len(rotations), observation, role)
     return Crops(f"{item.name}, view {scene}", rendered.clone(), observed.clone())
+
+
+def example_pairs(role: str) -> tuple[Tensor, Tensor]:
+    """Rendered and observed crops (48, 6, 160, 160) of four scenes: every 21st hypothesis of each, for what is calibrated or
+    checked on few."""
+    chosen = [hypothesis_crops(scene, role) for scene in range(4)]
+    which = torch.arange(0, len(chosen[0].rendered), 21)
+    return torch.cat([c.rendered[which] for c in chosen]), torch.cat([c.observed[which] for c in chosen])
