@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 KEPT = "stopping after this step; what there is is kept (Ctrl-C again ends at once)"
 
@@ -19,10 +22,9 @@ class Interruptible:
     Python delivers no signals, it changes nothing.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda _: None, sentence: str = KEPT) -> None:
+    def __init__(self) -> None:
         self.requested = False
         self.status = 0
-        self._say, self._sentence = say, sentence
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptible:
@@ -63,7 +65,7 @@ class Interruptible:
         self.requested = True
         self.status = 128 + number
         self._restore()
-        self._say(self._sentence)
+        logger.info(KEPT)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

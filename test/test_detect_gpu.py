@@ -55,7 +55,7 @@ def test_started_on_a_stream_of_its_own_gives_the_same():
 
 def test_training_step_never_waits_for_the_device(tmp_path):
     settings = TrainSettings(out=tmp_path, batch=4, groups=2, device="cuda:0", pool=16, scene_size=(96, 128))
-    trainer = Trainer(settings, [o.name for o in demo_objects()], print)
+    trainer = Trainer(settings, [o.name for o in demo_objects()])
     pool = ScenePool(SceneSampler(demo_objects(), CUDA, (96, 128), 0, distractors=4, surfaces=4), 16, seed=0)
     pool.fill(16)
     mean, std = torch.tensor(MEAN, device=CUDA), torch.tensor(STD, device=CUDA)

@@ -189,7 +189,7 @@ def test_scenes_carry_their_truth():
 
 
 def test_trainer_overfits_a_handful_of_images(tmp_path):
-    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()], lambda s: None)
+    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()])
     batch = pool(4).draw(4, 96, torch.tensor(MEAN), torch.tensor(STD), augment=False)
     first = {k: float(v) for k, v in trainer.train_step(batch, 1e-4).items()}
     for _ in range(120):
@@ -209,7 +209,7 @@ def read_backs(run) -> set[str]:
 
 
 def test_losses_and_their_gradients_read_nothing_back(tmp_path):
-    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()], lambda s: None)
+    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()])
     batch = pool(4).draw(4, 96, torch.tensor(MEAN), torch.tensor(STD))
     assert not read_backs(lambda: trainer.losses(batch)[0].backward())
     # What once made every step wait.
@@ -218,23 +218,22 @@ def test_losses_and_their_gradients_read_nothing_back(tmp_path):
 
 
 def test_state_and_export_come_back(tmp_path):
-    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()], lambda s: None)
+    trainer = Trainer(settings(tmp_path), [o.name for o in demo_objects()])
     batch = pool(2).draw(2, 96, torch.tensor(MEAN), torch.tensor(STD))
     trainer.train_step(batch, 1e-3)
     trainer.spent = 7.0
     trainer.save_state(tmp_path / "state.pt")
     trainer.export(tmp_path / "detector.safetensors")
-    again = Trainer(settings(tmp_path, seed=9), [o.name for o in demo_objects()], lambda s: None)
+    again = Trainer(settings(tmp_path, seed=9), [o.name for o in demo_objects()])
     again.load_state(tmp_path / "state.pt")
     assert (again.step, again.spent) == (1, 7.0)
     for a, b in zip(trainer.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="remove .* to start anew"):
-        Trainer(settings(tmp_path), ["box"], lambda s: None).load_state(tmp_path / "state.pt")
+        Trainer(settings(tmp_path), ["box"]).load_state(tmp_path / "state.pt")
     loaded = load_file(tmp_path / "detector.safetensors", "nano", torch.device("cpu"))
     assert list(loaded.class_names.values()) == [o.name for o in demo_objects()]
-    said: list[str] = []
-    tuned = Trainer(settings(tmp_path, seed=5, start=str(tmp_path / "detector.safetensors")), ["box"], said.append)
+    tuned = Trainer(settings(tmp_path, seed=5, start=str(tmp_path / "detector.safetensors")), ["box"])
     assert tuned.origin.startswith("detector.safetensors") and tuned.origin.endswith("new classes: box")
     name = "backbone.0.encoder.encoder.encoder.layer.0.mlp.fc1.weight"
     torch.testing.assert_close(

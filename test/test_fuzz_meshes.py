@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 
 from rfdetr_foundationpose.objects import ObjectSpec
-from rfdetr_foundationpose.pose.mesh import load_object
+from rfdetr_foundationpose.pose.mesh import read_object
 from support.fuzz import cases, damaged, mistyped, outcome, table
 from support.mesh_files import RED, Gltf, obj, png, stripes
 
@@ -104,15 +104,15 @@ FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
 
 
 def load(path: Path) -> str:
-    said: list[str] = []
-    item = load_object(ObjectSpec("thing", path, scale=0.001), said.append)
+    item = read_object(ObjectSpec("thing", path, scale=0.001))
+    said = (item.description, *item.warnings)
     a = item.arrays
     assert np.isfinite(a.vertices).all() and np.isfinite(a.normals).all() and np.isfinite(a.colors).all()
     assert a.faces.min() >= 0 and a.faces.max() < len(a.vertices) == len(a.normals) == len(a.colors)
     assert (a.uv is None) == (a.texture is None)
     if a.uv is not None:
         assert np.isfinite(a.uv).all() and a.uv.shape == (len(a.faces), 3, 2) and a.texture.size > 0
-    assert said and all("\n" not in line for line in said)
+    assert all("\n" not in line for line in said)
     return "a mesh" if len(said) < 3 else "a mesh and what is missing"
 
 

@@ -19,13 +19,13 @@ from rfdetr_foundationpose.object_tools.mesh_check import check_mesh, suggest_sc
 from rfdetr_foundationpose.object_tools.six_views import render_sides
 from rfdetr_foundationpose.object_tools.symmetry_search import find_symmetries
 from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry, ObjectSpec, load_objects
-from rfdetr_foundationpose.pose.mesh import load_object, make_object
+from rfdetr_foundationpose.pose.mesh import load_object, make_object, read_object
 from rfdetr_foundationpose.pose.symmetry import rotation_angle, symmetry_transforms
 from rfdetr_foundationpose.resources import models_dir
 
 
 def model(mesh, name="thing", scale=1.0):
-    return make_object(ObjectSpec(name, Path("made"), scale=scale), mesh, lambda _: None)
+    return make_object(ObjectSpec(name, Path("made"), scale=scale), mesh)
 
 
 def painted(mesh, paint):
@@ -105,7 +105,7 @@ def test_found_symmetries_are_those_the_pose_stage_takes():
     box = model(painted(trimesh.creation.box((0.05, 0.05, 0.1)), grey))
     found = find_symmetries(box)
     spec = replace(ObjectSpec("box", Path("made")), discrete=found.discrete, continuous=found.continuous)
-    turned = make_object(spec, trimesh.creation.box((0.05, 0.05, 0.1)), lambda _: None)
+    turned = make_object(spec, trimesh.creation.box((0.05, 0.05, 0.1)))
     angles = np.rad2deg(rotation_angle(turned.symmetries[:, :3, :3]))
     assert sorted({round(a) for a in angles}) == [0, 90, 180]
 
@@ -259,10 +259,10 @@ def test_the_readmes_objects_file_configures_the_pipelines_parts_as_pasted(tmp_p
     file = tmp_path / "objects.yaml"
     file.write_text(blocks[0])
     specs = load_objects(file)
-    said = []
-    sizes = [load_object(spec, said.append).diameter for spec in specs]
+    models = [read_object(spec) for spec in specs]
+    sizes = [model.diameter for model in models]
     assert len(specs) == 2 and all(0.05 < size < 0.3 for size in sizes)
-    assert len(said) == 2 and all("colour: texture" in line for line in said)  # and no warning
+    assert all("colour: texture" in model.description and not model.warnings for model in models)
     known = load_model("default", DetectorConfig.variant, torch.device("cpu"))
     assert sorted(map_classes(known.class_names, specs, known.description).objects.values()) == ["mug", "soup_can"]
     # What is commented out there is read as well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -27,14 +28,13 @@ def spec(path: Path, **more) -> ObjectSpec:
 def test_formats(tmp_path, suffix):
     path = tmp_path / f"box{suffix}"
     textured_box().export(path)
-    said: list[str] = []
-    item = load_object(spec(path), said.append)
+    item = load_object(spec(path))
     np.testing.assert_allclose(item.extents, [0.12, 0.08, 0.05], atol=1e-6)
     assert item.diameter == pytest.approx(np.linalg.norm([0.12, 0.08, 0.05]), abs=1e-6)
     assert item.arrays.faces.shape == (48, 3)
     if suffix == ".stl":
         assert item.color_source == "uniform grey"
-        assert "rendered grey" in said[1]
+        assert "rendered grey" in item.warnings[0]
     else:
         assert item.color_source == ("face colours" if suffix == ".ply" else "vertex colours")
         assert len(np.unique(item.arrays.colors.round(2), axis=0)) == 6
@@ -46,30 +46,30 @@ def test_texture_found_and_missing(tmp_path):
     )
     mesh = trimesh.creation.box((0.1, 0.1, 0.1))
     trimesh.Trimesh(mesh.vertices, mesh.faces, visual=visual, process=False).export(tmp_path / "box.obj")
-    said: list[str] = []
-    item = load_object(spec(tmp_path / "box.obj"), said.append)
+    item = load_object(spec(tmp_path / "box.obj"))
     assert item.color_source == "texture"
     assert item.arrays.texture is not None
     assert (item.arrays.texture == 90).all()
-    assert said == [
+    assert not item.warnings
+    assert item.description == (
         f"object thing: {tmp_path / 'box.obj'}: 8 vertices, 12 faces, 0.1 x 0.1 x 0.1 m; colour: texture material_0.png (8 x 8)"
-    ]
+    )
     for image in (*tmp_path.glob("*.png"), *tmp_path.glob("*.jp*g")):
         image.unlink()
-    assert load_object(spec(tmp_path / "box.obj"), said.append).color_source == "uniform grey"
-    assert "texture" in said[2]
-    assert "not found" in said[2]
-    assert load_object(spec(tmp_path / "box.obj", color=(255, 0, 0)), said.append).color_source == "uniform colour"
+    bare = load_object(spec(tmp_path / "box.obj"))
+    assert bare.color_source == "uniform grey" and "texture" in bare.warnings[0] and "not found" in bare.warnings[0]
+    assert load_object(spec(tmp_path / "box.obj", color=(255, 0, 0))).color_source == "uniform colour"
 
 
-def test_millimetres_are_noticed_and_scaled(tmp_path):
+def test_millimetres_are_noticed_and_scaled(tmp_path, caplog):
     textured_box().apply_scale(1000).export(tmp_path / "mm.ply")
     with pytest.raises(MeshError, match=r"120 x 80 x 50 m; that looks like millimetres. Set scale: 0.001"):
         load_object(spec(tmp_path / "mm.ply"))
     assert load_object(spec(tmp_path / "mm.ply", scale=0.001)).diameter == pytest.approx(0.1526, abs=1e-3)
-    said: list[str] = []
-    load_object(spec(tmp_path / "mm.ply", scale=1e-6), said.append)
-    assert "is its unit right" in said[0]
+    with caplog.at_level(logging.INFO, "rfdetr_foundationpose"):
+        load_object(spec(tmp_path / "mm.ply", scale=1e-6))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "is its unit right" in caplog.messages[1]
 
 
 def test_meshes_that_cannot_be_used(tmp_path):
@@ -160,10 +160,9 @@ def test_what_no_rendering_shows_is_thinned_out(tmp_path, monkeypatch):
         mesh, vertex_colors=np.where(mesh.vertices[:, :1] > 0, [[200, 20, 20, 255]], [[20, 20, 200, 255]])
     )
     mesh.export(tmp_path / "ball.ply")
-    said: list[str] = []
-    item = load_object(spec(tmp_path / "ball.ply"), said.append)
+    item = load_object(spec(tmp_path / "ball.ply"))
     assert len(item.arrays.faces) <= 2000 and item.diameter == pytest.approx(0.1, rel=2e-3)
-    assert "10242 vertices, 20480 faces (more than a rendering shows: thinned out to 2000 faces)" in said[0]
+    assert "10242 vertices, 20480 faces (more than a rendering shows: thinned out to 2000 faces)" in item.description
     right = item.arrays.vertices[:, 0] > 0.005
     np.testing.assert_allclose(item.arrays.colors[right] * 255, np.tile([200, 20, 20], (right.sum(), 1)), atol=1)
     np.testing.assert_allclose(np.linalg.norm(item.arrays.vertices, axis=1), 0.05, rtol=1.5e-2)

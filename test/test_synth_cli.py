@@ -68,7 +68,7 @@ def test_bop_models_look_the_same_when_read_again(tmp_path: Path, run: Run, name
     arguments = ["--objects-file", str(objects), "--frames", "1", "--distractors", "0", *SMALL]
     assert run("bop", "--out", str(tmp_path / "bop"), *arguments)[0] == 0
     (spec,) = BopDataset(tmp_path / "bop").specs
-    read = load_object(spec, lambda _: None).symmetries
+    read = load_object(spec).symmetries
     assert len(read) == looks
     (written,) = load_scene_objects(objects)
     if name != "ball":  # its looks are samples, which depend on the order of the axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ from rfdetr_foundationpose.objects import ContinuousSymmetry
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
+from rfdetr_foundationpose.train import train_pose
 from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
 from rfdetr_foundationpose.train.pose_losses import ranking_loss
 from rfdetr_foundationpose.train.train_pose import TrainSettings, train
+from support.clocks import StepClock
 from support.pose_scenes import object_of, textured_box
 
 
@@ -128,26 +131,25 @@ def test_logarithm_inverts_the_exponential():
 
 
 @pytest.mark.parametrize("role", ["refiner", "scorer"])
-def test_training_writes_weights_and_resumes_from_them_alone(role, tmp_path):
+def test_training_writes_weights_and_resumes_from_them_alone(role, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "rfdetr_foundationpose")
+    StepClock(monkeypatch, train_pose, train_pose._Training, "_step", 0.1)
     settings = TrainSettings(
-        role, tmp_path, 0.05, 1.0, 0.125, batch=4, hypotheses=4, objects=16, workers=0, refresh=0.5, device="cpu"
+        role, tmp_path, 0.01, 1.0, 0.125, batch=4, hypotheses=4, objects=16, workers=0, refresh=0.5, device="cpu"
     )
-    said: list[str] = []
-    metrics = train(settings, said.append)
-    assert metrics["step"] > 0
+    metrics = train(settings)
+    assert metrics["step"] == 10  # 0.6 s are looked for at every fifth step
     assert np.isfinite(metrics["loss"])
     load = checkpoints.load_refiner if role == "refiner" else checkpoints.load_scorer
     network, weights = load(tmp_path / f"{role}.safetensors")
     assert network.width == 0.125
     assert "generated pairs" in weights.description
-    again = train(replace(settings, minutes=0.1), said.append)
-    assert again["pairs"] > metrics["pairs"]
-    assert again["minutes"] > metrics["minutes"]
-    assert any("resumed" in line for line in said)
+    again = train(replace(settings, minutes=0.03))
+    assert again["pairs"] == metrics["pairs"] + 10 * 4
+    assert again["minutes"] == pytest.approx(2 / 60)
+    assert "resumed" in caplog.text
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
-    wide = train(
-        replace(settings, out=tmp_path / "wide", width=0.25, start=tmp_path / f"{role}.safetensors"), said.append
-    )
+    wide = train(replace(settings, out=tmp_path / "wide", width=0.25, start=tmp_path / f"{role}.safetensors"))
     assert wide["pairs"] == wide["step"] * 4
     with pytest.raises(ValueError, match=r"has width 0.125, the training 0.5"):
-        train(replace(settings, width=0.5), said.append)
+        train(replace(settings, width=0.5))

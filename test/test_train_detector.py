@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
 
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.detect.checkpoint import save
@@ -22,34 +21,48 @@ from rfdetr_foundationpose.train.detector_start import load_start
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
 from rfdetr_foundationpose.train.progress import TooFewSteps
 from rfdetr_foundationpose.train.train_detector import train
+from support.clocks import StepClock
 from support.detector_models import NAMES, SEG_TINY, loaded
 from support.detector_training import TINY, pool, quiet, settings
 
 
-def spoken(console: Console) -> str:
-    return console.file.getvalue()
+@pytest.fixture(autouse=True)
+def clock(monkeypatch) -> StepClock:
+    """Steps take 0.1 s, all else none."""
+    return StepClock(monkeypatch, train_detector, Trainer, "train_step", 0.1)
 
 
-def test_train_goes_on_says_when_nothing_is_left_and_shows_what_it_did(tmp_path):
+@pytest.fixture
+def said(caplog):
+    """What was logged since it was last asked for."""
+    caplog.set_level(logging.INFO, "rfdetr_foundationpose")
+
+    def since() -> str:
+        text = caplog.text
+        caplog.clear()
+        return text
+
+    return since
+
+
+def test_train_goes_on_says_when_nothing_is_left_and_shows_what_it_did(tmp_path, said):
     objects = demo_objects()[:2]
-    console = quiet()
-    metrics = train(settings(tmp_path), objects, console)
+    metrics = train(settings(tmp_path), objects, quiet())
     assert metrics["scenes"] == 2 and 0 <= metrics["recall"] <= 1 and 0 <= metrics["map_50"] <= 1
     assert set(metrics["by_class"]) == {o.name for o in objects}
-    assert "starting from random weights" in spoken(console)
+    assert "starting from random weights" in said()
     for name in ("detector.safetensors", "results.png", "samples.png", "metrics.json", "detector.train.pt"):
         assert (tmp_path / name).stat().st_size > 100, name
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == metrics["steps"]
 
     written = (tmp_path / "detector.safetensors").read_bytes()
-    console = quiet()
-    assert train(settings(tmp_path), objects, console)["steps"] == metrics["steps"]
-    assert "nothing left to do" in spoken(console) and "raise --minutes" in spoken(console)
+    assert train(settings(tmp_path), objects, quiet())["steps"] == metrics["steps"]
+    text = said()
+    assert "nothing left to do" in text and "raise --minutes" in text
     assert (tmp_path / "detector.safetensors").read_bytes() == written
 
-    console = quiet()
-    more = train(settings(tmp_path, minutes=metrics["minutes"] + 0.01), objects, console)
-    assert "going on at step" in spoken(console) and more["steps"] > metrics["steps"]
+    more = train(settings(tmp_path, minutes=metrics["minutes"] + 0.01), objects, quiet())
+    assert "going on at step" in said() and more["steps"] > metrics["steps"]
     with pytest.raises(ValueError, match="another hidden_dim"):
         train(settings(tmp_path, config={**TINY, "hidden_dim": 128}), objects, quiet())
     (tmp_path / "detector.train.pt").write_bytes(b"no state")
@@ -57,21 +70,14 @@ def test_train_goes_on_says_when_nothing_is_left_and_shows_what_it_did(tmp_path)
         train(settings(tmp_path), objects, quiet())
 
 
-def test_budget_is_of_training_alone(tmp_path, monkeypatch):
-    """Steps of 0.1 s and fetches of scenes of 10 s, by a clock that only they move."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(train_detector, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    step, fill = Trainer.train_step, ScenePool.fill
-
-    def slow_step(self, *arguments):
-        clock.now += 0.1
-        return step(self, *arguments)
+def test_budget_is_of_training_alone(tmp_path, monkeypatch, clock):
+    """Steps of 0.1 s and fetches of scenes of 10 s."""
+    fill = ScenePool.fill
 
     def slow_fill(self, count):
         clock.now += 10
         fill(self, count)
 
-    monkeypatch.setattr(Trainer, "train_step", slow_step)
     monkeypatch.setattr(ScenePool, "fill", slow_fill)
     metrics = train(settings(tmp_path), demo_objects()[:2], quiet())
     # The first step, which compiles, is left out.
@@ -81,7 +87,7 @@ def test_budget_is_of_training_alone(tmp_path, monkeypatch):
     assert any("interim" in line for line in log) and "evaluation" in log[-1]
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, said):
     objects = demo_objects()[:2]
     step = Trainer.train_step
 
@@ -91,14 +97,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
-    console = quiet()
-    assert train(settings(tmp_path, minutes=5.0, least_steps=100), objects, console) is None
-    assert "interrupted at step 5: no weights yet" in spoken(console)
+    assert train(settings(tmp_path, minutes=5.0, least_steps=100), objects, quiet()) is None
+    assert "interrupted at step 5: no weights yet" in said()
     assert not (tmp_path / "detector.safetensors").exists() and (tmp_path / "detector.train.pt").is_file()
-    console = quiet()
     spent = torch.load(tmp_path / "detector.train.pt", weights_only=True)["spent"] / 60
-    metrics = train(settings(tmp_path, minutes=spent + 0.01), objects, console)
-    assert "going on at step 5" in spoken(console) and metrics["steps"] > 5
+    metrics = train(settings(tmp_path, minutes=spent + 0.01), objects, quiet())
+    assert "going on at step 5" in said() and metrics["steps"] > 5
 
 
 def test_too_few_steps_leave_no_weights(tmp_path):
@@ -114,13 +118,13 @@ def test_two_objects_of_one_label_are_refused(tmp_path):
 
 def test_start_keeps_the_rows_of_known_classes_and_gives_new_ones_what_the_known_share(tmp_path):
     names = ["mug", "can", "drill"]
-    before = Trainer(settings(tmp_path, seed=3), names, lambda s: None)
+    before = Trainer(settings(tmp_path, seed=3), names)
     with torch.no_grad():
         before.average.class_embed.weight.copy_(torch.randn(4, 64))
     before.export(tmp_path / "own.safetensors")
-    start = load_start(str(tmp_path / "own.safetensors"), "nano", lambda s: None)
+    start = load_start(str(tmp_path / "own.safetensors"), "nano")
     assert start.config == {k: v for k, v in TINY.items() if k != "num_windows"} | {"num_windows": 1}
-    after = Trainer(settings(tmp_path, config=None, start=str(tmp_path / "own.safetensors")), ["tea", "mug"], print)
+    after = Trainer(settings(tmp_path, config=None, start=str(tmp_path / "own.safetensors")), ["tea", "mug"])
     old, new = before.average.class_embed.weight, after.network.class_embed.weight
     torch.testing.assert_close(new[1], old[0], rtol=2e-3, atol=2e-3)
     assert (new[0] - old[:3].mean(0)).abs().max() < 0.6 and not torch.equal(new[0], new[1])
@@ -132,11 +136,9 @@ def test_start_keeps_the_rows_of_known_classes_and_gives_new_ones_what_the_known
 
 def test_start_at_another_resolution_resamples_positions(tmp_path):
     names = [o.name for o in demo_objects()]
-    before = Trainer(settings(tmp_path, seed=3), names, lambda s: None)
+    before = Trainer(settings(tmp_path, seed=3), names)
     before.export(tmp_path / "own.safetensors")
-    after = Trainer(
-        settings(tmp_path, config=None, resolution=160, start=str(tmp_path / "own.safetensors")), names, print
-    )
+    after = Trainer(settings(tmp_path, config=None, resolution=160, start=str(tmp_path / "own.safetensors")), names)
     key = "backbone.0.encoder.encoder.embeddings.position_embeddings"
     old, new = before.average.state_dict()[key], after.network.state_dict()[key]
     assert after.size == 160 and new.shape[1] == 1 + 10 * 10
@@ -150,4 +152,4 @@ def test_segmentation_weights_are_no_start(tmp_path):
     made = loaded("seg-nano", **SEG_TINY)
     save(path, library.network(made.model), variant="seg-nano", config=SEG_TINY, class_names=NAMES)
     with pytest.raises(DetectorError, match="segmentation variant"):
-        load_start(str(path), "nano", lambda s: None)
+        load_start(str(path), "nano")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from .options import parse_names
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 Backends = Annotated[
     str, typer.Option(help="Ways to run the networks, separated by commas; default: all that take seconds to prepare.")
@@ -30,12 +33,14 @@ def chosen_backends(text: str, default: str) -> list[str]:
 
 
 @contextmanager
-def keeping(say: Callable[[str], None], path: Path) -> Iterator[None]:
+def keeping(path: Path) -> Iterator[None]:
     """On Ctrl-C, say where what was measured is, and end with 130."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        say(f"interrupted: what was measured is kept in {path}" if path.is_file() else "interrupted before a figure")
+        logger.info(
+            f"interrupted: what was measured is kept in {path}" if path.is_file() else "interrupted before a figure"
+        )
         raise typer.Exit(130) from interrupt
 
 

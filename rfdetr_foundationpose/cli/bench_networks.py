@@ -49,7 +49,7 @@ def networks(
         outputs.write({**about, "networks": tree}, path.name)
 
     samples = repeat or REPEATS[place.type][1] // 2
-    with keeping(say, path):
+    with keeping(path):
         measured = measure_networks(loaded, wanted, sizes, place, samples, save)
     for table in network_tables(measured, sizes, official_size):
         console.print(table)

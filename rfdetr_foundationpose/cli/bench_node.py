@@ -87,7 +87,7 @@ def node(
         runs += [NodeRun("ours", name, rate, seconds, instances, slow_viewer) for rate in speeds for name in taken]
         for run in runs:
             folder = out / "runs" / f"{len(rows):02d}"
-            rows.append(run_node(run, stored, settings, folder, domain, say))
+            rows.append(run_node(run, stored, settings, folder, domain))
             outputs.write({**about, "rows": rows}, "bench_node.json")
         say(f"{len(listed)} kinds of objects, {count} on the table")
     node_picture(rows, out / "bench_node.png")

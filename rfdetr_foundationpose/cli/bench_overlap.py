@@ -52,7 +52,7 @@ def overlap(
     def save(tree: dict[str, Any]) -> None:
         outputs.write({"environment": facts, "weights": description, "overlap": tree}, "overlap.json")
 
-    with keeping(say, out / "overlap.json"):
+    with keeping(out / "overlap.json"):
         found = measure_overlap(
             wanted, loaded, config, place, (height, width), tracked, samples, seed, objects_file, save
         )

@@ -54,7 +54,7 @@ def stages(
     )
     outputs = claim("bench", out, ("bench.json", "bench.png"), overwrite=overwrite)
     path = out / "bench.json"
-    with keeping(say, path), progress_bar(console, transient=True) as progress:
+    with keeping(path), progress_bar(console, transient=True) as progress:
 
         def begin(stage: str, samples: int) -> Callable[[], None]:
             task = progress.add_task(stage, total=samples)

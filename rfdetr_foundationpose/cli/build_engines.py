@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..engines.build_folder import Built, Wanted
     from ..engines.engine_folder import Machine
     from ..engines.tensorrt_library import Library
+
+logger = logging.getLogger(__name__)
 
 
 def build_engines(
@@ -63,7 +66,7 @@ def build_engines(
     scorers = [w for w in wanted if w.source.role == "scorer"]
     checked = scenes and precision == "fp16" and scorer is None and not official_size
     if checked and not is_complete(folder, scorers, machine, targets):
-        _check_scorer(weights, scenes, say)
+        _check_scorer(weights, scenes)
     if detector:
         wanted += _detector_engine(detector_weights, precision)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -182,7 +185,7 @@ def _detector_engine(weights: str, precision: str) -> list[Wanted]:
     return [Wanted(detector_source(loaded.model, about=loaded.description), 1, precision)]
 
 
-def _check_scorer(weights: str, scenes: int, say: Any) -> None:
+def _check_scorer(weights: str, scenes: int) -> None:
     """Refuse weights whose scorer does not survive FP16, before engines of it are built."""
     from ..accel.base import RunnerContext
     from ..engines.build_folder import EngineBuildError
@@ -193,8 +196,8 @@ def _check_scorer(weights: str, scenes: int, say: Any) -> None:
     path = exported(networks["scorer"], RunnerContext(label="scorer"), "fp16")
     (check,) = check_files("scorer", networks["scorer"], [path], ("fp16",), scenes, 0, ordered=True)
     if isinstance(check, str):
-        say(f"the scorer in FP16 is not checked: {check}")
+        logger.info(f"the scorer in FP16 is not checked: {check}")
         return
     if check.reasons:
         raise EngineBuildError(f"the scorer in FP16 is refused: {'; '.join(check.reasons)}; use --precision fp32")
-    say(f"scorer in FP16 on {scenes} rendered scenes: {check}")
+    logger.info(f"scorer in FP16 on {scenes} rendered scenes: {check}")

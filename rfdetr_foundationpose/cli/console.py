@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..interrupts import Interruptible
     from ..synth.textures import Picture
 
+logger = logging.getLogger(__name__)
+
 CONTACT_SHEET = "contact_sheet.png"
 
 
@@ -85,11 +87,11 @@ def drawing_bar(progress: Progress, total: int) -> Callable[[int], None]:
     return lambda done: progress.update(task, completed=done)
 
 
-def kept(say: Callable[[str], None], stop: Interruptible, done: int, total: int | None, what: str, path: Path) -> None:
+def kept(stop: Interruptible, done: int, total: int | None, what: str, path: Path) -> None:
     """After an interrupt: say what was kept, and end with its exit code. Does nothing without one."""
     if stop.requested:
         of = "" if total is None else f" of {total}"
-        say(f"interrupted: kept {done}{of} {what} in {path}")
+        logger.info(f"interrupted: kept {done}{of} {what} in {path}")
         raise typer.Exit(stop.status)
 
 

@@ -90,13 +90,13 @@ def demo(
             "the weights of RF-DETR do not know these objects, so the recording's masks stand in for it; train it by "
             "'rfdetr-foundationpose train detector'"
         )
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         path = outputs.remove_recording(RECORDING)
         length = frames or round(SECONDS * fps)
         settings = VideoSettings(frames=length, rate=fps, seed=seed, targets=targets)
         recording = _record(path, settings, file, str(place), progress, stop)
         if stop.requested:
-            kept(say, stop, len(recording), length, "generated frames", path)
+            kept(stop, len(recording), length, "generated frames", path)
         advance = bar_after(progress, "start", "play", len(recording))
         session = run_session(
             recording,
@@ -136,7 +136,7 @@ def demo(
         console.print(table)
     for line in result_lines(result):
         say(line)
-    kept(say, stop, played, len(recording), "frames", out)
+    kept(stop, played, len(recording), "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
 
 

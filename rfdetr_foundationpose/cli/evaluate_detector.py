@@ -63,7 +63,6 @@ def detector(
     from ..synth.generate import load_scene_objects
 
     console = open_console()
-    say = sayer(console)
     numbers = parse_seeds(seeds)
     file = objects_file or default_objects_file()
     changed: dict[str, Any] = {"device": device, "detector.weights": weights}
@@ -94,7 +93,7 @@ def detector(
             **outcome.as_dict(),
         }
 
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("evaluate")
         outcome = evaluate_recordings(
             found,
@@ -109,7 +108,7 @@ def detector(
     figures = tree(outcome)
     _print(console, figures)
     if stop.requested:
-        kept(say, stop, outcome.frames, len(numbers) * -(-frames // stride), "frames", outputs.write(figures))
+        kept(stop, outcome.frames, len(numbers) * -(-frames // stride), "frames", outputs.write(figures))
     legend = "misses (yellow), false detections (red), truth (green)"
     problems = verdict(figures, min_recall, max_false_tracks)
     conclude(console, figures, outputs, outcome.pictures, legend, problems)

@@ -73,7 +73,6 @@ def pipeline(
     from ..synth.generate import load_scene_objects
 
     console = open_console()
-    say = sayer(console)
     numbers = parse_seeds(seeds)
     file = Path(objects_file or default_objects_file())
     # Always the whole recording, of which a part is played: the view that a seed gives depends on its length.
@@ -122,7 +121,7 @@ def pipeline(
         }
 
     try:
-        with progress_bar(console) as progress, Interruptible(say) as stop:
+        with progress_bar(console) as progress, Interruptible() as stop:
             task = progress.add_task("evaluate")
             outcome = evaluate_pipeline(
                 made,
@@ -141,7 +140,7 @@ def pipeline(
     _print(console, figures)
     if stop.requested:
         done = sum(r.frames for r in outcome.recordings)
-        kept(say, stop, done, len(part) * len(numbers), "frames", outputs.write(figures))
+        kept(stop, done, len(part) * len(numbers), "frames", outputs.write(figures))
     legend = "false and flipped poses, instances of their object (yellow)"
     problems = verdict(figures, min_recall, max_false_tracks)
     conclude(console, figures, outputs, outcome.pictures, legend, problems)

@@ -65,7 +65,7 @@ def run(
     say = sayer(console)
     attempts: list[Attempt] = []
     done, saved = 0, time.monotonic()
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("evaluate", total=total)
         for piece in pieces:
             attempts += piece
@@ -78,7 +78,7 @@ def run(
                 outputs.write(_tree(tools, {**about, **figures()}, attempts))
     show(console, attempts)
     path = outputs.write(_tree(tools, {**about, **figures()}, attempts))
-    kept(say, stop, done, total, what, path)
+    kept(stop, done, total, what, path)
     say(f"written: {path}")
     if not attempts:
         console.print("nothing to evaluate", style="red")

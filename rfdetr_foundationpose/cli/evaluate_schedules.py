@@ -66,7 +66,7 @@ def schedules(
     prepare_process(resolve_device(config.device))
     names = () if json_file else ("result.json",)
     outputs = claim("evaluate schedules", out, names, json_file, overwrite=overwrite)
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("scenes", total=scenes)
         result = compare_schedules(config, asked, lambda done, _: progress.update(task, completed=done), stop.stop)
     console.print(_table(result))
@@ -76,7 +76,7 @@ def schedules(
         )
     attempts = {name: [attempt_row(a) for a in of] for name, of in result["attempts"].items()}
     path = outputs.write({**result, "attempts": attempts})
-    kept(say, stop, result["scenes"], scenes, "scenes", path)
+    kept(stop, result["scenes"], scenes, "scenes", path)
     say(f"written: {path}")
     if max_loss is not None and (lossy := too_lossy(result, max_loss)):
         say(f"ADD-S recall more than {max_loss:g} points below that of {result['against']}: {' '.join(lossy)}")

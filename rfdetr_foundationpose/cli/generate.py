@@ -51,7 +51,7 @@ def recording(
     fresh(out, absent=True)
     console = open_console()
     say = sayer(console)
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("recording", total=frames)
         written = generate_recording(
             out,
@@ -63,7 +63,7 @@ def recording(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             stop=stop.stop,
         )
-    kept(say, stop, written, frames, "frames", out)
+    kept(stop, written, frames, "frames", out)
     say(f"wrote {written} frames to {out}")
 
 
@@ -97,7 +97,7 @@ def bop(
     say = sayer(console)
     ids = write_models(out, models)
     written = 0
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("bop", total=scenes * frames)
         for i in range(scenes):
             written += write_scene(
@@ -109,7 +109,7 @@ def bop(
             )
             if stop.requested:
                 break
-    kept(say, stop, written, scenes * frames, "images", out)
+    kept(stop, written, scenes * frames, "images", out)
     say(f"wrote {scenes} scenes of {frames} images to {out}")
 
 
@@ -136,7 +136,7 @@ def coco(
     fresh(out)
     console = open_console()
     say = sayer(console)
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task("coco", total=train + valid)
         written = write_coco(
             out,
@@ -145,7 +145,7 @@ def coco(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             stop=stop.stop,
         )
-    kept(say, stop, written, train + valid, "images", out)
+    kept(stop, written, train + valid, "images", out)
     say(f"wrote {train} training and {valid} validation images to {out}")
 
 

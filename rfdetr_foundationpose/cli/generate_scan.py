@@ -40,12 +40,12 @@ def scan(
     fresh(out, absent=True)
     console = open_console()
     say = sayer(console)
-    with progress_bar(console) as progress, RecordingWriter(out) as writer, Interruptible(say) as stop:
+    with progress_bar(console) as progress, RecordingWriter(out) as writer, Interruptible() as stop:
         task = progress.add_task("scan", total=frames)
         for i in range(frames):
             writer.write(*video.frame(i))
             progress.update(task, completed=i + 1)
             if stop.requested:
                 break
-    kept(say, stop, writer.frames, frames, "frames", out)
+    kept(stop, writer.frames, frames, "frames", out)
     say(f"wrote {frames} frames to {out}")

@@ -104,7 +104,7 @@ def replay(
     sinks = open_sinks(out, specs, mcap, rerun, f"replay of {recording.name}")
     rows: list[Comparison] = []
     files: list[Path] = []
-    with progress_bar(console) as progress, Interruptible(say) as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         job = Job(tape, specs, settings, starts, outputs, speed, frames, progress, stop)
         result, samples, series, stamp_of = through_node(job) if ros else through_pipeline(job)
         result = outputs.stamped({**result, "recording": str(recording), "recording_id": identity})
@@ -140,7 +140,7 @@ def replay(
         say(line)
     if rows:
         console.print(comparison_table(rows))
-    kept(say, stop, result["frames_published"], min(frames or len(tape), len(tape)), "frames", out)
+    kept(stop, result["frames_published"], min(frames or len(tape), len(tape)), "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:

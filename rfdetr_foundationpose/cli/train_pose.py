@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from ..resources import models_dir
 from ..train.pair_scenes import SceneEffects
 from ..train.pair_sensors import SensorEffects
 from ..train.train_pose import TrainSettings, train
+from .console import open_console
 from .outputs import Overwrite, claim
 
 Out = Annotated[Path, typer.Option(help="Folder of weights and metrics; a training resumes from the weights there.")]
@@ -134,7 +136,9 @@ def _train(settings: TrainSettings, overwrite: bool) -> None:
     resolve_device(settings.device)
     names = (f"{settings.role}.safetensors", f"{settings.role}.jsonl")
     claim(f"train {settings.role}", settings.out, names, overwrite=overwrite)
-    train(settings, typer.echo)
+    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process speaks for all
+        open_console()
+    train(settings)
 
 
 def _weights(value: str, role: str) -> Path | None:

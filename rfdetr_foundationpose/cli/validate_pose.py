@@ -12,7 +12,7 @@ from rich.console import Console
 from ..evaluate.compare import MAX_DEG, MAX_MM
 from ..interrupts import Interruptible
 from ..tables import plain_table
-from .console import kept, open_console, progress_bar, sayer
+from .console import kept, open_console, progress_bar
 from .options import Device, ObjectsFile, PoseWeights, Seed, Settings, Size, parse_size
 from .outputs import AlsoJson, Overwrite, claim
 from .settings import read_settings
@@ -48,7 +48,6 @@ def pose(
     from ..process import prepare_process
 
     console = open_console()
-    say = sayer(console)
     if (source is None) == (synth == 0):
         raise typer.BadParameter("name a recording or BOP folder, or --synth N")
     asked = from_flat({"device": device, "pose.weights": weights})
@@ -56,12 +55,12 @@ def pose(
     place = prepare_process(resolve_device(config.device), tf32=False)  # the reference is to be FP32
     specs, views, total = open_source(source, split, synth, parse_size(size), config, place, seed)
     loaded, description = load_networks(config.pose.weights, False)
-    models = [load_object(spec, say) for spec in specs]
+    models = [load_object(spec) for spec in specs]
     rows = [EstimatorRow(r, models, loaded, config, place, tap) for r, tap in ((reference, Tap), (backend, None))]
     outputs = claim("validate pose", json_file=json_file, overwrite=overwrite)
     comparison = Comparison(rows[0], rows[1], config)
     count = min(total, frames or total)
-    with progress_bar(console, transient=True) as progress, Interruptible(say) as stop:
+    with progress_bar(console, transient=True) as progress, Interruptible() as stop:
         task = progress.add_task("validate", total=count)
         for index, view in enumerate(views):
             if index >= count or stop.requested:
@@ -73,7 +72,7 @@ def pose(
     if json_file is not None:
         outputs.write(result)
     show(console, result)
-    kept(say, stop, result["frames"], count, "frames", json_file or Path("the table above"))
+    kept(stop, result["frames"], count, "frames", json_file or Path("the table above"))
     if not result["passed"]:
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..objects import ObjectSpec
-from ..pose.mesh import load_object
+from ..pose.mesh import read_object
 from ..pose.renderer import Views, WarpRenderer
 from ..replay.bop import BopDataset, BopInstance
 from ..types import CameraIntrinsics, Frame
@@ -43,8 +43,7 @@ class BopScores:
     def __init__(self, dataset: BopDataset, device: torch.device | str) -> None:
         self._dataset = dataset
         self._delta = next((d for name, d in _DELTAS.items() if name in dataset.folder.name.lower()), DELTA)
-        # Their sizes and colours were said when the estimator was built.
-        models = [load_object(ObjectSpec(m.name, m.eval_file, scale=0.001), lambda text: None) for m in dataset.models]
+        models = [read_object(ObjectSpec(m.name, m.eval_file, scale=0.001)) for m in dataset.models]
         self._renderer = WarpRenderer(models, device)
         self._geometries = {
             m.name: _Geometry(m.vertices(), m.diameter(), m.symmetries(), i, np.asarray(model.center, np.float64))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..replay.metrics import percentiles
 from ..replay.node_process import NodeProcess, local_domain
 from .camera import StoredFrames
 from .variants import VARIANTS
+
+logger = logging.getLogger(__name__)
 
 SETTLE = 2.0
 """Seconds between the last object's first pose and the first measured frame."""
@@ -48,9 +51,7 @@ class NodeRun:
         return f"{self.style}{', without ' + self.without if self.without else ''}, {self.rate:g} Hz"
 
 
-def run_node(
-    run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Path, domain: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Path, domain: int) -> dict[str, Any]:
     """One row of the table. frames: what StoredFrames wrote. Raises NodeDied, and UserError when no object gets a pose."""
     folder.mkdir(parents=True, exist_ok=True)
     trace = folder / "trace.json"
@@ -82,7 +83,7 @@ def run_node(
             raise UserError(
                 f"bench node: {run.name}: no pose within {run.patience:g} s; the node's log:\n{node.tail()}"
             )
-        say(f"{run.name}: {found} of {len(topics)} objects have poses; measuring {run.seconds:g} s")
+        logger.info(f"{run.name}: {found} of {len(topics)} objects have poses; measuring {run.seconds:g} s")
         time.sleep(SETTLE)
         pids = {"node": node.pid, **{name: process.pid for name, process in helpers.items()}}
         before, begin = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.time_ns()

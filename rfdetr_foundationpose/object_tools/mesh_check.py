@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from ..objects import ObjectSpec
-from ..pose.mesh import MeshError, ObjectModel, load_object
+from ..pose.mesh import MeshError, ObjectModel, read_object
 
 PLAUSIBLE = (0.02, 1.0)
 """Diameters (m) of things that are handled and seen by an RGB-D camera."""
@@ -35,15 +35,14 @@ class MeshReport:
 
 def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
     """Load and judge a mesh file. scale: metres per mesh unit, None: suggested from the size. Raises MeshError."""
-    said: list[str] = []
     # At this scale nothing that anybody could mean is refused for its size.
-    probe = load_object(ObjectSpec(name, path, scale=1e-4), lambda _: None)
+    probe = read_object(ObjectSpec(name, path, scale=1e-4))
     units = probe.diameter / 1e-4
     if not units > 0:
         raise MeshError(f"{path} has no extent: all its vertices are in one place")
     suggested, remark = suggest_scale(units, path.suffix.lower())
     chosen = scale or suggested
-    model = load_object(ObjectSpec(name, path, scale=chosen), said.append)
+    model = read_object(ObjectSpec(name, path, scale=chosen))
     report = MeshReport(model, chosen)
     low, high = PLAUSIBLE
     size = " x ".join(f"{1e3 * v:.0f}" for v in model.extents)
@@ -56,7 +55,7 @@ def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
         )
     else:
         (report.advice if remark else report.good).append(sentence + (f"; {remark}" if remark else ""))
-    for text in said:
+    for text in (model.description, *model.warnings):
         if "measures only" not in text:
             (report.good if "; colour: " in text else report.advice).append(_without_name(text, name))
     _judge_shape(report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from ..meshes.raw import MeshArrays, MeshError, RawMesh, Surface
 from ..objects import ObjectSpec
 from .symmetry import symmetry_transforms
 
-__all__ = ["MeshError", "ObjectModel", "load_object", "make_object"]
+__all__ = ["MeshError", "ObjectModel", "load_object", "make_object", "read_object"]
 
 logger = logging.getLogger(__name__)
 
-Log = Callable[[str], None]
 MAX_PLAUSIBLE_DIAMETER = 5.0
 UNITS = {0.001: "millimetres", 1e-6: "micrometres"}
 MOST_SURFACES_TOLD = 12
@@ -35,7 +33,8 @@ class ObjectModel:
     center: (3,) float64, the model centre in the mesh as loaded. diameter: largest vertex distance, m.
     extents: (3,) bounding box size, m. symmetries: (K, 4, 4) float64 about the model centre, identity first.
     color_source: "texture", "vertex colours", "face colours", "uniform colour", "uniform grey", or several of them
-    joined by " + ".
+    joined by " + ". description: one sentence on its size and where its colours come from. warnings: a sentence for each
+    thing that is missing or doubtful.
     """
 
     name: str
@@ -45,6 +44,8 @@ class ObjectModel:
     extents: NDArray[np.float64]
     symmetries: NDArray[np.float64]
     color_source: str
+    description: str
+    warnings: tuple[str, ...]
 
     def to_centered(self, T_cam_obj: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pose of the mesh as loaded -> pose of the mesh moved to its model centre."""
@@ -59,11 +60,19 @@ class ObjectModel:
         return T
 
 
-def load_object(spec: ObjectSpec, log: Log | None = None) -> ObjectModel:
+def load_object(spec: ObjectSpec) -> ObjectModel:
+    """``read_object``, and log the model's description and warnings."""
+    model = read_object(spec)
+    logger.info(model.description)
+    for sentence in model.warnings:
+        logger.warning(sentence)
+    return model
+
+
+def read_object(spec: ObjectSpec) -> ObjectModel:
     """Load the mesh of an objects.yaml entry: OBJ, PLY, GLB, glTF, STL and what trimesh reads (docs/formats.md).
 
-    ``log``, else this module's logger, gets a line on its size and where its colours come from, and a warning for each
-    thing that is missing. Raises MeshError that names the file, the reason and the fix.
+    Logs nothing. Raises MeshError that names the file, the reason and the fix.
     """
     path = Path(spec.mesh)
     if not path.is_file():
@@ -72,16 +81,15 @@ def load_object(spec: ObjectSpec, log: Log | None = None) -> ObjectModel:
         raw = reading.read(path)
     except (MeshError, OSError) as error:
         raise MeshError(f"object {spec.name}: mesh {spec.mesh} cannot be read: {error}") from error
-    return _make(spec, raw, log)
+    return _make(spec, raw)
 
 
-def make_object(spec: ObjectSpec, mesh: Any, log: Log | None = None) -> ObjectModel:
-    """ObjectModel from a trimesh.Trimesh in the units of ``spec.scale``. Raises MeshError."""
-    return _make(spec, scene.from_trimesh(mesh), log)
+def make_object(spec: ObjectSpec, mesh: Any) -> ObjectModel:
+    """ObjectModel from a trimesh.Trimesh in the units of ``spec.scale``. Logs nothing. Raises MeshError."""
+    return _make(spec, scene.from_trimesh(mesh))
 
 
-def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
-    tell, warn = log or logger.info, log or logger.warning
+def _make(spec: ObjectSpec, raw: RawMesh) -> ObjectModel:
     prefix = f"object {spec.name}: "
     try:
         cleaning.drop_unusable(raw)
@@ -90,7 +98,7 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
     raw.vertices = np.asarray(raw.vertices, np.float64) * spec.scale
     low, high = raw.vertices.min(0), raw.vertices.max(0)
     extents, diameter, center = high - low, largest_distance(raw.vertices), (low + high) / 2
-    _check_size(spec, extents, diameter, warn)
+    warnings = _check_size(spec, extents, diameter)
     counts = f"{len(raw.vertices)} vertices, {len(raw.faces)} faces"
     if len(raw.faces) > decimation.MOST_FACES:
         unit, raw = raw.unit, decimation.decimate(raw)
@@ -117,11 +125,9 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
         normals = normals[at]
     if raw.unit is not None and not np.isclose(raw.unit, spec.scale, rtol=0.01):
         raw.notes.append(f"its unit is {raw.unit:g} m by its own word, but scale is {spec.scale:g}; is that right?")
-    tell(f"{prefix}{spec.mesh}: {counts}, {_size(extents)} m; colour: {_told(raw.surfaces)}")
-    for note in raw.notes:
-        warn(f"{prefix}{spec.mesh}: {note}")
+    warnings += [f"{prefix}{spec.mesh}: {note}" for note in raw.notes]
     if any(s.kind == "uniform grey" for s in raw.surfaces) and not raw.notes:
-        warn(
+        warnings.append(
             f"{prefix}{spec.mesh} has neither texture nor vertex colours on {_greys(raw)}, which is rendered grey; set color "
             "in objects.yaml if it has one"
         )
@@ -133,10 +139,13 @@ def _make(spec: ObjectSpec, raw: RawMesh, log: Log | None) -> ObjectModel:
         extents,
         symmetry_transforms(spec.discrete, spec.continuous, center),
         " + ".join(dict.fromkeys(s.kind for s in raw.surfaces)),
+        f"{prefix}{spec.mesh}: {counts}, {_size(extents)} m; colour: {_told(raw.surfaces)}",
+        tuple(warnings),
     )
 
 
-def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float, warn: Log) -> None:
+def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float) -> list[str]:
+    """A warning where the object is very small. Raises MeshError where it is impossibly large."""
     if not diameter <= MAX_PLAUSIBLE_DIAMETER:
         measured = f"object {spec.name}: mesh {spec.mesh} measures {_size(extents)} m"
         for factor, unit in UNITS.items():
@@ -148,9 +157,11 @@ def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float,
             f"{measured}, which no unit explains; a vertex of it may be damaged, or set scale in objects.yaml"
         )
     if diameter < 0.005:
-        warn(
-            f"object {spec.name}: mesh {spec.mesh} measures only {_size(extents)} m; is its unit right? scale is {spec.scale:g} metres per mesh unit"
-        )
+        return [
+            f"object {spec.name}: mesh {spec.mesh} measures only {_size(extents)} m; is its unit right? scale is "
+            f"{spec.scale:g} metres per mesh unit"
+        ]
+    return []
 
 
 def _size(extents: NDArray[np.float64]) -> str:

@@ -7,7 +7,6 @@ bounding box), so that an origin far from the object does not turn rotation erro
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +22,6 @@ from ..pose.symmetry import rotation_angle, symmetry_transforms
 
 Array = NDArray[np.float64]
 
-logger = logging.getLogger(__name__)
 # Errors are measured on this many points of the surface.
 SURFACE_POINTS = 2000
 # A pose is right when its ADD-S is below this share of the diameter, as in LINEMOD and YCB-Video.
@@ -65,7 +63,7 @@ class ObjectGeometry:
     @classmethod
     def from_spec(cls, spec: ObjectSpec, points: int = SURFACE_POINTS) -> ObjectGeometry:
         """From an objects.yaml entry. Raises MeshError when its mesh cannot be used."""
-        return cls.from_model(load_object(spec, logger.warning), spec, points)
+        return cls.from_model(load_object(spec), spec, points)
 
     @classmethod
     def from_model(cls, model: ObjectModel, spec: ObjectSpec, points: int = SURFACE_POINTS) -> ObjectGeometry:

@@ -30,7 +30,7 @@ def as_model(item: SynthObject | ObjectModel) -> ObjectModel:
     if isinstance(item, ObjectModel):
         return item
     spec = ObjectSpec(item.name, Path(item.name), discrete=item.discrete, continuous=item.continuous)
-    return make_object(spec, item.mesh, lambda _: None)
+    return make_object(spec, item.mesh)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Start:
     description: str
 
 
-def load_start(start: str, variant: str, log: Callable[[str], None]) -> Start | None:
+def load_start(start: str, variant: str) -> Start | None:
     """``start``: "default" (the shipped weights), "published", a checkpoint's path, or "random", which gives None.
 
     variant: for "published", and for files that do not say which variant they are. Raises DetectorError.

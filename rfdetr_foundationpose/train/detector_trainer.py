@@ -7,8 +7,9 @@ directly which object it sees and where that object's box is.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,6 +28,8 @@ from .detector_loss import detection_loss
 from .detector_selection import quicken
 from .detector_start import RANDOM, Start, load_start, take_over
 from .progress import learning_rate, save_state
+
+logger = logging.getLogger(__name__)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -109,14 +112,13 @@ class Trainer:
     names: the classes. Raises DetectorError for a start that cannot be loaded.
     """
 
-    def __init__(self, settings: TrainSettings, names: Sequence[str], progress: Callable[[str], None]) -> None:
+    def __init__(self, settings: TrainSettings, names: Sequence[str]) -> None:
         settings = settings.for_device()
         self.settings = settings
         self.names = list(names)
         self.device = torch.device(settings.device)
-        self.progress = progress
         torch.manual_seed(settings.seed)
-        start = load_start(settings.start, settings.variant, progress)
+        start = load_start(settings.start, settings.variant)
         self.variant, self.config = _network_config(settings, start)
         self.network = self._make(settings.groups).to(self.device).train()
         # Its shape tensor is made once, not copied from the host on every step.
@@ -182,7 +184,7 @@ class Trainer:
             self.losses(batch)[0].backward()
         except Exception as error:
             reason = "\n".join(str(error).strip().splitlines()[:5])
-            self.progress(f"training without --compile: {type(error).__name__}: {reason}")
+            logger.warning(f"training without --compile: {type(error).__name__}: {reason}")
             self.backbone.run_eagerly()
         finally:
             self.optimizer.zero_grad(set_to_none=True)

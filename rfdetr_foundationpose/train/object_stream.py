@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -64,4 +63,4 @@ def make_all(seeds: list[int]) -> list[ObjectModel]:
 def make_one(seed: int) -> ObjectModel:
     item = random_object(np.random.default_rng(seed))
     spec = ObjectSpec(name=f"object_{seed}", mesh=Path("generated"), discrete=item.discrete, continuous=item.continuous)
-    return make_object(spec, item.mesh, logging.getLogger(__name__).debug)
+    return make_object(spec, item.mesh)

@@ -68,7 +68,7 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         """A line above the bar."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -107,7 +107,7 @@ class TrainingProgress:
         self._bar.update(self._task, completed=share, description=f"{self._phase:<8}", left=text)
         if not self._console.is_terminal and now - self._spoken >= self._interval:
             self._spoken = now
-            self.say(f"{self._phase} {share:.0%}, {text}")
+            self._say(f"{self._phase} {share:.0%}, {text}")
 
 
 def clock(seconds: float) -> str:

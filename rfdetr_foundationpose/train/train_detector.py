@@ -7,6 +7,7 @@ and on Ctrl-C, and the same command goes on from it.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from .detector_eval import Evaluation, evaluate, scenes
 from .detector_report import plot_training, read_log, samples_picture
 from .detector_trainer import Trainer, TrainSettings
 from .progress import Every, TooFewSteps, TrainingProgress, check_budget
+
+logger = logging.getLogger(__name__)
 
 # Seeds from this one on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003
@@ -87,20 +90,17 @@ class _Run:
             )
         self.out.mkdir(parents=True, exist_ok=True)
         prepare_process(self.device, tf32=True)
-        self.trainer = Trainer(settings, self.labels, self._say)
+        self.trainer = Trainer(settings, self.labels)
         self.settings = self.trainer.settings
         self.budget = settings.minutes * 60
         self.state = self.out / STATE
         if self.state.is_file():
             self.trainer.load_state(self.state)
-            self._say(
+            logger.info(
                 f"going on at step {self.trainer.step}, {self.trainer.spent / 60:.1f} of {settings.minutes:g} min"
             )
         else:
-            self._say(f"starting from {self.trainer.origin}")
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            logger.info(f"starting from {self.trainer.origin}")
 
     def finished(self) -> dict[str, Any] | None:
         """The metrics of a training that has spent its budget already, else None."""
@@ -108,7 +108,7 @@ class _Run:
             return None
         if not (self.out / WEIGHTS).is_file():
             self.trainer.export(self.out / WEIGHTS)
-        self._say(
+        logger.info(
             f"nothing left to do: {self.out / WEIGHTS} has had its {self.settings.minutes:g} min ({self.trainer.step} "
             "steps); raise --minutes to train on, or choose another --out to start anew"
         )
@@ -126,7 +126,7 @@ class _Run:
             "train": min(left * (1 + settings.render_share), settings.stop_after * 60),
             "evaluate": settings.evaluation_scenes * 1.5 / (20.0 if cuda else 3.0),
         }
-        with TrainingProgress(expected, self.console) as bar, Interruptible(bar.say) as stop:
+        with TrainingProgress(expected, self.console) as bar, Interruptible() as stop:
             self.bar, self.stop = bar, stop
             pool, held_out = self._prepare(first)
             if not stop.requested:
@@ -145,7 +145,7 @@ class _Run:
         while pool.rendered < first and not self.stop.requested:
             pool.fill(min(64 if self.device.type == "cuda" else 8, first - pool.rendered))
             _wait(self.device)
-            rate = pool.rendered / (time.monotonic() - started)
+            rate = pool.rendered / max(time.monotonic() - started, 1e-9)
             self.bar.update(pool.rendered / first, f"{rate:.0f} scenes/s")
         if self.settings.compile and not self.stop.requested:
             self.trainer.compile(self.trainer.draw(pool))
@@ -225,7 +225,7 @@ class _Run:
             part.unlink()
         log.write(json.dumps({"interim": found, "step": self.trainer.step, "minutes": self.trainer.spent / 60}) + "\n")
         log.flush()
-        self.bar.say(
+        logger.info(
             f"{self.trainer.spent / 60:.1f} min, step {self.trainer.step}: recall {found['recall']:.2f}, precision "
             f"{found['precision']:.2f}, mAP50 {found.get('map_50', 0.0):.2f}"
         )
@@ -237,7 +237,7 @@ class _Run:
             trainer.save_state(self.state)
         if trainer.step < self.settings.least_steps:
             if self.stop.requested:
-                self.bar.say(f"interrupted at step {trainer.step}: no weights yet; the same command goes on from there")
+                logger.info(f"interrupted at step {trainer.step}: no weights yet; the same command goes on from there")
                 return None
             raise TooFewSteps(
                 f"only {trainer.step} training steps were done, at least {self.settings.least_steps} are needed for weights "
@@ -245,7 +245,7 @@ class _Run:
             )
         trainer.export(out / WEIGHTS)
         if self.stop.requested:
-            self.bar.say(
+            logger.info(
                 f"interrupted after {trainer.spent / 60:.1f} of {self.settings.minutes:g} min: {out / WEIGHTS} is as good "
                 "as it got, not measured; the same command goes on"
             )
@@ -345,7 +345,7 @@ class _Running:
     def means(self) -> dict[str, float]:
         """Means since the last call, with images per second."""
         line = {k: float(v) / self.count for k, v in self._sums.items()}
-        line["images_per_s"] = self._batch * self.count / (time.monotonic() - self._since)
+        line["images_per_s"] = self._batch * self.count / max(time.monotonic() - self._since, 1e-9)
         self._sums, self.count, self._since = {}, 0, time.monotonic()
         self.text = (
             f", class {line['class']:.2f} box {line['l1'] + line['giou']:.2f}, {line['images_per_s']:.0f} images/s"

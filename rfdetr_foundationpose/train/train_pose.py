@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import signal
 import time
@@ -31,6 +32,8 @@ from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
 from .parallel import FlatGradients, Ranks
 from .pose_losses import evaluate, loss_of
 from .widen import widened
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_SEED = 1_000_003
 LEARNING_RATE = {"refiner": 6e-4, "scorer": 2e-4}
@@ -73,23 +76,23 @@ class TrainSettings:
     sensor: SensorEffects = field(default_factory=SensorEffects)
 
 
-def train(settings: TrainSettings, progress: Callable[[str], None] = print) -> dict[str, float]:
+def train(settings: TrainSettings) -> dict[str, float]:
     """Train or resume ``out/<role>.safetensors`` (an average of the weights, written every minute) and ``out/<role>.jsonl``.
 
-    Returns the last metrics, in the first process. Raises ValueError for weights of another width, RuntimeError where the
+    Returns the last metrics, in the first process, which alone logs how it gets on. Raises ValueError for weights of another width, RuntimeError where the
     training diverges.
     """
     ranks = Ranks(settings.device)
     try:
-        return _Training(settings, ranks, progress if ranks.first else _silent).run()
+        return _Training(settings, ranks).run()
     finally:
         ranks.close()
 
 
 class _Training:
-    def __init__(self, settings: TrainSettings, ranks: Ranks, progress: Callable[[str], None]) -> None:
+    def __init__(self, settings: TrainSettings, ranks: Ranks) -> None:
         self.begin = time.monotonic()
-        self.settings, self.ranks, self.progress = settings, ranks, progress
+        self.settings, self.ranks = settings, ranks
         self.device = device = ranks.device
         settings.out.mkdir(parents=True, exist_ok=True)
         self.weights = settings.out / f"{settings.role}.safetensors"
@@ -132,11 +135,11 @@ class _Training:
             self.stream.close()
 
     def _run(self) -> dict[str, float]:
-        s, progress, device = self.settings, self.progress, self.device
+        s, device = self.settings, self.device
         self._fill()
-        progress(f"first objects after {time.monotonic() - self.begin:.0f} s")
+        self._tell(f"first objects after {time.monotonic() - self.begin:.0f} s")
         if s.role == "scorer" and s.refiner is not None:
-            self.refine = _refine(s.refiner, device, progress)
+            self.refine = _refine(s.refiner, device)
         held_out = self._held_out() if self.ranks.first else {}
         encode: Callable[..., Tensor] = self.network if isinstance(self.network, RefineNet) else self.network.encode
         moving: Callable[..., tuple[Tensor, Tensor]] | None = None
@@ -150,7 +153,7 @@ class _Training:
         self.gradients.zero()
         self.average.load_state_dict(self.network.state_dict())
         metrics = self._measure(held_out, 0, 0.0, 0.0)
-        progress(f"ready after {time.monotonic() - self.begin:.0f} s")
+        self._tell(f"ready after {time.monotonic() - self.begin:.0f} s")
 
         started = saved = refreshed = time.monotonic()
         running = torch.zeros((), device=device)
@@ -186,6 +189,10 @@ class _Training:
             metrics = self._measure(held_out, step, elapsed, float(running) / max(step - reported, 1))
             self._save(step, elapsed)
         return metrics
+
+    def _tell(self, sentence: str) -> None:
+        if self.ranks.first:
+            logger.info(sentence)
 
     def _step(self, encode: Callable[..., Tensor], step: int) -> Tensor:
         """The loss of one step. The step before an evaluation is timed, by waiting for the device in between."""
@@ -228,7 +235,7 @@ class _Training:
                 f"{path} has width {network.width:g}, the training {s.width:g}: only a doubling is possible"
             )
         word = f"resumed {path.name} after {pairs:,} pairs" if resumed else f"started from {path.name}"
-        self.progress(f"{word}, {spent / 60:.1f} of {s.minutes:g} min")
+        self._tell(f"{word}, {spent / 60:.1f} of {s.minutes:g} min")
         return network, pairs, spent
 
     def _fill(self) -> None:
@@ -281,7 +288,7 @@ class _Training:
         if self.ranks.first:
             with (self.settings.out / f"{self.settings.role}.jsonl").open("a") as log:
                 log.write(json.dumps(metrics) + "\n")
-            self.progress(self.settings.role + " " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
+            self._tell(self.settings.role + " " + " ".join(f"{k}={v:.4g}" for k, v in metrics.items()))
         return metrics
 
     def _save(self, step: int, seconds: float) -> None:
@@ -323,7 +330,7 @@ class _Training:
                     loss_of(quick, batch, self.network).backward()
         except Exception as error:
             ours = 0.0
-            self.progress(f"goes on without compiling: {type(error).__name__}: {str(error)[:300]}")
+            self._tell(f"goes on without compiling: {type(error).__name__}: {str(error)[:300]}")
         flag = torch.tensor([ours], device=self.device)
         self.ranks.mean(flag)
         # Slow together or quick together: the slowest sets the pace.
@@ -352,10 +359,6 @@ class _Watch:
         return time.monotonic()
 
 
-def _silent(_: str) -> None:
-    """What other processes than the first say."""
-
-
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in the main thread."""
@@ -376,7 +379,7 @@ def _make(role: str, width: float) -> RefineNet | ScoreNet:
     return RefineNet(width) if role == "refiner" else ScoreNet(width)
 
 
-def _refine(path: Path, device: torch.device, log: Callable[[str], None]) -> Refine:
+def _refine(path: Path, device: torch.device) -> Refine:
     """The refiner as registration runs it."""
     network, _ = checkpoints.load_refiner(path)
     runner = make_runner(network, "auto" if device.type == "cuda" else "eager", RunnerContext(device, label="refiner"))

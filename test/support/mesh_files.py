@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rfdetr_foundationpose.objects import ObjectSpec
-from rfdetr_foundationpose.pose.mesh import ObjectModel, load_object
+from rfdetr_foundationpose.pose.mesh import ObjectModel, read_object
 
 RED, GREEN, BLUE = (190, 30, 40), (30, 170, 60), (40, 50, 200)
 LEFT, RIGHT = (0.05, 0.11), (0.15, 0.07)
@@ -24,8 +24,9 @@ QUADS = [(0, 1, 4, 3), (1, 2, 5, 4)]
 
 
 def load(path: Path, **spec: Any) -> tuple[ObjectModel, list[str]]:
-    said: list[str] = []
-    return load_object(ObjectSpec("thing", path, **spec), said.append), said
+    """The model, and what is said of it."""
+    model = read_object(ObjectSpec("thing", path, **spec))
+    return model, [model.description, *model.warnings]
 
 
 def color_at(item: ObjectModel, x: float, y: float) -> list[int]:

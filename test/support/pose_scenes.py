@@ -73,7 +73,7 @@ def cylinder() -> trimesh.Trimesh:
 
 
 def object_of(mesh: trimesh.Trimesh, **spec: object) -> ObjectModel:
-    return make_object(ObjectSpec(name="thing", mesh="generated", **spec), mesh, lambda _: None)  # type: ignore[arg-type]
+    return make_object(ObjectSpec(name="thing", mesh="generated", **spec), mesh)  # type: ignore[arg-type]
 
 
 def random_pose(seed: int, distance: float = 0.7) -> NDArray[np.float64]:
