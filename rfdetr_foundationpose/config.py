@@ -175,6 +175,14 @@ class OutputConfig:
         "its name is the same on every machine (package://)",
         choices=("auto", "file", "triangles"),
     )
+    smoothing: float = setting(
+        0.0,
+        "poses are smoothed and lag by this time behind what moves at constant velocity; 0 gives them as measured",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    )
     covariance: bool = setting(
         False, "fill covariances (~/detections, ~/pose_with_covariance/<object>) from the confidence", live=True
     )

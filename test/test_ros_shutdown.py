@@ -33,7 +33,7 @@ def test_started_and_stopped_three_times_nothing_stays_in_shared_memory_or_in_th
             def gone(graph: Graph = graph) -> bool:
                 return ("pose_node", graph.namespace) not in graph.node.get_node_names_and_namespaces()
 
-            wait_for(gone, "the node to leave the graph", 2.0)
+            wait_for(gone, "the node to leave the graph", on_idle(2.0))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from .registration import Registration
 from .registration_worker import Job, RegistrationWorker
 from .results import FrameResult, PipelineStatus
 from .side_stream import SideStream
+from .smoothing import PoseSmoother
 from .tracker import Tracker
 from .tracks import TrackTable
 
@@ -84,6 +85,7 @@ class Pipeline:
         worker = RegistrationWorker(estimator, self.device, self.timer)
         self._registration = Registration(worker, self._tracks, self._extents, self._duplicates, background=background)
         self._tracker = Tracker(estimator, self._tracks, self.timer)
+        self._smoother = PoseSmoother(self._extents)
         self._detection_interval = DetectionInterval()
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
@@ -363,6 +365,7 @@ class Pipeline:
 
     def _publish(self, context: FrameContext) -> FrameResult:
         given = (TrackState.TRACKING, TrackState.LOST)
-        poses = [t.pose(context.frame) for t in self._tracks if t.state in given]
+        tracks = [t for t in self._tracks if t.state in given]
+        poses = self._smoother.poses(tracks, context.frame, context.config.output.smoothing)
         detections = None if context.report is None else context.report.detections
         return FrameResult(context.frame, poses, detections, context.events)

@@ -61,6 +61,7 @@ class Track:
     unsupported: int = 0
     best_score: float = 0.0
     losses: int = 0
+    begun: int = 0
 
     @property
     def name(self) -> str:
@@ -94,6 +95,7 @@ class Track:
         self.low_frames = self.unsupported = 0
         self.support = self.best_score = float(score)
         self.sure = None
+        self.begun += 1
         self._store(T_cam_obj, confidence, visibility)
         self._remember(stamp_ns)
 
@@ -102,6 +104,7 @@ class Track:
         self.state = TrackState.TRACKING
         self.low_frames = 0
         self.sure = None
+        self.begun += 1
         self._store(T_cam_obj, confidence, visibility)
         self._remember(stamp_ns)
 
