@@ -124,6 +124,12 @@ class PoseConfig:
         "", "folder of TensorRT engines that build-engines wrote, for pose and detector; empty: built on this machine"
     )
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
+    crop_sampling: str = setting(
+        "auto",
+        "how the networks' observed crops are sampled: official as in the official code, whose scorer sees depth through three "
+        "warps; direct once, as our weights were trained; auto is official for weights that are not ours",
+        choices=("auto", "official", "direct"),
+    )
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(
         "auto",

@@ -2,9 +2,9 @@
 
 Written from its description (Wen et al., CVPR 2024, and the released configuration), not from its code. It computes what
 our pipeline computes, in the order and with the transfers of the official one: numpy between the stages, the whole image
-expanded and warped per hypothesis, all vertices transformed per hypothesis, eager autocast networks with unfolded norms,
-cuDNN's algorithms taken without a search, ``empty_cache`` after every refinement and every scoring. Nothing is slowed down
-beyond that. Rendering itself is ours (``rasterize``), since the official rasterizer is not freely licensed.
+expanded and warped per hypothesis, the scorer's depth warped into each crop, back to a whole image and in again, all vertices
+transformed per hypothesis, eager autocast networks with unfolded norms, cuDNN's algorithms taken without a search,
+``empty_cache`` after every refinement and every scoring. Nothing is slowed down beyond that. Rendering itself is ours (``rasterize``), since the official rasterizer is not freely licensed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ FilterDepth = Callable[[Tensor], Tensor]
 """(H, W) float32 metres -> eroded and bilaterally filtered, on the same device."""
 
 NEAR, FAR = 0.001, 100.0
+PIXEL_BYTES = 100
+"""Warping a hypothesis's whole image of points takes so many bytes a pixel, counted generously."""
+CPU_IMAGES = 16
+"""So many whole images are warped at once on a CPU; on a GPU those of all hypotheses, as in the official code, if they fit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class ReferenceEstimator:
         poses = self._hypotheses(filtered, mask, K)
         xyz_map = back_project(filtered, K)
         refined = self._refine(rgb, filtered, xyz_map, K, poses, iterations)
-        self.scores = self._score(rgb, filtered, xyz_map, K, refined.cpu().numpy())
+        self.scores = self._score(rgb, filtered, K, refined.cpu().numpy())
         return refined[int(np.argmax(self.scores))].cpu().numpy().astype(np.float64)
 
     @torch.inference_mode()
@@ -117,7 +121,8 @@ class ReferenceEstimator:
         poses: Array,
         iterations: int,
     ) -> Tensor:
-        image, xyz = self._upload(rgb, depth, xyz_map)
+        image, _ = self._upload(rgb, depth)
+        xyz = torch.as_tensor(xyz_map, dtype=torch.float32, device=self.device).permute(2, 0, 1)
         current = torch.as_tensor(poses, dtype=torch.float32, device=self.device)
         radius = self.item.diameter / 2
         for _ in range(iterations):
@@ -130,12 +135,10 @@ class ReferenceEstimator:
         self._empty_cache()
         return current
 
-    def _score(
-        self, rgb: NDArray[np.uint8], depth: Array, xyz_map: Array, K: NDArray[np.float64], poses: Array
-    ) -> NDArray[np.float32]:
-        image, xyz = self._upload(rgb, depth, xyz_map)
+    def _score(self, rgb: NDArray[np.uint8], depth: Array, K: NDArray[np.float64], poses: Array) -> NDArray[np.float32]:
+        image, uploaded = self._upload(rgb, depth)
         current = torch.as_tensor(poses, dtype=torch.float32, device=self.device)
-        rendered, observed = self._crops("scorer", image, xyz, K, current)
+        rendered, observed = self._crops("scorer", image, uploaded[None], K, current)
         scores = self._run("scorer", rendered, observed)[0].float().reshape(-1)
         self._empty_cache()
         return scores.cpu().numpy()
@@ -148,21 +151,20 @@ class ReferenceEstimator:
             outputs = self._networks[role](rendered, observed)
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
-    def _upload(self, rgb: NDArray[np.uint8], depth: Array | Tensor, xyz_map: Array | Tensor) -> tuple[Tensor, Tensor]:
-        """RGB as float32, depth and xyz map: (3, H, W) tensors. Depth is uploaded as well, as in the official code."""
+    def _upload(self, rgb: NDArray[np.uint8], depth: Array | Tensor) -> tuple[Tensor, Tensor]:
+        """RGB as float32 (3, H, W), and depth (H, W), which the official code uploads for its refiner too."""
         image = torch.as_tensor(rgb.astype(np.float32), device=self.device)
-        torch.as_tensor(depth, dtype=torch.float32, device=self.device)
-        xyz = torch.as_tensor(xyz_map, dtype=torch.float32, device=self.device)
-        return image.permute(2, 0, 1), xyz.permute(2, 0, 1)
+        return image.permute(2, 0, 1), torch.as_tensor(depth, dtype=torch.float32, device=self.device)
 
     def _empty_cache(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _crops(
-        self, role: str, image: Tensor, xyz: Tensor, K: NDArray[np.float64], poses: Tensor
+        self, role: str, image: Tensor, measured: Tensor, K: NDArray[np.float64], poses: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Network inputs (N, 6, R, R) of the rendered and the observed side."""
+        """Network inputs (N, 6, R, R) of the rendered and the observed side. measured: points (3, H, W) for the refiner, depth
+        (1, H, W) for the scorer."""
         k = torch.as_tensor(K, dtype=torch.float32, device=self.device)
         tf = crop_transforms(poses, k, self.item.diameter * CROP_RATIO[role] / 2, self.size)
         windows = rendered_windows(tf, self.size)
@@ -170,7 +172,11 @@ class ReferenceEstimator:
         rgb_a, xyz_a = (x.permute(0, 3, 1, 2) for x in self._rasterize(poses, windows))
         n = len(poses)
         rgb_b = warp_perspective(image.expand(n, -1, -1, -1), tf, self.size, "bilinear") / 255.0
-        xyz_b = warp_perspective(xyz.expand(n, -1, -1, -1), tf, self.size, "nearest")
+        if role == "scorer":
+            depth_b = warp_perspective(measured.expand(n, -1, -1, -1), tf, self.size, "nearest")
+            xyz_b = crop_points(depth_b, tf, k, (image.shape[1], image.shape[2]))
+        else:
+            xyz_b = warp_perspective(measured.expand(n, -1, -1, -1), tf, self.size, "nearest")
         a = torch.cat([rgb_a, self._normalize(role, xyz_a, poses)], dim=1)
         b = torch.cat([rgb_b, self._normalize(role, xyz_b, poses)], dim=1)
         return a.float(), b.float()
@@ -249,20 +255,39 @@ def rendered_windows(tf: Tensor, size: int) -> Tensor:
     return mapped[..., :2].reshape(-1, 4)
 
 
-def warp_perspective(images: Tensor, tf: Tensor, size: int, mode: str) -> Tensor:
+def crop_points(depth: Tensor, tf: Tensor, k: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The points (N, 3, R, R) of depth crops (N, 1, R, R): through a whole image each, with the nearest pixel both ways."""
+    h, w = image_size
+    size = depth.shape[-1]
+    v, u = torch.meshgrid(torch.arange(h, device=depth.device), torch.arange(w, device=depth.device), indexing="ij")
+    points = []
+    together = CPU_IMAGES
+    if depth.device.type == "cuda":
+        together = max(1, torch.cuda.mem_get_info(depth.device)[0] // (h * w * PIXEL_BYTES))
+    for part in range(0, len(depth), together):
+        rows = slice(part, part + together)
+        z = warp_perspective(depth[rows], torch.linalg.inv(tf[rows]), (h, w), "nearest")[:, 0]
+        xyz = torch.stack([(u - k[0, 2]) * z / k[0, 0], (v - k[1, 2]) * z / k[1, 1], z], dim=1)
+        xyz.masked_fill_(z[:, None] < NEAR, 0)
+        points.append(warp_perspective(xyz, tf[rows], size, "nearest"))
+    return torch.cat(points)
+
+
+def warp_perspective(images: Tensor, tf: Tensor, size: int | tuple[int, int], mode: str) -> Tensor:
     """images (N, C, H, W) through tf (N, 3, 3) to (N, C, size, size), zeros outside.
 
-    The homography is applied to normalized coordinates of W - 1 and H - 1, sampled with align_corners=False.
+    The homography is applied to normalized coordinates of W - 1 and H - 1, sampled with align_corners=False. Rounded as
+    kornia's function of this name rounds it, which decides between two pixels that are equally near.
     """
     h, w = images.shape[-2:]
-    to_unit_source = _unit_from_pixel(h, w, tf.device)
-    to_unit_target = _unit_from_pixel(size, size, tf.device)
-    homography = to_unit_source @ torch.linalg.inv(tf) @ torch.linalg.inv(to_unit_target)
-    axis = torch.linspace(-1, 1, size, device=tf.device)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    target = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(1, -1, 3)
-    source = target @ homography.transpose(1, 2)
-    grid = (source[..., :2] / source[..., 2:]).reshape(-1, size, size, 2)
+    rows, columns = (size, size) if isinstance(size, int) else size
+    from_unit_source = torch.linalg.inv(_unit_from_pixel(h, w, tf.device))
+    homography = torch.linalg.inv(_unit_from_pixel(rows, columns, tf.device) @ (tf @ from_unit_source))
+    x, y = ((torch.arange(n, device=tf.device, dtype=torch.float32) / (n - 1) - 0.5) * 2 for n in (columns, rows))
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    target = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(1, -1, 3).expand(len(tf), -1, -1)
+    source = torch.bmm(target, homography.transpose(1, 2))
+    grid = (source[..., :2] / source[..., 2:]).reshape(-1, rows, columns, 2)
     return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 

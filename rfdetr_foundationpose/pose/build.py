@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config, ConfigError
 from ..device import resolve_device
+from ..engines.onnx_file import INPUTS, inspect_onnx
 from ..engines.options import engine_options
 from ..engines.runners import FILE_BACKENDS, runner_from_onnx
 from ..objects import ObjectSpec
@@ -53,10 +54,12 @@ def make_renderer(name: str, objects: Sequence[ObjectModel], device: torch.devic
 
 @dataclass(frozen=True)
 class _Source:
-    """A network and how runners are made of it. network: a torch module, or the path of an ONNX file."""
+    """A network and how runners are made of it. network: a torch module, or the path of an ONNX file. official: whether it was
+    trained on crops of the official code."""
 
     network: nn.Module | Path
     description: str
+    official: bool
 
     def runner(self, backend: str, context: RunnerContext, batches: Sequence[int] = ()) -> Runner:
         if not isinstance(self.network, Path):
@@ -73,9 +76,19 @@ class _Source:
 
 def _source(path: Path, load: Callable[[Path], tuple[nn.Module, Weights]]) -> _Source:
     if path.suffix == ".onnx":
-        return _Source(path, f"{path.name} (ONNX)")
+        return _Source(path, f"{path.name} (ONNX)", inspect_onnx(path).inputs != INPUTS)
     network, weights = load(path)
-    return _Source(network, weights.description)
+    return _Source(network, weights.description, weights.official)
+
+
+def official_roles(crop_sampling: str, official: Mapping[str, bool]) -> list[str]:
+    """The roles whose observed crops are sampled as in the official code. crop_sampling: of PoseConfig. official: whether the
+    weights of each role are official ones."""
+    return [
+        role
+        for role, theirs in official.items()
+        if (theirs if crop_sampling == "auto" else crop_sampling == "official")
+    ]
 
 
 def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimator:
@@ -87,6 +100,9 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     refining, scoring = _source(refiner, load_refiner), _source(scorer, load_scorer)
     weights = f"{refining.description}; {scoring.description}"
     logger.info("pose weights: %s", weights)
+    official = official_roles(config.pose.crop_sampling, {"refiner": refining.official, "scorer": scoring.official})
+    if official:
+        logger.info("observed crops of the %s are sampled as in the official code", " and the ".join(official))
     instances = sum(s.max_instances for s in specs)
     backend = config.pose.backend
     register = GraphPool("register", device)
@@ -103,4 +119,14 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     )
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)
-    return PoseEstimator(objects, renderer, networks, config.pose, device, weights, instances, calibration)
+    return PoseEstimator(
+        objects,
+        renderer,
+        networks,
+        config.pose,
+        device,
+        weights,
+        instances,
+        calibration,
+        official_crops=official,
+    )

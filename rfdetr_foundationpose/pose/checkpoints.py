@@ -33,11 +33,13 @@ class CheckpointError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """description: what `doctor`, diagnostics and results show."""
+    """description: what `doctor`, diagnostics and results show. official: not written by ``write``, so that they are the
+    official release's, or made of them."""
 
     state: dict[str, Tensor]
     description: str
     metadata: dict[str, str]
+    official: bool = False
 
 
 def find(directory: str | Path, role: str) -> Path:
@@ -72,7 +74,8 @@ def read(path: str | Path) -> Weights:
                 metadata = f.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
-        return Weights(state, f"{path.name} ({metadata.get('description', 'no description')})", metadata)
+        description = f"{path.name} ({metadata.get('description', 'no description')})"
+        return Weights(state, description, metadata, official="width" not in metadata)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -80,7 +83,7 @@ def read(path: str | Path) -> Weights:
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} holds no tensors under 'model' nor at its top level")
-    return Weights(state, f"official {path.parent.name}", {})
+    return Weights(state, f"official {path.parent.name}", {}, official=True)
 
 
 def write(path: str | Path, network: RefineNet | ScoreNet, description: str, **metadata: str) -> None:

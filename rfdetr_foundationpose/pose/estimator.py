@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -82,8 +82,10 @@ class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
-    one thread at a time. backend, weights: what runs and with what. library: what runs the networks besides torch, and why. instances: how many objects may be tracked together,
-    which is what warm-up prepares. kept_programs: of registration; the one that was used longest ago gives way.
+    one thread at a time. backend, weights: what runs and with what. library: what runs the networks besides torch, and why.
+    instances: how many objects may be tracked together, which is what warm-up prepares. official_crops: the roles whose
+    observed crops are sampled as in the official code. kept_programs: of registration; the one that was used longest ago gives
+    way.
     """
 
     def __init__(
@@ -96,11 +98,14 @@ class PoseEstimator:
         weights: str = "",
         instances: int = 1,
         calibration: Calibration = DEFAULT,
+        *,
+        official_crops: Collection[str] = (),
     ) -> None:
         self.objects = list(objects)
         self.device = torch.device(device)
         self.config = config
         self.weights = weights
+        self.official_crops = official_crops
         self._calibration = calibration
         self.backend = networks.track_refiner.name
         self.library = networks.track_refiner.library
@@ -219,6 +224,7 @@ class PoseEstimator:
                     kept,
                     size,
                     self.device,
+                    official_crops=self.official_crops,
                 )
         self._registers[total, kept] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
@@ -236,6 +242,7 @@ class PoseEstimator:
                 size,
                 self.config.track_iterations,
                 self.device,
+                official_crops=self.official_crops,
             )
             self._tracks[k] = program
         return program

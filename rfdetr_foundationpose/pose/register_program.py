@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -131,7 +131,7 @@ class RegisterProgram:
     captured.
 
     An observation, mask (H, W) bool, rotations (total, 3, 3) of the first hypotheses and the object, by ``choose``, are
-    inputs. kept: hypotheses of each iteration, see pruning_counts.
+    inputs. kept: hypotheses of each iteration, see pruning_counts. official_crops: see ViewSet.
     """
 
     def __init__(
@@ -143,6 +143,8 @@ class RegisterProgram:
         kept: Sequence[int],
         size: tuple[int, int],
         device: torch.device,
+        *,
+        official_crops: Collection[str] = (),
     ) -> None:
         self.kept = tuple(kept)
         self.top_k = min(TOP_K, self.kept[-1])
@@ -177,6 +179,7 @@ class RegisterProgram:
             compared=self.top_k,
             textured=True,
             inputs=inputs,
+            official_crops=official_crops,
         )
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 1, device=device)
         self._flipping = _flipping_iteration(self.kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ class TrackProgram:
     image at the final pose.
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
-    agreement_columns names.
+    agreement_columns names. official_crops: see ViewSet.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class TrackProgram:
         size: tuple[int, int],
         iterations: int,
         device: torch.device,
+        *,
+        official_crops: Collection[str] = (),
     ) -> None:
-        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, textured=True)
+        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, textured=True, official_crops=official_crops)
         self.k = k
         self.iterations = iterations
         self.size = size

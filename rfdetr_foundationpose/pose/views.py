@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import warp as wp
 from torch import Tensor
@@ -13,6 +15,7 @@ from .agreement_columns import ALL_SUMS, SHAPE_SUMS
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
 from .observation import Observation
+from .official_kernels import PASSES, official_inputs
 from .renderer import Renderer, Views
 
 
@@ -24,6 +27,7 @@ class ViewSet:
     textured: whether ``agree`` sums up what ``report`` needs, of texture and of areas, too.
     inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
     own; M is how many it is asked for with observed crops of their own.
+    official_crops: the roles whose observed crops ``pairs`` samples as the official code does, see official_kernels.
     """
 
     def __init__(
@@ -38,8 +42,10 @@ class ViewSet:
         paired: bool = True,
         textured: bool = False,
         inputs: tuple[Tensor, Tensor] | None = None,
+        official_crops: Collection[str] = (),
     ) -> None:
         self.renderer = renderer
+        self._official_crops = official_crops
         self.capacity = capacity
         self.device = torch.device(device)
         self.size = size
@@ -70,15 +76,16 @@ class ViewSet:
         Channels-last views of buffers that the next call fills. shared: all hypotheses have one translation and one object,
         so that one observed crop serves them all.
         """
-        observed = 1 if shared else n
+        observed, official = 1 if shared else n, role in self._official_crops
         self._windows(n, observation, role)
         self._launch(
-            kernels.crop_inputs,
+            official_inputs if official else kernels.crop_inputs,
             observed * self.size * self.size,
             *self._observed(observed, observation),
             wp.from_torch(self.poses[:observed], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:observed]),
             MIN_Z[role],
+            *((PASSES[role], int(self.device.type == "cuda")) if official else ()),
             wp.from_torch(self._in_o[:observed]),
         )
         self.renderer.render_inputs(

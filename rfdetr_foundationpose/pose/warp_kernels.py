@@ -59,21 +59,22 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), nearness: mat55, out: w
     """Official 5x5 bilateral filter of eroded depth, which has a BORDER: pixels within 1 cm of the window's mean; fills small
     holes.
 
-    The official weight has exp(-dz^2 / 2e10) besides, which is 1 in float32.
+    The official weight has exp(-dz^2 / 2e10) besides, which is 1 in float32. Sums go down the columns, as the official ones: in
+    another order the mean's last bits differ, and with them which pixels are within.
     """
     y, x = wp.tid()
     mean = float(0.0)
     count = float(0.0)
-    for j in range(5):
-        for i in range(5):
+    for i in range(5):
+        for j in range(5):
             d = depth[y + j, x + i]
             mean += d
             count += wp.where(d > 0.0, 1.0, 0.0)
     mean = mean / wp.max(count, 1.0)
     total = float(0.0)
     weights = float(0.0)
-    for j in range(5):
-        for i in range(5):
+    for i in range(5):
+        for j in range(5):
             d = depth[y + j, x + i]
             weight = wp.where(wp.abs(d - mean) < 0.01, wp.where(d > 0.0, nearness[j, i], 0.0), 0.0)
             weights += weight
@@ -134,15 +135,21 @@ def read_rgb(rgb: wp.array3d(dtype=wp.uint8), x: int, y: int):
 
 
 @wp.func
-def observe(rgb: wp.array3d(dtype=wp.uint8), depth: wp.array2d(dtype=wp.float32), camera: wp.vec4f, at: wp.vec2f):
-    """Colour (bilinear) and back-projected depth (nearest) at image coordinates ``at``, zeros outside the image."""
+def bilinear_rgb(rgb: wp.array3d(dtype=wp.uint8), at: wp.vec2f):
+    """Colour in [0, 255] at image coordinates ``at``, zeros outside the image."""
     x0 = int(wp.floor(at[0]))
     y0 = int(wp.floor(at[1]))
     a = at[0] - float(x0)
     b = at[1] - float(y0)
-    color = (read_rgb(rgb, x0, y0) * (1.0 - a) + read_rgb(rgb, x0 + 1, y0) * a) * (1.0 - b) + (
+    return (read_rgb(rgb, x0, y0) * (1.0 - a) + read_rgb(rgb, x0 + 1, y0) * a) * (1.0 - b) + (
         read_rgb(rgb, x0, y0 + 1) * (1.0 - a) + read_rgb(rgb, x0 + 1, y0 + 1) * a
     ) * b
+
+
+@wp.func
+def observe(rgb: wp.array3d(dtype=wp.uint8), depth: wp.array2d(dtype=wp.float32), camera: wp.vec4f, at: wp.vec2f):
+    """Colour (bilinear) and back-projected depth (nearest) at image coordinates ``at``, zeros outside the image."""
+    color = bilinear_rgb(rgb, at)
     xi = int(wp.rint(at[0]))
     yi = int(wp.rint(at[1]))
     xyz = wp.vec3f(0.0, 0.0, 0.0)
