@@ -256,9 +256,9 @@ class PoseNode(LifecycleNodeMixin, Node):
                 self._pipeline.close()
         self._inputs = self._outputs = self._starts = self._pipeline = None
         self._warmed = None
+        self._telemetry.use_models({})
         gc.unfreeze()
         release_memory()
-        self._telemetry.use_models({})
         self._state = "unconfigured"
 
     def closing(self) -> None:

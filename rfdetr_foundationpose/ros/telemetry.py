@@ -52,6 +52,8 @@ class Telemetry:
         self._models: Mapping[str, OverlayModel] = {}
         self._detections: list[Detection] = []
         self._condition = threading.Condition()
+        # Held while the thread asks the node, and with it holds what the node has loaded.
+        self._asking = threading.Lock()
         self._newest: FrameResult | None = None
         self._stopping = False
         self._offered: list[float] = []
@@ -76,8 +78,8 @@ class Telemetry:
         return not self._thread.is_alive()
 
     def use_models(self, models: Mapping[str, OverlayModel]) -> None:
-        """Geometry for the overlay, by object."""
-        with self._condition:
+        """Geometry for the overlay, by object. Afterwards the thread holds nothing of what the node had before."""
+        with self._asking, self._condition:
             self._models, self._newest, self._detections = models, None, []
 
     def offer(self, result: FrameResult) -> None:
@@ -147,13 +149,17 @@ class Telemetry:
         self._timer.add("visualize", (time.perf_counter() - begin) * 1e3)
 
     def _publish_latency(self) -> None:
-        for stage, stats in self._latency().items():
+        with self._asking:
+            latency = self._latency()
+        for stage, stats in latency.items():
             if stage in self._stages and self._counts.get(stage) != stats.count:
                 self._counts[stage] = stats.count
                 self._stages[stage].publish(Float64(data=stats.last))
 
     def _publish_diagnostics(self) -> None:
-        message = DiagnosticArray(status=self._diagnose(self._health()))
+        with self._asking:
+            status = self._diagnose(self._health())
+        message = DiagnosticArray(status=status)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

@@ -68,6 +68,11 @@ def on_idle(seconds: float) -> float:
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+def is_busy() -> bool:
+    """Whether other work keeps this machine's cores: how long something takes then says nothing about the node."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def segments_of(pid: int) -> list[Path]:
     """Fast DDS's shared-memory segments that the process holds, by the locks that it keeps open.
 
