@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.accel.base import Step
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import register_program
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator
+from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.register_program import _copies_last, _flipping_iteration
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -82,10 +83,11 @@ def test_half_turns_of_the_best_take_the_place_of_the_last():
 
 
 class WithCoarse(FakeRunner):
-    """A runner that has another one for what exact ones decide in the end; both write down what they are asked."""
+    """A runner that has another one for some steps; both write down what they are asked."""
 
-    def __init__(self, exact, coarse=None) -> None:
+    def __init__(self, exact, coarse=None, steps=(Step.RESCORED,)) -> None:
         self._runner, self.coarse = exact, coarse
+        self.coarse_for = frozenset(steps)
         self.asked: list[int] = []
 
     def prepare(self, batch, observed=None):
@@ -99,8 +101,8 @@ class WithCoarse(FakeRunner):
 class WithCoarseScores(WithCoarse):
     """A scorer in two steps. noise: of its embeddings, as a share of what tells them apart."""
 
-    def __init__(self, network, noise=0.0, coarse=None) -> None:
-        super().__init__(make_runner(network, "eager"), coarse)
+    def __init__(self, network, noise=0.0, coarse=None, steps=(Step.RESCORED,)) -> None:
+        super().__init__(make_runner(network, "eager"), coarse, steps)
         self._network, self._noise = network, noise
 
     def embed(self, rendered, observed):
@@ -180,3 +182,39 @@ def test_what_decides_in_the_end_is_exact(rescoring_eight, schedule, coarse, exa
     torch.testing.assert_close(both.ranking.scores[:4], plain.ranking.scores[:4], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(both.ranking.poses[:4], plain.ranking.poses[:4])
     assert both.confidence == pytest.approx(plain.confidence)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "coarse", "exact", "scored"),
+    [
+        ("14,12,6", [14, 12], [6, 6], ([14, 12], [6])),
+        ("7", [], [7] * 4, ([], [7])),
+    ],
+)
+def test_what_is_left_after_dropping_is_refined_and_scored_exactly(rescoring_eight, schedule, coarse, exact, scored):
+    refiner, network = rescoring_eight
+    rough, rough_scorer = WithCoarse(refiner), WithCoarseScores(network)
+    precise = WithCoarse(refiner, rough, (Step.DROPPING,))
+    precise_scorer = WithCoarseScores(network, coarse=rough_scorer, steps=(Step.DROPPING,))
+    found = [
+        registered(object_of(textured_box()), networks, register_iterations=4, register_schedule=schedule)
+        for networks in (
+            Networks(refiner, refiner, make_runner(network, "eager")),
+            Networks(refiner, precise, precise_scorer),
+        )
+    ]
+    assert (rough.asked, precise.asked) == (coarse, exact)
+    assert (rough_scorer.asked, precise_scorer.asked) == scored
+    np.testing.assert_allclose(found[1].T_cam_obj, found[0].T_cam_obj, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [(), (Step.TRACKING,)])
+def test_a_coarse_runner_tracks_where_it_is_precise_enough(rescoring_eight, steps):
+    refiner, network = rescoring_eight
+    rough = WithCoarse(refiner)
+    precise = WithCoarse(refiner, rough, steps)
+    item, pose = object_of(textured_box()), random_pose(3)
+    networks = Networks(precise, refiner, make_runner(network, "eager"))
+    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), networks, PoseConfig(), "cpu")
+    estimator.track(prepared(estimator, scene_of(item, pose)[0]), [TrackRequest("thing", pose)])
+    assert (bool(rough.asked), bool(precise.asked)) == (bool(steps), not steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -22,6 +23,23 @@ Outputs = tuple[Tensor, ...]
 Key = tuple[int, int]
 """(rendered crops, observed crops): the observed crop may be one for all hypotheses."""
 Program = Callable[[Tensor, Tensor], Outputs]
+
+
+class Step(Enum):
+    """What a coarse runner may be precise enough for.
+
+    RESCORED: all of a registration that drops nothing, whose best hypotheses exact runners refine and score again.
+    DROPPING: refining and scoring hypotheses of which some are dropped before exact runners refine the rest.
+    TRACKING: all of a tracking step.
+    """
+
+    RESCORED = "rescored"
+    DROPPING = "dropping"
+    TRACKING = "tracking"
+
+
+EXAMPLES_OF_A_FRAME = 12
+"""So many consecutive examples (``RunnerContext.examples``) are hypotheses of one object in one frame."""
 
 
 class BackendUnavailable(UserError, RuntimeError):
@@ -47,7 +65,11 @@ class Runner(Protocol):
 
     @property
     def coarse(self) -> Runner | None:
-        """Another runner, faster and less precise, for what exact ones decide in the end; None where there is none."""
+        """Another runner, faster and less precise, for the steps of ``coarse_for``; None where there is none."""
+
+    @property
+    def coarse_for(self) -> frozenset[Step]:
+        """Where ``coarse`` takes the place of this one."""
 
     @property
     def pool(self) -> GraphPool | None:
@@ -147,6 +169,7 @@ class BaseRunner:
         self.degraded = ""
         self.library = ""
         self.coarse: Runner | None = None
+        self.coarse_for: frozenset[Step] = frozenset()
         self.fixed_batch: int | None = None
         self.owns_copy = True
         self._programs: dict[Key, Program] = {}
@@ -188,6 +211,11 @@ class BaseRunner:
         shapes = [(n, channels, size, size) for n in key]
         a, b = (torch.rand(s, generator=generator).to(self.device, dtype) for s in shapes)
         return a.contiguous(memory_format=torch.channels_last), b.contiguous(memory_format=torch.channels_last)
+
+
+def runner_for(step: Step, runner: Runner) -> Runner:
+    """The coarse one where it takes this step."""
+    return runner.coarse if runner.coarse is not None and step in runner.coarse_for else runner
 
 
 def as_tuple(outputs: Tensor | Outputs) -> Outputs:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .base import BackendUnavailable, BaseRunner, Outputs, RunnerContext
+from .base import BackendUnavailable, BaseRunner, Outputs, RunnerContext, Step
 from .memory import within_memory_limit
 from .network import RefinerNetwork, ScorerNetwork
 from .outputs import FloatOutputs, ScoreEmbedder
@@ -32,6 +32,7 @@ class Fp8Runner(GraphRunner):
             raise BackendUnavailable(f"FP8 needs compute capability 9.0 (Hopper) or newer, this GPU has {capability}")
         super().__init__(module, context)
         self.coarse = self._make_coarse()
+        self.coarse_for = frozenset({Step.RESCORED})
 
     def _make_coarse(self) -> CoarseRunner:
         return CoarseRunner(self)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..accel.base import BackendUnavailable, Runner, RunnerContext
 from ..accel.runner import make_runner
+from ..pose.example_crops import example_pairs
 from ..tables import plain_table
 from .bench_timing import Stats, interleave, synchronize
 
@@ -40,7 +41,7 @@ def measure_networks(
         for backend in backends:
             begin = time.perf_counter()
             try:
-                context = RunnerContext(device, label=role)
+                context = RunnerContext(device, label=role, examples=example_pairs)
                 runner = make_runner(module, backend, context, batches=batches, fallback=False)
                 runners[backend] = runner.coarse or runner
             except BackendUnavailable as error:

@@ -17,6 +17,7 @@ from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
 from ..device_frame import Uploader
+from ..pose.example_crops import example_pairs
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
@@ -57,7 +58,8 @@ class EstimatorRow:
         from ..pose.estimator import Networks, PoseEstimator
 
         def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
-            return make_runner(networks[role], backend, RunnerContext(device, label=label, pool=pool), fallback=False)
+            context = RunnerContext(device, label=label, pool=pool, examples=example_pairs)
+            return make_runner(networks[role], backend, context, fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does
         scorer = runner("scorer", "scorer", register)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..accel.base import Outputs, Runner
+from ..accel.base import Outputs, Runner, Step
 from ..accel.graph import GraphPool
 from ..config import Config
 from ..objects import ObjectSpec, load_objects
@@ -51,6 +51,7 @@ class Tap:
         self.name, self.degraded, self.capturable, self.dtype = inner.name, inner.degraded, False, inner.dtype
         self.library = inner.library
         self.coarse: Runner | None = None
+        self.coarse_for: frozenset[Step] = frozenset()
         self.pool: GraphPool | None = None
         self.seen: tuple[Tensor, Tensor] | None = None
         self.said: Tensor | None = None

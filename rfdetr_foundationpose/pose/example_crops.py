@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..accel.base import EXAMPLES_OF_A_FRAME
 from ..objects import load_objects
 from ..resources import default_objects_file
 from .depth import DepthFilter
@@ -70,8 +71,7 @@ def hypothesis_crops(scene: int, role: str) -> Crops:
 
 
 def example_pairs(role: str) -> tuple[Tensor, Tensor]:
-    """Rendered and observed crops (48, 6, 160, 160) of four scenes: every 21st hypothesis of each, for what is calibrated or
-    checked on few."""
+    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``."""
     chosen = [hypothesis_crops(scene, role) for scene in range(4)]
-    which = torch.arange(0, len(chosen[0].rendered), 21)
+    which = torch.arange(EXAMPLES_OF_A_FRAME) * (len(chosen[0].rendered) // EXAMPLES_OF_A_FRAME)
     return torch.cat([c.rendered[which] for c in chosen]), torch.cat([c.observed[which] for c in chosen])

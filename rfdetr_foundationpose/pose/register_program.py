@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..accel.base import Runner, ScoreRunner
+from ..accel.base import Runner, ScoreRunner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from ..config import schedule_counts
 from .agreement_columns import DESCRIBED, RESULT_COLUMNS
@@ -98,8 +98,13 @@ class _Coarse:
 
 
 def _coarse(refiner: Runner, scorer: Runner) -> _Coarse | None:
-    """The coarse runners of a refiner and a scorer that both have such."""
-    if refiner.coarse is None or not isinstance(scorer, ScoreRunner) or not isinstance(scorer.coarse, ScoreRunner):
+    """The coarse runners of a refiner and a scorer that both have such for a registration that drops nothing."""
+    if (
+        Step.RESCORED not in refiner.coarse_for
+        or refiner.coarse is None
+        or not isinstance(scorer, ScoreRunner)
+        or not isinstance(scorer.coarse, ScoreRunner)
+    ):
         return None
     return _Coarse(refiner.coarse, scorer.coarse, scorer)
 
@@ -167,6 +172,10 @@ class RegisterProgram:
             logger.info("register %s: %s %s", counts, refiner.name, reason)
         self._first_refiner = refiner if self._coarse is None else self._coarse.refiner
         self._first_scorer = scorer if self._coarse is None else self._coarse.scorer
+        # While hypotheses are still to be dropped; those that are left are refined exactly afterwards.
+        self._dropping_refiner, self._dropping_scorer = (
+            runner_for(Step.DROPPING, network) for network in (refiner, scorer)
+        )
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
         observed = max([*self.kept[1:], *scored_batches(self.kept)])  # the first iteration's hypotheses share one
@@ -237,12 +246,16 @@ class RegisterProgram:
                 views.keep(self._best(kept[i - 1], n))
             if i == self._flipping:
                 self._try_half_turns(n)
-            self._refine(self._first_refiner, n, shared=i == 0)
+            self._refine(self._refiner_at(i), n, shared=i == 0)
 
         n = kept[-1]
         coarse = self._coarse
         embeddings = None if coarse is None else coarse.scorer.embed(*self._scored_pairs(n)).nan_to_num()
-        scores = self._score(n) if coarse is None or embeddings is None else coarse.scorer.rank(embeddings)
+        scores = (
+            self._score(self._first_scorer, n)
+            if coarse is None or embeddings is None
+            else coarse.scorer.rank(embeddings)
+        )
         scores = self._usable(scores)
         order = scores.argsort(descending=True)
         views.keep(order)
@@ -299,24 +312,27 @@ class RegisterProgram:
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
         for i, n in enumerate(self.kept):
-            self._first_refiner.prepare(n, 1 if i == 0 else n)
+            self._refiner_at(i).prepare(n, 1 if i == 0 else n)
         if self._coarse is not None:
             for observed in (1, RESCORED):
                 self._refiner.prepare(RESCORED, observed)
             self._scorer.prepare(RESCORED)
         for n in scored_batches(self.kept):
-            self._first_scorer.prepare(n)
+            (self._first_scorer if n == self.kept[-1] else self._dropping_scorer).prepare(n)
+
+    def _refiner_at(self, iteration: int) -> Runner:
+        return self._dropping_refiner if self.kept[iteration] > self.kept[-1] else self._first_refiner
 
     def _best(self, count: int, wanted: int) -> Tensor:
         """Indices of the ``wanted`` best of the first ``count`` hypotheses, best first; copies of better ones come last."""
         poses = self.views.poses[:count]
         if count <= SCORED_WHEN_PRUNING:
-            return _copies_last(self._score(count), poses).topk(wanted).indices
+            return _copies_last(self._score(self._dropping_scorer, count), poses).topk(wanted).indices
         self.preview.poses[:count] = poses
         return self._agreement(count).topk(wanted).indices
 
-    def _score(self, n: int) -> Tensor:
-        (scores,) = self._first_scorer(*self._scored_pairs(n))
+    def _score(self, scorer: Runner, n: int) -> Tensor:
+        (scores,) = scorer(*self._scored_pairs(n))
         return scores.reshape(n).clone()
 
     def _scored_pairs(self, n: int) -> tuple[Tensor, Tensor]:

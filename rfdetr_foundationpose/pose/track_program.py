@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..accel.base import Runner
+from ..accel.base import Runner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from .agreement_columns import RESULT_COLUMNS
 from .observation import Observation
@@ -57,8 +57,8 @@ class TrackProgram:
         self._host_result = torch.zeros(k, RESULT_COLUMNS, pin_memory=pinned)
         self._start_rows, self._result_rows = self._host_start.numpy(), self._host_result.numpy()
         self.result = torch.zeros(k, RESULT_COLUMNS, device=device)
-        self._refiner = refiner
-        refiner.prepare(k)
+        self._refiner = runner_for(Step.TRACKING, refiner)
+        self._refiner.prepare(k)
         self.graph = GraphedProgram(
             self.run,
             device,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rfdetr_foundationpose.accel.base import Step
+
 Answer = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
@@ -16,6 +18,7 @@ class FakeRunner:
     name, degraded, capturable, dtype = "eager", "", False, torch.float32
     library = ""
     coarse = pool = None
+    coarse_for: frozenset[Step] = frozenset()
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
