@@ -168,6 +168,15 @@ def test_what_no_rendering_shows_is_thinned_out(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.linalg.norm(item.arrays.vertices, axis=1), 0.05, rtol=1.5e-2)
 
 
+def test_thinning_out_in_blocks_leaves_no_seams(monkeypatch):
+    monkeypatch.setattr(decimation, "_BLOCK", 3000)
+    mesh = sphere(5)
+    points, faces = decimation._simplified(mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), 2000)
+    thin = trimesh.Trimesh(points, faces, process=False)
+    assert 1990 <= len(faces) <= 2000 and thin.is_watertight and thin.is_winding_consistent
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.05, rtol=2e-2)
+
+
 def test_a_picture_thinned_out_stays_where_it_is():
     mesh = sphere(4)
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, axis=2)
@@ -187,7 +196,7 @@ def test_largest_distance_of_many_points():
 
 
 @pytest.mark.parametrize("suffix", [".off", ".3mf"])
-def test_other_formats_by_trimesh(tmp_path, suffix):
+def test_what_trimesh_writes(tmp_path, suffix):
     pytest.importorskip("lxml") if suffix == ".3mf" else None
     path = tmp_path / f"ball{suffix}"
     sphere().export(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfdetr_foundationpose.pose.mesh import MeshError
-from support.mesh_files import GREEN, LEFT, RED, RIGHT, STRIP, color_at, load, png
+from support.mesh_files import GREEN, LEFT, RED, RIGHT, STRIP, color_at, load, png, stripes
 
 SAMPLER = """<newparam sid="s-surface"><surface type="2D"><init_from>img</init_from></surface></newparam>
 <newparam sid="s-sampler"><sampler2D><source>s-surface</source></sampler2D></newparam>"""
@@ -79,3 +79,72 @@ def test_what_is_no_mesh(tmp_path):
     path.write_text(path.read_text()[:500])
     with pytest.raises(MeshError, match="damaged, or not what its suffix"):
         load(path)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_coordinates_that_the_material_binds(tmp_path, number):
+    stripes(RED, GREEN).save(tmp_path / "wood.png")
+    path = dae(tmp_path / "m.dae", image="file:wood.png")
+    # A second set, which is all one point of the image.
+    text = (
+        path.read_text()
+        .replace(
+            '<vertices id="v">',
+            '<source id="t2"><float_array id="t2a" count="8">.9 0 .9 0 .9 1 .9 1</float_array><technique_common><accessor source="#t2a" '
+            'count="4" stride="2"><param name="S" type="float"/><param name="T" type="float"/></accessor></technique_common></source>'
+            '<vertices id="v">',
+        )
+        .replace(
+            'offset="1" set="0"/>', 'offset="1" set="0"/><input semantic="TEXCOORD" source="#t2" offset="1" set="1"/>'
+        )
+    )
+    bind = f'<bind_vertex_input semantic="UV" input_semantic="TEXCOORD" input_set="{number}"/>'
+    path.write_text(text.replace('target="#wood"/>', f'target="#wood">{bind}</instance_material>'))
+    item, _ = load(path)
+    assert color_at(item, 0.02, 0.11) == list((RED, GREEN)[number]) and color_at(item, 0.08, 0.11) == list(GREEN)
+
+
+@pytest.mark.parametrize(("mode", "right"), [("CLAMP", GREEN), ("MIRROR", GREEN), ("WRAP", RED)])
+def test_wrap_modes(tmp_path, mode, right):
+    stripes(RED, GREEN).save(tmp_path / "wood.png")
+    path = dae(tmp_path / "m.dae", image="wood.png")
+    text = path.read_text().replace("0 0 1 0 1 1 0 1</float", "0 0 2 0 2 1 0 1</float")
+    path.write_text(text.replace("</source></sampler2D>", f"</source><wrap_s>{mode}</wrap_s></sampler2D>"))
+    assert color_at(load(path)[0], 0.06, 0.11) == list(right)
+
+
+def test_an_image_as_collada_1_5_names_it(tmp_path):
+    png(tmp_path / "wood.png", RED)
+    assert color_at(load(dae(tmp_path / "m.dae", image="<ref>wood.png</ref>"))[0], *LEFT) == list(RED)
+
+
+def test_what_only_shines(tmp_path):
+    png(tmp_path / "wood.png", RED)
+    path = dae(tmp_path / "m.dae", image="wood.png")
+    text = path.read_text().replace("diffuse>", "emission>")
+    path.write_text(
+        text.replace(
+            "<lambert><emission><texture", "<lambert><diffuse><color>0 0 0 1</color></diffuse><emission><texture"
+        )
+    )
+    item, _ = load(path)
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [0, 128, 255]
+
+
+def test_vertex_colours_blend_over_a_face(tmp_path):
+    path = dae(tmp_path / "m.dae", image="wood.png")
+    colors = " ".join(f"{v / 255:.5f}" for c in (RED, GREEN) for v in c)
+    text = path.read_text().replace(
+        '<vertices id="v">',
+        f'<source id="c"><float_array id="ca" count="6">{colors}</float_array><technique_common><accessor source="#ca" count="2" '
+        'stride="3"><param name="R" type="float"/><param name="G" type="float"/><param name="B" type="float"/></accessor>'
+        '</technique_common></source><vertices id="v">',
+    )
+    text = text.replace(
+        '<triangles material="B" count="2"><input semantic="VERTEX" source="#v" offset="0"/><p>1 2 5 1 5 4</p>',
+        '<triangles material="B" count="2"><input semantic="VERTEX" source="#v" offset="0"/><input semantic="COLOR" source="#c" '
+        'offset="1"/><p>1 0 2 1 5 1 1 0 5 1 4 0</p>',
+    )
+    path.write_text(text)
+    item, _ = load(path)
+    np.testing.assert_allclose(color_at(item, 0.15, 0.1), (np.array(RED) + GREEN) / 2, atol=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from support.mesh_files import (
     RED,
     RIGHT,
     RIGHT_FACE,
+    STRIP,
     color_at,
     load,
     obj,
@@ -110,10 +113,18 @@ def test_materials_with_images_of_different_sizes_and_tiles(tmp_path):
     assert all(color_at(item, x, 0.07) == list(BLUE) for x in (0.11, 0.15, 0.19))
 
 
-@pytest.mark.parametrize("name", ["skin.<UDIM>.png", "skin_1001.png"])
-def test_udim_tiles_are_images_of_their_own(tmp_path, name):
-    for tile, color in ((1001, RED), (1002, GREEN)):
-        png(tmp_path / name.replace("<UDIM>", str(tile)).replace("1001", str(tile)), color)
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("skin.<UDIM>.png", "skin.1001.png", "skin.1002.png"),
+        ("skin_1001.png", "skin_1001.png", "skin_1002.png"),
+        ("skin_<UVTILE>.png", "skin_u1_v1.png", "skin_u2_v1.png"),
+        ("skin_u1_v1.png", "skin_u1_v1.png", "skin_u2_v1.png"),
+    ],
+)
+def test_udim_tiles_are_images_of_their_own(tmp_path, name, first, second):
+    png(tmp_path / first, RED)
+    png(tmp_path / second, GREEN)
     body = "vt 1 0\nvt 2 0\nvt 2 1\nvt 1 1\nusemtl A\n" + LEFT_FACE + "f 2/5 3/6 6/7 5/8\n"
     item, _ = strip(tmp_path / "m.obj", f"newmtl A\nmap_Kd {name}\n", body)
     assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == list(GREEN)
@@ -214,3 +225,45 @@ def test_a_library_that_is_not_there_is_told_once(tmp_path):
     path.with_suffix(".mtl").rename(tmp_path / "other.mtl")
     said = load(path)[1]
     assert len(said) == 2 and "its material library 'm.mtl' was not found" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "right"),
+    [("1 {} {} {}", RED), ("{} {} {} 1", RED), ("{} {} {} 0.25", RED), ("{} {} {}", RED)],
+)
+def test_vertex_colours_with_weight_or_alpha(tmp_path, extra, right):
+    text = extra.format(*(f"{v / 255:.6f}" for v in RED))
+    lines = "".join("v {:g} {:g} {:g} {}\n".format(*p, text) for p in STRIP)
+    (tmp_path / "m.obj").write_text(lines + "f 1 2 5 4\nf 2 3 6 5\n")
+    assert color_at(load(tmp_path / "m.obj")[0], *LEFT) == list(right)
+
+
+def test_vertices_of_which_some_have_a_colour(tmp_path):
+    text = " ".join(f"{v / 255:.6f}" for v in RED)
+    own = [text, text, "", text, text, ""]
+    lines = "".join("v {:g} {:g} {:g} {}\n".format(*p, e) for p, e in zip(STRIP, own, strict=True))
+    (tmp_path / "m.obj").write_text(lines + "f 1 2 5 4\nf 2 3 6 5\n")
+    item, said = load(tmp_path / "m.obj")
+    assert color_at(item, *LEFT) == list(RED)
+    assert any("2 of its 6 vertices have no colour" in line for line in said)
+
+
+def test_white_that_an_exporter_filled_in_hides_no_material(tmp_path):
+    path = obj(tmp_path / "m.obj", f"usemtl A\n{BOTH}", "newmtl A\nKd 0.2 0.4 0.6\n")
+    path.write_text(re.sub(r"^(v .*)$", r"\1 1 1 1", path.read_text(), flags=re.MULTILINE))
+    assert color_at(load(path)[0], *LEFT) == [51, 102, 153]
+
+
+@pytest.mark.parametrize(
+    "mtl",
+    [
+        b"newmtl A # the bark\nmap_Kd wood.png # seen from above\n",
+        "newmtl A\r\nmap_Kd wood.png\r\n".encode("utf-16"),
+        b"newmtl A\rmap_Kd wood.png\r",
+        b"newmtl A\nmap_Kd file:wood.png\n",
+        b"newmtl A\nmap_Kd file:///home/ann/wood.png\n",
+    ],
+)
+def test_material_files_of_other_hands(tmp_path, mtl):
+    png(tmp_path / "wood.png", RED)
+    assert color_at(strip(tmp_path / "m.obj", mtl)[0], *LEFT) == list(RED)

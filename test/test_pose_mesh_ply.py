@@ -79,7 +79,7 @@ def test_images_by_number_and_faces_without_one(tmp_path):
     assert item.color_source == "uniform grey + texture"
 
 
-@pytest.mark.parametrize("names", [("s", "t"), ("u", "v"), ("texture_u", "texture_v")])
+@pytest.mark.parametrize("names", [("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("S", "T"), ("tu1", "tv1")])
 def test_coordinates_of_vertices(tmp_path, names):
     png(tmp_path / "a.png", RED)
     vertex = "".join(f"property float {n}\n" for n in names)
@@ -89,6 +89,71 @@ def test_coordinates_of_vertices(tmp_path, names):
     (tmp_path / "a.png").unlink()
     item, said = load(path)
     assert item.color_source == "uniform grey" and f"its texture 'a.png' was not found (looked in {tmp_path}" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "values"),
+    [
+        ("ushort", ("red", "green", "blue"), RED),
+        ("int", ("red", "green", "blue"), [257 * v for v in RED]),
+        ("char", ("red", "green", "blue"), [v - 256 * (v > 127) for v in RED]),
+        ("uchar", ("ambient_red", "ambient_green", "ambient_blue"), RED),
+        ("uchar", ("Red", "Green", "Blue"), RED),
+    ],
+)
+def test_colours_of_unusual_types_and_names(tmp_path, kind, names, values):
+    columns = "".join(f"property {kind} {n}\n" for n in names)
+    text = " ".join(map(str, values))
+    item, _ = load(ply(tmp_path / "v.ply", columns, rows=PLAIN, points=[text] * 6))
+    assert color_at(item, *LEFT) == list(RED)
+    item, _ = load(ply(tmp_path / "f.ply", face=columns, rows=[f"{r} {text}" for r in PLAIN]))
+    assert color_at(item, *LEFT) == list(RED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("vertex_indices", "vertex_indexes"),
+        ("vertex_indices", "vertices"),
+        ("property", "PROPERTY"),
+        ("element", "Element"),
+    ],
+)
+def test_headers_of_other_spelling(tmp_path, old, new):
+    path = ply(tmp_path / "m.ply", rows=PLAIN)
+    path.write_text(path.read_text().replace(old, new))
+    assert load(path)[0].arrays.faces.shape == (4, 3)
+
+
+def test_numbers_that_are_not_a_row_a_line(tmp_path):
+    path = ply(tmp_path / "m.ply", rows=PLAIN)
+    head, _, body = path.read_text().partition("end_header\n")
+    path.write_text(head + "end_header\n" + " ".join(body.split()))
+    assert load(path)[0].arrays.faces.shape == (4, 3)
+    path.write_text(head + "end_header\n" + " ".join(body.split()[:-2]))
+    with pytest.raises(MeshError, match="is it cut off"):
+        load(path)
+
+
+def test_images_of_photogrammetry_that_have_elements_of_their_own(tmp_path):
+    png(tmp_path / "a.png", RED)
+    png(tmp_path / "b.png", GREEN)
+    files = "comment TextureFile a.png\ncomment TextureFile b.png\n"
+    path = ply(tmp_path / "m.ply", comments=files, rows=PLAIN)
+    more = "element multi_texture_vertex 4\nproperty uchar tx\nproperty float u\nproperty float v\nelement multi_texture_face 2\nproperty uchar tx\nproperty uint tn\nproperty list uchar int texture_vertex_indices\n"
+    text = path.read_text().replace("end_header\n", f"{more}end_header\n")
+    path.write_text(text + "0 0 0\n0 1 0\n0 1 1\n0 0 1\n1 1 3 0 1 2\n0 0 4 0 1 2 3\n")
+    item, _ = load(path)
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, 0.17, 0.04) == list(GREEN)
+    assert color_at(item, 0.12, 0.15) == [128] * 3
+
+
+def test_faces_of_one_image_that_have_none(tmp_path):
+    png(tmp_path / "a.png", RED)
+    face = "property list uchar float texcoord\nproperty int texnumber\n"
+    rows = [f"{r} {2 * int(r[0])} {'0.5 ' * 2 * int(r[0])}{n}" for r, n in zip(PLAIN, (0, -1, -1), strict=True)]
+    item, _ = load(ply(tmp_path / "m.ply", face=face, comments="comment TextureFile a.png\n", rows=rows))
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [128] * 3
 
 
 def test_triangle_strips(tmp_path):

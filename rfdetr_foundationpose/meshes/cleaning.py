@@ -22,14 +22,15 @@ def drop_unusable(mesh: RawMesh) -> None:
         if count:
             raise MeshError(f"it has {count} faces whose vertices are not finite numbers; repair or export it again")
     place = weld(mesh.vertices)
-    at = place.astype(np.int32)[faces]
+    at = place[faces]
     usable = (at[:, 0] != at[:, 1]) & (at[:, 1] != at[:, 2]) & (at[:, 2] != at[:, 0])
     usable &= _first_of_same(at, mesh)
+    del at
     mesh.keep_faces(usable)
     if not len(mesh.faces):
         raise MeshError("it has no faces of any area; export it as triangles")
     if mesh.smooth:
-        mesh.faces = place.astype(np.int32)[mesh.faces]
+        mesh.faces = place[mesh.faces]
     counted = np.bincount(mesh.faces.reshape(-1), minlength=len(mesh.vertices)) > 0
     if not counted.all():
         if mesh.uv is not None and mesh.uv_index is None:
@@ -46,39 +47,45 @@ def _keep_vertices(mesh: RawMesh, kept: Ints) -> None:
         mesh.colors = mesh.colors[kept]
 
 
-def weld(points: NDArray[np.floating]) -> Ints:
+def weld(points: NDArray[np.floating]) -> NDArray[np.int32]:
     """(V,) for each point the first one that has the same coordinates."""
     bits = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
-    words = bits.view(np.uint32 if bits.itemsize == 4 else np.uint64).astype(np.uint64)
+    words = bits.view(np.uint32 if bits.itemsize == 4 else np.uint64)
     key = np.zeros(len(points), np.uint64)
     for k in range(3):
-        key = (key ^ words[:, k]) * np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ words[:, k].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     return _first_equal(key)
 
 
-def _first_equal(key: NDArray[np.uint64]) -> Ints:
+def _first_equal(key: NDArray[np.uint64]) -> NDArray[np.int32]:
     """(N,) for each entry the first one that is equal."""
     ordered = np.sort(key)
-    if (ordered[1:] != ordered[:-1]).all():
-        return np.arange(len(key))
-    order = np.argsort(key, kind="stable")
+    same = bool((ordered[1:] == ordered[:-1]).any())
+    del ordered
+    if not same:
+        return np.arange(len(key), dtype=np.int32)
+    order = np.argsort(key, kind="stable").astype(np.int32)
     ordered = key[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    first = np.empty(len(key), np.int64)
-    first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    del ordered
+    first = np.empty(len(key), np.int32)
+    first[order] = order[np.flatnonzero(new)][np.cumsum(new, dtype=np.int32) - 1]
     return first
 
 
 def _first_of_same(corners: NDArray[np.int32], mesh: RawMesh) -> NDArray[np.bool_]:
     """(F,) False for faces that another one covers: of those the one with an image stays, else the first."""
-    mixed = corners.astype(np.uint64) + np.uint64(1)
-    mixed *= np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(32)
-    first = _first_equal(mixed[:, 0] + mixed[:, 1] + mixed[:, 2])  # the order of the corners does not matter
-    repeated = np.flatnonzero(first != np.arange(len(first)))
+    key = np.zeros(len(corners), np.uint64)  # the order of the corners does not matter
+    for k in range(3):
+        mixed = corners[:, k].astype(np.uint64) + np.uint64(1)
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(32)
+        key += mixed
+    first = _first_equal(key)
+    repeated = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     kept = np.ones(len(first), bool)
     if not len(repeated):
         return kept
@@ -94,7 +101,7 @@ def face_outwards(mesh: RawMesh) -> int:
 
     A closed part inside another one, such as a cavity, keeps facing inwards.
     """
-    at = weld(mesh.vertices)[mesh.faces]
+    at = weld(mesh.vertices)[mesh.faces].astype(np.int64)
     first, second, agree, closed = _neighbours(at)
     count = len(at)
     turned = np.zeros(count, bool)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import images
+from .normals import split
 from .polygons import triangulate
 from .raw import MeshError, RawMesh, Surface, Texture, grey_surface, joined
 
@@ -60,8 +61,9 @@ def _part(primitive: Any, matrix: NDArray[np.floating], looks: _Looks) -> RawMes
         return None
     mesh = RawMesh(np.asarray(vertices, np.float64), corners.astype(np.int32)[triangles], [])
     if primitive.texcoordset:
-        mesh.uv = np.asarray(primitive.texcoordset[0], np.float32)[:, :2]
-        mesh.uv_index = _picked(primitive.texcoord_indexset[0], triangles, len(mesh.uv))
+        which = looks.coordinates(primitive)
+        mesh.uv = np.asarray(primitive.texcoordset[which], np.float32)[:, :2]
+        mesh.uv_index = _picked(primitive.texcoord_indexset[which], triangles, len(mesh.uv))
         if mesh.uv_index is None:
             mesh.uv = None
     if primitive.normal is not None and primitive.normal_index is not None:
@@ -69,7 +71,7 @@ def _part(primitive: Any, matrix: NDArray[np.floating], looks: _Looks) -> RawMes
         mesh.normal_index = _picked(primitive.normal_index, triangles, len(mesh.normals))
         if mesh.normal_index is None:
             mesh.normals = None
-    mesh.face_colors = _colors(primitive, triangles)
+    _take_colors(mesh, primitive, triangles)
     if np.linalg.det(matrix[:3, :3]) < 0:
         mesh.turn_faces(np.ones(len(mesh.faces), bool))
     mesh.surfaces = [looks.surface(primitive, mesh)]
@@ -83,18 +85,23 @@ def _picked(index: Any, triangles: NDArray[np.signedinteger], size: int) -> NDAr
     return np.asarray(flat[triangles], np.int32)
 
 
-def _colors(primitive: Any, triangles: NDArray[np.signedinteger]) -> NDArray[np.float32] | None:
-    """(F, 3) mean colours of the corners, which COLLADA indexes of their own."""
+def _take_colors(mesh: RawMesh, primitive: Any, triangles: NDArray[np.signedinteger]) -> None:
+    """Colours of the vertices, which COLLADA indexes of their own: a vertex becomes as many as it has colours."""
     given = primitive.original.sources.get("COLOR") if hasattr(primitive, "original") else None
     if not given:
-        return None
+        return
     offset, _, _, _, source = given[0]
     table = np.asarray(source.data, np.float32)
     index = np.asarray(primitive.index).reshape(-1, np.asarray(primitive.index).shape[-1])
     if offset >= index.shape[1] or table.ndim != 2 or table.shape[1] < 3 or int(index[:, offset].max()) >= len(table):
-        return None
-    colors = np.asarray(table[index[:, offset]][triangles][..., :3].mean(1).clip(0, 1), np.float32)
-    return None if (colors == 1).all() else colors  # white is what exporters fill in
+        return
+    colors = table[index[:, offset]][triangles][..., :3].clip(0, 1)
+    if (colors == 1).all():  # white is what exporters fill in
+        return
+    number = np.unique(colors.reshape(-1, 3), axis=0, return_inverse=True)[1].reshape(-1, 3)
+    mesh.colors = np.zeros((len(mesh.vertices), 3), np.float32)
+    split(mesh, number)
+    mesh.colors[mesh.faces.reshape(-1)] = colors.reshape(-1, 3)
 
 
 class _Looks:
@@ -102,59 +109,105 @@ class _Looks:
 
     def __init__(self, path: Path, document: Any, notes: list[str]) -> None:
         self.path, self.notes = path, notes
-        self.files = {image.id: str(image.path) for image in document.images}
-        self._textures: dict[str, Texture | None] = {}
+        self.files = {image.id: _file_of(image) for image in document.images}
+        self._textures: dict[tuple[str, tuple[str, str]], Texture | None] = {}
+
+    def coordinates(self, primitive: Any) -> int:
+        """Which of the primitive's coordinate sets its image is placed by: the one that its material binds, else the first."""
+        _, used = _shown(_effect(primitive))
+        bound = (getattr(primitive, "inputmap", None) or {}).get("" if used is None else str(used.get("texcoord")))
+        sets = [str(s[3]) for s in primitive.original.sources.get("TEXCOORD", [])] if bound else []
+        number = str(int(bound[1] or 0)) if bound else ""
+        return sets.index(number) if number in sets[: len(primitive.texcoordset)] else 0
 
     def surface(self, primitive: Any, mesh: RawMesh) -> Surface:
-        material = primitive.material
-        effect = getattr(material, "effect", material)
+        material, effect = primitive.material, _effect(primitive)
         name = str(getattr(material, "name", None) or getattr(material, "id", None) or "")
-        reference = None if effect is None else self._image_of(effect)
+        channel, used = _shown(effect)
+        reference = None if effect is None or used is None else self._image_of(effect, str(used.get("texture")))
         if reference is not None and mesh.uv is not None:
-            texture = self._texture(reference, name)
+            texture = self._texture(reference, name, _wrap(effect, str(used.get("texture"))))
             if texture is not None:
                 height, width = texture.pixels.shape[:2]
                 file = reference.replace("\\", "/").rpartition("/")[2]
                 return Surface(name, "texture", f"texture {file} ({width} x {height})", texture=texture)
-        if mesh.face_colors is not None:
-            return Surface(name, "face colours", "vertex colours, of each face their mean", colored=True)
-        color = getattr(effect, "diffuse", None)
+        if mesh.colors is not None:
+            return Surface(name, "vertex colours", "vertex colours", colored=True)
+        color = getattr(effect, channel, None)
         if isinstance(color, tuple) and len(color) >= 3:
             red, green, blue = (min(max(float(v), 0.0), 1.0) for v in color[:3])
             shown = "/".join(str(round(255 * v)) for v in (red, green, blue))
-            return Surface(name, "uniform colour", f"diffuse colour {shown}", (red, green, blue))
+            return Surface(name, "uniform colour", f"{channel} colour {shown}", (red, green, blue))
         return grey_surface(
             name, "its image is missing" if reference else "its material has neither an image nor a colour"
         )
 
-    def _texture(self, reference: str, name: str) -> Texture | None:
-        if reference not in self._textures:
+    def _texture(self, reference: str, name: str, wrap: tuple[str, str]) -> Texture | None:
+        key = (reference, wrap)
+        if key not in self._textures:
             try:
-                self._textures[reference] = Texture(images.read(images.find(reference, self.path.parent)))
+                self._textures[key] = Texture(images.read(images.find(reference, self.path.parent)), wrap)
             except images.ImageError as error:
-                self._textures[reference] = None
+                self._textures[key] = None
                 self.notes.append(
                     f"the texture of material {name!r} {error}; that part is rendered without it and may turn about an "
                     "axis unseen"
                 )
-        return self._textures[reference]
+        return self._textures[key]
 
-    def _image_of(self, effect: Any) -> str | None:
-        """File of the diffuse image: by sampler and surface as the format has it, or by its id as MeshLab writes it."""
-        node = effect.xmlnode
-        nodes = {} if node is None else {n.get("sid"): n for n in node.iter() if n.get("sid")}
-        used = None if node is None else next((n for n in node.iter() if _tag(n) == "diffuse"), None)
-        texture = None if used is None else next((n for n in used if _tag(n) == "texture"), None)
-        name = "" if texture is None else str(texture.get("texture"))
+    def _image_of(self, effect: Any, name: str) -> str | None:
+        """File of an image: by sampler and surface as the format has it, or by its id as MeshLab writes it."""
+        nodes = _by_sid(effect)
         for _ in range(4):
             if name in self.files:
                 return self.files[name]
             step = nodes.get(name)
-            found = None if step is None else next((n for n in step.iter() if _tag(n) in ("source", "init_from")), None)
-            if found is None or not found.text:
+            inner = [] if step is None else list(step.iter())
+            found = next((n for n in inner if _tag(n) in ("source", "init_from") and (n.text or "").strip()), None)
+            linked = next((n.get("url", "") for n in inner if _tag(n) == "instance_image"), "")  # COLLADA 1.5
+            if not linked and (found is None or not found.text):
                 return name if "." in name else None
-            name = found.text.strip()
+            name = linked.lstrip("#") or (found.text.strip() if found is not None and found.text else "")
         return None
+
+
+def _effect(primitive: Any) -> Any:
+    return getattr(primitive.material, "effect", primitive.material)
+
+
+def _by_sid(effect: Any) -> dict[Any, Any]:
+    node = effect.xmlnode
+    return {} if node is None else {n.get("sid"): n for n in node.iter() if n.get("sid")}
+
+
+def _shown(effect: Any) -> tuple[str, Any]:
+    """Which channel is the colour, "diffuse" or "emission", and the XML node of its image, None without. Emission is where
+    nothing else is to be seen."""
+    node = getattr(effect, "xmlnode", None)
+    for channel in ("diffuse", "emission"):
+        top = None if node is None else next((n for n in node.iter() if _tag(n) == channel), None)
+        used = None if top is None else next((n for n in top if _tag(n) == "texture"), None)
+        color = getattr(effect, channel, None)
+        if used is not None or (isinstance(color, tuple) and max(color[:3], default=0) > 0):
+            return channel, used
+    return "diffuse", None
+
+
+_WRAP = {"MIRROR": "mirror", "CLAMP": "clamp", "BORDER": "clamp", "NONE": "clamp"}
+
+
+def _wrap(effect: Any, sampler: str) -> tuple[str, str]:
+    node = _by_sid(effect).get(sampler)
+    said = {} if node is None else {_tag(n): (n.text or "").strip().upper() for n in node.iter()}
+    return _WRAP.get(said.get("wrap_s", ""), "repeat"), _WRAP.get(said.get("wrap_t", ""), "repeat")
+
+
+def _file_of(image: Any) -> str:
+    """As the file names it: in ``init_from`` itself, or in a ``ref`` there (COLLADA 1.5)."""
+    if image.path:
+        return str(image.path)
+    inner = [] if image.xmlnode is None else [n.text.strip() for n in image.xmlnode.iter() if (n.text or "").strip()]
+    return inner[0] if inner else ""
 
 
 def _tag(node: Any) -> str:

@@ -9,12 +9,12 @@ from scipy.spatial.distance import pdist
 
 _FEW = 20_000
 """Points up to which the convex hull is quick whatever the shape."""
-_DIRECTIONS, _BLOCK, _STARTS = 128, 1 << 17, 8
+_DIRECTIONS, _BLOCK, _STARTS = 128, 1 << 14, 8
 
 
 def largest_distance(points: NDArray[np.float64]) -> float:
     """Exact for up to 20,000 points or a hull of up to 3,000; else what farthest points of many starts agree on."""
-    points = np.array(points, np.float64)
+    points = np.asarray(points, np.float64)
     if 64 < len(points) <= _FEW:
         try:
             points = points[ConvexHull(points).vertices]
@@ -35,7 +35,9 @@ def _swept(points: NDArray[np.float64]) -> float:
     height, angle = i / _DIRECTIONS, np.pi * (1 + 5**0.5) * i  # half a sphere, evenly
     flat = np.sqrt(1 - height**2)
     directions = np.stack([flat * np.cos(angle), flat * np.sin(angle), height], 1).astype(np.float32)
-    columns = np.ascontiguousarray((points - (points.min(0) + points.max(0)) / 2).T, np.float32)
+    columns = np.empty((3, len(points)), np.float32)
+    for k, middle in enumerate((points.min(0) + points.max(0)) / 2):
+        columns[k] = points[:, k] - middle
     ends = []
     for first in range(0, columns.shape[1], _BLOCK):
         along = directions @ columns[:, first : first + _BLOCK]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import urllib.parse
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def find(reference: str, folder: Path) -> Path:
     """
     if reference.strip().lower().startswith(("http://", "https://")):
         raise ImageError(f"{reference!r} is on the network, from where nothing is loaded; save it beside the mesh")
-    name = reference.strip().strip("\"'").strip()
+    name = re.sub(r"^file:(//)?", "", reference.strip().strip("\"'").strip(), flags=re.IGNORECASE)
     for text in dict.fromkeys([reference, name, name.replace("\\", "/"), urllib.parse.unquote(name)]):
         path = folder / text
         if text and _is_file(path):

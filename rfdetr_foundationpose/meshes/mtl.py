@@ -45,7 +45,9 @@ class Material:
 
 
 def decode(data: bytes) -> str:
-    """Text of a file whose encoding is not said: UTF-8, with or without BOM, else Latin-1."""
+    """Text of a file whose encoding is not said: UTF-16 by its BOM, UTF-8, with or without BOM, else Latin-1."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from .mtl import decode
 from .obj_surfaces import resolve
 from .polygons import triangulate
-from .raw import MeshError, RawMesh
+from .raw import GREY, MeshError, RawMesh
 
 _PIECE = 1 << 23
 _ABSENT = int(np.iinfo(np.int32).min)
+_WIDEST = 8
+"""Numbers of a line that are read: a position with weight and a colour with alpha."""
 Ints = NDArray[np.int64]
 
 
@@ -70,8 +72,7 @@ def read(path: Path) -> RawMesh:
         raise MeshError("a face names no vertex")
     mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[], notes=notes)
     if values.shape[1] >= 6:
-        colors = values[:, 3:6]
-        mesh.colors = np.clip(colors / (255.0 if colors.max(initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
+        mesh.colors = _colors(values, notes)
     normal_index = indices[..., 2]
     if parts.sizes[3] and (normal_index >= 0).all():
         mesh.normals = _join(parts.blocks[3])[:, :3]
@@ -82,6 +83,18 @@ def read(path: Path) -> RawMesh:
         mesh.uv_index = None if np.array_equal(uv_index, faces) else np.ascontiguousarray(uv_index)
     resolve(mesh, path, parts.libraries, parts.uses, owner)
     return mesh
+
+
+def _colors(values: NDArray[np.float64], notes: list[str]) -> NDArray[np.float32]:
+    """(V, 3) in [0, 1] of vertices x y z r g b, with w before or alpha behind the colour."""
+    weighted = values.shape[1] == 7 and (values[:, 3] == 1).all() and not (values[:, 6] == 1).all()
+    colors = values[:, 4:7] if weighted else values[:, 3:6]
+    absent = ~np.isfinite(colors).all(1)
+    colors = np.clip(colors / (255.0 if np.nanmax(colors, initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
+    if absent.any():
+        notes.append(f"{int(absent.sum())} of its {len(values)} vertices have no colour and are rendered grey")
+        colors[absent] = np.array(GREY, np.float32) / 255
+    return colors
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -187,15 +200,21 @@ def _table(block: bytes, lines: int, name: str, line: int, rows: Ints) -> NDArra
 
 
 def _uneven(block: bytes, lines: int, name: str, line: int, rows: Ints) -> NDArray[np.float64]:
-    """Of lines of which some have more numbers, such as a colour: what all have."""
+    """Of lines of which some have more numbers, such as a colour: as wide as the widest, NaN where there is none."""
     words = _words(block, lines)
-    width = int(words.min())
-    if width < (1 if name == "vt" else 3):
+    if int(words.min()) < (1 if name == "vt" else 3):
         raise MeshError(f"line {line + int(rows[int(np.argmin(words))])} has too few numbers for '{name}'")
-    values = _numbers(b"".join(b" " + b" ".join(r.split()[:width]) + b"\n" for r in block.splitlines()), np.float64)
-    if len(values) != lines * width:
-        raise MeshError(_wrong_line(block, line, rows, name, float))
-    return values.astype(np.float64).reshape(lines, width)
+    table = np.full((lines, min(int(words.max()), _WIDEST)), np.nan)
+    every = block.splitlines()
+    for width in np.unique(words).tolist():
+        some, kept = np.flatnonzero(words == width), min(width, _WIDEST)
+        values = _numbers(
+            b"".join(b" " + b" ".join(every[i].split()[:kept]) + b"\n" for i in some.tolist()), np.float64
+        )
+        if len(values) != len(some) * kept:
+            raise MeshError(_wrong_line(block, line, rows, name, float))
+        table[some, :kept] = values.reshape(-1, kept)
+    return table
 
 
 def _numbers(block: bytes, dtype: type) -> NDArray[np.generic]:
@@ -272,8 +291,13 @@ def _mixed_corners(block: bytes, result: NDArray[np.int32], line: int, rows: Int
 
 
 def _join(blocks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """One table of all pieces, as wide as the narrowest."""
-    width = min(b.shape[1] for b in blocks)
-    joined = np.concatenate([b[:, :width] for b in blocks])
+    """One table of all pieces, as wide as the widest, NaN where others have nothing."""
+    width = max(b.shape[1] for b in blocks)
+    joined = np.full((sum(len(b) for b in blocks), width), np.nan)
+    at = 0
+    for i, block in enumerate(blocks):
+        joined[at : at + len(block), : block.shape[1]] = block
+        at += len(block)
+        blocks[i] = block[:0]
     blocks.clear()
     return joined

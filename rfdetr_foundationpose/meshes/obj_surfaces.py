@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from . import images, mtl
 from .raw import RawMesh, Surface, Texture, grey_surface
 
-UDIM = "<UDIM>"
 _TINT = 0.02
 """Spread of Kd from which it tints its image. Exporters write a grey Kd beside an image that stands for the whole colour."""
 
@@ -33,6 +32,8 @@ def resolve(
     names: list[str | None] = [None, *(name for _, name in uses)]
     run = np.searchsorted(firsts, polygon, side="right") - 1
     used = np.unique(run).tolist()
+    if mesh.colors is not None and (mesh.colors == 1).all() and any(m.colors or m.maps for m in materials.values()):
+        mesh.colors = None  # white is what exporters fill in
     distinct = list(dict.fromkeys(names[r] for r in used))
     number = np.zeros(len(names), np.int32)
     number[used] = [distinct.index(names[r]) for r in used]
@@ -87,8 +88,27 @@ def _material(name: str | None, materials: dict[str, mtl.Material], named: bool)
         return next(iter(materials.values())) if len(materials) == 1 and not named else None
     if name in materials:
         return materials[name]
-    same = [m for n, m in materials.items() if n.strip("\"' ").casefold() == name.strip("\"' ").casefold()]
+    same = [m for n, m in materials.items() if _bare(n) == _bare(name)]
     return same[0] if len(same) == 1 else None
+
+
+def _bare(name: str) -> str:
+    """Without quotes, case, and a comment behind it."""
+    return name.partition(" #")[0].strip("\"' ").casefold()
+
+
+def _tile_file(reference: str, u: int, v: int) -> str | None:
+    """The image of tile (u, v), from 0, of a set whose names tell the tile: 1001, or u1_v1 (Mudbox); None of another name."""
+    names = {"udim": str(1001 + min(u, 9) + 10 * v), "uvtile": f"u{u + 1}_v{v + 1}"}
+    for pattern, name in (
+        (r"<UDIM>", names["udim"]),
+        (r"<UVTILE>", names["uvtile"]),
+        (r"(?<!\d)1\d{3}(?!\d)(?=[^/\\]*$)", names["udim"]),
+        (r"(?<![a-z\d])u\d+_v\d+(?!\d)(?=[^/\\]*$)", names["uvtile"]),
+    ):
+        if re.search(pattern, reference, re.IGNORECASE):
+            return re.sub(pattern, name, reference, flags=re.IGNORECASE)
+    return None
 
 
 class _Look:
@@ -175,22 +195,15 @@ class _Look:
         self, reference: str, material: mtl.Material, faces: NDArray[np.integer]
     ) -> dict[str, NDArray[np.integer]]:
         """Image -> faces: one, or one a UDIM tile where the file's name has a tile's number and the others exist too."""
-        number = re.search(r"(?<!\d)1\d{3}(?!\d)(?=[^/\\]*$)", reference)
-        if UDIM not in reference and number is None:
+        if _tile_file(reference, 0, 0) is None:
             return {reference: faces}
         index = self.mesh.faces if self.mesh.uv_index is None else self.mesh.uv_index
         assert self.mesh.uv is not None
-        center = np.floor(self.mesh.uv[index[faces]].mean(1)).astype(np.int64)
-        tile = 1001 + center[:, 0].clip(0, 9) + 10 * center[:, 1].clip(0, 899)
+        tile = np.floor(np.nan_to_num(self.mesh.uv[index[faces]].mean(1))).astype(np.int64).clip(0, (9, 899))
         found = {}
-        for t in np.unique(tile).tolist():
-            name = (
-                reference.replace(UDIM, str(t))
-                if UDIM in reference
-                else re.sub(r"(?<!\d)1\d{3}(?!\d)(?=[^/\\]*$)", str(t), reference)
-            )
-            found[name] = faces[tile == t]
-        if UDIM not in reference:
+        for u, v in np.unique(tile, axis=0).tolist():
+            found[_tile_file(reference, u, v) or reference] = faces[(tile == (u, v)).all(1)]
+        if "<" not in reference:
             try:
                 for name in found:
                     self._find(name, material)

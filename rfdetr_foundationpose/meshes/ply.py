@@ -12,14 +12,21 @@ from . import images, ply_file
 from .polygons import triangulate
 from .raw import MeshError, RawMesh, Surface, Texture, grey_surface
 
-_COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
-_UVS = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"), ("s0", "t0"), ("u0", "v0"))
+_COLORS = (*((f"{p}red", f"{p}green", f"{p}blue") for p in ("", "diffuse_", "ambient_")), ("r", "g", "b"))
+_UVS = tuple(
+    (a + n, b + n)
+    for a, b in (
+        *(("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"), ("texture_x", "texture_y")),
+        *(("texcoord_u", "texcoord_v"), ("texcoord_s", "texcoord_t"), ("uv_u", "uv_v"), ("tu", "tv"), ("tx", "ty")),
+    )
+    for n in ("", "0", "1")
+)
 _TEXTURE = re.compile(r"texture[ _]?(?:file)?\s*[:=]?\s+(.+)", re.IGNORECASE)
 
 
 def read(path: Path) -> RawMesh:
     """The faces or triangle strips of a PLY file. Raises MeshError."""
-    file = ply_file.read(path, ("vertex", "face", "tristrips"))
+    file = ply_file.read(path, ("vertex", "face", "tristrips", "multi_texture_vertex", "multi_texture_face"))
     vertex = file.elements.get("vertex")
     if vertex is None or not {"x", "y", "z"} <= set(vertex.numbers):
         raise MeshError("it has no vertices with x, y and z")
@@ -41,8 +48,14 @@ def read(path: Path) -> RawMesh:
         painted = _colors(face)
         if painted is not None and (mesh.colors is None or np.ptp(mesh.colors, axis=0).max(initial=0) == 0):
             mesh.face_colors = painted[owner]
-    _coordinates(mesh, vertex, face, counts, triangles, owner)
-    _surfaces(mesh, path, file.comments, face, owner)
+    number = _texture_numbers(face, len(counts))
+    several = _several_textures(file, counts)
+    if several is None:
+        _coordinates(mesh, vertex, face, counts, triangles, owner)
+    else:
+        mesh.uv, index, number = several
+        mesh.uv_index = index[triangles]
+    _surfaces(mesh, path, file.comments, number, owner)
     return mesh
 
 
@@ -52,7 +65,8 @@ def _polygons(
     """Corner counts, corners, and the element whose rows are the polygons (strips have none)."""
     face = file.elements.get("face")
     if face is not None:
-        for name in ("vertex_indices", "vertex_index"):
+        whole = [k for k, v in face.lists.items() if v.values.dtype.kind in "iu"]
+        for name in ("vertex_indices", "vertex_index", *(whole if len(whole) == 1 else [])):
             if name in face.lists:
                 return (
                     face.lists[name].counts,
@@ -79,10 +93,12 @@ def _colors(element: ply_file.Element) -> NDArray[np.float32] | None:
     for names in _COLORS:
         if set(names) <= set(element.numbers):
             channels = [element.numbers[n] for n in names]
-            kind = channels[0].dtype
+            if channels[0].dtype == np.int8:  # bytes by the name that C gives them
+                channels = [c.view(np.uint8) for c in channels]
             values = np.stack(channels, 1).astype(np.float32)
-            top = 65535.0 if kind == np.uint16 else 255.0
-            if kind.kind == "f" and values.max(initial=0) <= 1:
+            highest = float(np.nanmax(values, initial=0))
+            top = 255.0 if highest <= 255 else 65535.0
+            if channels[0].dtype.kind == "f" and highest <= 1:
                 top = 1.0
             return np.nan_to_num(values / np.float32(top)).clip(0, 1)
     return None
@@ -117,13 +133,48 @@ def _coordinates(
             return
 
 
+def _texture_numbers(face: ply_file.Element | None, polygons: int) -> NDArray[np.int32]:
+    """(P,) which image each polygon has."""
+    if face is None or "texnumber" not in face.numbers:
+        return np.zeros(polygons, np.int32)
+    return face.numbers["texnumber"].astype(np.int32)
+
+
+def _several_textures(
+    file: ply_file.PlyFile, counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]] | None:
+    """Coordinates, their index for each corner of the polygons, and images (P,), as photogrammetry programs write them
+    into elements of their own (``multi_texture_vertex``, ``multi_texture_face``); None without."""
+    places, faces = file.elements.get("multi_texture_vertex"), file.elements.get("multi_texture_face")
+    if places is None or faces is None or not {"u", "v"} <= set(places.numbers):
+        return None
+    index = faces.lists.get("texture_vertex_indices")
+    if index is None or faces.rows == 0:
+        return None
+    uv = np.stack([places.numbers["u"], places.numbers["v"]], 1).astype(np.float32)
+    polygon = faces.numbers["tn"].astype(np.int64) if "tn" in faces.numbers else np.arange(faces.rows)
+    image = faces.numbers["tx"].astype(np.int32) if "tx" in faces.numbers else np.zeros(faces.rows, np.int32)
+    inside = (polygon >= 0) & (polygon < len(counts))
+    inside[inside] = index.counts[inside] == counts[polygon[inside]]
+    corner = np.full(int(counts.sum()), -1, np.int32)
+    number = np.full(len(counts), -1, np.int32)
+    number[polygon[inside]] = image[inside]
+    first, start = np.cumsum(counts) - counts, np.cumsum(index.counts) - index.counts
+    lengths = index.counts[inside]
+    step = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    given = index.values[np.repeat(start[inside], lengths) + step].astype(np.int32)
+    corner[np.repeat(first[polygon[inside]], lengths) + step] = np.where((given >= 0) & (given < len(uv)), given, -1)
+    return uv, corner, number
+
+
 def _surfaces(
-    mesh: RawMesh, path: Path, comments: list[str], face: ply_file.Element | None, owner: NDArray[np.signedinteger]
+    mesh: RawMesh, path: Path, comments: list[str], numbers: NDArray[np.int32], owner: NDArray[np.signedinteger]
 ) -> None:
+    """numbers: (P,) which image each polygon has; of one image alone, those below 0 have none if others have it."""
     files = [m[1].strip() for m in map(_TEXTURE.fullmatch, comments) if m]
     number = np.zeros(len(owner), np.int32)
-    if face is not None and "texnumber" in face.numbers and len(files) > 1:
-        number = face.numbers["texnumber"].astype(np.int32)[owner]
+    if len(files) > 1 or (files and (numbers < 0).any() and (numbers >= 0).any()):
+        number = numbers[owner]
         number[(number < 0) | (number >= len(files))] = -1
     unplaced = mesh.uv is None or (np.zeros(len(owner), bool) if mesh.uv_index is None else (mesh.uv_index < 0).any(1))
     number = np.where(unplaced, -1, number)

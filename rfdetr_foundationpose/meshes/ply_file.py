@@ -103,19 +103,20 @@ def _header(head: bytes) -> tuple[str, list[Element], list[str], int]:
         try:
             if not words:
                 continue
+            words[0] = words[0].lower()
             if words[0] == "format":
-                order = _ORDERS[words[1]]
+                order = _ORDERS[words[1].lower()]
             elif words[0] in ("comment", "obj_info"):
-                comments.append(line.partition(words[0])[2].strip())
+                comments.append(line.strip()[len(words[0]) :].strip())
             elif words[0] == "element":
-                elements.append(Element(words[1], int(words[2])))
+                elements.append(Element(words[1].lower(), int(words[2])))
                 if elements[-1].rows < 0:
                     raise ValueError
-            elif words[0] == "property" and words[1] == "list":
-                count, kind = np.dtype(_TYPES[words[2]]), np.dtype(_TYPES[words[3]])
-                elements[-1].properties.append(Property(words[4], kind, count))
+            elif words[0] == "property" and words[1].lower() == "list":
+                count, kind = np.dtype(_TYPES[words[2].lower()]), np.dtype(_TYPES[words[3].lower()])
+                elements[-1].properties.append(Property(words[4].lower(), kind, count))
             elif words[0] == "property":
-                elements[-1].properties.append(Property(words[2], np.dtype(_TYPES[words[1]])))
+                elements[-1].properties.append(Property(words[2].lower(), np.dtype(_TYPES[words[1].lower()])))
             elif elements:  # before the first element, a comment may go on without the word
                 raise ValueError
         except (KeyError, IndexError, ValueError):
@@ -252,13 +253,20 @@ class _Ascii:
 
     def read(self, elements: Sequence[Element], wanted: Sequence[str]) -> None:
         line = 0
+        if sum(e.rows for e in elements) > len(self.ends):
+            self._free_form(elements)
+            return
         for element in elements:
-            if line + element.rows > len(self.ends):
-                raise _cut(element)
             if element.name in wanted and element.rows:
                 block = self.data[self.begins[line] : self.ends[line + element.rows - 1]]
                 self._element(element, block)
             line += element.rows
+
+    def _free_form(self, elements: Sequence[Element]) -> None:
+        """Of fewer lines than rows: the numbers in their order, however they are broken into lines."""
+        values = _numbers(self.data[self.begins[0] : self.ends[-1]]) if len(self.ends) else np.zeros(0)
+        for element in elements:
+            values = values[self._fill(element, values) :]
 
     def _element(self, element: Element, block: bytes) -> None:
         if self._same_lengths(element, block):
@@ -266,7 +274,11 @@ class _Ascii:
         values = _numbers(block)
         if len(values) != _word_count(block):
             raise MeshError(f"its rows of {element.name!r} hold text that is no number")
-        starts, counts = self._walk(element, values)
+        self._fill(element, values)
+
+    def _fill(self, element: Element, values: NDArray[np.float64]) -> int:
+        """Set the properties of an element from the numbers that begin with it; returns how many it takes."""
+        starts, counts, taken = self._walk(element, values)
         for i, p in enumerate(element.properties):
             if p.count is None:
                 element.numbers[p.name] = values[starts[i]].astype(p.type)
@@ -274,6 +286,7 @@ class _Ascii:
             lengths = counts[i]
             inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             element.lists[p.name] = Lists(lengths, values[np.repeat(starts[i], lengths) + inside].astype(p.type))
+        return taken
 
     def _same_lengths(self, element: Element, block: bytes) -> bool:
         """Read an element whose rows are all of one form; False where they are not, or numbers are written otherwise."""
@@ -298,8 +311,8 @@ class _Ascii:
 
     def _walk(
         self, element: Element, values: NDArray[np.float64]
-    ) -> tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]]]:
-        """Where each property of each row starts in ``values``, and how long its lists are."""
+    ) -> tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]], int]:
+        """Where each property of each row starts in ``values``, how long its lists are, and where they end."""
         rows = element.rows
         starts = {i: np.zeros(rows, np.int64) for i in range(len(element.properties))}
         counts = {i: np.zeros(rows, np.int64) for i, p in enumerate(element.properties) if p.count is not None}
@@ -320,7 +333,7 @@ class _Ascii:
                 at += length
             if at > end:
                 raise _cut(element)
-        return starts, counts
+        return starts, counts, at
 
 
 def _numbers(block: bytes) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import dae, gltf, obj, ply, scene, stl
+from . import dae, gltf, obj, off, ply, scene, stl, three_mf
 from .raw import MeshError, RawMesh
 
 _READERS = {
@@ -14,6 +14,8 @@ _READERS = {
     ".glb": gltf.read,
     ".gltf": gltf.read,
     ".dae": dae.read,
+    ".off": off.read,
+    ".3mf": three_mf.read,
 }
 _OTHERS = {
     ".fbx": "Blender, or another program that reads FBX, exports it as GLB",

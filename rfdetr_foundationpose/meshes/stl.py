@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from pathlib import Path
 
@@ -11,22 +12,21 @@ from numpy.typing import NDArray
 from .raw import MeshError, RawMesh, Surface, grey_surface
 
 _ROW = np.dtype([("normal", "<f4", 3), ("points", "<f4", (3, 3)), ("extra", "<u2")])
+_PIECE = 1 << 23
 
 
 def read(path: Path) -> RawMesh:
     """The triangles of an ASCII or binary STL. Raises MeshError."""
-    data = path.read_bytes()
     colors = None
-    count = int.from_bytes(data[80:84], "little") if len(data) >= 84 else 0
-    whole = 84 + 50 * count
-    if len(data) >= 84 and (len(data) == whole or (data[:5].lower() != b"solid" or b"facet" not in data[:1000])):
-        if len(data) < whole:
-            raise MeshError(f"it has {len(data)} of the {whole} bytes that its {count} triangles take; is it cut off?")
-        rows = np.frombuffer(data, _ROW, count, 84)
+    with path.open("rb") as file:
+        head, size = file.read(1024), path.stat().st_size
+    if _is_binary(head, size):
+        rows = _rows(path, head, size)
         points = rows["points"].reshape(-1, 3)
-        colors = _colors(data[:80], rows["extra"])
+        colors = _colors(head[:80], rows["extra"])
+        del rows
     else:
-        points = _ascii(data)
+        points = _ascii(path)
     if not len(points):
         raise MeshError("it has no faces; export it as triangles")
     faces = np.arange(len(points), dtype=np.int32).reshape(-1, 3)
@@ -36,15 +36,53 @@ def read(path: Path) -> RawMesh:
     return RawMesh(points, faces, [surface], face_colors=colors, smooth=True)
 
 
-def _ascii(data: bytes) -> NDArray[np.float64]:
-    words = re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", data, re.IGNORECASE)
-    try:
-        points = np.array(words, np.float64).reshape(-1, 3)
-    except ValueError:
-        raise MeshError("a vertex of it is damaged") from None
+def _is_binary(head: bytes, size: int) -> bool:
+    """Many binary files begin with "solid" too."""
+    if size < 84 or size == 84 + 50 * int.from_bytes(head[80:84], "little"):
+        return size >= 84
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return not text.startswith(b"solid") or b"facet" not in text or b"\0" in text
+
+
+def _rows(path: Path, head: bytes, size: int) -> NDArray[np.void]:
+    """(F,) of ``_ROW``, over the file."""
+    count, held = int.from_bytes(head[80:84], "little"), (size - 84) // 50
+    if count in (0, 0xFFFFFFFF) and (size - 84) % 50 == 0:  # written as a stream, without going back to the header
+        count = held
+    if count > held:
+        raise MeshError(f"it has {size} of the {84 + 50 * count} bytes that its {count} triangles take; is it cut off?")
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), _ROW, count, 84)
+
+
+def _ascii(path: Path) -> NDArray[np.float32]:
+    found = []
+    with path.open("rb") as file:
+        rest = b""
+        while True:
+            block = file.read(_PIECE)
+            text = (rest + block).replace(b"\r", b"\n")
+            end = text.rfind(b"\n") + 1 if block else len(text)
+            named = re.sub(rb"^[ \t]*(end)?solid[^\n]*", b"", text[:end], flags=re.IGNORECASE | re.MULTILINE)
+            found.append(_numbers(re.findall(rb"vertex\s+(\S+\s+\S+\s+\S+)", named, re.IGNORECASE)))
+            rest = text[end:]
+            if not block:
+                break
+    points = np.concatenate(found)
     if len(points) % 3:
         raise MeshError("its last triangle is not whole; is it cut off?")
     return points
+
+
+def _numbers(lines: list[bytes]) -> NDArray[np.float32]:
+    """(n, 3) of the lines of vertices."""
+    try:
+        return np.loadtxt(lines, np.float32, comments=None, ndmin=2).reshape(-1, 3) if lines else _NONE
+    except ValueError:
+        raise MeshError("a vertex of it is damaged") from None
+
+
+_NONE = np.zeros((0, 3), np.float32)
 
 
 def _colors(header: bytes, extra: NDArray[np.uint16]) -> NDArray[np.float32] | None:

@@ -1,0 +1,193 @@
+"""OFF, 3MF and STL as programs write them: colours, headers and counts of every kind."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from rfdetr_foundationpose.pose.mesh import MeshError
+from support.mesh_files import BLUE, LEFT, QUADS, RED, RIGHT, STRIP, color_at, load, stripes
+
+CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
+MATERIAL = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
+TRIANGLES = [(0, 1, 4), (0, 4, 3), (1, 2, 5), (1, 5, 4)]
+FLOATS = " ".join(f"{v / 255:.6f}" for v in RED)
+BYTES = " ".join(map(str, RED))
+
+
+def off(path, head="OFF", vertex="", face=("", ""), counts="6 2 0"):
+    rows = "".join("{:g} {:g} {:g} {}\n".format(*p, vertex) for p in STRIP)
+    faces = "".join(f"4 {' '.join(map(str, q))} {extra}\n" for q, extra in zip(QUADS, face, strict=True))
+    path.write_text(f"{head}\n{counts}\n{rows}# the faces\n{faces}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "counts"), [("OFF", "6 2 0"), ("off", "6 2"), ("OFF # by hand", "\n6 2 7 # n"), ("", "6 2 0")]
+)
+def test_heads_of_off(tmp_path, head, counts):
+    item, said = load(off(tmp_path / "m.off", head, counts=counts))
+    assert item.arrays.faces.shape == (4, 3) and "default grey (it has no colours)" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "extra"),
+    [("COFF", f"{BYTES} 255"), ("COFF", f"{FLOATS} 1"), ("NCOFF", f"0 0 1 {BYTES} 255"), ("OFF", BYTES)],
+)
+def test_vertex_colours_of_off(tmp_path, head, extra):
+    item, _ = load(off(tmp_path / "m.off", head, extra))
+    assert item.color_source == "vertex colours" and color_at(item, *LEFT) == list(RED)
+
+
+@pytest.mark.parametrize("left", [BYTES, f"{BYTES} 255", FLOATS, f"{FLOATS} 1.0"])
+def test_face_colours_of_off_and_faces_without(tmp_path, left):
+    item, _ = load(off(tmp_path / "m.off", face=(left, "3")))
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [128] * 3
+
+
+def test_polygons_of_off_keep_their_outline(tmp_path):
+    outline = np.array([(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]) * 0.05
+    rows = "".join(f"{x:g} {y:g} 0\n" for x, y in outline)
+    (tmp_path / "l.off").write_text(f"OFF 6 1 6\n{rows}6 0 1 2 3 4 5\n")
+    arrays = load(tmp_path / "l.off")[0].arrays
+    a, b, c = (arrays.vertices[arrays.faces[:, i]] for i in range(3))
+    assert np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2 == pytest.approx(3 * 0.05**2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("6 2 0", "9 2 0", "is it cut off"),
+        ("6 2 0", "six", "no numbers of vertices"),
+        ("4 0 1", "4 0 9", "asks for vertex 9"),
+        ("4 0 1", "7 0 1", "face 0 is damaged"),
+        ("0.1 0 0", "0.1 0", "fewer than three"),
+        ("0.1 0 0", "0.1 x 0", "damaged"),
+        ("OFF\n", "OFF BINARY\n", "export it as PLY"),
+    ],
+)
+def test_damage_to_off_is_named(tmp_path, old, new, words):
+    path = off(tmp_path / "m.off")
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(MeshError, match=words):
+        load(path)
+
+
+def three_mf(
+    path, resources="", thing="", left="", right="", unit="millimeter", build='<item objectid="1"/>', files=None
+):
+    """The strip; ``thing``, ``left`` and ``right`` are attributes of the object and of the triangles of its quads."""
+    vertices = "".join('<vertex x="{:g}" y="{:g}" z="{:g}"/>'.format(*(1000 * p)) for p in STRIP)
+    triangles = "".join(
+        f'<triangle v1="{a}" v2="{b}" v3="{c}" {(left if i < 2 else right).format(*((0, 1, 2), (0, 2, 3))[i % 2])}/>'
+        for i, (a, b, c) in enumerate(TRIANGLES)
+    )
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr(
+            "3D/3dmodel.model",
+            f'<model unit="{unit}" xmlns="{CORE}" xmlns:m="{MATERIAL}"><resources>{resources}<object id="1" {thing}><mesh>'
+            f"<vertices>{vertices}</vertices><triangles>{triangles}</triangles></mesh></object>"
+            f'<object id="2"><components><component objectid="1" transform="1 0 0 0 1 0 0 0 1 0 0 50"/></components></object>'
+            f"</resources><build>{build}</build></model>",
+        )
+        for name, data in (files or {}).items():
+            package.writestr(name, data)
+    return path
+
+
+HEX = "#{:02X}{:02X}{:02X}"
+BASE = f'<basematerials id="5"><base name="a" displaycolor="{HEX.format(*RED)}"/><base name="b" displaycolor="{HEX.format(*BLUE)}FF"/></basematerials>'
+COLORS = (
+    f'<m:colorgroup id="5"><m:color color="{HEX.format(*RED)}"/><m:color color="{HEX.format(*BLUE)}80"/></m:colorgroup>'
+)
+
+
+@pytest.mark.parametrize("resources", [BASE, COLORS])
+def test_colours_of_3mf(tmp_path, resources):
+    path = three_mf(tmp_path / "m.3mf", resources, 'pid="5" pindex="1"', left='pid="5" p1="0"')
+    item, said = load(path, scale=0.001)
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == list(BLUE)
+    assert item.color_source == "face colours" and len(said) == 1
+    np.testing.assert_allclose(item.extents, [0.2, 0.2, 0], atol=1e-7)
+
+
+def test_a_colour_for_each_corner_of_3mf(tmp_path):
+    path = three_mf(tmp_path / "m.3mf", COLORS, left='pid="5" p1="0" p2="1" p3="1"', right='pid="5" p1="0"')
+    item, _ = load(path, scale=0.001)
+    assert item.color_source == "vertex colours" and color_at(item, *RIGHT) == list(RED)
+    np.testing.assert_allclose(color_at(item, 0.05, 0.025), (np.array(RED) + BLUE) / 2, atol=1)
+
+
+def test_a_texture_of_3mf(tmp_path):
+    picture = io.BytesIO()
+    stripes(RED, BLUE).save(picture, "PNG")
+    corners = "".join(f'<m:tex2coord u="{u}" v="{v}"/>' for u, v in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    resources = f'<m:texture2d id="4" path="/3D/a.png" contenttype="image/png"/><m:texture2dgroup id="5" texid="4">{corners}</m:texture2dgroup>'
+    use = 'pid="5" p1="{}" p2="{}" p3="{}"'
+    path = three_mf(tmp_path / "m.3mf", resources, left=use, right=use, files={"3D/a.png": picture.getvalue()})
+    item, said = load(path, scale=0.001)
+    assert color_at(item, 0.02, 0.11) == list(RED) and color_at(item, 0.08, 0.11) == list(BLUE)
+    assert "texture a.png (16 x 16)" in said[0]
+    item, said = load(three_mf(tmp_path / "m.3mf", resources, left=use, right=use), scale=0.001)
+    assert item.color_source == "uniform grey" and "its texture '/3D/a.png' is not in the archive" in said[1]
+
+
+def test_items_components_and_units_of_3mf(tmp_path):
+    build = '<item objectid="1"/><item objectid="2" transform="2 0 0 0 2 0 0 0 2 10 0 0"/>'
+    item, said = load(three_mf(tmp_path / "m.3mf", build=build, unit="inch"), scale=0.001)
+    np.testing.assert_allclose(item.extents, [0.41, 0.4, 0.1], atol=1e-6)
+    assert any("its unit is 0.0254 m by its own word, but scale is 0.001" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("build", "left", "words"),
+    [
+        ('<item objectid="7"/>', "", "refers to object '7'"),
+        ('<item objectid="1"/>', 'pid="5" p1="9"', "asks for entry 9 of material 5"),
+        ('<item objectid="1" transform="1 2"/>', "", "expected twelve numbers"),
+    ],
+)
+def test_damage_to_3mf_is_named(tmp_path, build, left, words):
+    path = three_mf(tmp_path / "m.3mf", BASE, left=left, build=build)
+    with pytest.raises(MeshError, match=words):
+        load(path, scale=0.001)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(MeshError, match="archive is damaged"):
+        load(path, scale=0.001)
+
+
+def text_stl(name="my part"):
+    facets = "".join(
+        " facet normal 0 0 1\n  outer loop\n"
+        + "".join("   vertex {:g} {:g} {:g}\n".format(*STRIP[i]) for i in t)
+        + "  endloop\n endfacet\n"
+        for t in TRIANGLES
+    )
+    return f"solid {name}\n{facets}endsolid {name}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        text_stl("a facet with a vertex 1 2 3"),
+        "\ufeff" + text_stl(),
+        "\n  " + text_stl(),
+        text_stl().upper(),
+        text_stl().replace("\n", "\r"),
+        text_stl().replace("\n", "\r\n"),
+    ],
+)
+def test_text_of_stl(tmp_path, text):
+    (tmp_path / "m.stl").write_bytes(text.encode())
+    assert load(tmp_path / "m.stl")[0].arrays.faces.shape == (4, 3)
+
+
+@pytest.mark.parametrize("count", [0, 0xFFFFFFFF, 4])
+def test_binary_stl_that_was_written_as_a_stream(tmp_path, count):
+    rows = b"".join(struct.pack("<12fH", 0, 0, 1, *STRIP[list(t)].reshape(-1), 0) for t in TRIANGLES)
+    (tmp_path / "m.stl").write_bytes(b"solid facet".ljust(80) + struct.pack("<I", count) + rows)
+    assert load(tmp_path / "m.stl")[0].arrays.faces.shape == (4, 3)
