@@ -90,11 +90,11 @@ def _colors(values: NDArray[np.float64], notes: list[str]) -> NDArray[np.float32
     weighted = values.shape[1] == 7 and (values[:, 3] == 1).all() and not (values[:, 6] == 1).all()
     colors = values[:, 4:7] if weighted else values[:, 3:6]
     absent = ~np.isfinite(colors).all(1)
-    colors = np.clip(colors / (255.0 if np.nanmax(colors, initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
+    result = np.clip(colors / (255.0 if np.nanmax(colors, initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
     if absent.any():
         notes.append(f"{int(absent.sum())} of its {len(values)} vertices have no colour and are rendered grey")
-        colors[absent] = np.array(GREY, np.float32) / 255
-    return colors
+        result[absent] = np.array(GREY, np.float32) / 255
+    return result
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
