@@ -98,3 +98,21 @@ def test_image_sizes_are_read_as_drivers_write_them(text, size):
             transport.parse_size(text)
     else:
         assert transport.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("middleware", "reliable", "said"),
+    [
+        ("", False, "config/fastdds.xml"),
+        ("", True, "input.image_transport"),
+        ("rmw_cyclonedds_cpp", False, 'SocketReceiveBufferSize min="10MB"'),
+        ("rmw_cyclonedds_cpp", True, "net.core.rmem_max"),
+        ("rmw_zenoh_cpp", False, "rmw_zenoh_cpp: turn its shared memory on"),
+    ],
+)
+def test_what_helps_against_lost_images_is_of_the_middleware_in_use(monkeypatch, middleware, reliable, said):
+    for variable in (transport.NEW, transport.OLD):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("RMW_IMPLEMENTATION", middleware)
+    assert said in transport.remedy(reliable)
+    assert ("needs no Fast DDS profile" in transport.choose().said) == bool(middleware)

@@ -31,6 +31,8 @@ PROCESSES = 4
 OVERHEAD = 1_000_000
 MIB = 1 << 20
 IMAGE_SIZE = (1280, 720)
+# Cyclone DDS asks for 1 MB, whatever the kernel would allow: less than one image.
+CYCLONE = "CYCLONEDDS_URI='<CycloneDDS><Domain><Internal><SocketReceiveBufferSize min=\"10MB\"/></Internal></Domain></CycloneDDS>'"
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def choose(
 def remedy(reliable: bool) -> str:
     """What helps where images get lost on their way into this process."""
     middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if "cyclonedds" in middleware:
+        return f"Cyclone DDS needs larger receive buffers: sudo sysctl -w net.core.rmem_max=33554432, then start the node with {CYCLONE}"
     if reliable:
         return "the network is too slow for them: set input.image_transport to compressed, or lower the camera's rate"
-    if "cyclonedds" in middleware:
-        return "Cyclone DDS needs larger buffers (sudo sysctl -w net.core.rmem_max=33554432), or a camera that publishes reliably"
     if "fastrtps" not in middleware:
         return f"{middleware}: turn its shared memory on, or let the camera publish reliably"
     own = next((name for name in (NEW, OLD) if os.environ.get(name)), None)
