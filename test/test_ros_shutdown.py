@@ -14,9 +14,9 @@ import pytest
 
 from rfdetr_foundationpose.replay.node_process import NodeProcess
 from rfdetr_foundationpose.ros import shared_memory
-from support.ros_support import ROOT, Camera, Graph, Node, on_idle, running_node, segments_of, wait_for
+from support.ros_support import PATIENCE, ROOT, Camera, Graph, Node, on_idle, running_node, segments_of, wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 DOUBLE = [sys.executable, str(ROOT / "test" / "support" / "ros_double_start.py")]
 
 
@@ -80,6 +80,21 @@ def test_a_parameter_that_does_not_fit_ends_it_with_a_sentence_and_nothing_left(
     assert "Traceback" not in node.log
     assert held
     assert not [p for p in held if p.exists()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (["-r", "__node:=bad-name"], {}, "bad-name"),
+        (["--params-file", "/nowhere.yaml"], {}, "/nowhere.yaml"),
+        ([], {"ROS_DOMAIN_ID": "abc"}, "ROS_DOMAIN_ID is not"),
+    ],
+)
+def test_what_ros_itself_does_not_take_is_a_sentence(tmp_path, arguments, environment, named):
+    node = Node(tmp_path, "/refused", arguments, environment)
+    assert node.wait(PATIENCE) == 1, node.log
+    assert named in node.log.partition("pose_node: ")[2]
+    assert "Traceback" not in node.log
 
 
 def test_what_a_killed_node_left_is_listed_and_the_next_start_removes_it(tmp_path, monkeypatch):

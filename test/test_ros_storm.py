@@ -13,7 +13,7 @@ import pytest
 from support.ros_support import ROOT, objects_yaml
 from support.storm import DOUBLE, storm
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_signals_at_random_times_end_the_node_in_order(tmp_path):

@@ -24,7 +24,7 @@ from support import ros_support
 from support.ros_double_node import DoublePipeline
 from support.ros_support import Camera, Graph, rclpy, wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 _numbers = count()
 
 

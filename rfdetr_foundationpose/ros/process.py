@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -15,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, ShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from ..config import ConfigError
 from . import shared_memory
@@ -40,16 +42,22 @@ def run(
     """The node until ``stop``. Returns the exit status."""
     stop.begin()
     freed = shared_memory.remove_left_behind()
-    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:  # an argument or a variable that ROS itself does not take
+        _refuse(stop, error)
     sys.setswitchinterval(SWITCH_INTERVAL)
     if freed:
         get_logger("pose_node").info(f"freed {freed / 1e6:.1f} MB of shared memory that ended processes had left")
     try:
         node = node_class(factory or real_pipeline)
     except (ConfigError, InvalidParameterValueException, InvalidParameterTypeException) as error:
-        print(f"pose_node: {error} (a float needs its point: 10.0, not 10)", file=sys.stderr)
-        _end_ros()
-        stop.leave(1)
+        _refuse(stop, f"{error} (a float needs its point: 10.0, not 10)")
+    except rclpy_implementation.RCLError as error:  # the middleware's: it has said why in the log
+        _refuse(
+            stop,
+            f"{error}; is {get_rmw_implementation_identifier()} set up as it needs, and ROS_DOMAIN_ID from 0 to 101?",
+        )
     executor = NodeExecutor(node.transitions, node.ros_lock)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
@@ -69,6 +77,12 @@ def run(
     # What the libraries hold needs no collection any more: measured at exit, 0.6 s without it, 2.9 s with it.
     gc.freeze()
     return 0
+
+
+def _refuse(stop: Stop, why: object) -> NoReturn:
+    print(f"pose_node: {why}", file=sys.stderr)
+    _end_ros()
+    stop.leave(1)
 
 
 def _end_ros() -> None:
