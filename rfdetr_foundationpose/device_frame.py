@@ -119,7 +119,8 @@ def pixels(memory: Tensor, message: Any) -> Tensor:
     if channels == 1:
         return items.as_strided((height, width), (step // item, 1))
     image = items.as_strided((height, width, channels), (step, channels, 1))
-    return image[:, :, :3] if order == (0, 1, 2) else image[:, :, list(order)]
+    # Not by an index, which torch would bring to the device first.
+    return image[:, :, :3] if order == (0, 1, 2) else image[:, :, :3].flip(2)
 
 
 def current_stream(device: str) -> int:

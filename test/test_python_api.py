@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -24,6 +23,7 @@ from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
 from rfdetr_foundationpose.resources import default_objects_file
 from rfdetr_foundationpose.types import TrackState
 from support import pipeline_world
+from support.copies import largest_copies
 from support.pipeline_world import make, spec, step, use_estimator, wait_registered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,18 +309,3 @@ def test_a_frame_on_the_gpu_gives_the_same_poses_and_never_goes_through_the_host
         assert largest_copies(lambda: poses(on_host), tmp_path / "host.json")["HtoD"] >= IMAGE_BYTES
         copies = largest_copies(lambda: poses(on_device), tmp_path / "device.json")
     assert copies["HtoD"] < IMAGE_BYTES and copies["DtoH"] < IMAGE_BYTES, copies
-
-
-def largest_copies(action, trace: Path) -> dict[str, int]:
-    """Bytes of the largest copy each way between host and device, by the profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        action()
-        torch.cuda.synchronize()
-    profiler.export_chrome_trace(str(trace))
-    copies = {"HtoD": 0, "DtoH": 0}
-    for event in json.loads(trace.read_text())["traceEvents"]:
-        if event.get("cat") == "gpu_memcpy":
-            for way in copies:
-                if way in event["name"]:
-                    copies[way] = max(copies[way], int(event["args"]["bytes"]))
-    return copies

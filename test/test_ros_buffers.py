@@ -6,18 +6,22 @@ from __future__ import annotations
 import array
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from rfdetr_foundationpose import device_frame
+from rfdetr_foundationpose import CameraIntrinsics, Config, Frame, Pipeline, device_frame
 from rfdetr_foundationpose.camera import images
-from rfdetr_foundationpose.config import ConfigError
+from rfdetr_foundationpose.config import ConfigError, InputConfig
 from rfdetr_foundationpose.ros import bridge, buffers, compat
 from rfdetr_foundationpose.types import InputError
+from support.copies import largest_copies
 
+ROOT = Path(__file__).resolve().parent.parent
 ENCODINGS = ["rgb8", "rgba8", "bgr8", "bgra8", "8UC3", "8UC4", "16UC1", "mono16", "32FC1"]
 
 
@@ -119,6 +123,33 @@ def test_what_the_gpu_cannot_read_goes_through_the_host_which_says_why(changed):
         assert buffers.on_device(made, "cuda:0", leases) is None
 
 
+@pytest.mark.parametrize(("rgb", "depth"), [("cpu", None), (None, "cuda"), ("cuda", "whatever comes")])
+@pytest.mark.parametrize("rectify", [False, True])
+def test_colour_and_depth_may_come_in_different_memories(rgb, depth, rectify):
+    settings = InputConfig(depth_unit=0.0001, rectify=rectify)
+    expected = message("bgr8", None), message("16UC1", None)
+    with ExitStack() as leases:
+        color, raw, scale = bridge.pair_to_images(
+            message("bgr8", rgb), message("16UC1", depth), settings, "cpu", leases, Logger()
+        )
+    np.testing.assert_array_equal(color, read(expected[0]))
+    np.testing.assert_array_equal(raw, read(expected[1]))
+    assert scale == 0.0001
+
+
+def test_compressed_images_in_a_buffer_are_read_through_the_host():
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 10, 3), np.uint8)
+    depth = np.full((6, 10), 700, np.uint16)
+    coded = [cv2.imencode(".png", image)[1].tobytes() for image in (pixels, depth)]
+    sent = [SimpleNamespace(format="rgb8; png compressed bgr8", data=Buffer(coded[0], "cuda"))]
+    sent.append(SimpleNamespace(format="16UC1; compressedDepth png", data=Buffer(bytes(12) + coded[1], "cuda")))
+    with ExitStack() as leases:
+        settings = InputConfig(image_transport="compressed")
+        color, raw, _ = bridge.pair_to_images(*sent, settings, "cuda:0", leases, Logger())
+    np.testing.assert_array_equal(color, pixels[..., ::-1])
+    np.testing.assert_array_equal(raw, depth)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_cuda_memory_becomes_a_tensor_without_a_copy_until_its_lease_ends(cuda_buffer_py, encoding):
@@ -133,6 +164,56 @@ def test_cuda_memory_becomes_a_tensor_without_a_copy_until_its_lease_ends(cuda_b
             assert found.data_ptr() == made.data.memory.data_ptr()
         np.testing.assert_array_equal(found.cpu().numpy(), read(message(encoding, None)))
     assert made.data.leases == 0
+
+
+def scene_messages(backend: str | None) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """The example's two images; backend: where their bytes are, None for array.array."""
+    color = cv2.cvtColor(cv2.imread(str(ROOT / "examples/color.jpg")), cv2.COLOR_BGR2RGB)
+    made = []
+    for pixels, encoding in ((color, "rgb8"), (cv2.imread(str(ROOT / "examples/depth.png"), -1), "16UC1")):
+        height, width = pixels.shape[:2]
+        data = array.array("B", pixels.tobytes()) if backend is None else Buffer(pixels.tobytes(), backend)
+        about = {"height": height, "width": width, "step": pixels.strides[0], "encoding": encoding, "is_bigendian": 0}
+        made.append(SimpleNamespace(data=data, **about))
+    return made[0], made[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("memories", [("cuda", "cuda"), ("cuda", None), ("cpu", "cuda")])
+def test_a_frame_in_cuda_buffers_gives_the_poses_of_arrays_to_the_last_bit(cuda_buffer_py, memories, tmp_path):
+    """What is on the GPU is neither copied to the host nor back, and its owner may write into it when the lease has ended."""
+    camera = CameraIntrinsics(608.0, 608.0, 319.5, 239.5, 640, 480)
+    settings, messages = InputConfig(), [scene_messages(memory)[i] for i, memory in enumerate(memories)]
+    taken_back = [m.data for m, memory in zip(messages, memories, strict=True) if memory == "cuda"]
+    with Pipeline.build(
+        Config.from_dict({"device": "cuda", "detector.period_frames": 1}), background=False
+    ) as pipeline:
+        pipeline.warm_up(camera)
+
+        def poses(rgb, depth, spoil: bool = False) -> list[tuple[str, bytes]]:
+            found = []
+            for step in range(4):
+                kept = [data.memory.clone() for data in taken_back]
+                with ExitStack() as leases:
+                    images_of = bridge.pair_to_images(rgb, depth, settings, "cuda:0", leases, Logger())
+                    frame = Frame(0, "camera", *images_of, camera)
+                    result = pipeline.process(frame) if step else pipeline.locate(frame)
+                if spoil:
+                    for data, memory in zip(taken_back, kept, strict=True):
+                        data.memory.zero_()
+                        data.memory.copy_(memory)
+                found += [(p.name, p.T_cam_obj.tobytes()) for p in result.poses]
+            return found
+
+        expected = poses(*scene_messages(None))
+        assert len(expected) >= 4
+        assert poses(*messages) == expected
+        assert poses(*messages, spoil=True) == expected
+        assert all(data.leases == 0 for data in taken_back) and len(cuda_buffer_py.streams) == 8 * len(taken_back)
+        if memories == ("cuda", "cuda"):
+            copies = largest_copies(lambda: poses(*messages), tmp_path / "trace.json")
+            assert max(copies.values()) < 640 * 480, copies
 
 
 class Kilted:

@@ -218,14 +218,18 @@ class Pipeline:
 
     def _process(self, frame: Frame, *, still: bool = False) -> FrameResult:
         context = self._begin(frame, still)
-        self._detect(context)
-        self._follow(context)
-        self._track(context)
-        self._associate(context)
-        self._verify(context)
-        self._merge_duplicates(context)
-        self._register(context)
-        return self._publish(context)
+        try:
+            self._detect(context)
+            self._follow(context)
+            self._track(context)
+            self._associate(context)
+            self._verify(context)
+            self._merge_duplicates(context)
+            self._register(context)
+            return self._publish(context)
+        finally:
+            if context.collect is not None:  # after an error: nobody works on an image that its owner takes back
+                context.collect()
 
     def _begin(self, frame: Frame, still: bool) -> FrameContext:
         self._frame_index += 1

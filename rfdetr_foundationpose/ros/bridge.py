@@ -1,17 +1,41 @@
-"""cv_bridge for the encodings that ``camera.images`` does not know, where it is installed; said once for each."""
+"""Images of messages, on the device where they already are; cv_bridge for the encodings that ``camera.images`` does not
+know, where it is installed."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..camera import images
-from ..types import InputError
-from . import compat
+from ..camera import compressed, images
+from ..config import InputConfig
+from ..types import Image, InputError
+from . import buffers, compat
 
+# Encodings whose conversion was said.
 _said: set[str] = set()
+
+
+def pair_to_images(
+    rgb: Any, depth: Any, settings: InputConfig, device: str, leases: ExitStack, logger: Any
+) -> tuple[Image, Image, float]:
+    """Colour (H, W, 3) uint8, depth (H, W), and the depth's metres per unit, of two messages as they came.
+
+    device: of the pipeline. What is in its memory stays there, and is valid until ``leases`` is closed. Raises InputError.
+    """
+    unit = settings.depth_unit
+    if settings.image_transport == "compressed":
+        color = compressed.compressed_to_rgb(buffers.on_host(rgb))
+        return (color, *compressed.compressed_to_depth(buffers.on_host(depth), unit))
+    target = "cpu" if settings.rectify else device  # lenses are undone on the CPU
+    found = buffers.on_device(rgb, target, leases)
+    color = image_to_rgb(buffers.on_host(rgb), logger) if found is None else found
+    found = buffers.on_device(depth, target, leases)
+    if found is not None:
+        return color, found, (1.0 if depth.encoding == "32FC1" else unit)
+    return (color, *image_to_depth(buffers.on_host(depth), unit, logger))
 
 
 def image_to_rgb(message: Any, logger: Any) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from ..camera import compressed, images
+from ..camera import images
 from ..camera.calibration import Calibration
 from ..camera.rectify import Rectifier
 from ..config import Config
@@ -266,28 +266,15 @@ class Inputs:
         """
         calibration = self._infos.calibration()
         self._check_camera(pair)
-        unit = self._config.input.depth_unit
-        if self._config.input.image_transport == "compressed":
-            rgb = compressed.compressed_to_rgb(pair.rgb)
-            depth, scale = compressed.compressed_to_depth(pair.depth, unit)
-        else:
-            rgb = self._on_device(pair.rgb, leases)
-            if rgb is None:
-                rgb = bridge.image_to_rgb(buffers.on_host(pair.rgb), self._node.get_logger())
-            depth, scale = self._on_device(pair.depth, leases), (1.0 if pair.depth.encoding == "32FC1" else unit)
-            if depth is None:
-                depth, scale = bridge.image_to_depth(buffers.on_host(pair.depth), unit, self._node.get_logger())
+        rgb, depth, scale = bridge.pair_to_images(
+            pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger()
+        )
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
         camera = calibration.of_image(self._infos.rectified_topic)
         frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
-
-    def _on_device(self, message: Any, leases: ExitStack) -> Any:
-        if self._config.input.rectify:  # done on the CPU
-            return None
-        return buffers.on_device(message, self._device, leases)
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
         if not calibration.distorted or self._infos.rectified_topic:
