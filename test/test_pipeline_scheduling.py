@@ -305,3 +305,26 @@ def test_unusable_pose_ends_the_track(world):
     result = step(pipeline)
     assert result.poses[0].state is TrackState.LOST
     assert np.isfinite(result.poses[0].T_cam_obj).all()
+
+
+def test_no_detector_is_left_at_work_on_the_images_of_a_frame_that_failed(world, monkeypatch):
+    """Images in the GPU's memory go back to their owner then."""
+    pipeline = make(world, [spec("mug")], background=False, **{"detector.period_frames": 1})
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    step(pipeline), step(pipeline)
+    start, waited = pipeline._side.start, []
+
+    def begin(detector, image):
+        collect = start(detector, image)
+        return lambda: (waited.append(True), collect())[1]
+
+    def fail(*_):
+        raise RuntimeError("the tracker failed")
+
+    monkeypatch.setattr(pipeline._side, "start", begin)
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline._tracker, "move", fail)
+        with pytest.raises(RuntimeError, match="the tracker failed"):
+            step(pipeline)
+    assert waited == [True]
+    assert step(pipeline).tracking and waited == [True, True]
