@@ -123,9 +123,19 @@ def pixels(memory: Tensor, message: Any) -> Tensor:
     return image[:, :, :3] if order == (0, 1, 2) else image[:, :, :3].flip(2)
 
 
+# CUDA's other name of its default stream (cudaStreamLegacy). By 0, rosidl's CUDA buffers mean a stream of their own.
+DEFAULT_STREAM = 1
+
+
 def current_stream(device: str) -> int:
-    """The handle of this thread's CUDA stream."""
-    return int(torch.cuda.current_stream(device).cuda_stream)
+    """The handle of this thread's CUDA stream, never 0."""
+    return int(torch.cuda.current_stream(device).cuda_stream) or DEFAULT_STREAM
+
+
+def device_index(device: str) -> int:
+    """Which GPU "cuda" or "cuda:1" is."""
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def memory_at(pointer: int, size: int, device: str) -> Tensor:

@@ -1,11 +1,13 @@
-"""Images in another memory than the CPU's, as ROS 2 Lyrical brings them: with doubles of rosidl_buffer and cuda_buffer_py, which
-refuse what the real ones refuse. None of it has met the real ones."""
+"""Images in another memory than the CPU's, as ROS 2 Lyrical brings them: with doubles of rosidl_buffer and cuda_buffer, which
+have the real ones' interface and refuse what they refuse. None of it has met the real ones."""
 
 from __future__ import annotations
 
 import array
+import ctypes
 import sys
 from contextlib import ExitStack, contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -50,20 +52,22 @@ class Buffer:
 
 
 @pytest.fixture
-def cuda_buffer_py(monkeypatch):
-    """from_input_buffer: a lease in a stream's order, with a device pointer."""
-    module = ModuleType("cuda_buffer_py")
-    module.streams = []
+def cuda_buffer(monkeypatch):
+    """CudaBuffer.from_input_buffer: a lease in a stream's order, with a device pointer. Stream 0 is one of its own."""
+    module = ModuleType("cuda_buffer")
+    module.__spec__ = ModuleSpec("cuda_buffer", None)
+    module.streams, module.device_id = [], 0
 
     @contextmanager
-    def from_input_buffer(buffer: Buffer, stream: int):
+    def from_input_buffer(buffer: Buffer, stream: int | None = None):
+        assert stream, "the lease would not be in the order of torch's stream"
         module.streams.append(stream)
         buffer.leases += 1
-        yield SimpleNamespace(get_ptr=buffer.memory.data_ptr)
+        yield SimpleNamespace(device_ptr=buffer.memory.data_ptr(), device_id=module.device_id)
         buffer.leases -= 1
 
     module.CudaBuffer = SimpleNamespace(from_input_buffer=from_input_buffer)
-    monkeypatch.setitem(sys.modules, "cuda_buffer_py", module)
+    monkeypatch.setitem(sys.modules, "cuda_buffer", module)
     return module
 
 
@@ -150,15 +154,50 @@ def test_compressed_images_in_a_buffer_are_read_through_the_host():
     np.testing.assert_array_equal(raw, depth)
 
 
+@pytest.fixture
+def host_as_gpu(monkeypatch):
+    """The CPU's memory in the place of a GPU's; its default stream has the handle 0, as torch's."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: SimpleNamespace(cuda_stream=0))
+
+    def memory_at(pointer: int, size: int, _device: str) -> torch.Tensor:
+        return torch.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype=torch.uint8)
+
+    monkeypatch.setattr(buffers, "memory_at", memory_at)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_lease_is_held_in_the_order_of_torchs_stream_and_the_bytes_are_the_messages_own(
+    cuda_buffer, host_as_gpu, encoding
+):
+    made = message(encoding, "cuda")
+    with ExitStack() as leases:
+        found = buffers.on_device(made, "cuda:0", leases)
+        assert made.data.leases == 1
+        assert cuda_buffer.streams == [device_frame.DEFAULT_STREAM]
+        np.testing.assert_array_equal(found.numpy(), read(message(encoding, None)))
+        made.data.memory.zero_()
+        assert (found.numpy() == 0).all() or encoding.startswith(("bgr", "8UC"))
+    assert made.data.leases == 0
+
+
+def test_a_buffer_of_another_gpu_goes_through_the_host(cuda_buffer, host_as_gpu):
+    cuda_buffer.device_id = 1
+    made = message("rgb8", "cuda")
+    with ExitStack() as leases:
+        assert buffers.on_device(made, "cuda:0", leases) is None
+        assert buffers.on_device(made, "cuda:1", leases) is not None
+    assert made.data.leases == 0
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_cuda_memory_becomes_a_tensor_without_a_copy_until_its_lease_ends(cuda_buffer_py, encoding):
+def test_cuda_memory_becomes_a_tensor_without_a_copy_until_its_lease_ends(cuda_buffer, encoding):
     made = message(encoding, "cuda")
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream), ExitStack() as leases:
         found = buffers.on_device(made, "cuda:0", leases)
         assert made.data.leases == 1
-        assert cuda_buffer_py.streams == [stream.cuda_stream]
+        assert cuda_buffer.streams == [stream.cuda_stream]
         assert found.device.type == "cuda"
         if not encoding.startswith(("bgr", "8UC")):
             assert found.data_ptr() == made.data.memory.data_ptr()
@@ -181,7 +220,7 @@ def scene_messages(backend: str | None) -> tuple[SimpleNamespace, SimpleNamespac
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("memories", [("cuda", "cuda"), ("cuda", None), ("cpu", "cuda")])
-def test_a_frame_in_cuda_buffers_gives_the_poses_of_arrays_to_the_last_bit(cuda_buffer_py, memories, tmp_path):
+def test_a_frame_in_cuda_buffers_gives_the_poses_of_arrays_to_the_last_bit(cuda_buffer, memories, tmp_path):
     """What is on the GPU is neither copied to the host nor back, and its owner may write into it when the lease has ended."""
     camera = CameraIntrinsics(608.0, 608.0, 319.5, 239.5, 640, 480)
     settings, messages = InputConfig(), [scene_messages(memory)[i] for i, memory in enumerate(memories)]
@@ -210,7 +249,7 @@ def test_a_frame_in_cuda_buffers_gives_the_poses_of_arrays_to_the_last_bit(cuda_
         assert len(expected) >= 4
         assert poses(*messages) == expected
         assert poses(*messages, spoil=True) == expected
-        assert all(data.leases == 0 for data in taken_back) and len(cuda_buffer_py.streams) == 8 * len(taken_back)
+        assert all(data.leases == 0 for data in taken_back) and len(cuda_buffer.streams) == 8 * len(taken_back)
         if memories == ("cuda", "cuda"):
             copies = largest_copies(lambda: poses(*messages), tmp_path / "trace.json")
             assert max(copies.values()) < 640 * 480, copies
@@ -236,12 +275,20 @@ class Lyrical:
         (Kilted, "cuda", "cuda:0", "ROS 2 Lyrical has"),
     ],
 )
-def test_a_subscription_asks_for_the_gpu_where_rclpy_and_the_pipeline_can(node, wanted, device, expected):
+def test_a_subscription_asks_for_the_gpu_where_rclpy_and_the_pipeline_can(cuda_buffer, node, wanted, device, expected):
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=expected):
             buffers.subscription_options(node(), wanted, device)
     else:
         assert buffers.subscription_options(node(), wanted, device) == expected
+
+
+def test_without_its_package_nobody_asks_for_cuda_buffers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda_buffer", None)
+    monkeypatch.setattr(buffers.importlib.util, "find_spec", lambda _name: None)
+    assert buffers.subscription_options(Lyrical(), "auto", "cuda:0") == {}
+    with pytest.raises(ConfigError, match="cuda_buffer_py is not installed"):
+        buffers.subscription_options(Lyrical(), "cuda", "cuda:0")
 
 
 class Logger:
