@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 
@@ -12,10 +13,13 @@ from torch import nn
 from rfdetr_foundationpose.accel import BackendUnavailable, EngineOptions, Runner, RunnerContext, make_runner
 from rfdetr_foundationpose.accel.base import as_tuple
 from rfdetr_foundationpose.accel.graph import GraphPool
-from rfdetr_foundationpose.accel.torch_runners import GraphRunner, HalfRunner, half_dtype
+from rfdetr_foundationpose.accel.torch_runners import EagerRunner, GraphRunner, HalfRunner, half_dtype
 from rfdetr_foundationpose.backends import DETECTOR, POSE, Family
 from rfdetr_foundationpose.config import Config, iter_settings
+from rfdetr_foundationpose.pose.checkpoints import load_scorer
+from rfdetr_foundationpose.pose.example_crops import example_pairs
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
+from rfdetr_foundationpose.resources import models_dir
 
 SIZE = 64
 CROP = (6, SIZE)
@@ -143,6 +147,50 @@ def test_a_backend_with_wrong_results_is_refused(said):
     runner = make_runner(Explodes().eval(), "half", RunnerContext(crop=CROP))
     assert runner.name == "eager"
     assert "differ from FP32 eager" in runner.degraded
+
+
+class Misled(EagerRunner):
+    """Scores of the shipped scorer, from the best to the worst hypothesis exchanged, or with one lost."""
+
+    name = "half"
+    spoil = staticmethod(lambda scores: 2 * scores.mean() - scores)
+
+    def _build(self, key):
+        run = super()._build(key)
+        return lambda a, b: (self.spoil(run(a, b)[0]),)
+
+
+def lose_one(scores: torch.Tensor) -> torch.Tensor:
+    return torch.where(torch.arange(len(scores)) == 1, torch.nan, scores)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (None, ""),
+        (Misled.spoil, r"half not available: it ranks hypotheses otherwise than FP32 eager \(Kendall's tau -1.00, at"),
+        (lose_one, "half not available: 1 of 8 outputs are not finite"),
+    ],
+)
+def test_a_scorer_is_checked_on_rendered_hypotheses(spoil, reason, monkeypatch, said):
+    """Its scores are hundreds apart from zero and one or two from each other, so that the outputs alone would pass."""
+    if spoil is not None:
+        monkeypatch.setattr(Misled, "spoil", staticmethod(spoil))
+        monkeypatch.setattr(type(POSE), "maker", lambda _, name: Misled if name == "half" else EagerRunner)
+    scorer, _ = load_scorer(models_dir() / "pose" / "scorer.safetensors")
+    runner = make_runner(scorer, "half", RunnerContext(label="scorer", examples=example_pairs))
+    assert runner.name == ("half" if spoil is None else "eager")
+    assert re.search(reason, runner.degraded) and bool(runner.degraded) == bool(reason)
+    assert (spoil is None) or any(re.search(reason, line) for line in said)
+    if spoil is not lose_one:  # random crops tell nothing
+        assert make_runner(scorer, "half", RunnerContext(label="scorer")).degraded == ""
+
+
+def test_a_scorer_without_an_order_is_no_reason():
+    """Random weights, on which speed is measured, give all hypotheses the same score but for its last bits."""
+    torch.manual_seed(0)
+    runner = make_runner(ScoreNet(0.125).eval(), "half", RunnerContext(label="scorer", examples=example_pairs))
+    assert (runner.name, runner.degraded) == ("half", "")
 
 
 def test_cached_onnx_of_other_weights_is_not_used(tmp_path):

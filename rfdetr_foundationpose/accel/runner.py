@@ -7,14 +7,23 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from scipy.stats import kendalltau
+from torch import Tensor, nn
 
 from ..backends import POSE
 from ..errors import one_line
 from .base import BackendUnavailable, BaseRunner, Runner, RunnerContext, as_tuple
 from .memory import within_memory_limit
+from .network import ScorerNetwork
 
 logger = logging.getLogger(__name__)
+
+RENDERED_CROP = (6, 160)
+"""Channels and size of the crops that ``RunnerContext.examples`` gives."""
+CHECKED_PAIRS, CHECKED_HYPOTHESES = 2, 8
+"""A refiner is checked on so many crops at once, a scorer on so many hypotheses: batches that are prepared anyway."""
+MIN_ORDER = 0.8
+"""Kendall's tau of a scorer against FP32 over CHECKED_HYPOTHESES, at least: one swap of neighbours costs 0.07."""
 
 
 def make_runner(
@@ -27,7 +36,8 @@ def make_runner(
 ) -> Runner:
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
-    batches: sizes to prepare now; others are prepared when first met. A backend that does not work here (missing library,
+    batches: sizes to prepare now; others are prepared when first met. What a backend says of ``context.examples`` is held
+    against FP32, the order of a scorer's answers too. A backend that does not work here (missing library,
     failed capture, wrong results) is logged with the reason and the next one takes its place, with the reason in
     ``runner.degraded``; with ``fallback=False`` BackendUnavailable is raised instead. Raises ValueError for an unknown
     backend.
@@ -60,18 +70,42 @@ def make_runner(
 
 
 def _check(runner: BaseRunner, module: nn.Module) -> None:
-    """Refuse a backend whose results are not those of the module: overflow in half precision, a broken kernel, ..."""
+    """Refuse a backend whose results are not those of the module: overflow in half precision, a broken kernel, hypotheses in
+    another order, ..."""
     if runner.name in ("eager", "reference"):
         return
-    batch = runner.fixed_batch or 2
+    scorer = isinstance(module, ScorerNetwork)
+    batch = runner.fixed_batch or (CHECKED_HYPOTHESES if scorer else CHECKED_PAIRS)
+    runner.prepare(batch)
+    orders = []
+    for a, b in _examples(runner, batch):
+        with torch.inference_mode():
+            expected = as_tuple(module(a, b))
+        for e, f in zip(expected, runner(a, b), strict=True):
+            if lost := int((~f.isfinite()).sum()):
+                raise BackendUnavailable(f"{lost} of {f.numel()} outputs are not finite")
+            worst = ((e - f).abs().max() / (e.abs().max() + 1e-3)).item()
+            if not worst < 0.1:
+                raise BackendUnavailable(f"its outputs differ from FP32 eager by {worst:.1%} of their range")
+            # Scores that differ by their last bits alone, as those of random weights, have no order.
+            if scorer and e.numel() > 1 and float(e.max() - e.min()) > 1e-5 * float(e.abs().max()):
+                orders.append(float(kendalltau(e.cpu().numpy(), f.cpu().numpy()).statistic))
+    if orders and not sum(orders) / len(orders) >= MIN_ORDER:
+        order = sum(orders) / len(orders)
+        raise BackendUnavailable(
+            f"it ranks hypotheses otherwise than FP32 eager (Kendall's tau {order:.2f}, at least {MIN_ORDER})"
+        )
+
+
+def _examples(runner: BaseRunner, batch: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches of crops, each of one frame: rendered ones where the context has such of this size, else random numbers."""
     channels, size = runner.crop
+    examples = runner.context.examples
+    if examples is not None and runner.crop == RENDERED_CROP:
+        rendered, observed = examples(runner.context.role)
+        first = torch.arange(batch) % len(rendered)
+        chosen = [first, len(rendered) - 1 - first]  # the first frame, and the last one
+        return [(rendered[i].to(runner.device), observed[i].to(runner.device)) for i in chosen]
     generator = torch.Generator().manual_seed(1)
     a, b = (torch.rand(batch, channels, size, size, generator=generator).to(runner.device) for _ in range(2))
-    with torch.inference_mode():
-        expected = as_tuple(module(a, b))
-    runner.prepare(batch)
-    found = runner(a, b)
-    for e, f in zip(expected, found, strict=True):
-        worst = ((e - f).abs().max() / (e.abs().max() + 1e-3)).item()
-        if not worst < 0.1:
-            raise BackendUnavailable(f"its outputs differ from FP32 eager by {worst:.1%} of their range")
+    return [(a, b)]

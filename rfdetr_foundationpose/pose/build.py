@@ -117,6 +117,7 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
         refining.runner(backend, context("register refiner", register)),
         scoring.runner(backend, context("scorer", register)),
     )
+    example_pairs.cache_clear()
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)
     return PoseEstimator(

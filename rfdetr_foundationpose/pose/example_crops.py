@@ -30,7 +30,7 @@ NOISE = 0.002
 
 @dataclass(frozen=True)
 class Crops:
-    """rendered, observed: (252, 6, 160, 160) float32 on the CPU. name: of the scene, for people."""
+    """rendered, observed: (N, 6, 160, 160) float32 on the CPU. name: of the scene, for people."""
 
     name: str
     rendered: Tensor
@@ -47,8 +47,9 @@ def _models() -> list[ObjectModel]:
     return [load_object(spec) for spec in load_objects(default_objects_file())]
 
 
-def hypothesis_crops(scene: int, role: str) -> Crops:
-    """Of all 252 hypotheses of an object, at its true place and in all rotations. scene: 0, 1, ...: object and view."""
+def hypothesis_crops(scene: int, role: str, every: int = 1) -> Crops:
+    """Of all 252 hypotheses of an object, at its true place and in all rotations, or of every n-th. scene: 0, 1, ...: object and
+    view."""
     models = _models()
     item = models[scene % len(models)]
     frame = ExampleScene([item], SIZE, "cpu", seed=scene).frame(scene)
@@ -61,7 +62,7 @@ def hypothesis_crops(scene: int, role: str) -> Crops:
         DepthFilter("cpu", 0.1, 4.0)(torch.from_numpy(depth)),
         torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32),
     )
-    rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None]), dtype=torch.float32)
+    rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None])[::every], dtype=torch.float32)
     views = ViewSet(WarpRenderer([item], "cpu"), len(rotations), "cpu", compared=0)
     views.poses[:, :3, :3] = rotations
     views.poses[:, :3, 3] = torch.tensor(item.to_centered(frame.truths[item.name])[:3, 3], dtype=torch.float32)
@@ -70,8 +71,9 @@ def hypothesis_crops(scene: int, role: str) -> Crops:
     return Crops(f"{item.name}, view {scene}", rendered.clone(), observed.clone())
 
 
+@cache
 def example_pairs(role: str) -> tuple[Tensor, Tensor]:
-    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``."""
-    chosen = [hypothesis_crops(scene, role) for scene in range(4)]
-    which = torch.arange(EXAMPLES_OF_A_FRAME) * (len(chosen[0].rendered) // EXAMPLES_OF_A_FRAME)
-    return torch.cat([c.rendered[which] for c in chosen]), torch.cat([c.observed[which] for c in chosen])
+    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``. Kept,
+    59 MB, until ``example_pairs.cache_clear()``."""
+    chosen = [hypothesis_crops(scene, role, 252 // EXAMPLES_OF_A_FRAME) for scene in range(4)]
+    return torch.cat([c.rendered for c in chosen]), torch.cat([c.observed for c in chosen])
