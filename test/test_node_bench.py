@@ -11,8 +11,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
 from rfdetr_foundationpose.node_bench.session import PARTS, summarize
-from rfdetr_foundationpose.node_bench.traced_node import FrameQueue
-from rfdetr_foundationpose.ros.worker import Pair
+from rfdetr_foundationpose.node_bench.traced_node import QUEUE
+from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
 
@@ -53,8 +53,8 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
 
 
-def test_the_queue_that_replaces_the_latest_frame_keeps_ten_in_order():
-    queue = FrameQueue()
+def test_without_keeping_the_latest_ten_frames_wait_in_order():
+    queue = LatestFrame(QUEUE)
     for i in range(13):
         queue.put(Pair(None, None, i, float(i)))
     taken = []

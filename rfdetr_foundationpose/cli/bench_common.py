@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 Backends = Annotated[
     str, typer.Option(help="Ways to run the networks, separated by commas; default: all that take seconds to prepare.")
 ]
+Iterations = Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")]
 Schedule = Annotated[str, typer.Option(help="Value of pose.register_schedule: auto, full, or counts.")]
 
 
@@ -44,12 +46,34 @@ def keeping(path: Path) -> Iterator[None]:
         raise typer.Exit(130) from interrupt
 
 
-def prepare(device: str, seed: int) -> torch.device:
-    """The device, with FP32 in the row that says so: no TF32. Random weights and scenes follow the seed."""
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on what. description: of the weights. environment: facts of the machine, for the figures."""
+
+    device: torch.device
+    backends: list[str]
+    networks: dict[str, Any]
+    description: str
+    environment: dict[str, Any]
+
+
+def set_up(
+    device: str, seed: int, backends: str, weights: str, official_size: bool, default: str | None = None
+) -> Bench:
+    """Device, backends and networks of a bench, in FP32 where a row says so: no TF32. Random weights and scenes follow ``seed``.
+
+    default: backends where none are named; None takes those of the device. Raises typer.BadParameter, CheckpointError.
+    """
     import torch
 
     from ..device import resolve_device
+    from ..evaluate.bench_report import environment
+    from ..evaluate.bench_stages import DEFAULT_BACKENDS
+    from ..evaluate.networks import load_networks
     from ..process import prepare_process
 
     torch.manual_seed(seed)
-    return prepare_process(resolve_device(device), tf32=False)
+    place = prepare_process(resolve_device(device), tf32=False)
+    chosen = chosen_backends(backends, default or DEFAULT_BACKENDS[place.type])
+    networks, description = load_networks(weights, official_size)
+    return Bench(place, chosen, networks, description, environment(place))

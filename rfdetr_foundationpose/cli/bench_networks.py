@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, chosen_backends, keeping, prepare
+from .bench_common import Backends, keeping, set_up
 from .console import open_console, sayer
 from .options import Device, OfficialSize, Out, PoseWeights, Seed, parse_numbers
 from .outputs import Overwrite, claim
@@ -31,26 +31,22 @@ def networks(
 ) -> None:
     """Time refiner and scorer alone, by batch size, and compare what they say with FP32 eager."""
     from ..evaluate.bench_networks import measure_networks, network_tables
-    from ..evaluate.bench_report import environment
-    from ..evaluate.bench_stages import DEFAULT_BACKENDS, REPEATS
-    from ..evaluate.networks import load_networks
+    from ..evaluate.bench_stages import REPEATS
 
     console = open_console()
     say = sayer(console)
-    place = prepare(device, seed)
-    wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     sizes = parse_numbers(batches, "--batches")
-    loaded, description = load_networks(weights, official_size)
+    bench = set_up(device, seed, backends, weights, official_size)
     outputs = claim("bench networks", out, ("networks.json",), overwrite=overwrite)
     path = out / "networks.json"
-    about = {"environment": environment(place), "weights": description}
+    about = {"environment": bench.environment, "weights": bench.description}
 
     def save(tree: dict[str, Any]) -> None:
         outputs.write({**about, "networks": tree}, path.name)
 
-    samples = repeat or REPEATS[place.type][1] // 2
+    samples = repeat or REPEATS[bench.device.type][1] // 2
     with keeping(path):
-        measured = measure_networks(loaded, wanted, sizes, place, samples, save)
+        measured = measure_networks(bench.networks, bench.backends, sizes, bench.device, samples, save)
     for table in network_tables(measured, sizes, official_size):
         console.print(table)
     say(f"Look at: {path}")

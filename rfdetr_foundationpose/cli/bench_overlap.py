@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, Schedule, chosen_backends, keeping, prepare
+from .bench_common import Backends, Iterations, Schedule, keeping, set_up
 from .console import open_console, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 from .outputs import Overwrite, claim
@@ -22,7 +22,7 @@ def overlap(
     official_size: OfficialSize = False,
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
-    iterations: Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")] = 2,
+    iterations: Iterations = 2,
     repeat: Annotated[int, typer.Option(min=0, help="Samples of each way; 0: the device's default.")] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
@@ -32,32 +32,29 @@ def overlap(
     from ..config import from_flat
     from ..errors import UserError
     from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP, measure_overlap, overlap_table
-    from ..evaluate.bench_report import environment
     from ..evaluate.bench_stages import REPEATS
-    from ..evaluate.networks import load_networks
 
     console = open_console()
     say = sayer(console)
-    place = prepare(device, seed)
-    wanted = chosen_backends(backends, "cuda_graph")
     height, width = parse_size(size)
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
+    bench = set_up(device, seed, backends, weights, official_size, "cuda_graph")
+    place = bench.device
     if place.type != "cuda":
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
-    loaded, description = load_networks(weights, official_size)
     samples = repeat or REPEATS[place.type][1]
     outputs = claim("bench overlap", out, ("overlap.json",), overwrite=overwrite)
-    facts = environment(place)
+    facts = bench.environment
 
     def save(tree: dict[str, Any]) -> None:
-        outputs.write({"environment": facts, "weights": description, "overlap": tree}, "overlap.json")
+        outputs.write({"environment": facts, "weights": bench.description, "overlap": tree}, "overlap.json")
 
     with keeping(out / "overlap.json"):
         found = measure_overlap(
-            wanted, loaded, config, place, (height, width), tracked, samples, seed, objects_file, save
+            bench.backends, bench.networks, config, place, (height, width), tracked, samples, seed, objects_file, save
         )
     save(found)
-    console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {description}"))
+    console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {bench.description}"))
     say(f"Look at: {out / 'overlap.json'}")
     if all("reason" in row for row in found.values()):
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, Schedule, chosen_backends, keeping, prepare
+from .bench_common import Backends, Iterations, Schedule, keeping, set_up
 from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 from .outputs import Overwrite, claim
@@ -23,7 +23,7 @@ def stages(
     official_size: OfficialSize = False,
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
-    iterations: Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")] = 2,
+    iterations: Iterations = 2,
     repeat_register: Annotated[int, typer.Option(min=0, help="Samples of register; 0: the device's default.")] = 0,
     repeat_track: Annotated[int, typer.Option(min=0, help="Samples of the other stages; 0: the device's default.")] = 0,
     detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
@@ -35,22 +35,20 @@ def stages(
     import torch
 
     from ..config import from_flat
-    from ..evaluate.bench_report import bar_chart, environment, remarks, stage_tables
-    from ..evaluate.bench_stages import DEFAULT_BACKENDS, StageSettings, measure
-    from ..evaluate.networks import load_networks
+    from ..evaluate.bench_report import bar_chart, remarks, stage_tables
+    from ..evaluate.bench_stages import StageSettings, measure
 
     console = open_console()
     say = sayer(console)
-    place = prepare(device, seed)
-    wanted = chosen_backends(backends, DEFAULT_BACKENDS[place.type])
     settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed, objects_file)
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
-    loaded, description = load_networks(weights, official_size)
-    about: dict[str, Any] = {"environment": environment(place), "weights": description}
+    bench = set_up(device, seed, backends, weights, official_size)
+    place = bench.device
+    about: dict[str, Any] = {"environment": bench.environment, "weights": bench.description}
     height, width = settings.size
     title = (
         f"{about['environment'].get('gpu', place.type)}, {width}x{height}, {tracked} object{'s' * (tracked > 1)}, "
-        f"{description}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
+        f"{bench.description}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
     )
     outputs = claim("bench", out, ("bench.json", "bench.png"), overwrite=overwrite)
     path = out / "bench.json"
@@ -63,7 +61,7 @@ def stages(
         def save(tree: dict[str, Any]) -> None:
             outputs.write({**tree, **about, "title": title}, path.name)
 
-        result = measure(wanted, loaded, config, place, settings, begin, save)
+        result = measure(bench.backends, bench.networks, config, place, settings, begin, save)
     result |= {**about, "title": title}
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)

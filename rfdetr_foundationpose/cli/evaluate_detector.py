@@ -16,6 +16,8 @@ from .options import (
     SECONDS,
     Device,
     JsonFile,
+    MaxFalseTracks,
+    MinRecall,
     ObjectsFile,
     Out,
     Seeds,
@@ -43,10 +45,8 @@ def detector(
     out: Out = Path("out/evaluate-detector"),
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
-    min_recall: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 below this recall.")] = None,
-    max_false_tracks: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 when there are more false tracks.")
-    ] = None,
+    min_recall: MinRecall = None,
+    max_false_tracks: MaxFalseTracks = None,
 ) -> None:
     """RF-DETR on generated recordings as demo makes them: recall at IoU 0.5, false detections and false tracks."""
     import time

@@ -17,6 +17,8 @@ from .options import (
     SECONDS,
     Device,
     JsonFile,
+    MaxFalseTracks,
+    MinRecall,
     ObjectsFile,
     Out,
     Seeds,
@@ -58,8 +60,8 @@ def pipeline(
     out: Out = Path("out/evaluate-pipeline"),
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
-    min_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Exit with 1 for a recall below this.")] = None,
-    max_false_tracks: Annotated[int | None, typer.Option(min=0, help="Exit with 1 for more false tracks.")] = None,
+    min_recall: MinRecall = None,
+    max_false_tracks: MaxFalseTracks = None,
 ) -> None:
     """RF-DETR and poses, as the node runs them, on generated recordings: recall, errors, false poses, false tracks."""
     import time

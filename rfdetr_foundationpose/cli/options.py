@@ -57,6 +57,8 @@ Targets = Annotated[
         help="Objects on the table, separated by commas; name one twice for two of it; all: every object once."
     ),
 ]
+MinRecall = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 for a recall below this.")]
+MaxFalseTracks = Annotated[int | None, typer.Option(min=0, help="Exit with 1 for more false tracks than this.")]
 OfficialSize = Annotated[
     bool, typer.Option("--official-size", help="Networks of the official size, with random weights.")
 ]

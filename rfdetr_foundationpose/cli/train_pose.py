@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,26 +64,7 @@ def refiner(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the pose refiner on generated pairs; with torchrun on several devices."""
-    scene, sensor = _effects(without)
-    settings = TrainSettings(
-        role="refiner",
-        out=out,
-        minutes=minutes,
-        stop_after=stop_after,
-        width=width,
-        batch=batch,
-        objects=objects,
-        refresh=refresh,
-        workers=workers,
-        learning_rate=learning_rate,
-        device=device,
-        seed=seed,
-        compile=compile,
-        start=_weights(weights, "refiner"),
-        scene=scene,
-        sensor=sensor,
-    )
-    _train(settings, overwrite)
+    _train("refiner", **locals())
 
 
 def scorer(
@@ -108,37 +89,28 @@ def scorer(
     ] = "default",
 ) -> None:
     """Train the pose scorer on generated hypotheses; with torchrun on several devices."""
+    _train("scorer", **locals())
+
+
+def _train(
+    role: str, *, out: Path, weights: str, without: str, overwrite: bool, refiner: str = "none", **settings: Any
+) -> None:
+    """settings: the options that are called as they are in TrainSettings."""
     scene, sensor = _effects(without)
-    settings = TrainSettings(
-        role="scorer",
-        out=out,
-        minutes=minutes,
-        stop_after=stop_after,
-        width=width,
-        batch=batch,
-        hypotheses=hypotheses,
-        objects=objects,
-        refresh=refresh,
-        workers=workers,
-        learning_rate=learning_rate,
-        device=device,
-        seed=seed,
-        compile=compile,
-        start=_weights(weights, "scorer"),
+    asked = TrainSettings(
+        role,
+        out,
+        start=_weights(weights, role),
         refiner=_weights(refiner, "refiner"),
         scene=scene,
         sensor=sensor,
+        **settings,
     )
-    _train(settings, overwrite)
-
-
-def _train(settings: TrainSettings, overwrite: bool) -> None:
-    resolve_device(settings.device)
-    names = (f"{settings.role}.safetensors", f"{settings.role}.jsonl")
-    claim(f"train {settings.role}", settings.out, names, overwrite=overwrite)
+    resolve_device(asked.device)
+    claim(f"train {role}", out, (f"{role}.safetensors", f"{role}.jsonl"), overwrite=overwrite)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process speaks for all
         open_console()
-    train(settings)
+    train(asked)
 
 
 def _weights(value: str, role: str) -> Path | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -15,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from ..replay.player import CAMERA_QOS, to_camera_info, to_header, to_image
 from ..types import CameraIntrinsics
+from .helper_node import helper_node
 
 FRAME_ID = "camera_color_optical_frame"
 
@@ -93,16 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     frames = StoredFrames.load(options.frames)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = Node("bench_camera")
-    try:
+    with helper_node("bench_camera") as (node, stop):
         sent = publish(frames, options.rate, stop, node)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
     options.out.write_text(json.dumps({"stamps": sent}))
     return 0
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
+
+from .helper_node import helper_node
 
 KINDS: dict[str, Any] = {"pose": PoseStamped, "image": Image}
 
@@ -35,11 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = Node(f"bench_listener_{options.kind}")
     arrivals: dict[str, list[tuple[int, int]]] = {topic: [] for topic in options.topic}
     seen = options.out.with_suffix(".seen")
 
@@ -58,14 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     reliability = QoSReliabilityPolicy.BEST_EFFORT if options.best_effort else QoSReliabilityPolicy.RELIABLE
     qos = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=options.depth, reliability=reliability)
-    for topic in options.topic:
-        node.create_subscription(KINDS[options.kind], topic, note(topic), qos)
-    try:
+    with helper_node(f"bench_listener_{options.kind}") as (node, stop):
+        for topic in options.topic:
+            node.create_subscription(KINDS[options.kind], topic, note(topic), qos)
         while not stop.is_set():
             rclpy.spin_once(node, timeout_sec=0.2)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
     options.out.write_text(json.dumps(arrivals))
     return 0
 

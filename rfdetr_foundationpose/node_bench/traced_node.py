@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,42 +17,13 @@ import torch
 from ..ros.node import PoseNode
 from ..ros.process import run
 from ..ros.signals import Stop
-from ..ros.worker import LatestFrame, Pair
+from ..ros.worker import Pair
 
 QUEUE = 10
+"""Frames that may wait where the newest does not replace the one before."""
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 """Of a frame's row, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
 converted to arrays; poses known; poses published."""
-
-
-class FrameQueue(LatestFrame):
-    """A queue of ten frames in the place of the latest one; what does not fit is dropped, oldest first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiting: deque[Pair] = deque()
-
-    def put(self, pair: Pair) -> None:
-        with self._condition:
-            if self._pair is None and not self._waiting:
-                super().put(pair)
-                return
-            self._received += 1
-            self._arrivals.append(pair.arrival)
-            self._waiting.append(pair)
-            if len(self._waiting) >= QUEUE:
-                self._dropped["replaced"] += 1
-                if self._pair is None:
-                    self._waiting.popleft()
-                else:
-                    self._pair = self._waiting.popleft()
-
-    def done(self, dropped: str | None) -> None:
-        super().done(dropped)
-        with self._condition:
-            if self._waiting and self._pair is None:
-                self._pair = self._waiting.popleft()
-                self._condition.notify()
 
 
 class TracedNode(PoseNode):
@@ -67,8 +37,7 @@ class TracedNode(PoseNode):
         self._marks: dict[str, int] = {}
         super()._set_up(factory)
         if self.without == "keep-latest":
-            self._latest = FrameQueue()
-            self._worker._latest = self._latest
+            self._latest.depth = QUEUE
 
     def _configure(self) -> Any:
         result = super()._configure()

@@ -35,14 +35,18 @@ class Tally:
 
 
 class LatestFrame:
-    """The newest pair, with exact book-keeping. Nothing in it waits but ``take``."""
+    """The newest pair, with exact book-keeping. Nothing in it waits but ``take``.
+
+    depth: how many pairs may wait; the node takes 1, as what is older than the newest is of no use to it.
+    """
 
     # Rates are taken over this time (s).
     RATE_WINDOW = 5.0
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 1) -> None:
         self._condition = threading.Condition()
-        self._pair: Pair | None = None
+        self.depth = depth
+        self._waiting: deque[Pair] = deque()
         self._busy = False
         self._closed = False
         self._received = 0
@@ -53,13 +57,14 @@ class LatestFrame:
         self._ends: deque[float] = deque(maxlen=1000)
 
     def put(self, pair: Pair) -> None:
-        """Store the newest pair; one that nobody took is dropped as "replaced"."""
+        """Store the newest pair; the oldest of more than ``depth`` that nobody took is dropped as "replaced"."""
         with self._condition:
             self._received += 1
             self._arrivals.append(pair.arrival)
-            if self._pair is not None:
+            self._waiting.append(pair)
+            if len(self._waiting) > self.depth:
+                self._waiting.popleft()
                 self._dropped["replaced"] += 1
-            self._pair = pair
             self._newest_ns = pair.stamp_ns
             self._condition.notify()
 
@@ -72,10 +77,10 @@ class LatestFrame:
     def take(self, timeout: float) -> Pair | None:
         """Wait for a pair; None after ``timeout`` seconds or when closed. ``done`` must follow."""
         with self._condition:
-            self._condition.wait_for(lambda: self._pair is not None or self._closed, timeout)
+            self._condition.wait_for(lambda: self._waiting or self._closed, timeout)
             if self._closed:
                 return None
-            pair, self._pair = self._pair, None
+            pair = self._waiting.popleft() if self._waiting else None
             self._busy = pair is not None
             return pair
 
@@ -90,11 +95,11 @@ class LatestFrame:
                 self._dropped[dropped] += 1
 
     def clear(self, reason: str) -> None:
-        """Drop a waiting pair."""
+        """Drop what waits."""
         with self._condition:
-            if self._pair is not None:
-                self._dropped[reason] += 1
-                self._pair = None
+            if self._waiting:
+                self._dropped[reason] += len(self._waiting)
+                self._waiting.clear()
 
     def close(self, reason: str) -> None:
         """Let ``take`` return None from now on."""
@@ -111,7 +116,7 @@ class LatestFrame:
 
     def tally(self) -> Tally:
         with self._condition:
-            in_flight = int(self._busy) + int(self._pair is not None)
+            in_flight = int(self._busy) + len(self._waiting)
             return Tally(self._received, self._processed, in_flight, dict(self._dropped), self._newest_ns)
 
     def rate(self, now: float) -> float:
