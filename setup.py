@@ -25,6 +25,12 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    # Of the methods that this is made of; the package itself has no public address yet.
+    project_urls={
+        "FoundationPose (paper)": "https://arxiv.org/abs/2312.08344",
+        "RF-DETR": "https://github.com/roboflow/rf-detr",
+        "NVIDIA Warp": "https://github.com/NVIDIA/warp",
+    },
     maintainer="rfdetr_foundationpose maintainers",
     maintainer_email="maintainers@rfdetr-foundationpose.invalid",
     python_requires=">=3.10",

@@ -72,7 +72,7 @@ BACKENDS = (
     Backend("int8", "cuda_graph", "onnxruntime", False, pose="engines.runners:int8_runner"),
     Backend("bf16", "cuda_graph", "int8", False, pose="engines.runners:bf16_runner"),
 )
-"""Slowest first; onnxruntime, int8 and bf16, which are for CPUs, stand beside the others."""
+"""The slowest comes first; onnxruntime, int8 and bf16, which are for CPUs, stand beside the others."""
 
 _BY_NAME = {b.name: b for b in BACKENDS}
 

@@ -373,7 +373,7 @@ def _parameters(tree: Any) -> Mapping[Any, Any]:
 
 
 DEEPEST = 8
-"""Levels of a settings tree, and of what an alias in it may make of itself."""
+"""A settings tree, and what an alias in it may make of itself, has at most so many levels."""
 
 
 def _flatten(tree: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:

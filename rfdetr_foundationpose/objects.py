@@ -16,11 +16,11 @@ from .types import instance_name
 from .yaml_files import check_keys, number, read_yaml, shown, text, whole_number
 
 LARGEST_GROUP = 120
-"""Elements of the largest rotation group of a solid (icosahedron: 60), with room for prisms of many sides."""
+"""A rotation group has at most so many elements: that of an icosahedron has 60, a prism of many sides may have more."""
 MOST_INSTANCES = 100
-"""Of one object; each has a topic of its own."""
+"""One object has at most so many instances, since each has a topic of its own."""
 LARGEST_SCALE = 1000.0
-"""Metres per mesh unit: a mesh in kilometres."""
+"""A mesh unit has at most so many metres: those of a mesh in kilometres."""
 
 
 @dataclass(frozen=True)

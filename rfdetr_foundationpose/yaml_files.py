@@ -15,7 +15,7 @@ import yaml
 from .errors import ConfigError
 
 LARGEST_FILE = 10_000_000
-"""Bytes; more than any settings file holds, and what PyYAML reads in about a minute."""
+"""So many bytes are more than any settings file holds, and what PyYAML reads in about a minute."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -20,8 +20,8 @@ from .rvl import decode_rvl
 _PNG = b"\x89PNG\r\n\x1a\n"
 # compressed_depth_image_transport puts a ConfigHeader before the picture: int32 format, float32 quantA, float32 quantB.
 _DEPTH_HEADER = 12
-_RVL_SIZE = struct.Struct("<II")  # columns, rows
-_LARGEST = 1 << 26  # pixels; a damaged header must not ask for all memory
+_RVL_SIZE = struct.Struct("<II")  # These are columns and rows.
+_LARGEST = 1 << 26  # A damaged header must not ask for all memory: so many pixels are the most.
 
 
 def compressed_to_rgb(msg: Any) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..synth.video import VideoSettings
 
 RECORDING, OBJECTS, NODE_LOG, POSES, RESULT = "recording", "objects.yaml", "node.log", "poses.csv", "result.json"
-# Settings that decide more than the node does: what is recorded, and what is played to it.
+# These settings decide more than what the node does: what is recorded, and what is played to it.
 NOT_SETTINGS = {"device": "--device", "detector.source": "--detection", "objects_file": "--objects-file"}
 
 

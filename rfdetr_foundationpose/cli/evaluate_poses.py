@@ -45,7 +45,7 @@ def print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
 
 
 SAVE_SECONDS = 10.0
-"""The attempts so far are on disk after so long."""
+"""The attempts so far are written to disk each time that so many seconds have passed."""
 
 
 def run(

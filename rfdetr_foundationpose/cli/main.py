@@ -97,7 +97,7 @@ GROUP_HELP = {
 DEFAULT_SUB_COMMAND = {"bench": "stages"}
 HELP_OPTIONS = ("--help", "-h")
 COMPLETION = "_RFDETR_FOUNDATIONPOSE_COMPLETE"
-"""Set by a shell that asks what could follow; what has been typed so far is in COMP_WORDS or _TYPER_COMPLETE_ARGS."""
+"""A shell that asks what could follow sets this; what has been typed so far is in COMP_WORDS or _TYPER_COMPLETE_ARGS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

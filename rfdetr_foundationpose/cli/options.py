@@ -18,11 +18,11 @@ LARGEST_SEED = 2**31 - 1
 LARGEST_BATCH = 4096
 MOST_RECORDINGS = 10_000
 SECONDS = 10.0
-"""Length of a generated recording."""
+"""A generated recording lasts so many seconds."""
 RATE = 15.0
-"""Frames a second of a generated recording."""
+"""A generated recording has so many frames a second."""
 TARGETS = ("mug", "drill")
-"""One object that is moved by hand and one that stands. On a CPU every further object costs seconds of registration, and
+"""One of these objects is moved by hand, the other one stands. On a CPU every further object costs seconds of registration, and
 one that is known but not in view costs a detector run on every frame."""
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]

@@ -22,7 +22,7 @@ from ..errors import UserError
 MARKER = ".rfdetr-foundationpose.json"
 PROGRAM = "rfdetr-foundationpose"
 PROBE_BYTES = 1 << 16
-"""What must fit on a disk before a run begins."""
+"""So many bytes must fit on a disk before a run begins."""
 
 AlsoJson = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write even over what this command did not write.")]

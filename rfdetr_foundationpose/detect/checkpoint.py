@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 SHIPPED = "detector.safetensors"
 _FORMAT = "rfdetr_foundationpose detector 1"
-# Buffers that the network derives from its settings; some rfdetr versions have them, some do not.
+# The network derives these buffers from its settings; some rfdetr versions have them, some do not.
 _DERIVED = ("_kp_active_mask",)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 

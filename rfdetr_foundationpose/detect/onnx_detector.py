@@ -33,7 +33,7 @@ OPSET = 17
 EXPORT_VERSION = 1
 """What is built from an export is built anew when this number grows: with every change of what is written."""
 OUTPUTS = ("boxes", "logits", "masks")
-"""(1, Q, 4) cxcywh in [0, 1], (1, Q, C + 1), and for segmentation variants (1, Q, R / 4, R / 4); float32."""
+"""The outputs are (1, Q, 4) cxcywh in [0, 1], (1, Q, C + 1), and for segmentation variants (1, Q, R / 4, R / 4); float32."""
 
 
 class _Exported(nn.Module):

@@ -14,7 +14,7 @@ from ..accel.graph import GraphedProgram
 from .backends import Network
 from .masks import box_depths
 
-# Columns of the packed result: x0, y0, x1, y1, score, class, query, depth.
+# The packed result has these columns: x0, y0, x1, y1, score, class, query, depth.
 _COLUMNS = 8
 
 

@@ -36,7 +36,7 @@ _SETTINGS = (
     *("patch_size", "num_windows", "sa_nheads", "ca_nheads", "dec_n_points", "bbox_reparam", "lite_refpoint_refine"),
     *("layer_norm", "two_stage", "projector_scale", "mask_downsample_ratio", "num_channels", "dual_projector"),
 )
-"""Fields of rfdetr's ModelConfig that shape the network or its input."""
+"""These fields of rfdetr's ModelConfig shape the network or its input."""
 _POSITIONS = "backbone.0.encoder.encoder.embeddings.position_embeddings"
 _PATCHES = "backbone.0.encoder.encoder.embeddings.patch_embeddings.projection.weight"
 _COCO_HEAD = 91

@@ -18,7 +18,7 @@ from .masks import box_depths, depth_mask, mask_box
 
 SOURCE = "start"
 MIN_SIDE = 4
-"""Pixels. Anything smaller is a slip of the hand."""
+"""A box has at least so many pixels a side: anything smaller is a slip of the hand."""
 
 
 @dataclass(frozen=True)

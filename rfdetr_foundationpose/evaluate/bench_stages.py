@@ -29,7 +29,7 @@ DEFAULT_BACKENDS = {
 }
 """On a CPU, compiling takes minutes and the reference minutes a registration: both run when they are named."""
 REPEATS = {"cuda": (10, 200), "cpu": (1, 10)}
-"""Samples of register and of the other stages."""
+"""So many samples are taken of register, and of the other stages."""
 WARM_UP = {"cuda": (1, 5), "cpu": (0, 1)}
 FRAMES = 30
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 TAUS = tuple(float(t) for t in np.arange(0.05, 0.51, 0.05))
-"""Misalignment tolerances of VSD, in diameters; the thresholds of VSD and MSSD (in diameters) are the same numbers."""
+"""VSD tolerates these misalignments, in diameters; the thresholds of VSD and MSSD (in diameters) are the same numbers."""
 MSPD_THRESHOLDS = tuple(float(t) for t in np.arange(5, 51, 5))
-"""Pixels of an image 640 wide."""
+"""MSPD has these thresholds, in pixels of an image 640 wide."""
 DELTA = 0.015
-"""Metres by which a surface may lie behind the measured depth and still count as visible; 0.005 in ITODD."""
+"""A surface may lie so many metres behind the measured depth and still count as visible; 0.005 in ITODD."""
 
 
 def mssd(estimate: Array, truth: Array, points: Array, symmetries: Array) -> float:

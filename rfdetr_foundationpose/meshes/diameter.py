@@ -8,7 +8,7 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
 _FEW = 20_000
-"""Points up to which the convex hull is quick whatever the shape."""
+"""Of up to so many points the convex hull is quick whatever the shape."""
 _DIRECTIONS, _BLOCK, _STARTS = 128, 1 << 14, 8
 
 

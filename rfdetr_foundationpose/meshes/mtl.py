@@ -19,7 +19,7 @@ _ARITY = {
     "-texres": 1,
     "-type": 1,
 }
-"""Options of a map statement and how many words each takes; -o, -s and -t take one to three numbers."""
+"""These are the options of a map statement and how many words each takes; -o, -s and -t take one to three numbers."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from . import images, mtl
 from .raw import RawMesh, Surface, Texture, grey_surface
 
 _TINT = 0.02
-"""Spread of Kd from which it tints its image. Exporters write a grey Kd beside an image that stands for the whole colour."""
+"""From this spread on Kd tints its image. Exporters write a grey Kd beside an image that stands for the whole colour."""
 
 
 def resolve(

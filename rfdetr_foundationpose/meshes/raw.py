@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 
 GREY = (128, 128, 128)
-"""sRGB, 0..255, of what has no colour of its own."""
+"""What has no colour of its own is rendered in this one, sRGB 0..255."""
 
 
 class MeshError(UserError, ValueError):

@@ -25,7 +25,7 @@ from .variants import VARIANTS
 logger = logging.getLogger(__name__)
 
 SETTLE = 2.0
-"""Seconds between the last object's first pose and the first measured frame."""
+"""So many seconds pass between the last object's first pose and the first measured frame."""
 PARTS = ("dds_in", "waiting", "conversion", "processing", "publish", "dds_out")
 POINTS = ("p50", "p95", "p99", "max")
 PACKAGE = "rfdetr_foundationpose.node_bench"

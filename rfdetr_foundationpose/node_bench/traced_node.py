@@ -20,9 +20,9 @@ from ..ros.signals import Stop
 from ..ros.worker import Pair
 
 QUEUE = 10
-"""Frames that may wait where the newest does not replace the one before."""
+"""So many frames may wait where the newest does not replace the one before."""
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
-"""Of a frame's row, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
+"""A frame's row holds these times, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
 converted to arrays; poses known; poses published."""
 
 

@@ -28,4 +28,4 @@ VARIANTS: dict[str, Variant] = {
     "keep-latest": Variant("a queue of ten frames, each of which is processed"),
     "debug-off-path": Variant("the debug image is drawn and published before the next frame is taken"),
 }
-"""Name of what is taken away -> what runs instead."""
+"""Each maps the name of what is taken away to what runs instead."""

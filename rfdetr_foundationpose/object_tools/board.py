@@ -18,10 +18,10 @@ from ..types import CameraIntrinsics
 
 DOTS_PER_MM = 10
 MARKER_SHARE = 0.76
-"""Of a square's side."""
+"""A marker takes this share of its square's side."""
 LEAST_CORNERS = 8
 MAX_REPROJECTION = 1.5
-"""Pixels, root mean square, of a board that counts as found."""
+"""A board counts as found up to this reprojection error, in pixels, root mean square."""
 
 
 class BoardError(UserError, ValueError):
@@ -58,7 +58,7 @@ BOARDS = {
     "letter": Board("letter", 7, 9, 0.027, (0.2159, 0.2794)),
     "a3": Board("a3", 10, 14, 0.027, (0.297, 0.420)),
 }
-"""By the sheet's size. The squares fill it but for a margin that every printer leaves."""
+"""There is one board for each size of sheet. The squares fill it but for a margin that every printer leaves."""
 
 
 def write_pdf(board: Board, path: Path) -> None:

@@ -22,7 +22,7 @@ from ..warp_setup import launch, warp_device
 from . import fusion_kernels as kernels
 
 EDGE_STEP = 0.008
-"""m of depth between neighbours: pixels beside such a step are mixed of both sides and left out."""
+"""Pixels beside a step of depth of so many metres are mixed of both sides and left out."""
 MOST_VOXELS = 12_000_000
 
 Array = NDArray[np.float64]

@@ -15,12 +15,12 @@ from ..objects import ObjectSpec
 from ..pose.mesh import MeshError, ObjectModel, read_object
 
 PLAUSIBLE = (0.02, 1.0)
-"""Diameters (m) of things that are handled and seen by an RGB-D camera."""
+"""Things that are handled and seen by an RGB-D camera have diameters (m) between these."""
 UNITS = {1.0: "metres", 0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches"}
-"""Metres per mesh unit, in the order in which they are tried."""
+"""These metres per mesh unit are tried in this order."""
 MANY_FACES = 100_000
 FEW_TEXELS = 2.0
-"""Texels a millimetre of surface below which a print blurs at a camera distance of 0.5 m (a pixel is 0.8 mm there)."""
+"""With fewer texels a millimetre of surface a print blurs at a camera distance of 0.5 m (a pixel is 0.8 mm there)."""
 
 
 @dataclass(frozen=True)

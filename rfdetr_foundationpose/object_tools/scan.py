@@ -20,14 +20,15 @@ from .board import Board, BoardFinder
 from .fusion import MOST_VOXELS, View, fuse
 
 FLOOR = 0.003
-"""m above the board: lower points may be the board, by the noise of its depth."""
+"""Points less than so many metres above the board may be the board, by the noise of its depth."""
 LEAST_VIEWS, MOST_VIEWS = 12, 240
 FASTEST = (0.35, 60.0)
-"""m/s and deg/s of the camera, above which a rolling shutter and the exposure smear what it sees."""
+"""Above these speeds of the camera, m/s and deg/s, a rolling shutter and the exposure smear what it sees."""
 DEPTH_OFF = (0.01, 0.025)
-"""Share by which the board's depth may differ from where its corners say it is, before that is said, and before it is too much."""
+"""The board's depth may differ by the first share from where its corners say it is before that is said, by the second before
+it is too much."""
 SIDES = 12
-"""Directions round the object, of 30 degrees each."""
+"""There are so many directions round the object, of 30 degrees each."""
 
 Array = NDArray[np.float64]
 

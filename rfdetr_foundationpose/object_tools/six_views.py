@@ -21,7 +21,7 @@ SIDES = {
     "from -y": ((0, -1, 0), (0, 0, 1)),
     "from -z (below)": ((0, 0, -1), (0, 1, 0)),
 }
-"""Side -> where the camera stands and what is up in the picture, in the mesh's frame."""
+"""Each side has a direction where the camera stands and what is up in the picture, in the mesh's frame."""
 TILE = 420
 BACKGROUND = 0.78
 AXES = (("x", (220, 40, 40)), ("y", (30, 170, 30)), ("z", (50, 90, 230)))

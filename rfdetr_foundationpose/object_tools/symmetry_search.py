@@ -21,12 +21,12 @@ from .mesh_check import triangle_areas
 
 SAMPLES, ASKED = 30_000, 3000
 SHAPE_TOLERANCE = 0.006
-"""Of the diameter: how far off the surface 95 % of the turned samples may lie (besides the samples' own spacing)."""
+"""95 % of the turned samples may lie off the surface by this share of the diameter, besides their own spacing."""
 COLOUR_TOLERANCE = (0.05, 0.16)
-"""Mean and 95th percentile of the colour difference, 0..1, of what still looks the same."""
+"""What still looks the same has a mean and a 95th percentile of the colour difference, 0..1, up to these."""
 FOLDS = (12, 10, 9, 8, 7, 6, 5, 4, 3, 2)
 ODD_ANGLES = (17.0, 41.0, 73.0, 101.0, 137.0, 163.0)
-"""Degrees that no fold above shares: a shape that passes all of them is one of revolution."""
+"""No fold above shares these angles (degrees): a shape that passes all of them is one of revolution."""
 
 Array = NDArray[np.float64]
 

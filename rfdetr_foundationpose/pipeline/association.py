@@ -20,7 +20,7 @@ NEAR_DIAMETERS = 0.5
 DOUBT_DIAMETERS = 1.0
 # Up to this distance (in object diameters) the cost of a pair rises steeply, beyond it hardly.
 SLOPE_DIAMETERS = 2.0
-# The cost of a pair that cannot be: any possible pair costs less.
+# A pair that cannot be costs this: any possible pair costs less.
 _INFEASIBLE = 1e6
 
 

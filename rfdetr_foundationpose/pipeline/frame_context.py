@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..pose.observation import Observation
     from .registration_worker import Job
 
-# What a change into a state is counted under, and how it is told.
+# A change into a state is counted under the first name, and told in the words after it.
 _CHANGES = {
     TrackState.LOST: ("lost", "lost", ""),
     TrackState.UNCERTAIN: ("uncertain", "uncertain", "; searched near where it was"),

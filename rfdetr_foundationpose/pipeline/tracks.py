@@ -13,7 +13,7 @@ from ..types import Frame, ObjectPose, TrackState, instance_name
 
 # A detector run moves a track's support by this share: the last eight runs make up most of it.
 SUPPORT_RATE = 1 / 8
-# What is left of a track's speed after a frame in which it moved less.
+# After a frame in which it moved less, this share of a track's speed is left.
 SPEED_DECAY = 0.8
 
 

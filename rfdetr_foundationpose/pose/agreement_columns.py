@@ -5,7 +5,7 @@ Plain numbers: Warp's kernels read them as constants. No torch, no Warp.
 
 from __future__ import annotations
 
-# Sums over the pixels of a view, (N, SHAPE_SUMS) or (N, ALL_SUMS): see agreement_kernels.agreement.
+# These are sums over the pixels of a view, (N, SHAPE_SUMS) or (N, ALL_SUMS): see agreement_kernels.agreement.
 SUM_MODEL = 0
 SUM_AGREE = 1
 SUM_OCCLUDED = 2

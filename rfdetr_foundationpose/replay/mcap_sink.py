@@ -34,7 +34,7 @@ from .sinks import DrawnFrame, Series
 
 NODE = "/pose_node"
 MOST_TRIANGLES = 4000
-"""Of a mesh in the file; larger ones are shown as every n-th of their triangles."""
+"""A mesh in the file has at most so many triangles; larger ones are shown as every n-th of theirs."""
 _MESH_AGAIN_NS = 2_000_000_000
 
 

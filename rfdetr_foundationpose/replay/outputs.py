@@ -25,7 +25,7 @@ from .video import VideoWriter
 OUTPUT_FILES = (
     *("result.json", "poses.csv", "report.html", "contact_sheet.jpg", "errors.png", "latency.png", "overlay.webm"),
 )
-"""All that ``write_outputs`` may write."""
+"""``write_outputs`` writes these files and no others."""
 # A contact sheet shows this many frames.
 SHEET_TILES = 12
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# Depth images around a colour image that are looked at as its partner.
+# So many depth images around a colour image are looked at as its partner.
 _NEAR = 8
 
 

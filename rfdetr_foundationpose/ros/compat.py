@@ -18,7 +18,7 @@ vision_msgs = _optional("vision_msgs.msg")
 message_filters = _optional("message_filters")
 cv_bridge = _optional("cv_bridge")
 
-# Import name, apt package (Python's tf2_ros is in tf2_ros_py), module, consequence.
+# Each row has an import name, its apt package (Python's tf2_ros is in tf2_ros_py), a module, and the consequence of its absence.
 _CONSEQUENCES = (
     ("tf2_ros", "tf2-ros-py", tf2_ros, "no /tf is broadcast; poses are on ~/pose/<object>"),
     ("vision_msgs", "vision-msgs", vision_msgs, "no ~/detections (Detection3DArray); poses are on ~/pose/<object>"),

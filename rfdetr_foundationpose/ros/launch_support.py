@@ -33,14 +33,14 @@ from ..resources import config_dir
 from . import transport
 
 PACKAGE = "rfdetr_foundationpose"
-# Launch argument -> the node's relative topic name, and what it carries.
+# Each launch argument stands for a relative topic name of the node; beside it is what the topic carries.
 TOPICS = {
     "rgb_topic": ("rgb/image", "colour images"),
     "depth_topic": ("depth/image", "depth images, registered to the colour images"),
     "camera_info_topic": ("rgb/camera_info", "calibration of the colour images"),
 }
 TRUTH = {"true": True, "false": False}
-# ros2 launch's own.
+# These arguments are ros2 launch's own.
 FOREIGN = {"launch-prefix", "launch-prefix-filter"}
 
 

@@ -25,11 +25,11 @@ from .node import PoseNode
 from .pipeline import PipelineFactory, real_pipeline
 from .signals import Stop
 
-# Seconds that the threads get to end; what is stuck in native code longer is left behind.
+# The threads get so many seconds to end; what is stuck in native code longer is left behind.
 GRACE = 1.0
-# Seconds that a transition gets to set the ROS entities aside, which takes it a few milliseconds unless the machine is busy.
+# A transition gets so many seconds to set the ROS entities aside, which takes it a few milliseconds unless the machine is busy.
 LOCK_WAIT = 0.3
-# How long a thread that draws may hold the interpreter while a pose waits for it, in seconds (Python's default: 0.005).
+# A thread that draws may hold the interpreter for so many seconds while a pose waits for it (Python's default: 0.005).
 SWITCH_INTERVAL = 0.0005
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-# fastrtps up to Jazzy, fastdds since Kilted; a segment of messages, or the queue of a port.
+# Files are called fastrtps up to Jazzy, fastdds since Kilted; each is a segment of messages, or the queue of a port.
 _LOCK = re.compile(r"(fast(?:dds|rtps)_(?:port\d+|[0-9a-f]{16}))_el")
 # A participant that is being made has its lock file a moment before its lock, in seconds.
 SETTLED = 5.0

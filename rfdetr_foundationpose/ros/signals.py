@@ -19,13 +19,13 @@ from typing import NoReturn
 from . import shared_memory
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Seconds between looks at the clock and at the parent.
+# The clock and the parent are looked at with this period, in seconds.
 TICK = 0.2
 # A terminal's Ctrl-C comes twice, from the terminal and from ros2 launch; a second wish comes later than this, in seconds.
 SAME_WISH = 0.5
-# Seconds from the first signal to the end at the latest.
+# The process ends at most so many seconds after the first signal.
 LIMIT = 2.5
-# The parent's process id, for a node that is to end with it.
+# This variable holds the parent's process id for a node that is to end with it.
 PARENT = "RFDETR_FOUNDATIONPOSE_PARENT"
 
 

@@ -23,9 +23,9 @@ NEW, OLD = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 OLDER = ("foxy", "galactic", "humble", "iron", "jazzy")
 # rclpy's major version from Kilted on, for wheels, which set no ROS_DISTRO.
 KILTED = 9
-# Frames (colour, depth, picture for debugging) that a segment holds at best, and that are enough.
+# A segment holds so many frames (colour, depth, picture for debugging) at best; ENOUGH are enough.
 FRAMES, ENOUGH = 5, 1.5
-# Participants with images: driver, node, rviz and one more.
+# So many participants have images: driver, node, rviz and one more.
 PROCESSES = 4
 # Each has a second segment for discovery, and ports.
 OVERHEAD = 1_000_000

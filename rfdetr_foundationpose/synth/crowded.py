@@ -28,7 +28,7 @@ from .textures import Picture, random_palette
 
 NEIGHBOURS = 7
 WALL, TABLE_EDGE, OWN_KIND = 0.25, 0.25, 0.2
-"""Shares of the scenes with a wall or the table's edge right behind the object, and of neighbours of its own kind."""
+"""These shares of the scenes have a wall, or the table's edge, right behind the object, and of the neighbours are of its kind."""
 MOST_LARGER = 2.5
 """No neighbour is so many times larger or smaller than the object."""
 NOISE = DepthNoise(scale=1.3, dropout=0.01, edge_jitter=1.0)

@@ -23,7 +23,7 @@ from .scene_renderer import SURFACES, SceneSet
 from .sensor import VIDEO_SENSOR, ColorSensor, expose
 
 Array = NDArray[np.float64]
-CYCLE = 60.0  # s of nominal motion over which the speed limits are enforced; longer than any recording's
+CYCLE = 60.0  # The speed limits hold over so many seconds of nominal motion, more than any recording lasts.
 STEP = 1 / 120
 VIEWS = 12
 SHUTTER_STEPS = 9

@@ -16,7 +16,7 @@ from ..detect.checkpoint import load_model
 from ..detect.detector import DetectorError
 
 RANDOM = "random"
-# Fields of rfdetr's ModelConfig that say nothing of the network, or that a training sets itself.
+# These fields of rfdetr's ModelConfig say nothing of the network, or a training sets them itself.
 _NOT_NETWORK = {"pretrain_weights", "device", "num_classes", "group_detr", "class_names", "model_name"}
 _QUERIES = ("refpoint_embed.weight", "query_feat.weight")
 _POSITIONS = "embeddings.position_embeddings"

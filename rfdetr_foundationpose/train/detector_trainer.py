@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 RANDOM_RATE, TUNING_RATE = 4e-4, 3e-4
-"""Peak learning rates for 256 images a step; of smaller steps with the root of their size."""
+"""The learning rate peaks at these for 256 images a step; for smaller steps it falls with the root of their size."""
 BYTES_PER_IMAGE, RESERVED_BYTES = 130e6, 2e9
-"""Memory of one 384 x 384 image in a training step, and what network, optimizer and CUDA take besides."""
+"""One 384 x 384 image takes so much memory in a training step, and network, optimizer and CUDA so much besides."""
 
-# Half the ViT of RF-DETR Nano and a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
+# This is half the ViT of RF-DETR Nano with a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
 SMALL_NANO: dict[str, Any] = {
     "resolution": 384,
     "positional_encoding_size": 24,

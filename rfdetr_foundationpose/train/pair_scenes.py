@@ -47,7 +47,7 @@ class SceneEffects:
 
 
 TIDY = SceneEffects(0, 0, 0, 0, 0.45, 0, 0, 0, 0, 0, 0)
-"""Scenes in which little touches the target."""
+"""In these scenes little touches the target."""
 
 
 class ObjectTables:

@@ -33,7 +33,7 @@ class SensorEffects:
 
 
 STEADY = SensorEffects(0, 0, 0, 0, 0, 0.3, 0, 0, 0)
-"""Noise, holes, lost edges and millimetres alone."""
+"""This sensor has noise, holes, lost edges and millimetres alone."""
 
 
 class Sensors:

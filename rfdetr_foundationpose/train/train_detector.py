@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # Seeds from this one on are for measuring, never for training.
 EVALUATION_SEED = 1_000_003
 INTERIM_SCENES, INTERIM_POINTS = 32, 8
-"""Held-out scenes of a measurement during training, and how many of these there are."""
+"""A measurement during training has so many held-out scenes, and there are so many of them."""
 LOG_SECONDS = 5.0
 WEIGHTS, STATE, LOG, METRICS = "detector.safetensors", "detector.train.pt", "detector.jsonl", "metrics.json"
 INTERIM, CURVES, SAMPLES = "detector.interim.safetensors", "results.png", "samples.png"

@@ -43,7 +43,7 @@ AVERAGE_DECAY = 0.998
 EVALUATE_EVERY, AGREE_EVERY, SAVE_SECONDS = 250, 5, 60.0
 OBJECTS_A_RANK = 20_000
 BANKS = 8
-"""Chunks of objects that batches are drawn from; a new one replaces the oldest."""
+"""Batches are drawn from so many chunks of objects; a new one replaces the oldest."""
 
 
 @dataclass(frozen=True)

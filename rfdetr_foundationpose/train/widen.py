@@ -23,7 +23,7 @@ READS_TOKENS = (
     "head.1.weight",
     "att.in_proj_weight",
 )
-"""Weights whose input carries positions."""
+"""The input of these weights carries positions."""
 
 
 def widened(network: Network, seed: int = 0) -> Network:
