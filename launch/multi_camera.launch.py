@@ -6,11 +6,11 @@ ros2 launch rfdetr_foundationpose multi_camera.launch.py cameras:=left,right rgb
 from launch.actions import DeclareLaunchArgument
 
 from launch import LaunchDescription
-from rfdetr_foundationpose.ros.launch_support import node_launch, start_node, value_of
+from rfdetr_foundationpose.ros.launch_support import launch_value, node_launch, start_node
 
 
 def start_nodes(context):  # type: ignore[no-untyped-def]
-    names = [n.strip() for n in value_of(context, "cameras").split(",") if n.strip()]
+    names = [n.strip() for n in launch_value(context, "cameras").split(",") if n.strip()]
     if len(names) != len(set(names)) or not names:
         raise ValueError(f"cameras:={','.join(names)} must be different names, separated by commas")
     return [action for name in names for action in start_node(context, name)]

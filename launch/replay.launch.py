@@ -13,7 +13,14 @@ from launch_ros.actions import Node
 
 from launch import LaunchDescription
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
-from rfdetr_foundationpose.ros.launch_support import config_dir, installed, is_true, node_launch, start_node, value_of
+from rfdetr_foundationpose.ros.launch_support import (
+    config_dir,
+    installed,
+    is_true,
+    launch_value,
+    node_launch,
+    start_node,
+)
 from rfdetr_foundationpose.ros.rviz import remappings
 
 FRAME = "camera_color_optical_frame"
@@ -29,14 +36,14 @@ def obstacle(bag):  # type: ignore[no-untyped-def]
 
 
 def start(context):  # type: ignore[no-untyped-def]
-    bag = value_of(context, "bag")
+    bag = launch_value(context, "bag")
     why = obstacle(bag)
     if why:
         return [LogInfo(msg=f"{why}; nothing starts"), Shutdown(reason=why)]
     show = is_true(context, "rviz")
     seen = show and installed("rviz2", "rviz2")
     command = ["ros2", "bag", "play", str(Path(bag).expanduser()), "--clock", "200"]
-    command += ["--rate", value_of(context, "rate"), "--delay", value_of(context, "delay")]
+    command += ["--rate", launch_value(context, "rate"), "--delay", launch_value(context, "delay")]
     command += ["--loop"] if is_true(context, "loop") else []
     player = ExecuteProcess(cmd=command, output="screen")
 
@@ -70,7 +77,7 @@ def rviz(context, bag):  # type: ignore[no-untyped-def]
             "-d",
             str(config_dir() / "pose.rviz"),
             "-f",
-            value_of(context, "fixed_frame") or recorded_frame(bag),
+            launch_value(context, "fixed_frame") or recorded_frame(bag),
         ],
         parameters=[{"use_sim_time": True}],
         remappings=remappings(context),

@@ -12,7 +12,7 @@ from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneSampler
 from rfdetr_foundationpose.train.coco_source import CocoSource, DatasetError
-from rfdetr_foundationpose.train.detector_data import boxes_of
+from rfdetr_foundationpose.train.detector_data import instance_boxes
 from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
 from rfdetr_foundationpose.train.detector_loss import Targets, corners, detection_loss
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
@@ -90,7 +90,7 @@ def test_queries_on_ignored_things_are_not_punished():
 def test_boxes_of_instances():
     ids = torch.full((1, 20, 20), -1)
     ids[0, 3:8, 10:12] = 1
-    boxes, pixels = boxes_of(ids, 3)
+    boxes, pixels = instance_boxes(ids, 3)
     assert pixels.tolist() == [[0, 10, 0]]
     assert boxes[0, 1].tolist() == [11.0, 5.5, 2.0, 5.0]
 

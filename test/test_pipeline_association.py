@@ -115,6 +115,15 @@ def test_of_two_far_detections_the_nearer_one_is_the_instance_under_registration
         assert associate(seen, [], EXTENT, CAMERA, 0.3, before, np.inf) == expected
 
 
+def test_beyond_two_diameters_overlap_decides_and_not_distance():
+    """Far is far: 3.5 diameters behind with a box that overlaps is likelier than 2.5 diameters aside with none."""
+    before = detection(EXTENT.project(pose(0, 0, 1), CAMERA), 1.0)
+    behind = detection(before.box + [20, 0, 20, 0], 1.6)
+    aside = detection(EXTENT.project(pose(0.45, 0, 1), CAMERA), 1.0)
+    assert box_iou(before.box, behind.box) > 0.3 and box_iou(before.box, aside.box) == 0
+    assert associate([aside, behind], [], EXTENT, CAMERA, 0.5, before, np.inf) == {1: 0}
+
+
 def test_duplicates_are_counted_and_the_best_stays():
     first, again, apart = (
         detection([0, 0, 10, 10], score=0.6),

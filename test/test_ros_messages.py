@@ -150,13 +150,13 @@ def test_a_mesh_of_an_installed_package_is_named_for_every_machine(tmp_path, mon
     elsewhere.write_bytes(mesh.read_bytes())
     assert messages.mesh_uri(elsewhere).startswith("file:///")
     model = OverlayModel.load(ObjectSpec("mug", mesh))
-    assert len(messages.shape_of(ObjectSpec("mug", mesh), model, "auto").triangles) == 0
-    drawn = messages.shape_of(ObjectSpec("mug", elsewhere), model, "auto")
+    assert len(messages.marker_shape(ObjectSpec("mug", mesh), model, "auto").triangles) == 0
+    drawn = messages.marker_shape(ObjectSpec("mug", elsewhere), model, "auto")
     assert drawn.triangles.shape == (36, 3)
     marker = messages.marker_array([tracked()], {"mug": drawn}).markers[0]
     assert (marker.type, len(marker.points), marker.scale.x) == (Marker.TRIANGLE_LIST, 36, 1.0)
     np.testing.assert_allclose(np.array([[p.x, p.y, p.z] for p in marker.points]), drawn.triangles)
-    assert messages.shape_of(ObjectSpec("mug", elsewhere), model, "file").triangles.size == 0
+    assert messages.marker_shape(ObjectSpec("mug", elsewhere), model, "file").triangles.size == 0
 
 
 def test_triangles_of_a_fine_mesh_are_few_and_keep_its_size():

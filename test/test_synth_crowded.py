@@ -10,7 +10,7 @@ from rfdetr_foundationpose.evaluate.schedule_compare import CompareSettings, cas
 from rfdetr_foundationpose.replay.metrics import PoseError
 from rfdetr_foundationpose.synth import crowded, families
 from rfdetr_foundationpose.synth.crowded import CrowdedSampler, crowded_object
-from rfdetr_foundationpose.synth.objects import MAX_DIAMETER, MIN_DIAMETER, diameter_of
+from rfdetr_foundationpose.synth.objects import MAX_DIAMETER, MIN_DIAMETER, vertex_diameter
 
 
 def test_objects_are_solid_of_the_size_said_and_the_same_each_time():
@@ -19,7 +19,7 @@ def test_objects_are_solid_of_the_size_said_and_the_same_each_time():
         again = crowded_object(np.random.default_rng(seed))
         np.testing.assert_array_equal(item.mesh.vertices, again.mesh.vertices)
         assert item.mesh.volume > 0, "faces wind outward"
-        assert MIN_DIAMETER * 0.99 < diameter_of(item.mesh.vertices) < MAX_DIAMETER * 1.01
+        assert MIN_DIAMETER * 0.99 < vertex_diameter(item.mesh.vertices) < MAX_DIAMETER * 1.01
 
 
 def test_no_family_is_one_that_trainings_draw():

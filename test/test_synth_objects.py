@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from trimesh.visual import ColorVisuals, TextureVisuals
 
 from rfdetr_foundationpose.objects import DiscreteSymmetry
-from rfdetr_foundationpose.synth.objects import MAX_DIAMETER, MIN_DIAMETER, SynthObject, diameter_of, random_object
+from rfdetr_foundationpose.synth.objects import MAX_DIAMETER, MIN_DIAMETER, SynthObject, random_object, vertex_diameter
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +21,13 @@ def objects() -> list[SynthObject]:
 
 def test_size_faces_and_outward_winding(objects: list[SynthObject]) -> None:
     for o in objects:
-        assert MIN_DIAMETER * 0.999 <= diameter_of(np.asarray(o.mesh.vertices)) <= MAX_DIAMETER * 1.001
+        assert MIN_DIAMETER * 0.999 <= vertex_diameter(np.asarray(o.mesh.vertices)) <= MAX_DIAMETER * 1.001
         assert 500 <= len(o.mesh.faces) <= 6000
         assert o.mesh.volume > 0, o.name
         assert np.isfinite(o.mesh.vertex_normals).all()
         norms = np.linalg.norm(o.mesh.vertex_normals, axis=1)
         assert np.allclose(norms[np.unique(o.mesh.faces)], 1, atol=1e-3)
-    diameters = [diameter_of(np.asarray(o.mesh.vertices)) for o in objects]
+    diameters = [vertex_diameter(np.asarray(o.mesh.vertices)) for o in objects]
     assert min(diameters) < 0.06 and max(diameters) > 0.3
 
 
@@ -50,7 +50,9 @@ def test_same_seed_gives_the_same_object_and_another_seed_another() -> None:
 
 
 def test_origins_are_also_far_off_centre(objects: list[SynthObject]) -> None:
-    offset = [np.linalg.norm(o.mesh.bounds.mean(axis=0)) / diameter_of(np.asarray(o.mesh.vertices)) for o in objects]
+    offset = [
+        np.linalg.norm(o.mesh.bounds.mean(axis=0)) / vertex_diameter(np.asarray(o.mesh.vertices)) for o in objects
+    ]
     assert min(offset) < 1e-6 and max(offset) > 1.0
 
 
@@ -66,7 +68,7 @@ def test_declared_symmetries_hold_for_geometry_and_color() -> None:
             moved = (o.mesh.vertices - point) @ turn.T + point
             surface, _ = trimesh.sample.sample_surface(o.mesh, 30000, seed=0)
             # Facets of turned objects and the sampling density bound how close a moved vertex can be.
-            assert cKDTree(surface).query(moved)[0].max() < 0.03 * diameter_of(np.asarray(o.mesh.vertices)), o.name
+            assert cKDTree(surface).query(moved)[0].max() < 0.03 * vertex_diameter(np.asarray(o.mesh.vertices)), o.name
             if isinstance(o.mesh.visual, ColorVisuals):
                 assert len(np.unique(o.mesh.visual.vertex_colors, axis=0)) == 1
             checked += 1

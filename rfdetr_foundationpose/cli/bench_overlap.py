@@ -32,7 +32,7 @@ def overlap(
     from ..config import from_flat
     from ..errors import UserError
     from ..evaluate.bench_overlap import NOTHING_TO_OVERLAP, measure_overlap, overlap_table
-    from ..evaluate.bench_stages import REPEATS
+    from ..evaluate.bench_stages import StageSettings
 
     console = open_console()
     say = sayer(console)
@@ -42,7 +42,7 @@ def overlap(
     place = bench.device
     if place.type != "cuda":
         raise UserError(NOTHING_TO_OVERLAP.format(device=place))
-    samples = repeat or REPEATS[place.type][1]
+    settings = StageSettings((height, width), tracked, tracks=repeat, seed=seed, objects_file=objects_file)
     outputs = claim("bench overlap", out, ("overlap.json",), overwrite=overwrite)
     facts = bench.environment
 
@@ -50,9 +50,7 @@ def overlap(
         outputs.write({"environment": facts, "weights": bench.description, "overlap": tree}, "overlap.json")
 
     with keeping(out / "overlap.json"):
-        found = measure_overlap(
-            bench.backends, bench.networks, config, place, (height, width), tracked, samples, seed, objects_file, save
-        )
+        found = measure_overlap(bench.backends, bench.networks, config, place, settings, save)
     save(found)
     console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {bench.description}"))
     say(f"Look at: {out / 'overlap.json'}")

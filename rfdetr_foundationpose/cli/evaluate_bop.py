@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ..tables import number, plain_table
 from .console import open_console, sayer
-from .evaluate_poses import run, tools_of
+from .evaluate_poses import build_tools, run
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 from .outputs import Overwrite, claim
 
@@ -48,7 +48,7 @@ def bop(
     dataset = BopDataset(data, split, sensor)
     for note in dataset.notes:
         say(note)
-    tools = tools_of(dataset.specs, device, weights, setting)
+    tools = build_tools(dataset.specs, device, weights, setting)
     scores = BopScores(dataset, tools.device)
     names = (*results_files(dataset).values(), *(() if json_file else ("result.json",)))
     outputs = claim("evaluate bop", out, names, json_file, overwrite=overwrite)

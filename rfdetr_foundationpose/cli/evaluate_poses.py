@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..objects import ObjectSpec
 
 
-def tools_of(specs: Sequence[ObjectSpec], device: str, weights: str, setting: list[str] | None) -> Tools:
+def build_tools(specs: Sequence[ObjectSpec], device: str, weights: str, setting: list[str] | None) -> Tools:
     """The estimator of the options and what judges it. Raises ConfigError, CheckpointError, MeshError."""
     from ..config import from_flat
     from ..evaluate.pose_attempts import make_tools

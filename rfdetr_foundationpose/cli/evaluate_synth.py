@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import open_console
-from .evaluate_poses import run, tools_of
+from .evaluate_poses import build_tools, run
 from .options import Device, JsonFile, Objects, ObjectsFileOrRandom, Out, PoseWeights, Seed, Settings, named
 from .outputs import Overwrite, claim
 
@@ -32,7 +32,7 @@ def synth(
 
     console = open_console()
     with specs_or_random(objects_file, range(seed, seed + scenes)) as specs:
-        tools = tools_of(named(specs, objects), device, weights, setting)
+        tools = build_tools(named(specs, objects), device, weights, setting)
     outputs = claim("evaluate synth", out, () if json_file else ("result.json",), json_file, overwrite=overwrite)
     about = {"objects": str(objects_file or "random"), "scenes": scenes, "seed": seed}
     run(console, outputs, tools, about, synth_attempts(tools, scenes, track, seed), scenes, "scenes")

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from .console import CONTACT_SHEET, open_console
-from .evaluate_poses import print_attempts, run, tools_of
+from .evaluate_poses import build_tools, print_attempts, run
 from .options import Device, JsonFile, Out, PoseWeights, Seed, Settings
 from .outputs import Overwrite, claim
 
@@ -42,7 +42,7 @@ def ycbv(
     names = ["result.json", CONTACT_SHEET, *(f"{f.name}.png" for f in frames)]
     outputs = claim("evaluate ycbv", out, names, json_file, overwrite=overwrite)
     instances = find_instances(frames, specs)
-    tools = tools_of(specs, device, weights, setting)
+    tools = build_tools(specs, device, weights, setting)
     masks: list[Any] = []
 
     def attempts() -> Iterator[list[Attempt]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UserError, sentence_of
+from ..errors import UserError, error_sentence
 from . import outputs
 
 PROGRAM = "rfdetr-foundationpose"
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build_app(_typed(arguments))
         app(args=arguments, prog_name=PROGRAM)
     except (UserError, OSError) as error:
-        _complain(arguments, sentence_of(outputs.named(error)))
+        _complain(arguments, error_sentence(outputs.named(error)))
         outputs.forget_empty()
         raise SystemExit(2) from error
     except ImportError as error:

@@ -166,8 +166,8 @@ def _load_theirs(path: Path, variant: str, device: torch.device, first_class_id:
     """Built from what the file says and from its tensors' shapes, then loaded tensor by tensor: rfdetr's own loader takes
     what happens to fit."""
     file = rfdetr_file.read(path)
-    symbol, told = rfdetr_file.class_of(file, variant)
-    config = rfdetr_file.config_of(file, symbol, told)
+    symbol, told = rfdetr_file.rfdetr_class(file, variant)
+    config = rfdetr_file.rfdetr_config(file, symbol, told)
     try:
         model = library.construct_class(symbol, device, path, **config)
     except DetectorError:

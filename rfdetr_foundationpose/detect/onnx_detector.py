@@ -47,7 +47,7 @@ class _Exported(nn.Module):
         return tuple(o.float() for o in self.network(image.to(self.dtype)))
 
 
-def spec_of(model: RFDETR) -> ImageSpec:
+def image_spec(model: RFDETR) -> ImageSpec:
     """What a model's file takes and gives."""
     masks = bool(getattr(model.model_config, "segmentation_head", False))
     return ImageSpec(model.model.resolution, OUTPUTS if masks else OUTPUTS[:2])
@@ -57,7 +57,7 @@ def export_detector(model: RFDETR, path: Path, precision: str = "fp32") -> Path:
     """Write a model with shape (1, 3, R, R). precision: "fp32" or "fp16", in which the image encoder is FP16 and what follows
     it FP32 (see keep_float32). The file appears only when onnx.checker has passed it."""
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    spec = spec_of(model)
+    spec = image_spec(model)
     network = _Exported(_fast(model, dtype).cpu(), dtype).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -91,7 +91,7 @@ def _fast(model: RFDETR, dtype: torch.dtype) -> nn.Module:
 
 def detector_source(model: RFDETR, cache: Path | None = None, about: str = "") -> EngineSource:
     """What engines of a model are built from; ``cache``: directory of its ONNX files, None for the user's."""
-    spec = spec_of(model)
+    spec = image_spec(model)
     state = f"{state_digest(library.network(model))} {spec.size} {EXPORT_VERSION}"
     digest = hashlib.sha256(state.encode()).hexdigest()
 
@@ -121,7 +121,7 @@ def tensorrt(model: RFDETR, place: Placement) -> Forward:
 def onnxruntime(model: RFDETR, place: Placement) -> Forward:
     """Its ONNX file on onnxruntime's CPU or CUDA provider. Raises BackendUnavailable where that does not work here."""
     precision = "fp16" if place.dtype == torch.float16 else "fp32"
-    return run_file(detector_source(model, place.engines.cache).onnx(precision), spec_of(model), place.device)
+    return run_file(detector_source(model, place.engines.cache).onnx(precision), image_spec(model), place.device)
 
 
 def run_file(path: Path, spec: ImageSpec, device: torch.device) -> Forward:

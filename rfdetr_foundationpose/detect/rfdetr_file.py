@@ -161,7 +161,7 @@ def _names(given: Any) -> list[str] | dict[int, str]:
     return [str(n) for n in given] if isinstance(given, list | tuple) else []
 
 
-def class_of(file: RfdetrFile, variant: str) -> tuple[str, bool]:
+def rfdetr_class(file: RfdetrFile, variant: str) -> tuple[str, bool]:
     """Name of rfdetr's class, and whether the file tells it: by its model_name, or by the name of the weights that its
     training began with, or by its own; else that of ``variant``. Raises DetectorError."""
     if file.model_name.startswith("RFDETR"):
@@ -212,7 +212,7 @@ def _side(file: RfdetrFile) -> int | None:
     return None if positions is None or positions.ndim != 3 else math.isqrt(max(int(positions.shape[1]) - 1, 0))
 
 
-def config_of(file: RfdetrFile, symbol: str, told: bool) -> dict[str, Any]:
+def rfdetr_config(file: RfdetrFile, symbol: str, told: bool) -> dict[str, Any]:
     """ModelConfig fields to build the network of ``file`` with. Logs what had to be assumed. Raises DetectorError.
 
     told: whether the file itself says that it is a ``symbol``, so that its tensors may be of other depth.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..tables import plain_table
 from ..types import Frame
 from .bench_rows import EstimatorRow, Pose
 from .bench_scene import before, smallest_objects
+from .bench_stages import REPEATS, StageSettings
 from .bench_timing import Stats, interleave, timed
 from .compare import pose_difference
 
@@ -75,17 +75,13 @@ def measure_overlap(
     networks: dict[str, Any],
     config: Config,
     device: torch.device,
-    size: tuple[int, int],
-    count: int,
-    samples: int,
-    seed: int,
-    objects_file: Path | None = None,
+    settings: StageSettings,
     save: Callable[[dict[str, Any]], None] = lambda tree: None,
 ) -> dict[str, Any]:
-    """Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
+    """settings: of the objects that are tracked and of the samples. Per backend: milliseconds of a frame each way, from an idle device to an idle device, sampled in turn; p50 and p95 of
     "own stream" over those of the others; and by how much its results differ. Backends that cannot run carry a reason."""
-    specs, models = smallest_objects(count, objects_file)
-    scene = ExampleScene(models, size, device, seed)
+    specs, models = smallest_objects(settings.objects, settings.objects_file)
+    scene = ExampleScene(models, settings.size, device, settings.seed)
     frames = [scene.frame(i) for i in range(FRAMES)]
     found: dict[str, Any] = {}
     for backend in backends:
@@ -109,7 +105,10 @@ def measure_overlap(
 
         calls = {name: partial(sample, way) for name, way in ways.items()}
         interleave(calls, WARM_UP)
-        stats = {name: Stats.of(values) for name, values in interleave(calls, samples).items()}
+        stats = {
+            name: Stats.of(values)
+            for name, values in interleave(calls, settings.tracks or REPEATS[device.type][1]).items()
+        }
         outcomes = {
             name: [ways[name](f.frame, before(frames, i)) for i, f in enumerate(frames)]
             for name in ("one after the other", "own stream")

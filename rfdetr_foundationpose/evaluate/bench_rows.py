@@ -206,8 +206,8 @@ def detector_call(
             return None, str(error)
     except ImportError as error:
         return None, f"needs the package {error.name}"
-    if getattr(detector, "backend", backend) != backend:
-        return None, f"ran {getattr(detector, 'backend', '?')} instead"
+    if detector.backend != backend:
+        return None, f"ran {detector.backend} instead"
     upload = Uploader(device)
     return (lambda frame: detector.detect(upload(frame))), ""
 

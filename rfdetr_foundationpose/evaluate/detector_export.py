@@ -12,7 +12,7 @@ import torch
 from ..config import DetectorConfig
 from ..detect.backends import Network
 from ..detect.checkpoint import LoadedModel
-from ..detect.onnx_detector import run_file, spec_of
+from ..detect.onnx_detector import image_spec, run_file
 from ..detect.predictor import Predictor
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..objects import load_objects
@@ -66,7 +66,7 @@ def check_detector(loaded: LoadedModel, files: Sequence[Path], images: int) -> l
 
 def _predictor(loaded: LoadedModel, like: RfDetrDetector, file: Path) -> Predictor:
     model = loaded.model
-    network = Network(run_file(file, spec_of(model), CPU), torch.float32, "onnxruntime", graph=False)
+    network = Network(run_file(file, image_spec(model), CPU), torch.float32, "onnxruntime", graph=False)
     return Predictor(
         network,
         size=model.model.resolution,

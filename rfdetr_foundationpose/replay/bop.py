@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..frame_files import read_color, read_depth
 from ..types import CameraIntrinsics, Frame
-from .bop_models import BopError, find_models, object_name, read_json, spec_of
+from .bop_models import BopError, find_models, object_name, object_spec, read_json
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 _NO_SENSOR = ("info", "coco")
@@ -96,7 +96,7 @@ class BopDataset:
                 f"{folder}/{self.split} holds no scene with scene_gt.json, scene_camera.json, rgb/ or gray/, and depth/"
             )
         self.models = find_models(folder, self.notes)
-        self.specs = [spec_of(model, self.notes) for model in self.models]
+        self.specs = [object_spec(model, self.notes) for model in self.models]
 
     def __len__(self) -> int:
         """Images that the ground truth lists; some may be left out."""

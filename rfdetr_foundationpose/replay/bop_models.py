@@ -92,10 +92,10 @@ def object_name(id: int) -> str:
     return f"obj_{id:06d}"
 
 
-def find_models(folder: Path, say: list[str]) -> list[BopModel]:
-    """All models by id; ``say`` gets sentences. Raises BopError when there are none, ConfigError for a broken list."""
+def find_models(folder: Path, notes: list[str]) -> list[BopModel]:
+    """All models by id; ``notes`` gets sentences. Raises BopError when there are none, ConfigError for a broken list."""
     folders = [folder / n for n in _FOLDERS] + sorted(p for p in folder.glob("models_*") if p.is_dir())
-    files = next((found for f in folders if (found := _files(f, say))), None)
+    files = next((found for f in folders if (found := _files(f, notes))), None)
     if files is None:
         held = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) if folder.is_dir() else "nothing"
         raise BopError(
@@ -104,28 +104,28 @@ def find_models(folder: Path, say: list[str]) -> list[BopModel]:
     own = next(iter(files.values())).parent
     measured = next((f for f in (folder / "models_eval", own.with_name(f"{own.name}_eval")) if f.is_dir()), own)
     eval_files = _files(measured, []) or files
-    info = _info([own, measured, folder / "models"], say)
+    info = _info([own, measured, folder / "models"], notes)
     return [BopModel(id, file, eval_files.get(id, file), info.get(id, {})) for id, file in sorted(files.items())]
 
 
-def _files(folder: Path, say: list[str]) -> dict[int, Path]:
+def _files(folder: Path, notes: list[str]) -> dict[int, Path]:
     """Meshes by id: obj_000001.ply, obj_01.ply, obj_1.ply."""
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("obj_*.ply"), key=lambda p: (-len(p.name), p.name)):
         match = re.fullmatch(r"obj_(\d+)", path.stem)
         if match is None:
-            say.append(f"{path} is not read: its name is not obj_ and a number")
+            notes.append(f"{path} is not read: its name is not obj_ and a number")
         elif int(match[1]) in found:
-            say.append(f"{path} is not read: {found[int(match[1])].name} is the same object")
+            notes.append(f"{path} is not read: {found[int(match[1])].name} is the same object")
         else:
             found[int(match[1])] = path
     return found
 
 
-def _info(folders: Sequence[Path], say: list[str]) -> dict[int, dict[str, Any]]:
+def _info(folders: Sequence[Path], notes: list[str]) -> dict[int, dict[str, Any]]:
     file = next((f / "models_info.json" for f in folders if (f / "models_info.json").is_file()), None)
     if file is None:
-        say.append(f"{folders[0]} has no models_info.json: no symmetry is known, and diameters are measured")
+        notes.append(f"{folders[0]} has no models_info.json: no symmetry is known, and diameters are measured")
         return {}
     tree = read_json(file)
     try:
@@ -145,10 +145,10 @@ def read_json(file: Path) -> dict[str, Any]:
     return tree
 
 
-def spec_of(model: BopModel, say: list[str]) -> ObjectSpec:
-    """The objects.yaml entry of a model; ``say`` gets what was made of its symmetries. Raises ConfigError."""
+def object_spec(model: BopModel, notes: list[str]) -> ObjectSpec:
+    """The objects.yaml entry of a model; ``notes`` gets what was made of its symmetries. Raises ConfigError."""
     try:
-        discrete = _generators(model.info.get("symmetries_discrete", ()), model.name, say)
+        discrete = _generators(model.info.get("symmetries_discrete", ()), model.name, notes)
         continuous = tuple(
             _axis(s["axis"], s.get("offset", (0, 0, 0))) for s in model.info.get("symmetries_continuous", ())
         )
@@ -188,7 +188,7 @@ def _about(axis: Any, angle: float, offset: Any) -> Array:
     return T
 
 
-def _generators(listed: Iterable[Any], name: str, say: list[str]) -> tuple[DiscreteSymmetry, ...]:
+def _generators(listed: Iterable[Any], name: str, notes: list[str]) -> tuple[DiscreteSymmetry, ...]:
     """A few turns that make all those listed: BOP lists a whole group, a DiscreteSymmetry stands for all its powers."""
     transforms = [T for T in map(_transform, listed) if rotation_angle(T[:3, :3]) > SAME_ANGLE]
     centre = _centre(transforms)
@@ -198,7 +198,7 @@ def _generators(listed: Iterable[Any], name: str, say: list[str]) -> tuple[Discr
         angle = float(np.linalg.norm(vector))
         fold = _fold(angle, len(transforms))
         if fold is None:
-            say.append(
+            notes.append(
                 f"{name}: a symmetry of models_info.json turns by {np.rad2deg(angle):.4f} degrees, which within "
                 f"{np.rad2deg(FITTED_ANGLE):g} degree is no whole fraction of a turn (up to {FITTED_FOLD} steps): the pose is found as "
                 "without it; an axis of any turn belongs in symmetries_continuous"
@@ -215,7 +215,7 @@ def _generators(listed: Iterable[Any], name: str, say: list[str]) -> tuple[Discr
             try:
                 group = symmetry_transforms([*kept, turn], (), np.zeros(3))[:, :3, :3]
             except ConfigError:
-                say.append(
+                notes.append(
                     f"{name}: symmetries of models_info.json contradict each other; one of {turn.fold} steps is left out"
                 )
                 continue

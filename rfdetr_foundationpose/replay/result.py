@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ..errors import ConfigError, sentence_of
+from ..errors import ConfigError, error_sentence
 from .metrics import PoseError, recall, summarize
 
 
@@ -282,7 +282,7 @@ def read_baseline(path: Path, recording_id: Mapping[str, Any] | None = None, *, 
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--baseline {path} cannot be read as JSON: {sentence_of(error)}") from error
+        raise ConfigError(f"--baseline {path} cannot be read as JSON: {error_sentence(error)}") from error
     if not isinstance(stored, dict):
         raise ConfigError(f"--baseline {path} is no result.json: it holds a {type(stored).__name__}, not a mapping")
     try:

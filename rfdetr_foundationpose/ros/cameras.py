@@ -127,7 +127,7 @@ class CameraInfos:
             self._calibration, self._bad = calibration, bad
 
 
-def publishers_of(node: Any, topic: str) -> str:
+def publisher_names(node: Any, topic: str) -> str:
     """Full names of the nodes that publish a topic: "/left/camera, /right/camera"."""
     infos = node.get_publishers_info_by_topic(topic)
     names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos}

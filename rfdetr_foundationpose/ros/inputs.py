@@ -25,7 +25,7 @@ from ..config import Config
 from ..device import resolve_device
 from ..types import CameraIntrinsics, Frame, InputError
 from . import bridge, buffers, sync_library, transport
-from .cameras import CameraInfos, Steady, publishers_of
+from .cameras import CameraInfos, Steady, publisher_names
 from .guards import guarded
 from .reporting import REPEAT
 from .sync import PairSynchronizer
@@ -242,7 +242,7 @@ class Inputs:
         if self._infos.conflicts:
             conflict = (
                 f"two calibrations alternate on {self._infos.topic}, published by "
-                f"{publishers_of(self._node, self._infos.topic)}: the first is kept; give each camera a topic"
+                f"{publisher_names(self._node, self._infos.topic)}: the first is kept; give each camera a topic"
             )
         return {
             "images": {
@@ -308,7 +308,7 @@ class Inputs:
             raise InputError(
                 "other_camera",
                 f"images of {seen[0]} ({seen[1]}x{seen[2]}) come between those of {frame} ({width}x{height}), which are used; "
-                f"{self._topics[0]} is published by {publishers_of(self._node, self._topics[0])}: give each camera a topic",
+                f"{self._topics[0]} is published by {publisher_names(self._node, self._topics[0])}: give each camera a topic",
             )
 
     def _qos(self, depth: int = HISTORY) -> QoSProfile:

@@ -103,14 +103,14 @@ def given_settings(context: Any) -> dict[str, Any]:
     return {path: parse(setting, text) for path, (setting, text) in texts.items() if text != ""}
 
 
-def value_of(context: Any, name: str) -> str:
+def launch_value(context: Any, name: str) -> str:
     """A launch argument's text."""
     return str(LaunchConfiguration(name).perform(context))
 
 
 def is_true(context: Any, name: str) -> bool:
     """A launch argument that is true or false. Raises ConfigError."""
-    text = value_of(context, name)
+    text = launch_value(context, name)
     if text.lower() not in TRUTH:
         raise ConfigError(f"{name}:={text} is neither true nor false")
     return TRUTH[text.lower()]
@@ -118,8 +118,8 @@ def is_true(context: Any, name: str) -> bool:
 
 def placed(context: Any, camera: str = "") -> tuple[str, str]:
     """Namespace and name of the node. camera: one of several, a namespace below that of the arguments."""
-    namespace = value_of(context, "namespace").strip("/")
-    return "/".join(part for part in (namespace, camera) if part), value_of(context, "node_name")
+    namespace = launch_value(context, "namespace").strip("/")
+    return "/".join(part for part in (namespace, camera) if part), launch_value(context, "node_name")
 
 
 def start_node(context: Any, camera: str = "") -> list[Any]:
@@ -138,13 +138,13 @@ def start_node(context: Any, camera: str = "") -> list[Any]:
             name=name,
             namespace=namespace,
             parameters=[
-                value_of(context, "params_file"),
+                launch_value(context, "params_file"),
                 {**settings, "use_sim_time": is_true(context, "use_sim_time")},
             ],
             remappings=[
-                (topic, value_of(context, arg).replace("{camera}", camera)) for arg, (topic, _) in TOPICS.items()
+                (topic, launch_value(context, arg).replace("{camera}", camera)) for arg, (topic, _) in TOPICS.items()
             ],
-            arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
+            arguments=["--ros-args", "--log-level", launch_value(context, "log_level")],
             output="screen",
             emulate_tty=True,
         )
@@ -155,7 +155,7 @@ def set_transport(context: Any) -> list[Any]:
     """Point Fast DDS to a profile, for everything that is started after it, and say so (for OpaqueFunction)."""
     try:
         chosen = transport.choose(
-            value_of(context, "fastdds_profile"), transport.parse_size(value_of(context, "image_size"))
+            launch_value(context, "fastdds_profile"), transport.parse_size(launch_value(context, "image_size"))
         )
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
@@ -246,7 +246,7 @@ def camera_launch(
     declared = [*own, *node_arguments(defaults)]
 
     def start_driver(context: Any) -> list[Any]:
-        values = {argument.name: value_of(context, argument.name) for argument in declared}
+        values = {argument.name: launch_value(context, argument.name) for argument in declared}
         filled = {name: text.format_map(values) for name, text in arguments.items()}
         return driver(context, package, launch_file.format_map(values), filled, install, list(values))
 

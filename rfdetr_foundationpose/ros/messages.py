@@ -68,7 +68,7 @@ def mesh_uri(mesh: Path) -> str:
     return path.as_uri()
 
 
-def shape_of(spec: ObjectSpec, model: OverlayModel, how: str) -> Shape:
+def marker_shape(spec: ObjectSpec, model: OverlayModel, how: str) -> Shape:
     """how: auto, file or triangles (``output.marker_mesh``)."""
     uri = mesh_uri(spec.mesh)
     if how == "file" or (how == "auto" and uri.startswith("package://")):

@@ -28,7 +28,7 @@ from .diagnostics import Health
 from .guards import answered, guarded, said
 from .inputs import Inputs
 from .log_bridge import LogBridge
-from .messages import shape_of
+from .messages import marker_shape
 from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
@@ -150,7 +150,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._pipeline.apply(self._config)
             self._warm_up_early()
             self._starts = StartTopics(self, self._specs, self._pipeline.start_at, self._report)
-            shapes = {s.name: shape_of(s, models[s.name], config.output.marker_mesh) for s in self._specs}
+            shapes = {s.name: marker_shape(s, models[s.name], config.output.marker_mesh) for s in self._specs}
             self._outputs = Outputs(self, self._specs, shapes)
             self._telemetry.use_models(models)
         except Exception as error:

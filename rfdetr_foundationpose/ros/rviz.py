@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .launch_support import TOPICS, placed, value_of
+from .launch_support import TOPICS, launch_value, placed
 
 OUTPUTS = ("debug_image", "markers", "detections")
 
@@ -15,8 +15,8 @@ def remappings(context: Any) -> list[tuple[str, str]]:
     node = absolute(name, namespace)
     found = [(f"/pose_node/{output}", f"{node}/{output}") for output in OUTPUTS]
     for argument, (topic, _) in TOPICS.items():
-        found.append((f"/{topic}", absolute(value_of(context, argument), namespace)))
-    depth = absolute(value_of(context, "depth_topic"), namespace)
+        found.append((f"/{topic}", absolute(launch_value(context, argument), namespace)))
+    depth = absolute(launch_value(context, "depth_topic"), namespace)
     # DepthCloud takes the calibration beside the depth images.
     found.append(("/depth/camera_info", f"{depth.rsplit('/', 1)[0]}/camera_info"))
     return [(one, other) for one, other in found if one != other]

@@ -125,7 +125,7 @@ def colored_mesh(parts: Sequence[Solid], colors: Sequence[NDArray[np.float64]]) 
     return mesh
 
 
-def diameter_of(vertices: NDArray[np.float64]) -> float:
+def vertex_diameter(vertices: NDArray[np.float64]) -> float:
     """Largest vertex distance, found by walking to the farthest point from several starts (metres)."""
     best = 0.0
     for axis in np.concatenate([np.eye(3), [[1, 1, 1], [1, -1, 1], [1, 1, -1], [-1, 1, 1]]]):
@@ -192,7 +192,7 @@ def placed(
 ) -> SynthObject:
     """Scaled to a random diameter, in a random object frame; symmetries moved along."""
     diameter = float(np.exp(rng.uniform(np.log(MIN_DIAMETER), np.log(MAX_DIAMETER))))
-    scale = diameter / diameter_of(np.asarray(mesh.vertices))
+    scale = diameter / vertex_diameter(np.asarray(mesh.vertices))
     turn = Rotation.from_quat(rng.normal(size=4)).as_matrix() if rng.random() < 0.5 else np.eye(3)
     vertices = np.asarray(mesh.vertices) * scale @ turn.T
     centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2

@@ -101,7 +101,7 @@ class ScenePool:
     def _targets(self, ids: Tensor, rows: Tensor, window: Tensor) -> Targets:
         size = ids.shape[-1]
         label, visibility = self._label[rows], self._visibility[rows]
-        boxes, pixels = boxes_of(ids, self._slots)
+        boxes, pixels = instance_boxes(ids, self._slots)
         # How much of the visible part the crop kept: its pixels here over those it had, at the crop's scale.
         height, width = self._rgb.shape[1:3]
         scale = (size / (window[:, 2] * width)) * (size / (window[:, 3] * height))
@@ -111,7 +111,7 @@ class ScenePool:
         return Targets(label, boxes / size, present & good, present & ~good)
 
 
-def boxes_of(ids: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+def instance_boxes(ids: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """Boxes (B, T, 4) cx, cy, w, h in pixels and pixel counts (B, T) of the instances 0 .. T - 1 of ids (B, R, R)."""
     columns, rows = [], []
     for t in range(slots):

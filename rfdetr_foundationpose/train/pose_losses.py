@@ -22,7 +22,7 @@ LOGIT_SCALE, LOGIT_PENALTY = 20.0, 1e-4
 """Logits beyond the scale are pulled back: a common offset ranks nothing, and costs FP16 its resolution."""
 
 
-def loss_of(
+def pair_loss(
     run: Callable[[Tensor, Tensor], Tensor], batch: RefinerBatch | ScorerBatch, network: RefineNet | ScoreNet
 ) -> Tensor:
     if isinstance(batch, RefinerBatch):

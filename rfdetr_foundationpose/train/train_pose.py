@@ -30,7 +30,7 @@ from .pair_scenes import TIDY, SceneEffects
 from .pair_sensors import STEADY, SensorEffects
 from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
 from .parallel import FlatGradients, Ranks
-from .pose_losses import evaluate, loss_of
+from .pose_losses import evaluate, pair_loss
 from .widen import widened
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class _Training:
         self.network.train()
         self.gradients.zero()
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = loss_of(encode, batch, self.network)
+            loss = pair_loss(encode, batch, self.network)
         loss.backward()
         watch.lap("network_ms")
         self.ranks.mean(self.gradients.flat)
@@ -327,7 +327,7 @@ class _Training:
                 self.network.train()
                 batch = self._draw(self.banks[0])
                 with torch.autocast(self.device.type, torch.bfloat16):
-                    loss_of(quick, batch, self.network).backward()
+                    pair_loss(quick, batch, self.network).backward()
         except Exception as error:
             ours = 0.0
             self._tell(f"goes on without compiling: {type(error).__name__}: {str(error)[:300]}")
