@@ -289,6 +289,17 @@ def test_where_a_track_in_doubt_may_be_grows_with_its_speed():
     assert moved == pytest.approx(0.5)
 
 
+def test_a_confidence_at_the_limit_is_not_below_it():
+    from rfdetr_foundationpose.config import PoseConfig
+
+    track, settings = Track("mug", 0), PoseConfig()
+    track.start(pose_at(0.0), 0.9, 1.0, 0.9, 0)
+    assert track.update(pose_at(0.0), settings.lost_confidence, 1.0, settings, 100_000_000) is None
+    assert track.low_frames == 0 and not track.in_doubt
+    track.update(pose_at(0.0), settings.lost_confidence - 1e-6, 1.0, settings, 200_000_000)
+    assert track.low_frames == 1 and track.in_doubt
+
+
 def test_lost_seconds_of_zero_loses_at_once(world):
     pipeline, estimator = tracked(world, **{"pose.lost_seconds": 0.0})
     estimator.blurred, world.seen = True, []
