@@ -145,7 +145,7 @@ def test_a_network_without_two_sides_is_left_alone():
 def test_gpu_body_gives_the_outputs_of_the_plain_one(kind, size, said):
     torch.manual_seed(0)
     runner = make_runner(kind(0.5, size).eval(), "cuda_graph", RunnerContext("cuda", (6, size)), fallback=False)
-    plain, copying = runner._bodies["plain"], runner._bodies.get("one-pass copies")
+    plain, copying = runner._candidates["plain"], runner._candidates.get("one-pass copies")
     assert copying is not None, said
     for n, observed in ((3, 3), (100, 100), (100, 1)):
         pair = (

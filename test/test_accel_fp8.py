@@ -234,9 +234,9 @@ def test_gpu_coarse_runner_is_near_the_exact_one(size, said):
     torch.manual_seed(0)
     module = RefineNet(0.5, size).eval()
     runner = make_runner(module, "fp8", RunnerContext("cuda", (6, size), "refiner"), fallback=False)
-    assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
+    assert runner.name == "fp8" and "fp8" in runner.coarse._candidates, said
     exact = make_runner(module, "cuda_graph", RunnerContext("cuda", (6, size), "refiner"))
-    body = runner.coarse._bodies["fp8"]
+    candidate = runner.coarse._candidates["fp8"]
     for n, observed in ((1, 1), (3, 3), (100, 100), (100, 1)):
         pair = crops(n, size, seed=4).float(), crops(observed, size, seed=5).float()
         exact.prepare(n, observed)
@@ -244,7 +244,7 @@ def test_gpu_coarse_runner_is_near_the_exact_one(size, said):
         runner.coarse.prepare(n, observed)
         with torch.inference_mode():
             expected = exact(*pair)
-            for found in (runner(*pair), runner.coarse(*pair), body(*pair)):
+            for found in (runner(*pair), runner.coarse(*pair), candidate(*pair)):
                 for e, f in zip(expected, found, strict=True):
                     assert f.dtype == torch.float32 and f.shape == e.shape
                     assert ((e - f).abs().max() / e.abs().max()).item() < 0.1
@@ -256,7 +256,7 @@ def test_gpu_embeddings_of_a_coarse_scorer_can_stand_beside_exact_ones(size, sai
     torch.manual_seed(0)
     module = ScoreNet(0.5, size).eval()
     runner = make_runner(module, "fp8", RunnerContext("cuda", (6, size), "scorer"), fallback=False)
-    assert runner.name == "fp8" and "fp8" in runner.coarse._bodies, said
+    assert runner.name == "fp8" and "fp8" in runner.coarse._candidates, said
     exact = make_runner(module, "cuda_graph", RunnerContext("cuda", (6, size), "scorer"))
     for n in (3, 100):
         pair = crops(n, size, seed=4).float(), crops(n, size, seed=5).float()

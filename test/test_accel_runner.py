@@ -212,14 +212,14 @@ def test_cached_onnx_of_other_weights_is_not_used(tmp_path):
 
 
 def bare_graph_runner(failing: set[str]) -> GraphRunner:
-    """What chooses among bodies, on a machine where no graph can be captured: times are given, some bodies fail."""
+    """What chooses among candidates, on a machine where no graph can be captured: times are given, some candidates fail."""
     runner = GraphRunner.__new__(GraphRunner)
     HalfRunner.__init__(runner, network("refiner"), RunnerContext(crop=CROP, label="refiner"))
     runner.pool = GraphPool("test", "cpu")
-    runner._bodies = {name: (lambda a, b, name=name: (name,)) for name in ("plain", "fused", "parallel heads")}
+    runner._candidates = {name: (lambda a, b, name=name: (name,)) for name in ("plain", "fused", "parallel heads")}
 
-    def time(body, key):
-        (name,) = body(None, None)
+    def time(candidate, key):
+        (name,) = candidate(None, None)
         if name in failing:
             raise torch.OutOfMemoryError(f"CUDA out of memory in {name}")
         return {"plain": 3.0, "fused": 2.0, "parallel heads": 1.0}[name]
@@ -282,7 +282,7 @@ def test_every_body_of_the_graph_backend_is_offered(said):
     """One that is left out would not fail: another one would be taken, and nobody would know."""
     torch.manual_seed(0)
     runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", RunnerContext("cuda"), fallback=False)
-    bodies = {"plain", "fused", "blocked stem", "one-pass norms", "one-pass copies"}
-    assert set(runner._bodies) == {*bodies, "parallel heads"}, said
+    candidates = {"plain", "fused", "blocked stem", "one-pass norms", "one-pass copies"}
+    assert set(runner._candidates) == {*candidates, "parallel heads"}, said
     scorer = make_runner(ScoreNet(width=0.5).eval(), "cuda_graph", RunnerContext("cuda"), fallback=False)
-    assert set(scorer._bodies) == bodies - {"one-pass norms"}, said
+    assert set(scorer._candidates) == candidates - {"one-pass norms"}, said

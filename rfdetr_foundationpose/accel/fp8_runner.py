@@ -39,15 +39,15 @@ class Fp8Runner(GraphRunner):
 
 
 class CoarseRunner(GraphRunner):
-    """The bodies of another runner and one in FP8, of which the fastest is taken for each batch size."""
+    """The candidates of another runner and one in FP8, of which the fastest is taken for each batch size."""
 
     name = "fp8"
 
     def __init__(self, exact: GraphRunner) -> None:
         BaseRunner.__init__(self, exact.context)
         self.label = f"coarse {exact.label}"
-        self.dtype, self.pool, self.body, self.network = exact.dtype, exact.pool, exact.body, exact.network
-        self._bodies = {**exact._bodies, "fp8": self._reduced()}
+        self.dtype, self.pool, self.plain, self.network = exact.dtype, exact.pool, exact.plain, exact.network
+        self._candidates = {**exact._candidates, "fp8": self._reduced()}
 
     def _reduced(self) -> FloatOutputs:
         """Raises BackendUnavailable where FP8 does not work here."""
@@ -68,11 +68,11 @@ class CoarseRunner(GraphRunner):
                 raise ValueError(f"{type(network).__name__} has no FP8 form")
         except ValueError as error:
             raise BackendUnavailable(f"{self.label}: {error}") from error
-        body = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
-        reason = within_memory_limit(partial(disagreement, self.body, body, example, TOLERANCE), self.device)
+        candidate = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
+        reason = within_memory_limit(partial(disagreement, self.plain, candidate, example, TOLERANCE), self.device)
         if reason:
             raise BackendUnavailable(f"{self.label}: in FP8 {reason}")
-        return body
+        return candidate
 
 
 class _Scoring(GraphRunner):
@@ -84,7 +84,7 @@ class _Scoring(GraphRunner):
 
     def rank(self, embeddings: Tensor) -> Tensor:
         """See ScoreRunner."""
-        embedder = self.body.network
+        embedder = self.plain.network
         assert isinstance(embedder, ScoreEmbedder)
         with torch.inference_mode():
             return embedder.scorer.rank(embeddings)

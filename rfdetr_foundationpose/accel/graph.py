@@ -78,20 +78,20 @@ def _capture_stream(device: torch.device, pool: str) -> torch.cuda.Stream:
 
 
 class GraphedProgram:
-    """``body`` captured once per key and replayed. Programs that may run at the same time need pools of their own;
+    """``work`` captured once per key and replayed. Programs that may run at the same time need pools of their own;
     without one, a program gets its own.
 
-    ``body`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
+    ``work`` takes no arguments: it reads and writes tensors that outlive it, enqueues on torch's current stream
     (Warp launches included, see ``warp_setup.launch``), allocates only through torch, and waits for
     nothing. It runs ``warmup`` times before capture, so it must not depend on how often it ran. What it returns is
     kept: ``outputs`` are static tensors, overwritten by every replay.
 
-    On the CPU, with ``capture=False`` or where capture fails, calls run ``body`` itself; ``degraded`` says why.
+    On the CPU, with ``capture=False`` or where capture fails, calls run ``work`` itself; ``degraded`` says why.
     """
 
     def __init__(
         self,
-        body: Callable[[], Any],
+        work: Callable[[], Any],
         device: torch.device | str,
         *,
         name: str = "program",
@@ -99,7 +99,7 @@ class GraphedProgram:
         warmup: int = 3,
         pool: GraphPool | None = None,
     ) -> None:
-        self.body = body
+        self.work = work
         self.device = torch.device(device)
         self.name = name
         self.counters = GraphCounters()
@@ -139,7 +139,7 @@ class GraphedProgram:
                     self._warm_up_and_capture()
             else:
                 with torch.inference_mode():
-                    self.outputs = self.body()
+                    self.outputs = self.work()
         finally:
             _THREAD.preparing = outer
         self._prepared = True
@@ -164,13 +164,13 @@ class GraphedProgram:
             self.counters.replays += 1
         else:
             with torch.inference_mode():
-                self.outputs = self.body()
+                self.outputs = self.work()
             self.counters.eager_runs += 1
         return self.outputs
 
     def _warm_up(self) -> None:
         for _ in range(self._warmup):
-            self.outputs = self.body()
+            self.outputs = self.work()
 
     def _warm_up_and_capture(self) -> None:
         before = torch.cuda.current_stream(self.device)
@@ -184,7 +184,7 @@ class GraphedProgram:
             try:
                 # thread_local: the debug-image and upload threads may go on calling CUDA during a capture
                 with torch.cuda.graph(graph, pool=self._pool.pool, stream=side, capture_error_mode="thread_local"):
-                    self.outputs = self.body()
+                    self.outputs = self.work()
                 self._graph = graph
             except RuntimeError as error:
                 torch.cuda.set_stream(before)  # a failed capture leaves its own stream current

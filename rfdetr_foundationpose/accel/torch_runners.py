@@ -99,23 +99,23 @@ class HalfRunner(BaseRunner):
         folded = fold_batch_norm(module)
         if self.device.type == "cuda" or self.exact_on_cpu:  # else torch's own attention is faster by a seventh
             folded = plain_attention(folded)
-        self.body = FloatOutputs(folded, self.dtype, CHUNK)
+        self.plain = FloatOutputs(folded, self.dtype, CHUNK)
 
     def _build(self, key: Key) -> Program:
-        run = self._inference(self.body)
+        run = self._inference(self.plain)
         run(*self._example(key))
         return run
 
-    def _inference(self, body: Callable[..., Outputs]) -> Program:
+    def _inference(self, candidate: Callable[..., Outputs]) -> Program:
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             with torch.inference_mode():
-                return tuple(body(rendered, observed))
+                return tuple(candidate(rendered, observed))
 
         return run
 
 
 class TracedRunner(HalfRunner):
-    """TorchScript of the half body, one trace a batch size, frozen. FP32 on the CPU."""
+    """TorchScript of the network of ``half``, one trace a batch size, frozen. FP32 on the CPU."""
 
     name = "traced"
     exact_on_cpu = True
@@ -124,16 +124,16 @@ class TracedRunner(HalfRunner):
         example = self._example(key)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # torch.jit is deprecated but works in every supported version
-            traced = torch.jit.freeze(torch.jit.trace(self.body.eval(), example, check_trace=False))
+            traced = torch.jit.freeze(torch.jit.trace(self.plain.eval(), example, check_trace=False))
             for _ in range(3):  # the executor specializes during its first runs
                 traced(*example)
         return self._inference(traced)
 
 
 class GraphRunner(HalfRunner):
-    """The half body as one CUDA graph per batch size; inlined when an outer program is being captured.
+    """The network of ``half`` as one CUDA graph per batch size; inlined when an outer program is being captured.
 
-    Of the bodies that compute the same the one that is fastest here is taken for each batch size. Each has one thing more:
+    Of the candidates that compute the same the one that is fastest here is taken for each batch size. Each has one thing more:
     convolutions with bias, residual and ReLU in one cuDNN kernel; the stem over blocks of pixels; residual and layer norm
     in one pass; what lies between encoders and attention copied 16 bytes at a time; heads side by side.
     """
@@ -147,11 +147,11 @@ class GraphRunner(HalfRunner):
             raise BackendUnavailable("CUDA graphs need a CUDA device")
         super().__init__(module, context)
         self.pool = context.pool or GraphPool(self.label, self.device)
-        self._bodies: dict[str, Callable[..., Outputs]] = {"plain": self.body}
+        self._candidates: dict[str, Callable[..., Outputs]] = {"plain": self.plain}
         self.network: nn.Module | None = None  # fused as far as works here, its encoders still as fx made them
-        best = fuse_conv_relu(self.body.network)
+        best = fuse_conv_relu(self.plain.network)
         if self._try("fused", best):
-            blocked = fuse_conv_relu(self.body.network, stem=True)
+            blocked = fuse_conv_relu(self.plain.network, stem=True)
             best = blocked if self._try("blocked stem", blocked) else best
             lean = one_pass_norms(best) if self.dtype is torch.float16 else None
             best = lean if lean is not None and self._try("one-pass norms", lean) else best
@@ -162,9 +162,9 @@ class GraphRunner(HalfRunner):
                 self._try("parallel heads", SideBySideHeads(best, self.device))
 
     def _try(self, name: str, network: nn.Module) -> bool:
-        """Take a network among the bodies if it computes what the plain one does."""
-        body = FloatOutputs(network, self.dtype, CHUNK)
-        compare = partial(disagreement, self.body, body, self._example((2, 2), self.dtype))
+        """Take a network among the candidates if it computes what the plain one does."""
+        candidate = FloatOutputs(network, self.dtype, CHUNK)
+        compare = partial(disagreement, self.plain, candidate, self._example((2, 2), self.dtype))
         try:
             reason = within_memory_limit(compare, self.device)
         except torch.cuda.OutOfMemoryError as error:
@@ -172,15 +172,15 @@ class GraphRunner(HalfRunner):
         if reason:
             logger.info("%s: %s is left out: %s", self.label, name, reason)
         else:
-            self._bodies[name] = body
+            self._candidates[name] = candidate
         return not reason
 
     def _build(self, key: Key) -> Program:
         times: dict[str, float] = {}
         reason = ""
-        for name, body in self._bodies.items():
+        for name, candidate in self._candidates.items():
             try:
-                times[name] = self._time(body, key)
+                times[name] = self._time(candidate, key)
             except Exception as error:  # out of memory, a capture that failed, or what Triton raises
                 reason = f"{self.label}: {name} is left out for batch {key[0]}: {one_line(error)}"
                 logger.info("%s", reason)
@@ -189,14 +189,14 @@ class GraphRunner(HalfRunner):
         name = min(times, key=lambda n: times[n])
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
         logger.info("%s: %s batch %d: %s; takes %s", self.label, self.name, key[0], shown, name)
-        body, buffers = self._bodies[name], self.inputs(*key)
+        candidate, buffers = self._candidates[name], self.inputs(*key)
         alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             if inlining(self.device):
-                return body(rendered, observed)
+                return candidate(rendered, observed)
             if not alone:
-                alone.append(self._graphed(body, key, self.pool))
+                alone.append(self._graphed(candidate, key, self.pool))
             for buffer, given in zip(buffers, (rendered, observed), strict=True):
                 if buffer.data_ptr() != given.data_ptr():
                     buffer.copy_(given)
@@ -204,9 +204,11 @@ class GraphRunner(HalfRunner):
 
         return run
 
-    def _graphed(self, body: Callable[..., Outputs], key: Key, pool: GraphPool) -> GraphedProgram:
+    def _graphed(self, candidate: Callable[..., Outputs], key: Key, pool: GraphPool) -> GraphedProgram:
         buffers = self.inputs(*key)
-        program = GraphedProgram(lambda: body(*buffers), self.device, name=f"{self.label} batch {key[0]}", pool=pool)
+        program = GraphedProgram(
+            lambda: candidate(*buffers), self.device, name=f"{self.label} batch {key[0]}", pool=pool
+        )
         program.prepare()
         if not program.captured:
             raise BackendUnavailable(program.degraded)
@@ -230,9 +232,9 @@ class GraphRunner(HalfRunner):
             kept.append(self._example((batch, 1), self.dtype)[0])
         return kept[-1]
 
-    def _time(self, body: Callable[..., Outputs], key: Key) -> float:
+    def _time(self, candidate: Callable[..., Outputs], key: Key) -> float:
         """Milliseconds a replay, in a memory pool of its own that is given back."""
-        program = self._graphed(body, key, GraphPool(self.pool.name, self.device))
+        program = self._graphed(candidate, key, GraphPool(self.pool.name, self.device))
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         repeats = 3 if key[0] > 32 else 20
         stream = torch.cuda.current_stream(self.device)
@@ -246,7 +248,7 @@ class GraphRunner(HalfRunner):
 
 
 class CompileRunner(HalfRunner):
-    """torch.compile (inductor) of the half body, fixed shapes; in a CUDA graph of its own on CUDA. FP32 on the CPU."""
+    """torch.compile (inductor) of the network of ``half``, fixed shapes; in a CUDA graph of its own on CUDA. FP32 on the CPU."""
 
     name = "compile"
     exact_on_cpu = True
@@ -259,19 +261,19 @@ class CompileRunner(HalfRunner):
         begin = time.perf_counter()
         # static inputs, so that strides of a later call cannot ask for another compilation
         rendered_in, observed_in = self._example(key, self.dtype)
-        compiled = torch.compile(self.body.eval(), dynamic=False, fullgraph=True)
-        body = self._inference(compiled)
+        compiled = torch.compile(self.plain.eval(), dynamic=False, fullgraph=True)
+        candidate = self._inference(compiled)
         try:
             import torch._dynamo.config as dynamo
 
             limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
             with dynamo.patch({limit: 64}):  # type: ignore[attr-defined]  # one compilation per batch size, none later
-                body(rendered_in, observed_in)
+                candidate(rendered_in, observed_in)
         except Exception as error:  # inductor raises whatever its compiler raised
             raise BackendUnavailable(f"torch.compile failed: {one_line(error)}") from error
         logger.info("%s: compiled batch %d in %.0f s", self.label, key[0], time.perf_counter() - begin)
         program = GraphedProgram(
-            lambda: body(rendered_in, observed_in),
+            lambda: candidate(rendered_in, observed_in),
             self.device,
             name=f"{self.label} batch {key[0]}",
             pool=self.pool,
@@ -282,7 +284,7 @@ class CompileRunner(HalfRunner):
             rendered_in.copy_(rendered)
             observed_in.copy_(observed)
             if inlining(self.device):
-                return body(rendered_in, observed_in)
+                return candidate(rendered_in, observed_in)
             return tuple(o.clone() for o in program.replay())
 
         return run

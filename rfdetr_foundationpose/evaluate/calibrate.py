@@ -1,4 +1,4 @@
-"""Samples for the confidence: tracked from right, slightly wrong, turned-over and hopeless starts in generated scenes."""
+"""Samples for the confidence: tracked from right, slightly wrong, flipped and hopeless starts in generated scenes."""
 
 from __future__ import annotations
 

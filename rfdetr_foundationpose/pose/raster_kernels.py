@@ -129,7 +129,7 @@ def end_pixel(x: float, most: int):
 
 @wp.struct
 class Edge:
-    """Column and row of the end in the lesser row, the other end's row, columns a row."""
+    """Column and row of the end in the upper row, the other end's row, columns a row."""
 
     top: wp.vec2f
     bottom: float

@@ -84,9 +84,9 @@ class _Run:
             self.coco = CocoSource(settings.dataset / "train", self.device, settings.scene_size, settings.seed)
             labels = self.coco.names
         self.labels = [o.name for o in objects] if labels is None else list(labels)
-        if doubles := sorted({x for x in self.labels if self.labels.count(x) > 1}):
+        if shared := sorted({x for x in self.labels if self.labels.count(x) > 1}):
             raise ConfigError(
-                f"label {', '.join(doubles)} is used by several objects; a detector needs one label an object"
+                f"label {', '.join(shared)} is used by several objects; a detector needs one label an object"
             )
         self.out.mkdir(parents=True, exist_ok=True)
         prepare_process(self.device, tf32=True)
