@@ -118,6 +118,7 @@ def test_what_is_not_known_is_found():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute and a half of CPU time; a loaded machine may take many times as long
 def test_shown_commands_run(tmp_path, monkeypatch, capsys, weights):
     """One after the other in one folder, as one reads them: a later one may need what an earlier one wrote."""
     monkeypatch.chdir(tmp_path)
