@@ -86,14 +86,14 @@ def test_a_box_drawn_on_the_page_is_published(graph):
     address = f"http://127.0.0.1:{page.server.server_port}/"
 
     def post(**content) -> str:
-        return urllib.request.urlopen(address + "box", json.dumps(content).encode(), timeout=10).read().decode()
+        return urllib.request.urlopen(address + "box", json.dumps(content).encode(), timeout=60).read().decode()
 
     try:
         spin_until(executor, lambda: images.get_subscription_count() == 1)
         images.publish(red_square())
         spin_until(executor, lambda: page.jpeg)
-        assert b'"drill"' in urllib.request.urlopen(address, timeout=10).read()
-        assert urllib.request.urlopen(address + "image.jpg", timeout=10).read()[:2] == b"\xff\xd8"
+        assert b'"drill"' in urllib.request.urlopen(address, timeout=60).read()
+        assert urllib.request.urlopen(address + "image.jpg", timeout=60).read()[:2] == b"\xff\xd8"
         spin_until(executor, lambda: page.boxes["drill"].get_subscription_count() == 1)
         assert post(object="mug", box=[1, 1, 9, 9]) == "mug: nobody listens; is pose_node running?"
         assert post(object="drill", box=[30, 20, 2, 20]) == "draw a larger box"

@@ -174,7 +174,7 @@ def test_an_installed_wheel_finds_its_data_without_the_checkout(wheel, tmp_path)
         "print(rfdetr_foundationpose.__file__); print(default_objects_file()); print(models_dir())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=True, cwd=tmp_path
     )
     assert all(line.startswith(str(tmp_path)) for line in done.stdout.splitlines()), done.stdout
 

@@ -116,7 +116,7 @@ def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch
         return thread
 
     thread = assemble()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert frames[-1].masks == {}
     assert "nobody publishes /masks/mask/mug, /masks/mask/mug_1, /masks/mask/box" in capfd.readouterr().err
@@ -127,7 +127,7 @@ def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch
     thread.join(0.3)
     assert thread.is_alive()
     second.publish(camera.message(np.full((camera.height, camera.width), 255, np.uint8), "mono8", stamp))
-    thread.join(20)
+    thread.join(60)
     assert list(frames[-1].masks) == ["mug_1"]
     assert frames[-1].masks["mug_1"].all()
     made.close()

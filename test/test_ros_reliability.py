@@ -25,7 +25,7 @@ def test_a_killed_node_is_replaced_beside_a_running_camera(tmp_path, monkeypatch
         camera.stream_until_pose()
         held = segments_of(node.pid)
         os.kill(node.pid, signal.SIGKILL)
-        assert node.wait(10) == -signal.SIGKILL
+        assert node.wait(60) == -signal.SIGKILL
         camera.stream(0.5)  # it notices nothing
         shared_memory.remove_left_behind()  # as the next start does for what is older than some seconds
         assert not [p for p in held if p.exists()]
@@ -67,4 +67,4 @@ def test_weights_that_are_missing_leave_a_node_that_says_so_and_can_be_told_othe
         assert "Traceback" not in log.read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()

@@ -221,7 +221,7 @@ def images_lost_on_the_way(camera: Camera, graph: Graph, node: Node) -> None:
     def said() -> bool:
         return "images get lost on the way" in graph.report("input").message
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not said() and time.monotonic() < deadline:
         camera.publish()
         for _ in range(4):

@@ -57,14 +57,14 @@ def test_what_is_stuck_is_named_and_left_behind_with_its_shared_memory_removed(t
 
 
 def test_a_second_signal_ends_it_at_once_and_cleanly(tmp_path):
-    with running_node(tmp_path, environment={"DOUBLE_CLOSE_SECONDS": "60"}, ends=(0, 130)) as (node, _):
+    with running_node(tmp_path, environment={"DOUBLE_CLOSE_SECONDS": "600"}, ends=(0, 130)) as (node, _):
         held = segments_of(node.pid)
         os.kill(node.pid, signal.SIGINT)
         wait_for(lambda: "shutting down" in node.log, "the first signal to be heard")
         time.sleep(0.6)
         os.kill(node.pid, signal.SIGINT)
         # The first one's time may be over before the second is heard.
-        assert node.wait(10) in (0, 130)
+        assert node.wait(60) in (0, 130)
         assert not [p for p in held if p.exists()]
 
 
@@ -105,7 +105,7 @@ def test_what_a_killed_node_left_is_listed_and_the_next_start_removes_it(tmp_pat
         assert held
         assert not set(held) & {s.path for s in shared_memory.left_behind()}, "a living node's memory is no leftover"
         os.kill(node.pid, signal.SIGKILL)
-        node.wait(10)
+        node.wait(60)
         listed = {s.path: s.size for s in shared_memory.left_behind()}
         assert set(held) <= set(listed)
         assert sum(listed[p] for p in held) > 1_000_000

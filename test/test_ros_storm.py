@@ -38,7 +38,7 @@ def test_a_transition_that_comes_back_while_the_process_ends_touches_nothing(tmp
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        status = process.wait(30)
+        status = process.wait(60)
     finally:
         process.kill()
         process.wait()

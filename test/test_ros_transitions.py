@@ -94,7 +94,7 @@ class Pipeline(DoublePipeline):
 
     def process(self, frame):
         self.busy.set()
-        assert self.release.wait(30)
+        assert self.release.wait(60)
         return super().process(frame)
 
 

@@ -341,7 +341,7 @@ class LaunchService:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
         for _, process in self.context.processes:
-            process.wait(30)
+            process.wait(60)
         return status
 
     def _exited(self, action: ExecuteProcess, status: int) -> None:

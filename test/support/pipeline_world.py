@@ -101,7 +101,7 @@ class ScriptedEstimator:
         background = threading.current_thread() is not threading.main_thread()
         self.world.registers.append((object, background))
         if background and self.world.hold is not None:
-            assert self.world.hold.wait(10)
+            assert self.world.hold.wait(120)
         if self.world.fail is not None:
             raise self.world.fail
         seen_at = mask.numpy()  # the scripted detector's "mask" is the place it saw
@@ -147,7 +147,7 @@ def step(pipeline: Pipeline, seconds: float = 0.033):
 
 
 def wait_registered(pipeline: Pipeline) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while pipeline._registration.worker._done.empty():
         assert time.monotonic() < deadline
         time.sleep(0.001)
