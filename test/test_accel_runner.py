@@ -94,9 +94,15 @@ def test_settings_fallbacks_and_makers_are_of_one_table(family: Family):
 
 def test_auto_is_a_backend_that_runs_here(tmp_path, said):
     runner = make_runner(network("refiner"), "auto", RunnerContext(crop=CROP, engines=EngineOptions(cache=tmp_path)))
-    assert runner.name == POSE.auto("cpu") != "half", "the default on a CPU is exact"
+    assert runner.name == POSE.auto("cpu")
     assert runner.degraded == ""
     assert POSE.auto("cuda") == "cuda_graph"
+
+
+@pytest.mark.parametrize(("has", "backend"), [(True, "bf16"), (False, "onnxruntime")])
+def test_auto_on_a_cpu_follows_its_instructions(has, backend, monkeypatch):
+    monkeypatch.setattr("rfdetr_foundationpose.accel.torch_runners.cpu_has_bf16", lambda: has)
+    assert POSE.auto("cpu") == backend
 
 
 def test_auto_without_onnxruntime_is_no_degradation(monkeypatch, tmp_path):

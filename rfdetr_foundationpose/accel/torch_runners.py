@@ -34,10 +34,15 @@ def half_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     """The reduced precision that is fast on ``device``, and why it is what it is."""
     if device.type == "cuda":
         return torch.float16, "FP16 on tensor cores"
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: older torch has neither
-    if any(getattr(torch.cpu, f, lambda: False)() for f in features):
+    if cpu_has_bf16():
         return torch.bfloat16, "BF16: this CPU has BF16 instructions but no fast FP16"
     return torch.float32, "FP32: this CPU has neither BF16 nor fast FP16 instructions"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in BF16, which torch then does for convolutions and linear layers."""
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: older torch has neither
+    return any(getattr(torch.cpu, f, lambda: False)() for f in features)
 
 
 class EagerRunner(BaseRunner):
