@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -153,6 +154,66 @@ def test_one_bad_image_is_left_out_and_counted(spoil, kind, tmp_path):
     assert dataset.left_out.counts == {kind: 1}
     (sentence,) = dataset.left_out.sentences()
     assert kind in sentence and str(folder) in sentence
+
+
+def packed(runs: list[int]) -> str:
+    """Runs as COCO packs them: differences to the run before the last, five bits a letter."""
+    text = ""
+    for i, run in enumerate(runs):
+        value, more = run - (runs[i - 2] if i > 2 else 0), True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
+
+
+@pytest.mark.parametrize("form", ["runs", "packed", "polygon"])
+def test_masks_of_coco_annotations(form, tmp_path):
+    folder = make_bop(tmp_path / "d")
+    scene, wanted = scene_of(folder), None
+    entries = []
+    for path in sorted((scene / "mask_visib").iterdir()):
+        wanted = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
+        flat = wanted.ravel(order="F")
+        ends = [*(np.flatnonzero(np.diff(flat)) + 1), flat.size]
+        runs = np.diff([0, *ends]).tolist()
+        shape = {"size": list(wanted.shape), "counts": packed(runs) if form == "packed" else runs}
+        if form == "polygon":
+            shape = [[66, 49, 93, 49, 93, 70, 66, 70]]
+        entries.append({"image_id": int(path.stem[:6]), "segmentation": shape})
+        path.unlink()
+    (scene / "scene_gt_coco.json").write_text(json.dumps({"annotations": entries}))
+    dataset = BopDataset(folder)
+    masks = [instances[0].mask for *_, instances in dataset]
+    assert len(masks) == 3 and all((mask == wanted).all() for mask in masks)
+    entries[1]["segmentation"] = {"size": [120, 160], "counts": [7, 8]}
+    (scene / "scene_gt_coco.json").write_text(json.dumps({"annotations": entries}))
+    dataset = BopDataset(folder)
+    assert images(dataset) == [0, 2] and dataset.left_out.counts == {"mask that cannot be decoded": 1}
+
+
+def test_whole_masks_are_taken_where_there_are_no_others_and_that_is_said(tmp_path):
+    folder = make_bop(tmp_path / "d")
+    (scene_of(folder) / "mask_visib").rename(scene_of(folder) / "mask")
+    dataset = BopDataset(folder)
+    assert images(dataset) == [0, 1, 2] and any("mask/ is read, which shows hidden parts" in n for n in dataset.notes)
+
+
+def test_the_camera_of_the_data_set_serves_scenes_without(tmp_path):
+    folder = make_bop(tmp_path / "d")
+    (scene_of(folder) / "scene_camera.json").unlink()
+    (folder / "camera.json").write_text(json.dumps({"fx": 150, "fy": 151, "cx": 80, "cy": 60, "depth_scale": 0.1}))
+    frames = [frame for _, _, frame, _ in BopDataset(folder)]
+    assert len(frames) == 3 and frames[0].intrinsics.fy == 151 and frames[0].depth_scale == pytest.approx(1e-4)
+    (folder / "camera.json").write_text(json.dumps({"fx": 150}))
+    dataset = BopDataset(folder)
+    assert images(dataset) == [] and "camera.json has no 'cx'" in dataset.left_out.sentences()[0]
+
+
+@pytest.mark.parametrize("name", ["obj_000001.PLY", "OBJ_01.ply"])
+def test_models_of_other_case(name, tmp_path):
+    assert images(BopDataset(make_bop(tmp_path / "d", mesh=name))) == [0, 1, 2]
 
 
 def test_of_several_instances_only_the_bad_one_is_left_out(tmp_path):

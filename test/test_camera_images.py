@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gzip
 import struct
 import zlib
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import zstandard
 
 from rfdetr_foundationpose.camera import compressed, images
 from rfdetr_foundationpose.types import InputError
@@ -285,6 +287,66 @@ def test_two_planes(encoding, counts_both_planes, padding):
     assert got.shape == (12, WIDTH, 3)
     np.testing.assert_allclose(got[2, 3], (255, 0, 0), atol=4)
     np.testing.assert_allclose(got[9, 3], (0, 0, 255), atol=4)
+
+
+def planes_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Y (H, W), U and V (H / 2, W / 2) of BT.601 as OpenCV makes them."""
+    height, width = rgb.shape[:2]
+    flat = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+    quarter = height * width // 4
+    rest = flat.reshape(-1)[height * width :]
+    half = (height // 2, width // 2)
+    return flat[:height], rest[:quarter].reshape(half), rest[quarter:].reshape(half)
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("encoding", ["nv16", "nv61", "nv24", "nv42", "NV24", "i420", "yuv420p", "YV12"])
+def test_planes_of_every_resolution(encoding, padding):
+    """Four patches; each encoding gives what NV12 gives, since no colour changes within a cell of it."""
+    rgb = np.zeros((8, 12, 3), np.uint8)
+    rgb[:4, :6], rgb[:4, 6:], rgb[4:, :6], rgb[4:, 6:] = (200, 30, 20), (20, 190, 40), (30, 40, 210), (180, 180, 180)
+    bright, u, v = planes_of(rgb)
+    first, second = (v, u) if encoding.lower() in ("nv61", "nv42", "yv12") else (u, v)
+    if encoding.lower().startswith("nv"):
+        down, across = (1 if encoding.lower() in ("nv24", "nv42", "nv16", "nv61") else 2), (2 if "6" in encoding else 1)
+        full = [p.repeat(2 // down, 0).repeat(2 // across, 1) for p in (first, second)]
+        color = [np.stack(full, 2).reshape(full[0].shape[0], -1)]
+    else:
+        color = [first, second]
+
+    def padded(plane: np.ndarray) -> np.ndarray:
+        return np.pad(plane, ((0, 0), (0, padding * plane.shape[1] // 12)), constant_values=77).reshape(-1)
+
+    data = np.concatenate([padded(p) for p in (bright, *color)])
+    message = Image(
+        height=8, width=12, encoding=encoding, is_bigendian=0, step=12 + padding, data=array.array("B", data.tobytes())
+    )
+    wanted = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), cv2.COLOR_YUV2RGB_I420)
+    np.testing.assert_array_equal(images.image_to_rgb(message), wanted)
+    message.data = message.data[: -12 - padding]
+    with pytest.raises(InputError, match="bytes, expected"):
+        images.image_to_rgb(message)
+
+
+@pytest.mark.parametrize("pack", [zstandard.ZstdCompressor().compress, zlib.compress, gzip.compress])
+def test_the_zstd_transport_holds_whole_images(pack):
+    """As zstd_image_transport writes them, with zstd and, in its first releases, with zlib."""
+
+    def packed(message: SimpleNamespace) -> SimpleNamespace:
+        name = message.encoding.encode()
+        head = struct.pack("<IIBII", message.height, message.width, message.is_bigendian, message.step, len(name))
+        return CompressedImage("zstd", array.array("B", head + name + pack(bytes(message.data))))
+
+    rgb = picture()
+    np.testing.assert_array_equal(compressed.compressed_to_rgb(packed(image(rgb[..., ::-1], "bgr8", padding=5))), rgb)
+    depth = np.arange(12, dtype=np.uint16).reshape(3, 4) * 300
+    values, scale = compressed.compressed_to_depth(packed(image(depth, "16UC1")), 0.001)
+    np.testing.assert_array_equal(values, depth)
+    assert scale == 0.001
+    cut = packed(image(depth, "16UC1"))
+    for length in (3, 19, 24, len(cut.data) - 18):
+        with pytest.raises(InputError):
+            compressed.compressed_to_depth(CompressedImage("zstd", cut.data[:length]), 0.001)
 
 
 def turned(data: bytes, kind: str) -> bytes:

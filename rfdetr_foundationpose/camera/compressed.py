@@ -1,4 +1,4 @@
-"""sensor_msgs/CompressedImage as arrays: image_transport's ``compressed`` and ``compressedDepth``.
+"""sensor_msgs/CompressedImage as arrays: image_transport's ``compressed``, ``compressedDepth`` and ``zstd``.
 
 An image is decoded as its pixels lie in the file: a camera matrix belongs to them, so an orientation noted beside them
 (EXIF) turns nothing. Every unusable message is an InputError whose ``kind`` is the counter of the skipped frame.
@@ -6,15 +6,19 @@ An image is decoded as its pixels lie in the file: a camera matrix belongs to th
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from ..types import InputError
-from .images import demosaic, first_line
+from .images import demosaic, first_line, image_to_depth, image_to_rgb
 from .rvl import decode_rvl
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,6 +26,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _DEPTH_HEADER = 12
 _RVL_SIZE = struct.Struct("<II")  # These are columns and rows.
 _LARGEST = 1 << 26  # A damaged header must not ask for all memory: so many pixels are the most.
+# zstd_image_transport packs height, width, is_bigendian, step and the length of the encoding's name, which follows.
+_WHOLE_IMAGE = struct.Struct("<IIBII")
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def compressed_to_rgb(msg: Any) -> NDArray[np.uint8]:
@@ -29,6 +36,8 @@ def compressed_to_rgb(msg: Any) -> NDArray[np.uint8]:
 
     ``format`` names the encoding before compression: a Bayer mosaic that was compressed as it is becomes colour here.
     """
+    if msg.format == "zstd":
+        return image_to_rgb(_whole_image(msg, "rgb"))
     encoding, _, how = msg.format.partition(";")
     if encoding.startswith("bayer_"):
         stored = _imdecode(msg.data, cv2.IMREAD_UNCHANGED, "rgb", msg.format)
@@ -51,6 +60,8 @@ def compressed_to_depth(msg: Any, depth_unit: float) -> tuple[NDArray[Any], floa
     data = np.frombuffer(msg.data, np.uint8)
     if len(data) == 0:
         raise InputError("empty_image", "compressed depth image has no data")
+    if msg.format == "zstd":
+        return image_to_depth(_whole_image(msg, "depth"), depth_unit)
     head = data[: _DEPTH_HEADER + len(_PNG)].tobytes()
     header = None
     if head.startswith(_PNG):
@@ -82,6 +93,26 @@ def compressed_to_depth(msg: Any, depth_unit: float) -> tuple[NDArray[Any], floa
         depth = np.float32(quant_a) / (values.astype(np.float32) - np.float32(quant_b))
     depth[values == 0] = 0.0
     return depth, 1.0
+
+
+def _whole_image(msg: Any, what: str) -> Any:
+    """The sensor_msgs/Image that zstd_image_transport packed: with zstd, or with zlib, which its first releases used under
+    that name. Raises InputError."""
+    data = np.frombuffer(msg.data, np.uint8).tobytes()
+    try:
+        height, width, big, step, length = _WHOLE_IMAGE.unpack_from(data)
+        start = _WHOLE_IMAGE.size + length
+        encoding, packed = data[_WHOLE_IMAGE.size : start].decode("ascii"), data[start:]
+        most = 3 * height * step
+        if length > 64 or most > 24 * _LARGEST:
+            raise ValueError(f"its header says {width}x{height}, {step} bytes a row")
+        if packed.startswith(_ZSTD):
+            pixels = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read(most)
+        else:
+            pixels = zlib.decompressobj(47).decompress(packed, most)  # 47: with the header of zlib or of gzip
+    except (struct.error, ValueError, zlib.error, zstandard.ZstdError) as error:
+        raise InputError("bad_compressed", f"compressed {what} image ('zstd') cannot be decoded: {error}") from None
+    return SimpleNamespace(height=height, width=width, step=step, is_bigendian=big, encoding=encoding, data=pixels)
 
 
 def _rvl(data: NDArray[np.uint8], format: str) -> NDArray[np.uint16]:

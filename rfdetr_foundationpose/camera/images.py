@@ -47,8 +47,20 @@ _BAYER: dict[str, int] = {
     "bayer_grbg": cv2.COLOR_BayerGB2RGB,
 }
 _COLOR |= {f"{name}{bits}": (bits, 1, code) for name, code in _BAYER.items() for bits in (8, 16)}
-# A plane of brightness, then one of colour at half the width and height, two bytes a pixel.
-_TWO_PLANES: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+# A plane of brightness, then one of colour, two bytes a pixel: with a pixel for how many of brightness, across and down.
+_TWO_PLANES: dict[str, tuple[int, int, int]] = {
+    "nv12": (2, 2, cv2.COLOR_YUV2RGB_NV12),
+    "nv21": (2, 2, cv2.COLOR_YUV2RGB_NV21),
+    "nv16": (2, 1, cv2.COLOR_YUV2RGB_NV12),
+    "nv61": (2, 1, cv2.COLOR_YUV2RGB_NV21),
+    "nv24": (1, 1, cv2.COLOR_YUV2RGB_NV12),
+    "nv42": (1, 1, cv2.COLOR_YUV2RGB_NV21),
+}
+# A plane of brightness, then two of colour at half the width and height.
+_THREE_PLANES: dict[str, int] = {
+    **dict.fromkeys(("i420", "iyuv", "yuv420", "yuv420p"), cv2.COLOR_YUV2RGB_I420),
+    "yv12": cv2.COLOR_YUV2RGB_YV12,
+}
 _DEPTH: dict[str, type[np.generic]] = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
 
 
@@ -62,10 +74,13 @@ def image_to_rgb(msg: Any) -> NDArray[np.uint8]:
 
     Of 16-bit colour the upper eight bits are kept. Raises InputError.
     """
-    if msg.encoding in _TWO_PLANES:
-        return _two_planes(msg)
+    planes = msg.encoding.lower()
+    if planes in _TWO_PLANES:
+        return _two_planes(msg, *_TWO_PLANES[planes])
+    if planes in _THREE_PLANES:
+        return _three_planes(msg, _THREE_PLANES[planes])
     if msg.encoding not in _COLOR:
-        known = ", ".join((*_COLOR, *_TWO_PLANES))
+        known = ", ".join((*_COLOR, *_TWO_PLANES, *_THREE_PLANES))
         raise InputError("bad_encoding", f"rgb image has encoding {msg.encoding!r}; supported are {known}")
     bits, channels, code = _COLOR[msg.encoding]
     pixels = _pixels(msg, np.dtype(np.uint16 if bits == 16 else np.uint8), channels, "rgb")
@@ -76,12 +91,42 @@ def image_to_rgb(msg: Any) -> NDArray[np.uint8]:
     return _convert(pixels[:, :, 0] if channels == 1 else pixels, code, msg)
 
 
-def _two_planes(msg: Any) -> NDArray[np.uint8]:
-    """NV12 and NV21. Drivers give the height of the picture; some count the rows of both planes instead."""
-    height, step = int(msg.height), int(msg.step)
-    picture = height if len(msg.data) >= step * (height + height // 2) or height % 3 else height // 3 * 2
-    rows = _rows(msg, np.dtype(np.uint8), 1, "rgb", picture + picture // 2)[:, :, 0]
-    return _convert(np.ascontiguousarray(rows), _TWO_PLANES[msg.encoding], msg)
+def _two_planes(msg: Any, across: int, down: int, code: int) -> NDArray[np.uint8]:
+    """NV12 and its kin. Drivers give the height of the picture; some count the rows of both planes instead.
+
+    OpenCV knows NV12 alone: brightness is spread so that colour of higher resolution fits it, and thinned out again.
+    """
+    height, step, row = int(msg.height), int(msg.step), int(msg.width)
+    cells = across * down
+    colored, length = 2 // across * step, 2 // across * row  # bytes from row to row of colour, and in one
+    if len(msg.data) <= step * height and height * cells % (cells + 2) == 0:
+        height = height * cells // (cells + 2)
+    rows = height // down
+    bright = _rows(msg, np.dtype(np.uint8), 1, "rgb", height)[:, :, 0]
+    if len(msg.data) < step * height + colored * (rows - 1) + length:
+        raise InputError(
+            "truncated_image",
+            f"rgb image of {row}x{height} {msg.encoding} has {len(msg.data)} bytes, expected {step * height + colored * rows}",
+        )
+    color = np.ndarray((rows, length), np.uint8, msg.data, step * height, (colored, 1))
+    wide, tall = 2 // across, 2 // down
+    picture = np.concatenate([bright.repeat(tall, 0).repeat(wide, 1), color])
+    return np.ascontiguousarray(_convert(picture, code, msg)[::tall, ::wide])
+
+
+def _three_planes(msg: Any, code: int) -> NDArray[np.uint8]:
+    """I420 and YV12: rows of colour are half as long as those of brightness, padding included."""
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    bright = _rows(msg, np.dtype(np.uint8), 1, "rgb", height)[:, :, 0]
+    if width % 2 or height % 2:
+        raise InputError("bad_rgb", f"{msg.encoding} image of {width}x{height}: width and height must be even")
+    if len(msg.data) < step * height * 3 // 2 - (step - width):
+        raise InputError(
+            "truncated_image",
+            f"rgb image of {width}x{height} {msg.encoding} has {len(msg.data)} bytes, expected {step * height * 3 // 2}",
+        )
+    color = np.ndarray((height, width // 2), np.uint8, msg.data, step * height, (step // 2, 1))
+    return _convert(np.concatenate([bright, color.reshape(height // 2, width)]), code, msg)
 
 
 def demosaic(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8] | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..frame_files import read_color, read_depth
 from ..types import CameraIntrinsics, Frame
+from . import bop_masks
 from .bop_models import BopError, find_models, object_name, object_spec, read_json
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -95,6 +96,11 @@ class BopDataset:
             raise BopError(
                 f"{folder}/{self.split} holds no scene with scene_gt.json, scene_camera.json, rgb/ or gray/, and depth/"
             )
+        self.notes += [
+            f"{s.folder} has no mask_visib{s.of_sensor}: mask/ is read, which shows hidden parts of objects too"
+            for s in self.scenes
+            if s.mask_folder == "mask"
+        ]
         self.models = find_models(folder, self.notes)
         self.specs = [object_spec(model, self.notes) for model in self.models]
 
@@ -189,8 +195,17 @@ class _Scene:
 
     @cached_property
     def cameras(self) -> dict[int, Any]:
-        """By image. Raises BopError."""
-        return _by_number(read_json(self.folder / f"scene_camera{self._suffix}.json"))
+        """By image; of a scene without, the camera of the data set for every image. Raises BopError."""
+        file = self.folder / f"scene_camera{self._suffix}.json"
+        whole = self.folder.parent.parent / "camera.json"
+        if not file.exists() and whole.exists():
+            c = read_json(whole)
+            try:
+                entry = {"cam_K": [c["fx"], 0, c["cx"], 0, c["fy"], c["cy"], 0, 0, 1], **c}
+            except KeyError as error:
+                raise BopError(f"{file} is missing, and {whole} has no {error}") from None
+            return {int(key): entry for key in self.truths}
+        return _by_number(read_json(file))
 
     @cached_property
     def infos(self) -> dict[int, Any]:
@@ -203,7 +218,8 @@ class _Scene:
     @cached_property
     def _files(self) -> dict[str, dict[tuple[int, ...], Path]]:
         return {
-            kind: _numbered(self.folder / f"{kind}{self._suffix}") for kind in ("rgb", "gray", "depth", "mask_visib")
+            kind: _numbered(self.folder / f"{kind}{self._suffix}")
+            for kind in ("rgb", "gray", "depth", "mask_visib", "mask")
         }
 
     def path(self, kind: str, number: tuple[int, ...], what: str) -> Path:
@@ -214,9 +230,33 @@ class _Scene:
             raise _Unusable(f"{what} that is missing", f"{self.folder}/{kind}{self._suffix}/{name}.png")
         return path
 
-    def mask(self, number: tuple[int, int]) -> NDArray[np.bool_]:
-        """(H, W) bool by image and instance. Raises _Unusable."""
-        path = self.path("mask_visib", number, "mask")
+    @cached_property
+    def mask_folder(self) -> str:
+        """``mask_visib``, or ``mask``, whose masks show hidden parts too, where there is nothing else."""
+        return (
+            "mask" if self._files["mask"] and not self._files["mask_visib"] and not self._annotations else "mask_visib"
+        )
+
+    @cached_property
+    def _annotations(self) -> dict[tuple[int, ...], Any]:
+        """Masks of scene_gt_coco.json, where there are no images of them."""
+        file = self.folder / f"scene_gt_coco{self._suffix}.json"
+        if self._files["mask_visib"] or not file.exists():
+            return {}
+        try:
+            return bop_masks.annotations(read_json(file))
+        except (BopError, KeyError, TypeError, ValueError):
+            return {}
+
+    def mask(self, number: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """(H, W) bool by image and instance. size: of the image. Raises _Unusable."""
+        if number in self._annotations:
+            try:
+                return bop_masks.decode(self._annotations[number], size)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                where = f"{self.folder}/scene_gt_coco{self._suffix}.json, image {number[0]}, instance {number[1]}"
+                raise _Unusable("mask that cannot be decoded", f"{where}: {error}") from None
+        path = self.path(self.mask_folder, number, "mask")
         try:
             mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
         except (cv2.error, OSError):
@@ -300,7 +340,7 @@ def _instances(
             left.add("instance of an object without a model", f"{where}: object {id}")
             continue
         try:
-            mask = scene.mask((image, i))
+            mask = scene.mask((image, i), (frame.depth.shape[0], frame.depth.shape[1]))
         except _Unusable as unusable:
             left.add(unusable.kind, str(unusable))
             continue

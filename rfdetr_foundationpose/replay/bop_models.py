@@ -111,8 +111,9 @@ def find_models(folder: Path, notes: list[str]) -> list[BopModel]:
 def _files(folder: Path, notes: list[str]) -> dict[int, Path]:
     """Meshes by id: obj_000001.ply, obj_01.ply, obj_1.ply."""
     found: dict[int, Path] = {}
-    for path in sorted(folder.glob("obj_*.ply"), key=lambda p: (-len(p.name), p.name)):
-        match = re.fullmatch(r"obj_(\d+)", path.stem)
+    named = [p for p in folder.glob("*") if re.fullmatch(r"obj_.*\.ply", p.name, re.IGNORECASE)]
+    for path in sorted(named, key=lambda p: (-len(p.name), p.name)):
+        match = re.fullmatch(r"obj_(\d+)", path.stem, re.IGNORECASE)
         if match is None:
             notes.append(f"{path} is not read: its name is not obj_ and a number")
         elif int(match[1]) in found:
