@@ -205,7 +205,7 @@ def test_the_camera_of_the_data_set_serves_scenes_without(tmp_path):
     (scene_of(folder) / "scene_camera.json").unlink()
     (folder / "camera.json").write_text(json.dumps({"fx": 150, "fy": 151, "cx": 80, "cy": 60, "depth_scale": 0.1}))
     frames = [frame for _, _, frame, _ in BopDataset(folder)]
-    assert len(frames) == 3 and frames[0].intrinsics.fy == 151 and frames[0].depth_scale == pytest.approx(1e-4)
+    assert len(frames) == 3 and frames[0].camera.fy == 151 and frames[0].depth_scale == pytest.approx(1e-4)
     (folder / "camera.json").write_text(json.dumps({"fx": 150}))
     dataset = BopDataset(folder)
     assert images(dataset) == [] and "camera.json has no 'cx'" in dataset.left_out.sentences()[0]

@@ -244,7 +244,7 @@ class _Scene:
         if self._files["mask_visib"] or not file.exists():
             return {}
         try:
-            return bop_masks.annotations(read_json(file))
+            return bop_masks.by_instance(read_json(file))
         except (BopError, KeyError, TypeError, ValueError):
             return {}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def annotations(tree: Mapping[str, Any]) -> dict[tuple[int, ...], Any]:
+def by_instance(tree: Mapping[str, Any]) -> dict[tuple[int, ...], Any]:
     """Annotations by image and instance: those of an image follow the order of its ground truth."""
     found: dict[tuple[int, ...], Any] = {}
     counts: defaultdict[int, int] = defaultdict(int)
