@@ -12,10 +12,11 @@ ROS_PACKAGES := rclpy rmw-fastrtps-cpp builtin-interfaces diagnostic-msgs geomet
   rosgraph-msgs sensor-msgs std-msgs std-srvs visualization-msgs
 DEMO_ARGS ?=
 STORM_ARGS ?=
+SOAK_ARGS ?=
 SHM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests storm small-shm fuzz privacy test-jazzy install clean
+.PHONY: demo test lint format types tests storm soak small-shm fuzz privacy test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -41,6 +42,10 @@ tests: $(STAMP)
 storm: $(STAMP)
 	$(BIN)/python test/support/storm.py $(STORM_ARGS)
 	$(BIN)/python test/support/storm.py --loaded $(STORM_ARGS)
+
+# Node and camera for half an hour with what a day brings: memory, threads, open files and shared memory stay flat.
+soak: $(STAMP)
+	$(BIN)/python test/support/soak.py $(SOAK_ARGS)
 
 # Damaged recordings, meshes, checkpoints and YAML files: many of them, which takes about half an hour.
 fuzz: $(STAMP)

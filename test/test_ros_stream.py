@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sensor_msgs.msg import Image
 
-from support.ros_support import PATIENCE, ROOT, Camera, is_busy, on_idle, running_node, stamp_of, wait_for
+from support.ros_support import PATIENCE, ROOT, Camera, is_busy, on_idle, process_facts, running_node, stamp_of, wait_for
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import PoseStamped
@@ -36,13 +36,6 @@ def look(message):
 node.create_subscription(Image, "pose_node/debug_image", look, 1)
 rclpy.spin(node)
 """
-
-
-def process_facts(pid: int) -> dict[str, int]:
-    """Resident memory in KiB, threads, open files."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return {"rss_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]), "files": files}
 
 
 class Stalls:

@@ -87,6 +87,13 @@ def segments_of(pid: int) -> list[Path]:
     return found
 
 
+def process_facts(pid: int) -> dict[str, int]:
+    """Resident memory in KiB, threads, open files."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return {"rss_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]), "files": files}
+
+
 class Node:
     """The node's process, forked from one that has the libraries loaded, or ``fresh``: an interpreter of its own.
 
