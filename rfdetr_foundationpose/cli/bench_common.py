@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..backends import POSE
+from ..interrupts import status_of
 from .options import parse_names
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def chosen_backends(text: str, default: str) -> list[str]:
 
 @contextmanager
 def keeping(path: Path) -> Iterator[None]:
-    """On Ctrl-C, say where what was measured is, and end with 130."""
+    """On Ctrl-C or SIGTERM, say where what was measured is, and end with 130 or 143."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         logger.info(
             f"interrupted: what was measured is kept in {path}" if path.is_file() else "interrupted before a figure"
         )
-        raise typer.Exit(130) from interrupt
+        raise typer.Exit(status_of(interrupt)) from interrupt
 
 
 @dataclass(frozen=True)

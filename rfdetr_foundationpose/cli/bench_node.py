@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import open_console, progress_bar, sayer
+from ..interrupts import CutShort
+from .console import kept, open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, Out, Seed, Settings, Size, parse_names, parse_size
 from .outputs import Overwrite, claim
 
@@ -65,33 +66,36 @@ def node(
     machine = environment(place)
     about = {"environment": machine, "size": size, "seconds": seconds}
     domain = free_domain_id()
-    for count in numbers:
-        targets = _targets([s.name for s in specs], count)
-        stored = out / "frames" / str(count)
-        listed = write_known(file, specs, targets, (out / "runs" / f"objects_{count}.yaml").resolve(), everything=False)
-        with progress_bar(console) as progress:
-            task = progress.add_task("generate", total=frames)
-            video = SceneVideo(
-                load_scene_objects(file),
-                VideoSettings(frames=frames, size=parse_size(size), seed=seed, targets=targets),
-                place,
-            )
-            made = []
-            for i in range(frames):
-                made.append(video.frame(i)[0])
-                progress.update(task, advance=1)
-        store_frames(made, stored)
-        instances = tuple(video.names)
-        settings = to_flat(config) | {"objects_file": str((out / "runs" / f"objects_{count}.yaml").resolve())}
-        runs = [NodeRun(style, "", rate, seconds, instances, slow_viewer) for rate in speeds for style in wanted]
-        runs += [NodeRun("ours", name, rate, seconds, instances, slow_viewer) for rate in speeds for name in taken]
-        for run in runs:
-            folder = out / "runs" / f"{len(rows):02d}"
-            rows.append(run_node(run, stored, settings, folder, domain))
-            outputs.write({**about, "rows": rows}, "bench_node.json")
-        say(f"{len(listed)} kinds of objects, {count} on the table")
-    node_picture(rows, out / "bench_node.png")
-    console.print(node_table(rows, f"{machine.get('gpu', place.type)}, {size}, milliseconds"))
+    ways = [(style, "", rate) for rate in speeds for style in wanted]
+    ways += [("ours", name, rate) for rate in speeds for name in taken]
+    with CutShort() as cut:
+        for count in numbers:
+            targets = _targets([s.name for s in specs], count)
+            stored = out / "frames" / str(count)
+            known = (out / "runs" / f"objects_{count}.yaml").resolve()
+            listed = write_known(file, specs, targets, known, everything=False)
+            with progress_bar(console) as progress:
+                task = progress.add_task("generate", total=frames)
+                video = SceneVideo(
+                    load_scene_objects(file),
+                    VideoSettings(frames=frames, size=parse_size(size), seed=seed, targets=targets),
+                    place,
+                )
+                made = []
+                for i in range(frames):
+                    made.append(video.frame(i)[0])
+                    progress.update(task, advance=1)
+            store_frames(made, stored)
+            settings = to_flat(config) | {"objects_file": str(known)}
+            for style, name, rate in ways:
+                run = NodeRun(style, name, rate, seconds, tuple(video.names), slow_viewer)
+                rows.append(run_node(run, stored, settings, out / "runs" / f"{len(rows):02d}", domain))
+                outputs.write({**about, "rows": rows}, "bench_node.json")
+            say(f"{len(listed)} kinds of objects, {count} on the table")
+    if rows:
+        node_picture(rows, out / "bench_node.png")
+        console.print(node_table(rows, f"{machine.get('gpu', place.type)}, {size}, milliseconds"))
+    kept(cut, len(rows), len(ways) * len(numbers), "runs", out / "bench_node.json")
     say(f"Look at: {out / 'bench_node.json'}, {out / 'bench_node.png'}")
 
 

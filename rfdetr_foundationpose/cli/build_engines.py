@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .console import open_console, sayer
+from ..interrupts import CutShort
+from .console import kept, open_console, sayer
 from .export import Detector, DetectorWeights, check_files
 from .options import OfficialSize, PoseWeights, parse_numbers
 
@@ -70,11 +71,13 @@ def build_engines(
     if detector:
         wanted += _detector_engine(detector_weights, precision)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    done: list[Built] = []
+    with CutShort() as cut, Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("engines", total=len(wanted))
 
         def report(built: Built) -> None:
             bar.advance(task)
+            done.append(built)
             how = f"built in {built.seconds:.1f} s" if built.seconds else "kept, it fits"
             bar.console.print(
                 f"{built.key}: {built.megabytes:.1f} MB, {', '.join(built.targets)}, {how}",
@@ -83,7 +86,8 @@ def build_engines(
                 soft_wrap=True,
             )
 
-        done = build_folder(folder, wanted, taken, machine, targets, report)
+        build_folder(folder, wanted, taken, machine, targets, report)
+    kept(cut, len(done), len(wanted), "engines", folder)
     new = sum(b.seconds > 0 for b in done)
     say(f"{new} engines built in {sum(b.seconds for b in done):.0f} s, {len(done) - new} kept; {folder / MANIFEST}")
     use = "" if out is None else f", pose.engines to {out}"

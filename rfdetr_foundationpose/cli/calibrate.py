@@ -8,14 +8,18 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..interrupts import Interruptible
 from ..tables import plain_table
-from .console import open_console, progress_bar, sayer
+from .console import kept, open_console, progress_bar, sayer
 from .options import Device, Objects, ObjectsFileOrRandom, PoseWeights, Seed, named
 from .outputs import Overwrite, claim
 
+LEAST_SCENES = 10
+"""Half of fewer say nothing about the other half."""
+
 
 def calibrate(
-    scenes: Annotated[int, typer.Option(min=10, help="Generated scenes, each with one object.")] = 100,
+    scenes: Annotated[int, typer.Option(min=LEAST_SCENES, help="Generated scenes, each with one object.")] = 100,
     objects_file: ObjectsFileOrRandom = None,
     objects: Objects = "",
     seed: Seed = 77,
@@ -36,16 +40,30 @@ def calibrate(
     from ..synth.specs import specs_or_random
 
     console = open_console()
+    say = sayer(console)
     config = from_flat({"device": device, "pose.weights": weights})
     prepare_process(resolve_device(config.device))
     load_networks(weights, official_size=False)  # says now, not after objects were made, that they cannot be used
     outputs = claim("calibrate", out, (confidence.FILE_NAME,), overwrite=overwrite)
     seeds = range(seed * 10_000, seed * 10_000 + scenes)
-    with specs_or_random(objects_file, seeds) as specs, progress_bar(console) as progress:
+    with (
+        specs_or_random(objects_file, seeds) as specs,
+        progress_bar(console) as progress,
+        Interruptible() as stop,
+    ):
         task = progress.add_task("track", total=scenes)
         samples = collect(
-            config, named(specs, objects), scenes, seed, lambda done, _: progress.update(task, completed=done)
+            config,
+            named(specs, objects),
+            scenes,
+            seed,
+            lambda done, _: progress.update(task, completed=done),
+            stop.stop,
         )
+    done = len(np.unique(samples.scene))
+    if done < LEAST_SCENES:
+        say(f"interrupted after {done} of {scenes} scenes, too few to fit ({LEAST_SCENES}): nothing to keep")
+        raise typer.Exit(stop.status)
     fitted_on = samples.scene % 2 == 0
     half = confidence.fit(samples.features[fitted_on], samples.right[fitted_on])
     held_out, right = half.probability(samples.features[~fitted_on]), samples.right[~fitted_on]
@@ -67,6 +85,7 @@ def calibrate(
         )
     final = confidence.fit(samples.features, samples.right)
     quality = {
+        "scenes": done,
         "poses": len(right),
         "brier": brier,
         "calibration_error": error,
@@ -78,4 +97,5 @@ def calibrate(
         "reliability": rows,
     }
     path = outputs.write(final.to_json() | {"held_out": quality}, confidence.FILE_NAME)
-    sayer(console)(f"written: {path}")
+    kept(stop, done, scenes, "scenes", path)
+    say(f"written: {path}")

@@ -15,7 +15,7 @@ from ..resources import PACKAGE
 from .outputs import Outputs
 
 if TYPE_CHECKING:
-    from ..interrupts import Interruptible
+    from ..interrupts import CutShort, Interruptible
     from ..synth.textures import Picture
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def drawing_bar(progress: Progress, total: int) -> Callable[[int], None]:
     return lambda done: progress.update(task, completed=done)
 
 
-def kept(stop: Interruptible, done: int, total: int | None, what: str, path: Path) -> None:
+def kept(stop: Interruptible | CutShort, done: int, total: int | None, what: str, path: Path) -> None:
     """After an interrupt: say what was kept, and end with its exit code. Does nothing without one."""
     if stop.requested:
         of = "" if total is None else f" of {total}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..interrupts import CutShort
 from ..tables import plain_table
-from .console import open_console
+from .console import kept, open_console
 from .options import LARGEST_BATCH, OfficialSize, PoseWeights
 from .outputs import Overwrite, claim
 
@@ -60,7 +61,7 @@ def export(
     columns = ("file", "sha256", "difference to torch FP32", "verdict", "MB")
     table = plain_table(f"ONNX of {description}, in {out}", *columns, left=4)
     good = True
-    with tempfile.TemporaryDirectory(dir=out, prefix=".checking-") as scratch:
+    with CutShort() as cut, tempfile.TemporaryDirectory(dir=out, prefix=".checking-") as scratch:
         for role, network in networks.items():
             files = [
                 export_onnx(
@@ -78,6 +79,7 @@ def export(
         if detector:
             good &= _detector(table, out, Path(scratch), kinds, scenes, detector_weights)
     console.print(table)
+    kept(cut, table.row_count, len(names), "files", out)
     if not good:
         raise typer.Exit(1)
 

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import interrupts
 from ..errors import UserError, error_sentence
+from ..ros import shared_memory
 from . import outputs
 
 PROGRAM = "rfdetr-foundationpose"
@@ -104,8 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line with ``arguments`` (default: those of the process). Exits through SystemExit.
 
     What a user can mend (UserError, what the operating system refuses, a package that is not installed) ends in one
-    sentence and exit code 2, an interrupt in 130; a fault of the program keeps its traceback.
+    sentence and exit code 2, Ctrl-C in 130, SIGTERM in 143; a fault of the program keeps its traceback. Without
+    ``arguments`` it also takes the process's signals (interrupts.listen).
     """
+    if arguments is None:
+        interrupts.listen(PROGRAM, shared_memory.abandon)
     arguments = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     try:
         app = build_app(_typed(arguments))
@@ -122,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             remedy = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"
         _complain(arguments, f"{error}; {remedy}")
         raise SystemExit(2) from error
+    finally:
+        interrupts.over()
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -195,7 +202,7 @@ def _mount(app: typer.Typer, name: str, command: Command, chosen: bool) -> None:
 
 
 def _told_of_interrupts(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The command, whose Ctrl-C ends in a word and exit code 130 where it does not keep what it has itself."""
+    """The command, whose Ctrl-C ends in a word and exit code 130 (143 for SIGTERM) where it does not keep what it has itself."""
 
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
@@ -203,7 +210,7 @@ def _told_of_interrupts(function: Callable[..., Any], name: str) -> Callable[...
             return function(*arguments, **options)
         except KeyboardInterrupt as interrupt:
             typer.echo(f"{PROGRAM} {name}: interrupted", err=True)
-            raise typer.Exit(130) from interrupt
+            raise typer.Exit(interrupts.status_of(interrupt)) from interrupt
 
     return called
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..interrupts import begin
 
 MARKER = ".rfdetr-foundationpose.json"
 PROGRAM = "rfdetr-foundationpose"
@@ -108,6 +109,7 @@ def claim(
     must carry the marker, and what has one of ``names`` must have been written by the same command. The JSON file may
     exist when it says that it is this command's. Raises UserError that names --out, --json and --overwrite.
     """
+    begin()
     outputs = Outputs(command, folder, json_file, overwrite)
     _claimed.extend(p for p in (json_file, folder) if p is not None)
     if json_file is not None:
@@ -232,6 +234,7 @@ def fresh(folder: Path, *, absent: bool = False) -> None:
 
     Raises UserError that names --out.
     """
+    begin()
     _claimed.append(folder)
     try:
         if os.path.lexists(folder) and (absent or not folder.is_dir() or any(folder.iterdir())):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ..interrupts import status_of
 from .console import open_console
 from .options import Device, ObjectsFile, Seed
 from .outputs import Overwrite, claim
@@ -94,7 +95,7 @@ def train(
     claim("train detector", out, OUTPUT_FILES, overwrite=overwrite)
     metrics = run(settings, [load_object(spec) for spec in specs], console, labels=[spec.label for spec in specs])
     if metrics is None:
-        raise typer.Exit(130)
+        raise typer.Exit(status_of(KeyboardInterrupt()))
     console.print(training_table(metrics))
     for line in (
         f"weights: {out / WEIGHTS}",

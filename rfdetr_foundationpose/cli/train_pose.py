@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from ..device import resolve_device
+from ..interrupts import Interruptible
 from ..pose.checkpoints import find
 from ..resources import models_dir
 from ..train.pair_scenes import SceneEffects
 from ..train.pair_sensors import SensorEffects
 from ..train.train_pose import TrainSettings, train
-from .console import open_console
+from .console import kept, open_console
 from .outputs import Overwrite, claim
 
 Out = Annotated[Path, typer.Option(help="Folder of weights and metrics; a training resumes from the weights there.")]
@@ -110,7 +111,9 @@ def _train(
     claim(f"train {role}", out, (f"{role}.safetensors", f"{role}.jsonl"), overwrite=overwrite)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process speaks for all
         open_console()
-    train(asked)
+    stop = Interruptible()
+    metrics = train(asked, stop)
+    kept(stop, int(metrics.get("step", 0)), None, "steps", out)
 
 
 def _weights(value: str, role: str) -> Path | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..backends import DETECTOR
 from ..config import DetectorConfig
+from ..interrupts import Interruptible
+from .console import kept, open_console
 from .options import Device, ObjectsFile, Seed
 from .outputs import AlsoJson, Overwrite, claim
 
@@ -35,21 +38,25 @@ def validate(
     from ..process import prepare_process
     from ..resources import default_objects_file
 
+    open_console()
     if backend not in DETECTOR.choices:
         raise typer.BadParameter(f"--backend {backend} is unknown; use one of {', '.join(DETECTOR.choices)}")
     specs = load_objects(objects_file or default_objects_file())
     outputs = claim("validate detector", json_file=json_file, overwrite=overwrite)
-    result = validate_detector(
-        specs,
-        backend=backend,
-        weights=weights,
-        variant=variant,
-        threshold=threshold,
-        images=images,
-        device=prepare_process(resolve_device(device)),
-        seed=seed,
-    )
+    with Interruptible() as stop:
+        result = validate_detector(
+            specs,
+            backend=backend,
+            weights=weights,
+            variant=variant,
+            threshold=threshold,
+            images=images,
+            device=prepare_process(resolve_device(device)),
+            seed=seed,
+            stop=stop.stop,
+        )
     if json_file is not None:
         outputs.write(result.as_dict())
     typer.echo(result.table())
+    kept(stop, result.images, images, "images", json_file or Path("the table above"))
     raise typer.Exit(0 if result.passed else 1)

@@ -89,8 +89,12 @@ def collect(
     scenes: int,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Samples:
-    """Track three steps from every start in each scene, which shows one of the objects to a colour camera of its own."""
+    """Track three steps from every start in each scene, which shows one of the objects to a colour camera of its own.
+
+    stop: asked after each scene; the samples of those before are returned.
+    """
     rng = np.random.default_rng(seed)
     estimator = build_estimator(config, specs)
     upload = Uploader(estimator.device)
@@ -116,6 +120,8 @@ def collect(
                 add = error.add_mm / 1e3 / item.diameter
                 rows.append((estimate.features, add, error.adds_ratio, estimate.confidence, i))
         progress(i + 1, scenes)
+        if stop():
+            break
     return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,10 +95,11 @@ def validate_detector(
     images: int,
     device: torch.device,
     seed: int,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Comparison:
     """Compare ``backend`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
     as a graph; on the CPU FP16 is slow and only shows the numbers. The reference has no TF32 in it, the candidate what
-    torch allows. Raises DetectorError when weights do not fit."""
+    torch allows. stop: asked after each image; those before are compared. Raises DetectorError when weights do not fit."""
     on_cpu = device.type == "cpu"
     asked = "traced" if backend == "auto" and on_cpu else backend
     settings = DetectorConfig(backend="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
@@ -119,6 +120,8 @@ def validate_detector(
         with _exact_float32():
             expected = reference.raw(frame)
         pairs.append((expected, candidate.raw(frame)))
+        if stop():
+            break
     precision = "FP16" if candidate.dtype == torch.float16 else "FP32"
     return compare(
         pairs,

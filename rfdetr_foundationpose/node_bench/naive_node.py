@@ -7,6 +7,8 @@ callback that does everything. Nothing is slowed down beyond that. An object tha
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,6 +37,7 @@ from ..replay.player import to_image
 from ..resources import default_objects_file
 from ..ros import messages
 from ..types import Frame, ObjectPose, TrackState
+from .parent import when_parent_ends
 
 QUEUE = 10
 SLOP = 0.02
@@ -137,6 +140,7 @@ class NaiveNode(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT. Settings come as ROS parameters of the same names."""
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     rclpy.init(args=None if arguments is None else list(arguments))
     overrides = _overrides()
     node = NaiveNode(from_flat(overrides))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..interrupts import unblocked
 from ..replay.metrics import percentiles
 from ..replay.node_process import NodeProcess, local_domain
 from .camera import StoredFrames
@@ -162,7 +163,8 @@ def _start(module: str, out: Path, domain: int, *arguments: str) -> subprocess.P
     environment = {**os.environ, **local_domain(domain), "PYTHONUNBUFFERED": "1"}
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", f"{PACKAGE}.{module}", "--out", str(out), *arguments]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    with unblocked():
+        return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
 def _stop(helpers: Mapping[str, subprocess.Popen[bytes]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..interrupts import unblocked
 from ..ros import shared_memory
 from ..ros.signals import PARENT
 from ..ros.transport import choose
@@ -48,9 +49,10 @@ class NodeProcess:
             command += ["-p", f"{name}:={_yaml(value)}"]
         environment = {**os.environ, **local_domain(domain_id), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())}
         self._file = log.open("w")
-        self._process = subprocess.Popen(
-            command, stdout=self._file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+        with unblocked():
+            self._process = subprocess.Popen(
+                command, stdout=self._file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
 
     def __enter__(self) -> NodeProcess:
         return self

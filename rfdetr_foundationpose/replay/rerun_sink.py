@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..interrupts import unblocked
 from ..objects import ObjectSpec
 from ..pose.mesh import load_object
 from .judge import instance_names
@@ -48,7 +49,8 @@ class RerunSink:
             collapse_panels=True,
         )
         if path is None:
-            rerun.spawn(recording=self._stream, default_blueprint=layout)
+            with unblocked():
+                rerun.spawn(recording=self._stream, default_blueprint=layout)
         else:
             self._stream.save(str(path), default_blueprint=layout)
         # Optical frames: x right, y down, z forward.

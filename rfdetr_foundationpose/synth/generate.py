@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..config import ConfigError
+from ..interrupts import unblock
 from ..objects import load_objects
 from ..pose.mesh import ObjectModel, load_object
 from ..replay.recording import GroundTruth, RecordingWriter
@@ -85,6 +86,7 @@ def generate_recording(
 def _start_worker(models: list[ObjectModel], settings: VideoSettings) -> None:
     global _video
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the parent ends its workers
+    unblock()
     torch.set_num_threads(1)
     _video = SceneVideo(models, settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..interrupts import unblock
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel, make_object
 from ..synth.objects import random_object
@@ -21,7 +23,8 @@ class ObjectStream:
     """
 
     def __init__(self, first_seed: int, chunk: int, workers: int) -> None:
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+        spawn = get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) if workers else None
         self._workers, self._chunk, self._next = workers, chunk, first_seed
         self._ahead: deque[list[Future[list[ObjectModel]]]] = deque()
         for _ in range(2):
@@ -54,6 +57,11 @@ class ObjectStream:
         size = max(1, min(16, self._chunk // self._workers))
         parts = [seeds[i : i + size] for i in range(0, self._chunk, size)]
         self._ahead.append([self._pool.submit(make_all, part) for part in parts])
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the parent ends its workers
+    unblock()
 
 
 def make_all(seeds: list[int]) -> list[ObjectModel]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..accel.base import RunnerContext
 from ..accel.runner import make_runner
+from ..interrupts import Interruptible
 from ..pose import checkpoints
 from ..pose.networks import RefineNet, ScoreNet
 from ..process import prepare_process
@@ -76,23 +77,25 @@ class TrainSettings:
     sensor: SensorEffects = field(default_factory=SensorEffects)
 
 
-def train(settings: TrainSettings) -> dict[str, float]:
+def train(settings: TrainSettings, stop: Interruptible | None = None) -> dict[str, float]:
     """Train or resume ``out/<role>.safetensors`` (an average of the weights, written every minute) and ``out/<role>.jsonl``.
+
+    stop: open during the steps; on Ctrl-C the weights so far are measured and saved.
 
     Returns the last metrics, in the first process, which alone logs how it gets on. Raises ValueError for weights of another width, RuntimeError where the
     training diverges.
     """
     ranks = Ranks(settings.device)
     try:
-        return _Training(settings, ranks).run()
+        return _Training(settings, ranks, stop or Interruptible()).run()
     finally:
         ranks.close()
 
 
 class _Training:
-    def __init__(self, settings: TrainSettings, ranks: Ranks) -> None:
+    def __init__(self, settings: TrainSettings, ranks: Ranks, stop: Interruptible) -> None:
         self.begin = time.monotonic()
-        self.settings, self.ranks = settings, ranks
+        self.settings, self.ranks, self.stop = settings, ranks, stop
         self.device = device = ranks.device
         settings.out.mkdir(parents=True, exist_ok=True)
         self.weights = settings.out / f"{settings.role}.safetensors"
@@ -159,32 +162,33 @@ class _Training:
         running = torch.zeros((), device=device)
         step = reported = 0
         done = self.spent / (s.minutes * 60)
-        while True:
-            now = time.monotonic()
-            if step % AGREE_EVERY == 0:
-                over = now - self.begin > s.stop_after * 60
-                done = self.ranks.agree(1.0 if over else (self.spent + now - started) / (s.minutes * 60))
-            if done >= 1.0:
-                break
-            if self.ranks.first and step and step % EVALUATE_EVERY == 0:
-                metrics = self._measure(held_out, step, now - started, float(running) / (step - reported))
-                running.zero_()
-                reported = step
-                if not math.isfinite(metrics["loss"]) or metrics["skipped"] > 20 + step // 20:
-                    raise RuntimeError(f"the training diverged at step {step}: {metrics}; lower --learning-rate")
-            if self.ranks.first and now - saved > SAVE_SECONDS:
-                self._save(step, now - started)
-                saved = now
-            pause = s.refresh if len(self.banks) == BANKS else s.refresh / 8
-            if now - refreshed > pause and self.stream.ready():
-                self._fill()
-                refreshed = now
-            rate = self.peak_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
-            for group in self.optimizer.param_groups:
-                group["lr"] = max(rate, 1e-6)
-            running += self._step(encode, step)
-            step += 1
-        if self.ranks.first:
+        with self.stop:
+            while True:
+                now = time.monotonic()
+                if step % AGREE_EVERY == 0:
+                    over = self.stop.requested or now - self.begin > s.stop_after * 60
+                    done = self.ranks.agree(1.0 if over else (self.spent + now - started) / (s.minutes * 60))
+                if done >= 1.0:
+                    break
+                if self.ranks.first and step and step % EVALUATE_EVERY == 0:
+                    metrics = self._measure(held_out, step, now - started, float(running) / (step - reported))
+                    running.zero_()
+                    reported = step
+                    if not math.isfinite(metrics["loss"]) or metrics["skipped"] > 20 + step // 20:
+                        raise RuntimeError(f"the training diverged at step {step}: {metrics}; lower --learning-rate")
+                if self.ranks.first and now - saved > SAVE_SECONDS:
+                    self._save(step, now - started)
+                    saved = now
+                pause = s.refresh if len(self.banks) == BANKS else s.refresh / 8
+                if now - refreshed > pause and self.stream.ready():
+                    self._fill()
+                    refreshed = now
+                rate = self.peak_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = max(rate, 1e-6)
+                running += self._step(encode, step)
+                step += 1
+        if self.ranks.first and (step or not self.stop.requested):
             elapsed = time.monotonic() - started
             metrics = self._measure(held_out, step, elapsed, float(running) / max(step - reported, 1))
             self._save(step, elapsed)
