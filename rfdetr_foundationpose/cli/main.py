@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -109,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentence and exit code 2, Ctrl-C in 130, SIGTERM in 143; a fault of the program keeps its traceback. Without
     ``arguments`` it also takes the process's signals (interrupts.listen).
     """
-    if arguments is None:
+    own = arguments is None
+    if own:
         interrupts.listen(PROGRAM, shared_memory.abandon)
     arguments = _with_default(list(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -129,6 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from error
     finally:
         interrupts.over()
+        if own:
+            # What the libraries hold needs no collection any more: it takes seconds at exit.
+            gc.freeze()
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
