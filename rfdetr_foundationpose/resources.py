@@ -1,10 +1,13 @@
-"""Where the files that ship with the package are: in a source checkout, a pip install or an ament workspace."""
+"""Where the files that ship with the package are (source checkout, pip install or ament workspace), and where it may cache."""
 
 from __future__ import annotations
 
+import functools
 import os
+import stat
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +54,30 @@ def models_dir() -> Path:
 def default_objects_file() -> Path:
     """config/objects.yaml: the demo's objects. Raises FileNotFoundError when nothing is installed."""
     return config_dir() / "objects.yaml"
+
+
+def cache_root() -> Path:
+    """$XDG_CACHE_HOME, by default ~/.cache; where that cannot be written (a service, a container's user without a home), a
+    folder of this user alone under the temporary directory."""
+    wished = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        wished = wished.expanduser()
+        wished.mkdir(parents=True, exist_ok=True)
+        if os.access(wished, os.W_OK):
+            return wished
+    except (OSError, RuntimeError):
+        pass
+    return _own_folder()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """What is cached is run later, so nobody else may have written there."""
+    path = Path(tempfile.gettempdir()) / f"{PACKAGE}-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return Path(tempfile.mkdtemp(prefix=f"{PACKAGE}-"))
+    return path

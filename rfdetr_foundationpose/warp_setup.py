@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -9,8 +10,19 @@ from typing import Any
 import torch
 import warp as wp
 
+from .resources import cache_root
+
 _streams: dict[tuple[str, int], wp.Stream] = {}
 _streams_lock = Lock()
+
+
+def _find_cache() -> None:
+    """Warp wants a folder for compiled kernels, and does not start where the user has no home to write to."""
+    if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
+        wp.config.kernel_cache_dir = str(cache_root() / "warp")
+
+
+_find_cache()
 
 
 def start() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.types import TrackState
-from support.pipeline_world import ScriptedDetector, make, spec, step, wait_registered
+from support.pipeline_world import ScriptedDetector, ScriptedEstimator, make, spec, step, use_estimator, wait_registered
 
 LEFT, RIGHT = ("mug", (-0.2, 0.0, 1.0)), ("mug", (0.2, 0.0, 1.0))
 
@@ -113,3 +113,29 @@ def test_a_doubtful_detection_of_one_frame_is_not_registered(world):
     pipeline.reset()
     detector.score = 0.75  # half way between the threshold of 0.5 and 1
     assert [p.name for p in step(pipeline).poses] == ["mug"]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_one_that_cannot_be_registered_holds_up_none_of_twenty(world, background):
+    """Refusals are counted for each thing: backing off from one leaves the others their turn."""
+    hopeless = (-0.35, -0.25, 1.0)
+    places = [(x, y, 1.0) for y in (-0.25, -0.1, 0.05, 0.2) for x in (-0.35, -0.2, -0.05, 0.1, 0.25)]
+    world.things = [("can", p) for p in places]
+
+    class Doubtful(ScriptedEstimator):
+        def register(self, frame, object, mask):
+            found = super().register(frame, object, mask)
+            return replace(found, confidence=0.01) if np.allclose(found.T_cam_obj[:3, 3], hopeless) else found
+
+    pipeline = make(world, [spec("can", max_instances=20)], background=background)
+    use_estimator(pipeline, Doubtful(world))
+    for _ in range(60):
+        result = step(pipeline)
+        if background and pipeline._registration.worker.busy:
+            wait_registered(pipeline)
+    found = {tuple(np.round(p.T_cam_obj[:3, 3], 3)) for p in result.poses}
+    assert found == set(places) - {hopeless}
+    assert len({p.name for p in result.poses}) == 19
+    counters = pipeline.status().counters
+    assert counters["registered"] == 19 and counters["registrations_refused"] <= 7
+    pipeline.close()

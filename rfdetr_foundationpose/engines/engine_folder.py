@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..resources import PACKAGE, cache_root
 
 MANIFEST = "engines.json"
 FORMAT = 1
@@ -31,17 +32,10 @@ class ManifestError(UserError, ValueError):
 
 
 def cache_directory() -> Path:
-    """Where exported ONNX files and engines live: under $XDG_CACHE_HOME, by default ~/.cache; where that cannot be
-    written (a service without a home), under the temporary directory."""
-    wished = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    try:
-        directory = wished.expanduser() / "rfdetr_foundationpose"
-        directory.mkdir(parents=True, exist_ok=True)
-        if os.access(directory, os.W_OK):
-            return directory
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.gettempdir()) / "rfdetr_foundationpose"
+    """Where exported ONNX files and engines live, in ``resources.cache_root``."""
+    directory = cache_root() / PACKAGE
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from ..types import Detection
 from .extent import box_iou
 
-# A refused object is tried again after 1, 2, 4, ... frames, at most this many.
+# What was refused is tried again after 1, 2, 4, ... frames, at most this many.
 MAX_BACKOFF_FRAMES = 30
 # A tracked pose below this confidence may be a wrong one that fits a little: half of those that are so sure are right.
 RECHECK_CONFIDENCE = 0.5
 # It is registered again after this many frames, then after twice as many, at most after MAX_RECHECK_FRAMES.
 RECHECK_FRAMES = 15
 MAX_RECHECK_FRAMES = 480
-# A candidate that overlaps the place of the last refusal this much is tried after all others.
+# A detection that overlaps what was refused this much shows the same thing, from one frame to the next.
 SAME_PLACE_IOU = 0.5
 
 
 @dataclass
 class _Refused:
+    """A thing whose registration was refused. detection: the newest of it."""
+
+    detection: Detection
     count: int = 0
     next_frame: int = 0
-    detection: Detection | None = None
 
 
 class Rechecks:
@@ -51,40 +53,55 @@ class Rechecks:
 
 
 class Backoff:
-    """Keeps refused registrations from being repeated on every frame, per object."""
+    """Keeps refused registrations from being repeated on every frame.
+
+    Each thing by itself: of many instances of an object, one that is refused holds up no other.
+    """
 
     def __init__(self) -> None:
-        self._refused: dict[str, _Refused] = {}
+        self._refused: list[_Refused] = []
 
     def refuse(self, detection: Detection, frame_index: int) -> int:
-        """Count a refusal at ``frame_index``; returns after how many frames the object is tried again."""
-        entry = self._refused.setdefault(detection.object, _Refused())
+        """Count a refusal at ``frame_index``; returns after how many frames that thing is tried again."""
+        # What is no longer seen is forgotten.
+        self._refused = [r for r in self._refused if frame_index < r.next_frame + 2 * MAX_BACKOFF_FRAMES]
+        entry = self._of(detection)
+        if entry is None:
+            entry = _Refused(detection)
+            self._refused.append(entry)
         wait = min(2**entry.count, MAX_BACKOFF_FRAMES)
         entry.count += 1
         entry.next_frame = frame_index + 1 + wait
-        entry.detection = detection
         return wait
 
-    def accept(self, object: str) -> None:
-        """A registration of the object succeeded: the next refusal counts as the first."""
-        self._refused.pop(object, None)
+    def accept(self, detection: Detection) -> None:
+        """That thing was registered: the next refusal counts as the first."""
+        self._refused = [r for r in self._refused if not _same(r.detection, detection)]
 
-    def may_try(self, object: str, frame_index: int) -> bool:
-        entry = self._refused.get(object)
+    def may_try(self, detection: Detection, frame_index: int) -> bool:
+        entry = self._of(detection)
         return entry is None or frame_index >= entry.next_frame
 
     def order(self, candidates: Sequence[Detection]) -> list[Detection]:
-        """Best score first, but what was refused last comes after everything else."""
+        """Best score first, but what was refused comes after everything else, that longest ago first."""
+        for entry in self._refused:  # where it is now
+            seen = [d for d in candidates if _same(entry.detection, d)]
+            if seen:
+                entry.detection = max(seen, key=lambda d: box_iou(entry.detection.box, d.box))
 
-        def refused(d: Detection) -> bool:
-            entry = self._refused.get(d.object)
-            return (
-                entry is not None
-                and entry.detection is not None
-                and (box_iou(entry.detection.box, d.box) > SAME_PLACE_IOU)
-            )
+        def key(d: Detection) -> tuple[int, float]:
+            entry = self._of(d)
+            return (-1 if entry is None else entry.next_frame, -d.score)
 
-        return sorted(candidates, key=lambda d: (refused(d), -d.score))
+        return sorted(candidates, key=key)
 
     def clear(self) -> None:
         self._refused.clear()
+
+    def _of(self, detection: Detection) -> _Refused | None:
+        same = [r for r in self._refused if _same(r.detection, detection)]
+        return max(same, key=lambda r: box_iou(r.detection.box, detection.box), default=None)
+
+
+def _same(a: Detection, b: Detection) -> bool:
+    return a.object == b.object and box_iou(a.box, b.box) > SAME_PLACE_IOU

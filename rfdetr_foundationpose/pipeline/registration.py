@@ -148,7 +148,7 @@ class Registration:
         free = [t for t in (candidates if owner is None else [owner]) if not self._is_promised(t)]
         if not free:
             return None
-        if not context.still and not self._backoff.may_try(detection.object, context.index):
+        if not context.still and not self._backoff.may_try(detection, context.index):
             context.count("registrations_backed_off")
             return None
         if self.under_way is not None:
@@ -204,7 +204,7 @@ class Registration:
             return
         for rival in rivals:
             self._duplicates.displace(context, rival, started)
-        self._backoff.accept(track.object)
+        self._backoff.accept(job.seen)
         stamp = context.frame.stamp_ns
         if track.tracking:
             self._correct(context, track, estimate)

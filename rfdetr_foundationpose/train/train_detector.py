@@ -201,7 +201,8 @@ class _Run:
             advice += f", or lower --batch (now {settings.batch})"
         if settings.stop_after * 60 < self.budget:
             advice += f", or raise --stop-after (now {settings.stop_after:g})"
-        check_budget(self.trainer.step, left, step_seconds, settings.least_steps, advice)
+        if not self.stop.requested:
+            check_budget(self.trainer.step, left, step_seconds, settings.least_steps, advice)
 
     def _log(self, log: Any, running: _Running, pool: ScenePool) -> None:
         if not running.count:

@@ -160,8 +160,8 @@ def soak(minutes: float, rate: float, real: bool, folder: Path, say: Callable[[s
     problems = []
     samples: list[tuple[float, dict[str, int]]] = []
     try:
-        wait_for(lambda: graph.poses or process.poll() is not None, "the first pose", 300)
-        events = Events(graph, scene, 120.0 if real else 30.0)
+        wait_for(lambda: graph.poses or process.poll() is not None, "the first pose", 600)
+        events = Events(graph, scene, 300.0 if real else 60.0)
         begin = time.monotonic()
         length, told, due = minutes * 60, begin, begin + EVENT_SECONDS / 2
         while time.monotonic() - begin < length and process.poll() is None:
