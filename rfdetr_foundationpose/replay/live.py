@@ -234,6 +234,7 @@ class _Session:
         """Median time from image to pose while tracking, s."""
         times = []
         for _ in range(self._options.measured_frames):
+            self._check()
             begin = time.monotonic()
             stamp = self._send(first)
             self._run.frames_held += 1
@@ -247,6 +248,7 @@ class _Session:
     def _close_books(self, first: Frame) -> None:
         """Hold the first frame until no held one is on its way or in work: the next to be counted is the first one played."""
         for _ in range(HELD_AGAIN):
+            self._check()
             stamp = self._send(first)
             self._run.frames_held += 1
             if self._settle(stamp):
