@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rfdetr_foundationpose.ros import shared_memory
+from rfdetr_foundationpose.ros.log_folder import log_environment
 from support.ros_support import ROOT, Camera, Node, running_node, segments_of, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -40,17 +41,43 @@ def test_a_killed_node_is_replaced_beside_a_running_camera(tmp_path, monkeypatch
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
 def test_somebody_without_rights_starts_it_and_leaves_nothing(tmp_path):
-    """No home, a log folder of the tests alone, and shared memory of root's beside. The log says how far it is."""
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    logs.chmod(0o777)
+    """No home, so no folder for ROS's logs, and shared memory of root's beside. The log says how far it is."""
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    environment = {"DOUBLE_USER": str(NOBODY), "HOME": "/nonexistent", "ROS_LOG_DIR": str(logs)}
+    environment = {"DOUBLE_USER": str(NOBODY), "HOME": "/nonexistent", "ROS_LOG_DIR": ""}
     with running_node(tmp_path, environment=environment, active=False) as (node, _):
         wait_for(lambda: "active: taking frames" in node.log, "the node")
         assert Path(f"/proc/{node.pid}").stat().st_uid == NOBODY
         assert "Traceback" not in node.log
+
+
+def test_ros_logs_have_a_folder_where_there_is_no_home(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    for name in ("ROS_LOG_DIR", "ROS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(file / "home"))
+    assert log_environment() == {"ROS_LOG_DIR": str(tmp_path / "cache" / "ros-log")}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert log_environment() == {}
+    monkeypatch.setenv("HOME", str(file / "home"))
+    monkeypatch.setenv("ROS_LOG_DIR", "what the user says")
+    assert log_environment() == {}
+
+
+def test_ros_that_does_not_start_is_a_sentence(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "test" / "support" / "ros_double_start.py")],
+            stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, "ROS_LOG_DIR": str(file / "logs")},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "pose_node: " in log.read_text() and str(file / "logs") in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_weights_that_are_missing_leave_a_node_that_says_so_and_can_be_told_others(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UserError
 from ..interrupts import unblocked
 from ..ros import shared_memory
+from ..ros.log_folder import log_environment
 from ..ros.signals import PARENT
 from ..ros.transport import choose
 
@@ -95,7 +96,7 @@ class NodeProcess:
 def local_domain(domain_id: int) -> dict[str, str]:
     """Environment that keeps a run to this machine and apart from other ROS systems on it."""
     local = {"ROS_LOCALHOST_ONLY": "1"} if os.environ.get("ROS_DISTRO") == "humble" else _LOCALHOST
-    return {"ROS_DOMAIN_ID": str(domain_id), **local, **choose().environment}
+    return {"ROS_DOMAIN_ID": str(domain_id), **local, **choose().environment, **log_environment()}
 
 
 def free_domain_id() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from ..config import ConfigError
 from . import shared_memory
 from .executor import NodeExecutor
+from .log_folder import log_environment
 from .node import PoseNode
 from .pipeline import PipelineFactory, real_pipeline
 from .signals import Stop
@@ -42,6 +44,7 @@ def run(
     """The node until ``stop``. Returns the exit status."""
     stop.begin()
     freed = shared_memory.remove_left_behind()
+    os.environ.update(log_environment())
     try:
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except rclpy_implementation.RCLError as error:  # an argument or a variable that ROS itself does not take
