@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING
 import pytest
 from sensor_msgs.msg import Image
 
-from support.ros_support import PATIENCE, ROOT, Camera, is_busy, on_idle, process_facts, running_node, stamp_of, wait_for
+from support.ros_support import (
+    PATIENCE,
+    ROOT,
+    Camera,
+    is_busy,
+    on_idle,
+    process_facts,
+    running_node,
+    stamp_of,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import PoseStamped
