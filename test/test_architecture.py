@@ -247,3 +247,14 @@ class TestTheTestSees:
             d="from . import a\n",
         )
         assert circles(imports) == [["made.a", "made.b", "made.c"]]
+
+
+def test_no_test_module_imports_another():
+    """What tests share is in test/support."""
+    tests = Path(__file__).parent
+    names = {path.stem for path in tests.glob("test_*.py")}
+    for path in tests.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                asked = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert not names & set(asked), f"{path.name} imports {', '.join(asked)}"

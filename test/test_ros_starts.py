@@ -7,11 +7,11 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from sensor_msgs.msg import RegionOfInterest
-from test_ros_transitions import Pipeline, node_of
 
+from support.ros_own_process import Pipeline, node_of
 from support.ros_support import wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_box_on_the_topic_starts_its_object_and_the_topic_goes_with_the_configuration(tmp_path):
