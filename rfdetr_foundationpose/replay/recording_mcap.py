@@ -19,7 +19,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Footer, Metadata, Schema, Statistics
 
-from .recording_storage import Message, Reading, RecordingError, Topic, decompress, readable_size, ros2_type
+from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Topic, decompress, readable_size, ros2_type
 
 MAGIC = b"\x89MCAP0\r\n"
 T = TypeVar("T")
@@ -247,7 +247,10 @@ class McapFile:
                 if topic is not None:
                     reading.seen[topic] += 1
                     end = None if head is None else _MESSAGE.size + head
-                    yield Message(topic, time, bytes(body[_MESSAGE.size : end]))
+                    if body[_MESSAGE.size : _MESSAGE.size + 4] == ZSTD_MAGIC and self.topics[topic].encoding == "cdr":
+                        yield Message(topic, time, _unpacked(body[_MESSAGE.size :], topic, reading)[:head])
+                    else:
+                        yield Message(topic, time, bytes(body[_MESSAGE.size : end]))
 
     def _everything(self, file: BinaryIO, reading: Reading) -> Iterator[tuple[int, bytes | memoryview]]:
         """Opcode and content of every record in chunks and, where there are such, beside them."""
@@ -308,6 +311,14 @@ class McapFile:
         trusted = bool(wrong) or not crc or zlib.crc32(content) == crc
         lies = 0 if compression else chunk.start + at + 8
         return memoryview(content), lies, wrong or ("" if trusted else "its checksum does not fit"), trusted
+
+
+def _unpacked(packed: bytes | memoryview, topic: str, reading: Reading) -> bytes:
+    """A message that rosbag2 compressed by itself (its compression mode "message"); CDR never begins as zstd does."""
+    content, why = decompress(bytes(packed), "zstd")
+    if why:
+        reading.damage.append(f"a message of {topic} is damaged ({why})")
+    return content
 
 
 def _parse(read: Callable[[ReadDataStream], T], body: bytes | memoryview) -> T:

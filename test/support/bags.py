@@ -172,6 +172,7 @@ def write_mcap(
 # Layouts by name: each writes ``sent`` and returns the file or folder to open.
 LAYOUTS: Mapping[str, Any] = {
     "mcap of rosbag2": lambda folder, sent: write_rosbag2(folder / "bag", sent),
+    "mcap, messages in zstd": lambda folder, sent: write_rosbag2(folder / "bag", sent, "mcap", "message"),
     "mcap, chunks in zstd": lambda folder, sent: write_mcap(folder / "a.mcap", sent),
     "mcap, chunks in lz4": lambda folder, sent: write_mcap(folder / "a.mcap", sent, compression=CompressionType.LZ4),
     "mcap, plain chunks": lambda folder, sent: write_mcap(folder / "a.mcap", sent, compression=CompressionType.NONE),
