@@ -230,3 +230,14 @@ def test_the_reader_follows_the_content_of_glb_and_ply(tmp_path):
 def test_loading_a_mesh_imports_no_torch():
     code = "import sys, rfdetr_foundationpose.pose.mesh; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_whoever_loads_a_mesh_may_take_its_lines(tmp_path, caplog):
+    sphere().export(tmp_path / "ball.ply")
+    lines: list[str] = []
+    with caplog.at_level("INFO"):
+        item = load_object(spec(tmp_path / "ball.ply"), lines.append)
+    assert lines == [item.description, *item.warnings] and len(lines) == 2 and not caplog.records
+    with caplog.at_level("INFO"):
+        load_object(spec(tmp_path / "ball.ply"))
+    assert [r.getMessage() for r in caplog.records] == lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,12 @@ class ObjectModel:
         return T
 
 
-def load_object(spec: ObjectSpec) -> ObjectModel:
-    """``read_object``, and log the model's description and warnings."""
+def load_object(spec: ObjectSpec, log: Callable[[str], object] | None = None) -> ObjectModel:
+    """``read_object``, and log the model's description and warnings: with ``log``, where given, in the place of the logger."""
     model = read_object(spec)
-    logger.info(model.description)
+    (log or logger.info)(model.description)
     for sentence in model.warnings:
-        logger.warning(sentence)
+        (log or logger.warning)(sentence)
     return model
 
 
