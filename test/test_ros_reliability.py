@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,13 +41,18 @@ def test_a_killed_node_is_replaced_beside_a_running_camera(tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
-def test_somebody_without_rights_starts_it_and_leaves_nothing(tmp_path):
+def test_somebody_without_rights_starts_it_and_leaves_nothing():
     """No home, so no folder for ROS's logs, and shared memory of root's beside. The log says how far it is."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    # Not pytest's own folder, which each run of pytest closes to others again.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         folder.chmod(0o755)
-    environment = {"DOUBLE_USER": str(NOBODY), "HOME": "/nonexistent", "ROS_LOG_DIR": ""}
-    with running_node(tmp_path, environment=environment, active=False) as (node, _):
-        wait_for(lambda: "active: taking frames" in node.log, "the node")
+        stranger_starts_it(folder, {"DOUBLE_USER": str(NOBODY), "HOME": "/nonexistent", "ROS_LOG_DIR": ""})
+
+
+def stranger_starts_it(folder: Path, environment: dict[str, str]) -> None:
+    with running_node(folder, environment=environment, active=False) as (node, _):
+        wait_for(lambda: node.returncode is not None or "active: taking frames" in node.log, "the node")
         assert Path(f"/proc/{node.pid}").stat().st_uid == NOBODY
         assert "Traceback" not in node.log
 
