@@ -20,6 +20,10 @@ def scan(
     objects_file: ObjectsFile = None,
     sheet: Annotated[Sheet, typer.Option("--board", help="The sheet that it stands on.")] = Sheet.A4,
     frames: Annotated[int, typer.Option(min=2, help="Number of frames, over half a minute.")] = 240,
+    pose: Annotated[
+        int,
+        typer.Option(min=0, max=50, help="How it stands: 0, as things come to rest most often, 1, the next way, ..."),
+    ] = 0,
     size: Size = "640x480",
     seed: Seed = 0,
     device: Device = "auto",
@@ -34,7 +38,7 @@ def scan(
 
     (model,) = load_scene_objects(objects_file, (object,))
     board = BOARDS[sheet.value]
-    settings = ScanSettings(frames=frames, rate=frames / 30, size=parse_size(size), seed=seed)
+    settings = ScanSettings(frames=frames, rate=frames / 30, size=parse_size(size), seed=seed, pose=pose)
     place = str(prepare_process(resolve_device(device)))
     video = ScanVideo(model, (board.picture(4), board.size), settings, place)
     fresh(out, absent=True)

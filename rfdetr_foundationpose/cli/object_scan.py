@@ -1,4 +1,4 @@
-"""``object scan``: a mesh of an object from a recording of it on the printed board."""
+"""``object scan``: a mesh of an object from recordings, or a camera, that saw it on the printed board."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from .options import Device
 
 
 def scan(
-    recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag.")],
     name: Annotated[str, typer.Option(help="Name of the object: topic, TF frame and file.")],
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag; a second one of it turned over adds its underside."
+        ),
+    ] = None,
+    camera: Annotated[
+        bool, typer.Option("--camera", help="Record from a camera's topics now; default: those of a RealSense.")
+    ] = False,
+    turned_over: Annotated[
+        bool, typer.Option("--turned-over", help="With --camera: a second pass after the object was turned over.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="With --camera: length of a pass [s].")] = 30.0,
     objects_file: Annotated[Path, typer.Option(help="objects.yaml to extend; made where there is none.")] = Path(
         "objects.yaml"
     ),
@@ -31,7 +43,7 @@ def scan(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace mesh and entry of that name.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Make a coloured mesh in metres from a recording of an object on the board, and add it to objects.yaml."""
+    """Make a coloured mesh in metres of an object that was recorded on the board, and add it to objects.yaml."""
     import json
 
     from ..device import resolve_device
@@ -56,17 +68,34 @@ def scan(
     spec = ObjectSpec(name, mesh_file)  # refuses names that are no topic
     if mesh_file.exists() and not overwrite:
         raise ScanError(f"{mesh_file} exists; give another --name, or --overwrite")
-    tape = Recording(recording, rgb=rgb, depth=depth, camera_info=camera_info)
-    tape.check()
+    board = BOARDS[sheet.value]
+    if camera == bool(recordings):
+        raise typer.BadParameter("give recordings, or --camera for topics that are published now")
+    if turned_over and not camera:
+        raise typer.BadParameter("--turned-over is with --camera; give two recordings, the second of it turned over")
+    if camera:
+        from .scan_camera import REALSENSE, record_passes
+
+        given = {"rgb/image": rgb, "depth/image": depth, "rgb/camera_info": camera_info}
+        topics = {k: v or REALSENSE[k] for k, v in given.items()}
+        recordings = record_passes(topics, board, folder / "scans", name, 1 + turned_over, seconds, console)
+        rgb = depth = camera_info = None
+    tapes = [Recording(r, rgb=rgb, depth=depth, camera_info=camera_info) for r in recordings or ()]
+    for tape in tapes:
+        tape.check()
     place = str(prepare_process(resolve_device(device)))
     with progress_bar(console) as progress:
-        task = progress.add_task("scan", total=len(tape))
+        surfaces = 1 if len(tapes) == 1 else len(tapes) + 1
+        tasks = {
+            "read": progress.add_task("read", total=sum(len(tape) for tape in tapes)),
+            "fuse": progress.add_task("fuse", total=surfaces),
+        }
         found = run(
-            (frame for frame, _ in tape),
-            BOARDS[sheet.value],
+            [(frame for frame, _ in tape) for tape in tapes],
+            board,
             voxel=voxel / 1e3,
             device=place,
-            progress=lambda _, done: progress.update(task, completed=done),
+            progress=lambda phase, done: progress.update(tasks[phase], completed=done),
         )
     mesh_file.parent.mkdir(parents=True, exist_ok=True)
     found.mesh.export(mesh_file)
@@ -86,5 +115,11 @@ def scan(
         say(f"  advice  {remark}", "yellow")
     say(f"{done} in {objects_file}:")
     say("".join(f"    {line}\n" for line in text.splitlines()).rstrip())
-    say(f"look at {picture}; the underside is flat, as nobody saw it")
+    if found.seam is None:
+        say(f"look at {picture}; the underside is flat, as nobody saw it: a second recording of it turned over adds it")
+    else:
+        say(
+            f"look at {picture}; the passes have {found.seam.overlap:.0%} of the surface in common and are "
+            f"{1e3 * found.seam.distance:.1f} mm apart there"
+        )
     say(f"next: rfdetr-foundationpose train detector --objects-file {objects_file} --out out/{name}")

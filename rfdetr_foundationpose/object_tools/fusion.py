@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """rgb: (H, W, 3) uint8. depth: (H, W) float32, m, 0 for none. T_cam_board: (4, 4)."""
+    """rgb: (H, W, 3) uint8. depth: (H, W) float32, m, 0 for none, negative for what is not the object. T_cam_board: (4, 4)."""
 
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32]
@@ -48,17 +48,27 @@ class Surface:
 
 def without_edges(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     """Depth with 0 where a pixel lies beside a step."""
-    valid = depth > 0
-    high = cv2.dilate(depth, np.ones((3, 3), np.uint8))
-    low = cv2.erode(np.where(valid, depth, np.float32(1e3)), np.ones((3, 3), np.uint8))
+    away = np.abs(depth)
+    valid = away > 0
+    high = cv2.dilate(away, np.ones((3, 3), np.uint8))
+    low = cv2.erode(np.where(valid, away, np.float32(1e3)), np.ones((3, 3), np.uint8))
     return np.where(valid & (high - low < EDGE_STEP), depth, np.float32(0))
 
 
-def fuse(views: Sequence[View], low: Array, high: Array, voxel: float, floor: float, device: str = "cpu") -> Surface:
+def fuse(
+    views: Sequence[View],
+    low: Array,
+    high: Array,
+    voxel: float,
+    floor: float | None = None,
+    device: str = "cpu",
+    boards: Sequence[Array] = (),
+) -> Surface:
     """The surface between the corners ``low`` and ``high`` (board frame, m) at a resolution of ``voxel`` m.
 
     floor: height above the board up to which the board itself is taken for what is seen; below it the surface goes
-    straight down. Raises ValueError when nothing is left.
+    straight down. None: nothing but the object has positive depth. boards: (4, 4) volume <- board, of boards that the object
+    stood on: nothing of it is below them. Raises ValueError when nothing is left.
     """
     count = np.ceil((high - low) / voxel).astype(int) + 1
     place = warp_device(device)
@@ -74,6 +84,11 @@ def fuse(views: Sequence[View], low: Array, high: Array, voxel: float, floor: fl
             device,
         )
     field = np.where(weight.numpy() > 0, distance.numpy(), np.float32(-1))
+    x, y, z = (low[i] + voxel * np.arange(n) for i, n in enumerate(field.shape))
+    for T in boards:
+        n = T[:3, 2]
+        height = n[0] * x[:, None, None] + n[1] * y[:, None] + n[2] * z - n @ T[:3, 3]
+        field[height < -voxel / 2] = 1
     field = _only_object(field, low, voxel, floor)
     corners, triangles = wp.MarchingCubes.extract_surface_marching_cubes(
         wp.array(field, dtype=wp.float32, device="cpu"), 0.0
@@ -88,12 +103,13 @@ def fuse(views: Sequence[View], low: Array, high: Array, voxel: float, floor: fl
     return _coloured(mesh, views, voxel, device)
 
 
-def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: float) -> NDArray[np.float32]:
+def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: float | None) -> NDArray[np.float32]:
     """The largest piece above the floor, carried straight down to the board; free all around."""
-    heights = low[2] + voxel * np.arange(field.shape[2])
-    first = int(np.searchsorted(heights, floor))
     field = field.copy()
-    field[:, :, :first] = np.where(heights[:first] > 0, field[:, :, first : first + 1], np.float32(1))
+    if floor is not None:
+        heights = low[2] + voxel * np.arange(field.shape[2])
+        first = int(np.searchsorted(heights, floor))
+        field[:, :, :first] = np.where(heights[:first] > 0, field[:, :, first : first + 1], np.float32(1))
     inside = field < 0
     label, pieces = ndimage.label(inside)
     if pieces > 1:

@@ -18,7 +18,8 @@ def integrate(
 ):
     """Truncated signed distances along the ray (Curless and Levoy 1996), averaged with a weight of 1 / z^2.
 
-    distance: in units of ``band`` (m), 1 in front of the surface, -1 behind.
+    distance: in units of ``band`` (m), 1 in front of the surface, -1 behind. Negative depth is that of what is not the
+    object: it only tells that nothing is before it.
     """
     i, j, k = wp.tid()
     p = origin + voxel * wp.vec3f(wp.float32(i), wp.float32(j), wp.float32(k))
@@ -29,14 +30,18 @@ def integrate(
     v = wp.int32(wp.round(q[1] / q[2] * camera[1] + camera[3]))
     if u < 0 or v < 0 or v >= depth.shape[0] or u >= depth.shape[1]:
         return
-    d = depth[v, u]
-    if d <= 0.0:
+    d = wp.abs(depth[v, u])
+    if d == 0.0:
         return
     # Along the ray, not the axis: a voxel beside the middle of the image is farther away than its z.
     along = wp.length(q) / q[2]
     signed = (d - q[2]) * along / band
     if signed < -1.0:
         return
+    if depth[v, u] < 0.0:
+        if signed * band < voxel:
+            return
+        signed = 1.0
     w = 0.25 / (d * d)
     before = weight[i, j, k]
     distance[i, j, k] = (distance[i, j, k] * before + wp.min(signed, 1.0) * w) / (before + w)

@@ -69,10 +69,12 @@ class ScanVideo:
         self._renderer = SceneRenderer([self.model.arrays, sheet, cover], pictures, device)
         rest = resting_poses(self.model.arrays.vertices)
         index = s.pose % len(rest.weight)
-        yaw = Rotation.from_euler("z", rng.uniform(0, 2 * np.pi)).as_matrix()
+        yaw = _turn_that_fits(rng, self.model.arrays.vertices @ rest.rotation[index].T, board[1])
         T = np.tile(np.eye(4), (3, 1, 1))
         T[0, :3, :3] = yaw @ rest.rotation[index]
         T[0, 2, 3] = rest.height[index]
+        footprint = (self.model.arrays.vertices @ T[0, :3, :3].T)[:, :2]
+        T[0, :2, 3] = -(footprint.min(0) + footprint.max(0)) / 2
         # A hair above the table, or both would be the nearest surface.
         T[1, 2, 3] = 0.0
         T[2, :3, 3] = (-board[1][0] * (1 - s.hidden), 0, 0.0015)
@@ -158,6 +160,15 @@ class ScanVideo:
             T_world_cam=T_world_cam[None],
             **self._rooms,  # type: ignore[arg-type]
         )
+
+
+def _turn_that_fits(rng: np.random.Generator, vertices: NDArray[np.floating], size: tuple[float, float]) -> Array:
+    """(3, 3) a turn about the vertical with which the thing leaves a rim of the sheet free, as people lay it; else any."""
+    turns = Rotation.from_euler("z", rng.uniform(0, 2 * np.pi, (64, 1))).as_matrix()
+    for turn in turns:
+        if (np.ptp(vertices @ turn.T, axis=0)[:2] < np.array(size) - 0.03).all():
+            return np.asarray(turn)
+    return np.asarray(turns[0])
 
 
 def _sheet(picture: NDArray[np.uint8], size: tuple[float, float]) -> MeshArrays:
