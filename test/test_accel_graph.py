@@ -31,7 +31,7 @@ def test_cpu_runs_the_body_and_says_why():
         torch.testing.assert_close(program(), body.weights.sum(1) * value)
     assert not program.captured
     assert (program.counters.captures, program.counters.recaptures, program.counters.replays) == (1, 0, 0)
-    assert program.counters.eager_runs == 2
+    assert program.counters.eager_runs == body.runs == 2
 
 
 def test_a_new_key_prepares_again_and_is_counted(said):

@@ -154,7 +154,11 @@ class GraphedProgram:
     def __call__(self, key: Hashable = None) -> Any:
         """Enqueue one run; returns ``outputs`` without waiting for them. A new key prepares first, and is counted."""
         if not self._prepared or key != self._key:
+            eager = not self._capture
             self.prepare(key)
+            if eager:  # that was a run
+                self.counters.eager_runs += 1
+                return self.outputs
         return self.replay()
 
     def replay(self) -> Any:

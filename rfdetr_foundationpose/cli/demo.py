@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +62,8 @@ def demo(
     from ..config import to_flat
     from ..device import resolve_device
     from ..objects import load_objects
-    from ..replay.live import LiveOptions
+    from ..replay.live import LiveOptions, ended_in_order
+    from ..replay.node_process import NodeProcess, free_domain_id
     from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.report import result_lines, result_tables
     from ..replay.result import write_json, write_poses_csv
@@ -90,25 +91,34 @@ def demo(
             "the weights of RF-DETR do not know these objects, so the recording's masks stand in for it; train it by "
             "'rfdetr-foundationpose train detector'"
         )
-    with progress_bar(console) as progress, Interruptible() as stop:
+    parameters = to_flat(config)
+    with (
+        progress_bar(console) as progress,
+        Interruptible() as stop,
+        ended_in_order(),
+        # It loads its networks while the recording is made.
+        NodeProcess(parameters, out / NODE_LOG, free_domain_id()) as process,
+    ):
         path = outputs.remove_recording(RECORDING)
         length = frames or round(SECONDS * fps)
         settings = VideoSettings(frames=length, rate=fps, seed=seed, targets=targets)
-        recording = _record(path, settings, file, str(place), progress, stop)
+        recording = _record(path, settings, file, str(place), progress, stop, process.check)
         if stop.requested:
             kept(stop, len(recording), length, "generated frames", path)
         advance = bar_after(progress, "start", "play", len(recording))
         session = run_session(
             recording,
             specs,
-            to_flat(config),
+            parameters,
             out / NODE_LOG,
             LiveOptions(rate=speed),
             count=frames,
             publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
             advance=lambda done, _: advance(done),
             stop=stop.stop,
+            process=process,
         )
+        process.stop()
         result = outputs.stamped({**session.result, "seed": seed, "recording": str(recording.path)})
         played = len(session.run.sent)
         # All that took long is on disk before pictures are drawn.
@@ -174,19 +184,30 @@ def node_settings(
 
 
 def _record(
-    path: Path, settings: VideoSettings, objects_file: Path, device: str, progress: Progress, stop: Interruptible
+    path: Path,
+    settings: VideoSettings,
+    objects_file: Path,
+    device: str,
+    progress: Progress,
+    stop: Interruptible,
+    check: Callable[[], None],
 ) -> Recording:
-    """The recording: every frame is a function of the seed and its index alone."""
+    """The recording: every frame is a function of the seed and its index alone. check: called after each frame."""
     from ..replay.recording import Recording
     from ..synth.generate import generate_recording, load_scene_objects
 
     task = progress.add_task("generate", total=settings.frames)
+
+    def advance(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        check()
+
     generate_recording(
         path,
         load_scene_objects(objects_file),
         settings,
         device=device,
-        progress=lambda done, total: progress.update(task, completed=done, total=total),
+        progress=advance,
         stop=stop.stop,
     )
     return Recording(path)

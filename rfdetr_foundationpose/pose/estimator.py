@@ -138,7 +138,10 @@ class PoseEstimator:
         self.config = config
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
-        """Compile, capture and run every real path once at the camera's image size."""
+        """Compile, capture and run every real path once at the camera's image size.
+
+        On a CPU nothing is captured, and a registration takes as long the second time: its networks are only made ready.
+        """
         h, w = camera.height, camera.width
         rgb = torch.zeros(h, w, 3, dtype=torch.uint8, device=self.device)
         middle = (self.config.min_depth + self.config.max_depth) / 2
@@ -150,8 +153,11 @@ class PoseEstimator:
             self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
         mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
         mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
-        for item in {len(self.rotations[i]): o for i, o in enumerate(self.objects)}.values():
-            self.register(frame, item.name, mask)
+        for index, item in {len(self.rotations[i]): (i, o) for i, o in enumerate(self.objects)}.values():
+            if self.device.type == "cpu":
+                self._register_program(index, frame)
+            else:
+                self.register(frame, item.name, mask)
 
     def prepare(self, frame: DeviceFrame) -> Observation:
         """Filter the depth of a frame, once; enqueued on the current stream."""

@@ -90,18 +90,20 @@ def run_live(
     advance: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
     command: Sequence[str] | None = None,
+    process: NodeProcess | None = None,
 ) -> LiveRun:
     """Play ``count`` frames into a node started with ``parameters``, or those until ``stop``.
 
     objects: pose topics to listen to. expected: those to wait for before playing; empty: any. masks: mask topics to
-    publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one.
+    publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one. process:
+    a node that was started with these parameters already; its owner ends it.
     Raises NoPose, NodeDied, or ValueError for an empty recording, and for depth that cannot be compressed where the node is
     to be given compressed images.
     """
     first = next(frames, None)
     if first is None:
         raise RecordingError("the recording holds no frame")
-    domain = free_domain_id()
+    domain = free_domain_id() if process is None else process.domain_id
     with ended_in_order(), _environment(local_domain(domain)), ExitStack() as opened:
         context = Context()
         opened.callback(context.destroy)
@@ -113,11 +115,11 @@ def run_live(
         collector = Collector(node, f"/{POSE_NODE}", objects)
         compressed = parameters.get("input.image_transport") == "compressed"
         publisher = FramePublisher(node, masks, compressed=compressed)
-        with NodeProcess(parameters, log, domain, command) as process:
-            session = _Session(node, publisher, collector, process, options, advance, stop)
-            run = session.play(first, frames, count, expected)
-            run.domain_id = domain
-            return run
+        running = process or opened.enter_context(NodeProcess(parameters, log, domain, command))
+        session = _Session(node, publisher, collector, running, options, advance, stop)
+        run = session.play(first, frames, count, expected)
+        run.domain_id = domain
+        return run
 
 
 @contextmanager
@@ -159,10 +161,10 @@ class _Session:
     def play(self, first: Frame, rest: Iterator[Frame], count: int, objects: Sequence[str]) -> LiveRun:
         run = self._run
         begin = time.monotonic()
-        logger.info("starting the node")
+        logger.info("waiting for the node")
         self._wait_until_connected(first)
         run.startup_seconds = time.monotonic() - begin
-        logger.info("node ready after %.1f s; holding the first frame until it has poses", run.startup_seconds)
+        logger.info("node ready %.1f s later; holding the first frame until it has poses", run.startup_seconds)
         begin = time.monotonic()
         self._hold(first, objects)
         run.first_pose_seconds = time.monotonic() - begin
@@ -226,9 +228,13 @@ class _Session:
                     f"no pose of {', '.join(missing)} within {self._options.first_pose_timeout:.0f} s; "
                     f"the node's log:\n{self._process.tail()}"
                 )
+            due = time.monotonic() + HOLD_PERIOD
             stamp = self._send(first)
             self._run.frames_held += 1
             self._collector.wait_for_pose(stamp, HOLD_PERIOD)
+            # Tracking a still scene takes a CPU away from the registrations that are waited for.
+            if not self._collector.objects_seen() >= set(objects):
+                time.sleep(max(0.0, due - time.monotonic()))
 
     def _measure(self, first: Frame) -> float:
         """Median time from image to pose while tracking, s."""

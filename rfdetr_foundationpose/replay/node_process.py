@@ -41,7 +41,7 @@ class NodeProcess:
     def __init__(
         self, parameters: Mapping[str, Any], log: Path, domain_id: int, command: Sequence[str] | None = None
     ) -> None:
-        self._log = log
+        self._log, self.domain_id = log, domain_id
         log.parent.mkdir(parents=True, exist_ok=True)
         command = list(command or [sys.executable, "-m", "rfdetr_foundationpose.ros.main"])
         if parameters:

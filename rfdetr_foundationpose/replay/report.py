@@ -134,7 +134,7 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"device: {result['device']}")
     if "startup_seconds" in result:
         lines.append(
-            f"node: ready after {result['startup_seconds']:.1f} s, first poses {result['first_pose_seconds']:.1f} s later; "
+            f"node: waited {result['startup_seconds']:.1f} s until it was ready, {result['first_pose_seconds']:.1f} s for first poses; "
             f"{result['pacing']}"
         )
     return lines

@@ -15,7 +15,7 @@ from ..types import Frame
 from .counters import Counters
 from .judge import FoundPose, Judge, instance_names
 from .live import LiveOptions, LiveRun, run_live
-from .node_process import POSE_NODE, NoPose
+from .node_process import POSE_NODE, NodeProcess, NoPose
 from .recording import GroundTruth, Recording, RecordingError
 from .result import PoseSample, build_result
 
@@ -81,10 +81,11 @@ def run_session(
     advance: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
     command: Sequence[str] | None = None,
+    process: NodeProcess | None = None,
 ) -> Session:
     """Play the first ``count`` frames into a node with ``parameters``, judge its poses, build result.json.
 
-    stop: asked before every frame; what was played until then is judged.
+    stop: asked before every frame; what was played until then is judged. process: a node that runs already, as in ``run_live``.
 
     Raises NoPose, NodeDied, RecordingError.
     """
@@ -106,6 +107,7 @@ def run_session(
         advance=advance,
         stop=stop,
         command=command,
+        process=process,
     )
     judge = Judge.of(specs)
     counters = Counters.read(run.diagnostics).since(Counters.read(run.diagnostics_before))
