@@ -175,4 +175,7 @@ def test_covariance_falls_with_the_confidence_and_is_left_out_by_default():
     np.testing.assert_allclose(
         np.sqrt(np.diag(np.reshape(messages.covariance(0.6827, 0.2), (6, 6)))), [0.02] * 3 + [0.2] * 3, rtol=1e-3
     )
+    for size, confidence in ((0.05, 0.3), (0.2, 0.97), (1.0, 0.5)):
+        assert messages.confidence_of(messages.covariance(confidence, size)) == pytest.approx(confidence, abs=1e-6)
+    assert messages.confidence_of(messages.covariance(1.0, 0.2)) == pytest.approx(0.99, abs=1e-6)
     assert messages.pose_with_covariance(tracked(), SHAPE).pose.covariance[0] > 0

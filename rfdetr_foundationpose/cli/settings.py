@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def played_settings() -> Config:
-    """Defaults for a node that a recording is played to: a lost image would say nothing about the node."""
+    """Defaults for a node that a recording is played to: a lost image would say nothing about the node, and covariances
+    bring each pose's confidence."""
     from ..config import from_flat
 
-    return from_flat({"input.reliability": "reliable"})
+    return from_flat({"input.reliability": "reliable", "output.covariance": True})
 
 
 def read_settings(

@@ -54,10 +54,14 @@ class LiveOptions:
 
 @dataclass
 class LiveRun:
-    """What came out. sent: stamp (time of sending, ns) -> index of the recorded frame, whose own stamps are ``recorded_ns``."""
+    """What came out. sent: stamp (time of sending, ns) -> index of the recorded frame, whose own stamps are ``recorded_ns``.
+
+    confidences: by pose topic and stamp, where the node publishes covariances.
+    """
 
     sent: dict[int, int] = field(default_factory=dict)
     poses: list[PoseArrival] = field(default_factory=list)
+    confidences: dict[tuple[str, int], float] = field(default_factory=dict)
     latency: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     diagnostics_before: dict[str, dict[str, str]] = field(default_factory=dict)
     diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -174,6 +178,7 @@ class _Session:
         self._stream(first, rest, count)
         self._settle(max(run.sent))
         run.poses = list(self._collector.poses)
+        run.confidences = dict(self._collector.confidences)
         run.latency = {stage: list(values) for stage, values in self._collector.latency.items()}
         run.diagnostics = self._collector.report()
         if not any(p.stamp_ns in run.sent for p in run.poses):
@@ -228,13 +233,13 @@ class _Session:
                     f"no pose of {', '.join(missing)} within {self._options.first_pose_timeout:.0f} s; "
                     f"the node's log:\n{self._process.tail()}"
                 )
-            due = time.monotonic() + HOLD_PERIOD
+            begin = time.monotonic()
             stamp = self._send(first)
             self._run.frames_held += 1
             self._collector.wait_for_pose(stamp, HOLD_PERIOD)
-            # Tracking a still scene takes a CPU away from the registrations that are waited for.
+            # On a CPU, tracking a still scene takes time from the registrations that are waited for.
             if not self._collector.objects_seen() >= set(objects):
-                time.sleep(max(0.0, due - time.monotonic()))
+                time.sleep(2 * (time.monotonic() - begin))
 
     def _measure(self, first: Frame) -> float:
         """Median time from image to pose while tracking, s."""

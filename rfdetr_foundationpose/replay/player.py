@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 
 from ..latency import STAGES
+from ..ros.messages import confidence_of
 from ..types import CameraIntrinsics, Frame
 from .recording_messages import depth_pixels, encode_depth, encode_rgb
 
@@ -122,6 +123,8 @@ class Collector:
         self._clock = node.get_clock()
         self._condition = threading.Condition()
         self.poses: list[PoseArrival] = []
+        self.confidences: dict[tuple[str, int], float] = {}
+        """By pose topic and stamp (ns), where ``output.covariance`` is on."""
         self.latency: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.diagnostics: dict[str, dict[str, str]] = {}
         self.diagnostics_count = 0
@@ -131,6 +134,8 @@ class Collector:
         )
         for name in objects:
             node.create_subscription(PoseStamped, f"{pose_node}/pose/{name}", self._on_pose(name), reliable)
+            uncertain = f"{pose_node}/pose_with_covariance/{name}"
+            node.create_subscription(PoseWithCovarianceStamped, uncertain, self._on_covariance(name), reliable)
         for stage in STAGES:
             node.create_subscription(Float64, f"{pose_node}/latency/{stage}", self._on_latency(stage), best_effort)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, best_effort)
@@ -146,6 +151,15 @@ class Collector:
             with self._condition:
                 self.poses.append(PoseArrival(name, stamp, T, now))
                 self._condition.notify_all()
+
+        return store
+
+    def _on_covariance(self, name: str) -> Any:
+        def store(message: PoseWithCovarianceStamped) -> None:
+            stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+            if message.pose.covariance[21] > 0:
+                with self._condition:
+                    self.confidences[name, stamp] = confidence_of(message.pose.covariance)
 
         return store
 

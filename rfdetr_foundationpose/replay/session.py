@@ -161,8 +161,9 @@ def judge_run(run: LiveRun, truths: Sequence[GroundTruth], judge: Judge, counter
         errors = judge.judge([FoundPose(p.object, p.T_cam_obj) for p in poses], truths[index])
         for pose, error in zip(poses, errors, strict=True):
             age = (pose.received_ns - stamp) / 1e6
+            sure = run.confidences.get((pose.object, stamp))
             samples.append(
-                PoseSample(index, stamp, run.seconds_of(index), pose.object, pose.T_cam_obj, error, age_ms=age)
+                PoseSample(index, stamp, run.seconds_of(index), pose.object, pose.T_cam_obj, error, age, sure)
             )
     unanswered = [index for stamp, index in sorted(run.sent.items()) if stamp not in answers]
     silent = max(0, counters.processed - len(answers))

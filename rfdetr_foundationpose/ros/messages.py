@@ -106,6 +106,11 @@ def covariance(confidence: float, size: float) -> list[float]:
     return [float(v) for v in values.ravel()]
 
 
+def confidence_of(covariance: Sequence[float]) -> float:
+    """The confidence that ``covariance`` was made of, which its rotation tells at any size; 0.01 to 0.99."""
+    return float(2 * norm.cdf(0.2 / np.sqrt(covariance[21])) - 1)
+
+
 def header(stamp_ns: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id=frame_id)
 
