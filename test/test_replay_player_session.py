@@ -67,7 +67,7 @@ def play(tmp_path, spec, frames: int, **options):
 @pytest.mark.timeout(600)
 def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
     monkeypatch.setenv("DOUBLE_SECONDS", "0.01")
-    session = play(tmp_path, spec, 12)
+    session = play(tmp_path, spec, 12, measured_frames=40)
     result = session.result
     assert result["frames_published"] == result["frames_received"] == 12
     assert result["poses"] == result["frames_processed"] == 12 - result["dropped"]
@@ -80,9 +80,12 @@ def test_every_frame_is_answered_and_judged(tmp_path, spec, monkeypatch, said):
     assert result["frames_held"] > 0
     assert [s.seconds for s in session.samples] == sorted(s.seconds for s in session.samples)
     assert session.samples[-1].seconds == pytest.approx(0.55)
-    assert all(s.age_ms > 9 and s.confidence == pytest.approx(0.9) for s in session.samples)
+    assert all(s.age_ms > 9 for s in session.samples)
+    # The topic with covariances appears with the first pose.
+    sure = [s.confidence for s in session.samples if s.confidence is not None]
+    assert sure and sure == pytest.approx([0.9] * len(sure))
     assert len(session.series["image to pose, as received"]) == result["poses"]
-    assert any("real time" in sentence for sentence in said)
+    assert any("ms from image to pose" in sentence for sentence in said)  # at what pace follows from that
 
 
 def test_frames_that_a_slow_node_replaces_are_all_accounted_for(tmp_path, spec, monkeypatch):

@@ -54,12 +54,11 @@ def record_passes(
 
 
 def _record(camera: CameraFrames, board: Board, path: Path, seconds: float, what: str, console: Console) -> int:
-    say = sayer(console)
     finder: BoardFinder | None = None
     writer: RecordingWriter | None = None
     sides: set[int] = set()
     begin, due = 0.0, 0.0
-    with progress_bar(console) as progress, Interruptible(say, "this pass ends here") as stop:
+    with progress_bar(console) as progress, Interruptible() as stop:
         task = progress.add_task(what, total=round(seconds))
         try:
             for frame in camera.frames(stop.stop):
