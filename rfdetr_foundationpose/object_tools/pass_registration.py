@@ -92,9 +92,9 @@ def fit_passes(first: Surface, second: Surface, floor: float) -> PassFit:
     for T in chosen:
         T = _closest_points(thin, tree, joined[more[: 5 * COARSE]], T, 8)[1]
         T = _refined(a, b, _refined(*wide, T, more, 15), more, 15)
-        fitted.append((_cost(a, b, T, more) + _cost(b, a, np.linalg.inv(T), back), T))
+        fitted.append((_cost(a, b, T, more) + _cost(b, a, _inverse(T), back), T))
     T = min(fitted, key=lambda pair: pair[0])[1]
-    (there, distance, colour), (here, _, _) = _partners(a, b, T, more), _partners(b, a, np.linalg.inv(T), back)
+    (there, distance, colour), (here, _, _) = _partners(a, b, T, more), _partners(b, a, _inverse(T), back)
     if not there.any():
         return PassFit(T, 0.0, np.inf, 1.0)
     overlap = min(float(there.mean()), float(here.mean()))
@@ -159,6 +159,13 @@ def _closest_points(target: Array, tree: cKDTree, source: Array, T: Array, round
         cost = float(away[best].mean())
         T = _rigid(moved[best], target[near[best], :3]) @ T
     return cost, T
+
+
+def _inverse(T: Array) -> Array:
+    """Of a rigid motion."""
+    made = np.eye(4)
+    made[:3, :3], made[:3, 3] = T[:3, :3].T, -T[:3, :3].T @ T[:3, 3]
+    return made
 
 
 def _nearest(tree: cKDTree, points: Array, reach: float = np.inf) -> tuple[Array, NDArray[np.int64]]:

@@ -60,7 +60,10 @@ class CameraFrames:
         self._executor.add_node(self._node)
         thread = threading.Thread(target=self._spin, daemon=True)
         thread.start()
-        self._open.callback(lambda: (self._stop.set(), thread.join(), self._executor.shutdown()))
+        # Ended in the opposite order: the thread before what it spins.
+        self._open.callback(self._executor.shutdown)
+        self._open.callback(thread.join)
+        self._open.callback(self._stop.set)
         return self
 
     def __exit__(
