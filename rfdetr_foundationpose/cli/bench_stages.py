@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .bench_check import DEFAULT_FRAMES
+from .bench_check import check as run_check
 from .bench_common import Backends, Iterations, Schedule, keeping, set_up
 from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
@@ -27,14 +29,24 @@ def stages(
     repeat_register: Annotated[int, typer.Option(min=0, help="Samples of register; 0: the device's default.")] = 0,
     repeat_track: Annotated[int, typer.Option(min=0, help="Samples of the other stages; 0: the device's default.")] = 0,
     detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Instead: hold each backend's poses and scores to FP32 eager, and print what there is to paste. --repeat-track "
+            "is then the number of frames.",
+        ),
+    ] = False,
     seed: Seed = 0,
     out: Out = Path("out/bench"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure each stage for each way to run the networks. Exits 1 when none of them runs here."""
+    """Measure each stage for each way to run the networks. Exits 1 when none of them runs here; with --check when one of them
+    differs from FP32, and 2 where the machine is none for it."""
     import torch
 
     from ..config import from_flat
+    from ..evaluate.bench_check import CheckSettings
     from ..evaluate.bench_report import bar_chart, remarks, stage_tables
     from ..evaluate.bench_stages import StageSettings, measure
 
@@ -44,6 +56,11 @@ def stages(
     config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
     bench = set_up(device, seed, backends, weights, official_size)
     place = bench.device
+    if check:
+        frames = repeat_track or DEFAULT_FRAMES[place.type]
+        checking = CheckSettings(settings.size, frames, 4 if place.type == "cuda" else 1, seed)
+        run_check(bench.backends, bench.networks, config, place, checking, tracked, objects_file, bench.description)
+        return
     about: dict[str, Any] = {"environment": bench.environment, "weights": bench.description}
     height, width = settings.size
     title = (

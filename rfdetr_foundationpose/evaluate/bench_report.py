@@ -15,11 +15,16 @@ from rich.table import Table
 from ..tables import plain_table
 from .bench_timing import STAGES
 
+PACKAGES = (
+    *("torch", "warp-lang", "onnxruntime", "onnxruntime-gpu", "rfdetr"),
+    *("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+)
+
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a figure depends on."""
     found: dict[str, Any] = {"python": platform.python_version(), "device": str(device), "cpu": platform.machine()}
-    for package in ("torch", "warp-lang", "onnxruntime", "onnxruntime-gpu", "tensorrt", "rfdetr"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

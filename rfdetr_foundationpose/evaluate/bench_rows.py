@@ -17,6 +17,7 @@ from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
 from ..device_frame import Uploader
+from ..engines.options import engine_options
 from ..pose.example_crops import example_pairs
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
@@ -57,8 +58,10 @@ class EstimatorRow:
         from ..pose.build import make_renderer
         from ..pose.estimator import Networks, PoseEstimator
 
+        options = engine_options(config)
+
         def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
-            context = RunnerContext(device, label=label, pool=pool, examples=example_pairs)
+            context = RunnerContext(device, label=label, pool=pool, engines=options, examples=example_pairs)
             return make_runner(networks[role], backend, context, fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does
