@@ -289,7 +289,12 @@ def class_ids(file: RfdetrFile, first_class_id: str) -> dict[int, str]:
             "as rfdetr before 1.6 numbered them" if file.legacy and first else "as their order says",
             1 - first,
         )
-    if not extra and file.legacy and first_class_id == "auto" and file.settings.get("dataset_file") in ("roboflow", "coco"):
+    if (
+        not extra
+        and file.legacy
+        and first_class_id == "auto"
+        and file.settings.get("dataset_file") in ("roboflow", "coco")
+    ):
         logger.warning(
             "%s was trained on data without a placeholder class, whose ids begin at 0 (YOLO) or as its COCO file has them; the "
             "first name is taken for class 0. If detections carry a neighbour's name, set detector.first_class_id to 1",
