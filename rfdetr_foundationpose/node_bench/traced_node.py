@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -81,7 +81,7 @@ class TracedNode(PoseNode):
         super().destroy_node()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The node until a signal."""
     stop = Stop()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--without"]:
         TracedNode.without = given[1]
         del given[:2]
-    return run(stop, ["pose_node", *given], node_class=TracedNode)
+    run(stop, ["pose_node", *given], node_class=TracedNode)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

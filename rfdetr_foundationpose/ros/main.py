@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .signals import Stop
 
@@ -12,16 +11,16 @@ if TYPE_CHECKING:
     from .pipeline import PipelineFactory
 
 
-def main(args: Sequence[str] | None = None, factory: PipelineFactory | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status; the main thread must call it.
+def main(args: Sequence[str] | None = None, factory: PipelineFactory | None = None) -> NoReturn:
+    """Run the node until SIGINT or SIGTERM; then the process ends with its exit status. The main thread must call it.
 
     factory: makes the pipeline (default: the real one).
     """
     stop = Stop()
     from .process import run
 
-    return run(stop, args, factory)
+    run(stop, args, factory)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
