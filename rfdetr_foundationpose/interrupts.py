@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -214,6 +215,16 @@ def over() -> None:
     """From now on there is nothing to keep any more."""
     if _listener is not None:
         _listener.over = True
+
+
+def before_workers() -> None:
+    """Before worker processes are spawned: signals wait until they have started and call ``unblock``.
+
+    multiprocessing's resource tracker unblocks the signals of this thread when it starts, so it is started here.
+    """
+    resource_tracker.ensure_running()
+    if _listener is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def unblock() -> None:

@@ -186,3 +186,15 @@ def test_a_command_hears_a_signal_during_and_after_a_compilation_by_nvrtc(when, 
     """NVRTC's own handler ends a process with status 4; afterwards Python's are called, but interrupt no wait."""
     done = run(COMPILING.replace("{when}", when), number)
     assert done.returncode == 128 + number, done.stdout + done.stderr
+
+
+def test_workers_that_still_start_hear_no_signal_and_are_not_waited_for():
+    """A terminal's Ctrl-C goes to them too; multiprocessing unblocks the signals when it starts its resource tracker."""
+    body = """
+import multiprocessing
+interrupts.before_workers()
+SCRIPT = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)"
+import subprocess
+print(subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True).stdout.strip())
+"""
+    assert run(body, 0).stdout.split() == ["True"]

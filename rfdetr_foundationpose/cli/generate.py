@@ -102,7 +102,7 @@ def bop(
         for i in range(scenes):
             written += write_scene(
                 out / split / f"{i:06d}",
-                generate_frames(models, replace(settings, seed=seed + i), device=str(place)),
+                generate_frames(models, replace(settings, seed=seed + i), device=str(place), stop=stop.stop),
                 ids,
                 lambda done, i=i: progress.update(task, completed=i * frames + done),  # type: ignore[misc]
                 stop.stop,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..config import ConfigError
-from ..interrupts import unblock
+from ..interrupts import before_workers, unblock
 from ..objects import load_objects
 from ..pose.mesh import ObjectModel, load_object
 from ..replay.recording import GroundTruth, RecordingWriter
@@ -23,6 +23,8 @@ from .video import SceneVideo, VideoSettings
 
 Progress = Callable[[int, int], None]
 _video: SceneVideo | None = None
+ASK_SECONDS = 0.3
+"""How long a frame of other processes is waited for before the user's wish is asked for again."""
 
 
 def load_scene_objects(objects_file: str | Path | None = None, names: Sequence[str] = ()) -> list[ObjectModel]:
@@ -41,8 +43,9 @@ def generate_frames(
     *,
     device: str = "cpu",
     processes: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Frame, GroundTruth]]:
-    """Frames in order. processes: None takes up to four of the CPUs we may use; on CUDA frames are rendered in this process."""
+    """Frames in order, fewer after ``stop``, which is asked while other processes are waited for. processes: None takes up to four of the CPUs we may use; on CUDA frames are rendered in this process."""
     models = [as_model(o) for o in objects]
     if processes is None:
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,8 +57,18 @@ def generate_frames(
         return
     # Forked children would inherit torch's and Warp's threads and locks; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
+    before_workers()
     with context.Pool(processes, _start_worker, (models, settings)) as pool:
-        yield from pool.imap(_render, range(settings.frames), chunksize=2)
+        results = pool.imap(_render, range(settings.frames))
+        for _ in range(settings.frames):
+            while True:
+                try:
+                    rendered = results.next(ASK_SECONDS)
+                    break
+                except multiprocessing.TimeoutError:
+                    if stop():
+                        return
+            yield rendered
 
 
 def generate_recording(
@@ -75,7 +88,7 @@ def generate_recording(
     ``progress`` gets frames done and their number.
     """
     with RecordingWriter(path, compressed=compressed, storage=storage) as writer:
-        for frame, truth in generate_frames(objects, settings, device=device, processes=processes):
+        for frame, truth in generate_frames(objects, settings, device=device, processes=processes, stop=stop):
             writer.write(frame, truth)
             progress(writer.frames, settings.frames)
             if stop():

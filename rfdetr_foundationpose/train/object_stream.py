@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..interrupts import unblock
+from ..interrupts import before_workers, unblock
 from ..objects import ObjectSpec
 from ..pose.mesh import ObjectModel, make_object
 from ..synth.objects import random_object
@@ -24,6 +24,8 @@ class ObjectStream:
 
     def __init__(self, first_seed: int, chunk: int, workers: int) -> None:
         spawn = get_context("spawn")
+        if workers:
+            before_workers()
         self._pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) if workers else None
         self._workers, self._chunk, self._next = workers, chunk, first_seed
         self._ahead: deque[list[Future[list[ObjectModel]]]] = deque()
