@@ -1,8 +1,7 @@
-"""The real pose networks on generated video: twenty things of one kind at once, and a thing that leaves and returns."""
+"""The real pose networks on generated video: a thing that leaves and returns."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,56 +17,20 @@ from rfdetr_foundationpose.synth.video import SceneVideo, VideoSettings
 from rfdetr_foundationpose.types import TrackState
 
 pytestmark = pytest.mark.timeout(900)
-QUICK = {"pose.register_schedule": "64,16,8", "pose.register_iterations": 3, "pose.track_iterations": 1}
+QUICK = {"pose.register_schedule": "32,8", "pose.register_iterations": 3, "pose.track_iterations": 1}
 
 
-def pipeline_of(folder: Path, name: str, instances: int = 1, **settings) -> Pipeline:
+def pipeline_of(folder: Path, name: str, **settings) -> Pipeline:
     """The object of the demo alone, found by the masks of the video."""
     spec = next(s for s in load_objects(default_objects_file()) if s.name == name)
     objects = folder / "objects.yaml"
-    objects.write_text(f"objects:\n  - {{name: {name}, mesh: {spec.mesh}, max_instances: {instances}}}\n")
+    objects.write_text(f"objects:\n  - {{name: {name}, mesh: {spec.mesh}}}\n")
     flat = {"device": "cpu", "objects_file": str(objects), "detector.source": "mask-topic", **QUICK, **settings}
     return Pipeline.build(from_flat(flat), background=False)
 
 
 def geometry_of(name: str) -> ObjectGeometry:
     return ObjectGeometry.from_spec(next(s for s in load_objects(default_objects_file()) if s.name == name))
-
-
-@pytest.mark.slow
-def test_twenty_of_one_kind_get_one_id_each(tmp_path):
-    """One registration a frame; each id stays with one can. About a second a frame on two cores."""
-    name, count = "soup_can", 20
-    settings = VideoSettings(
-        frames=30, rate=30.0, seed=2, targets=(name,) * count, distractors=0, max_speed=0.02, max_turn=5.0,
-        min_visibility=0.1, distance=1.1,
-    )  # fmt: skip
-    video = SceneVideo(load_scene_objects(None, [name]), settings)
-    geometry = geometry_of(name)
-    pipeline = pipeline_of(tmp_path, name, count)
-    followed: dict[str, set[str]] = defaultdict(set)
-    right: Counter[bool] = Counter()
-    try:
-        for index in range(settings.frames):
-            frame, truth = video.frame(index)
-            result = pipeline.process(frame)
-            names = [p.name for p in result.poses]
-            assert len(names) == len(set(names)) <= count
-            for pose in result.poses:
-                if pose.state is not TrackState.TRACKING:
-                    continue
-                errors = {t.name: pose_error(pose.T_cam_obj, t.T_cam_obj, geometry) for t in truth.instances}
-                nearest = min(errors, key=lambda n: errors[n].translation_mm)
-                followed[pose.name].add(nearest)
-                right[errors[nearest].adds_ratio < ADDS_THRESHOLD] += 1
-        seen = [t.name for t in truth.instances if (t.visibility or 0.0) > 0.3]
-    finally:
-        pipeline.close()
-    print(f"{len(followed)} ids, {len(seen)} cans more than 0.3 visible, right {right[True]} of {right.total()}")
-    assert all(len(instances) == 1 for instances in followed.values()), followed
-    assert len(set.union(*followed.values())) == len(followed), "two ids on one can"
-    assert len(followed) >= 0.9 * len(seen)
-    assert right[True] >= 0.9 * right.total()
 
 
 @pytest.mark.slow
