@@ -2,8 +2,8 @@
 # fast_simplification needs some 300 bytes for each face of its input, whatever is asked for.
 #
 # Versions: fast-simplification 0.2.0, numpy 2.4, Python 3.11, Linux x86-64.
-# Behaviour: thinning a mesh of 1 million faces out to 2 % of them raises the peak memory of the process by some 300 MB, over ten
-#   times what the mesh itself takes (24 MB: float32 vertices and int32 faces). Half of the faces need half of it.
+# Behaviour: thinning a mesh of 1 million faces out to 2 % of them raises the peak memory of the process by some 300 MB, sixteen
+#   times what the mesh itself takes (18 MB: float32 vertices and int32 faces). Half of the faces need half of it.
 #   Expected: a few times the size of the mesh. The remedy is to thin out in blocks, and then once what is left.
 # Output seen (bytes a face; they vary by a tenth):
 #   1000000 faces: 304
