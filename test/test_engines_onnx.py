@@ -225,14 +225,14 @@ def test_unknown_names_are_taken_in_file_order_which_is_said(tmp_path, said):
 
 def test_onnx_weights_with_a_backend_that_cannot_run_them_say_what_runs(tmp_path, said):
     path = export_onnx(RefineNet(0.125).eval(), tmp_path / "refine_model.onnx", outputs=("trans", "rot"))
-    runner = _Source(path, "ours").runner("half", RunnerContext(label="refiner"), (1,))
+    runner = _Source(path, "ours", official=False).runner("half", RunnerContext(label="refiner"), (1,))
     assert runner.name == "onnxruntime"
     assert (
         runner.degraded
         == said[-1]
         == ("refiner: refine_model.onnx is an ONNX file, which half cannot run; onnxruntime does")
     )
-    assert _Source(path, "ours").runner("auto", RunnerContext(label="refiner"), (1,)).degraded == ""
+    assert _Source(path, "ours", official=False).runner("auto", RunnerContext(label="refiner"), (1,)).degraded == ""
 
 
 def test_inputs_are_taken_by_name_not_by_order(tmp_path):

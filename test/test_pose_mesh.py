@@ -67,6 +67,7 @@ def test_millimetres_are_noticed_and_scaled(tmp_path, caplog):
         load_object(spec(tmp_path / "mm.ply"))
     assert load_object(spec(tmp_path / "mm.ply", scale=0.001)).diameter == pytest.approx(0.1526, abs=1e-3)
     with caplog.at_level(logging.INFO, "rfdetr_foundationpose"):
+        caplog.clear()
         load_object(spec(tmp_path / "mm.ply", scale=1e-6))
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert "is its unit right" in caplog.messages[1]
