@@ -73,6 +73,8 @@ def storm(folder: Path, runs: int, seed: int, command: list[str]) -> list[Ended]
     camera = Camera(graph)
     arguments = ["--ros-args", "-r", f"__ns:={namespace}", "-r", f"/diagnostics:={namespace}/diagnostics"]
     arguments += ["-p", f"objects_file:={objects}", "-p", "device:=cpu", "-p", "input.max_age:=0.0"]
+    if command == REAL:
+        arguments += ["-p", "detector.source:=mask-topic"]  # the shipped detector knows no box
     try:
         return [_run(folder / f"{i}.log", [*command, *arguments], camera, random_) for i in range(runs)]
     finally:
