@@ -8,16 +8,8 @@ from collections import Counter
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.result import read_baseline
 from support.bop_folder import EGGBOX, make_bop
+from support.figures import FIGURES
 from support.fuzz import cases, damaged, mistyped, outcome, table
-
-BASELINE = {
-    "translation_error_mm": {"p50": 3.0, "p95": 5.0},
-    "rotation_error_deg": {"p50": 1.0, "p95": 2.0},
-    "adds_recall_0.1d": 1.0,
-    "poses": 5,
-    "lost": 0,
-    "recording_id": {"digest": "a", "topics": ["/rgb", "/depth", "/info"], "frames": 10},
-}
 
 
 def test_damaged_data_sets_end_in_images_or_one_sentence(tmp_path):
@@ -52,13 +44,13 @@ def test_damaged_data_sets_end_in_images_or_one_sentence(tmp_path):
 
 def test_a_mistyped_baseline_is_a_result_or_one_sentence(tmp_path):
     file = tmp_path / "b.json"
-    text = json.dumps(BASELINE, indent=1)
+    text = json.dumps(FIGURES, indent=1)
     seen: Counter[str] = Counter()
     for seed in range(cases(100)):
         changed, what = mistyped(text, seed)
         file.write_text(changed)
         try:
-            seen[outcome(lambda: "a result" if read_baseline(file, BASELINE["recording_id"]) else "nothing")] += 1
+            seen[outcome(lambda: "a result" if read_baseline(file, FIGURES["recording_id"]) else "nothing")] += 1
         except Exception as error:
             raise AssertionError(f"seed {seed} ({what}): {type(error).__name__}: {error}") from error
     print(f"baseline: {table(seen)}")

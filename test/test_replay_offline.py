@@ -15,6 +15,7 @@ from rfdetr_foundationpose.replay.offline import run_offline
 from rfdetr_foundationpose.replay.recording import Recording
 from rfdetr_foundationpose.replay.result import check_same_recording, compare, read_baseline
 from support.bags import DEPTH, RGB, plain, storage_file, write_rosbag2
+from support.figures import FIGURES
 
 
 class Pipeline:
@@ -62,15 +63,7 @@ def test_the_sum_holds_wherever_the_run_ends(tape, count):
 
 
 def result(**changes):
-    figures = {
-        "translation_error_mm": {"p50": 3.0, "p95": 5.0},
-        "rotation_error_deg": {"p50": 1.0, "p95": 2.0},
-        "adds_recall_0.1d": 1.0,
-        "poses": 5,
-        "lost": 0,
-        "recording_id": {"digest": "a", "topics": ["/rgb", "/depth", "/info"], "frames": 10},
-    }
-    return {**figures, **changes}
+    return {**FIGURES, **changes}
 
 
 NOTHING = {"translation_error_mm": {"p50": None, "p95": None}, "rotation_error_deg": {"p50": None, "p95": None}}
