@@ -7,11 +7,15 @@ import json
 import pytest
 import torch
 
+from rfdetr_foundationpose.cli.bench_common import official_crops
 from rfdetr_foundationpose.cli.options import parse_size
 from rfdetr_foundationpose.config import Config
 from rfdetr_foundationpose.evaluate.bench_rows import EstimatorRow
+from rfdetr_foundationpose.evaluate.bench_scene import smallest_objects
 from rfdetr_foundationpose.evaluate.bench_stages import build_row
 from rfdetr_foundationpose.evaluate.bench_timing import Stats, interleave
+from rfdetr_foundationpose.evaluate.networks import LoadedNetworks, load_networks
+from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
 
@@ -73,6 +77,26 @@ def test_a_backend_that_runs_out_of_memory_leaves_the_others_their_rows(monkeypa
     built = build_row("eager", [], {}, Config(), torch.device("cpu"), camera, [])
     assert built.row is None
     assert "5.00 GiB" in built.reason
+
+
+@pytest.mark.parametrize(
+    ("official", "setting", "expected"),
+    [(True, "auto", ["scorer"]), (False, "auto", []), (False, "official", ["refiner", "scorer"]), (True, "direct", [])],
+)
+def test_a_row_samples_its_crops_as_the_setting_says(official, setting, expected):
+    """As the node with these weights does: what is measured and compared is what runs."""
+    modules = {"refiner": RefineNet(0.125).eval(), "scorer": ScoreNet(0.125).eval()}
+    networks = LoadedNetworks(modules, dict.fromkeys(modules, "random"), {"refiner": False, "scorer": official})
+    config = Config.from_dict({"pose.crop_sampling": setting, "device": "cpu"})
+    row = EstimatorRow("eager", smallest_objects(1)[1], networks, config, torch.device("cpu"))
+    assert list(row.estimator.official_crops) == expected
+    shown = official_crops(networks, config)
+    assert shown == (f", official crops for {' and '.join(expected)}" if expected else "")
+
+
+def test_official_weights_get_official_crops(weights):
+    assert load_networks(str(weights), False).official == {"refiner": False, "scorer": False}
+    assert load_networks("default", True).official == {"refiner": True, "scorer": True}, "as the weights of that size"
 
 
 def test_bad_arguments_are_named(capsys):

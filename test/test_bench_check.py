@@ -13,6 +13,7 @@ from rfdetr_foundationpose.config import Config
 from rfdetr_foundationpose.evaluate import bench_check
 from rfdetr_foundationpose.evaluate.bench_check import BackendCheck, CheckSettings, check_table, refuse
 from rfdetr_foundationpose.evaluate.bench_scene import smallest_objects
+from rfdetr_foundationpose.evaluate.networks import LoadedNetworks
 from rfdetr_foundationpose.pose.example_crops import Crops
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from support.cli_runs import run_cli
@@ -78,7 +79,8 @@ def held(monkeypatch):
     monkeypatch.setattr(bench_check, "hypothesis_crops", lambda i, role: small_crops())
     monkeypatch.setattr(bench_check, "reference_outputs", lambda network, crops: (RIGHT,))
     torch.manual_seed(0)
-    networks = {"refiner": RefineNet(0.125).eval(), "scorer": ScoreNet(0.125).eval()}
+    modules = {"refiner": RefineNet(0.125).eval(), "scorer": ScoreNet(0.125).eval()}
+    networks = LoadedNetworks(modules, dict.fromkeys(modules, "random"), dict.fromkeys(modules, False))
     config = Config.from_dict({"pose.register_schedule": "4,2", "pose.register_iterations": 2})
     return BackendCheck(smallest_objects(1)[1], networks, config, CPU, CheckSettings((120, 160), 2, 1))
 

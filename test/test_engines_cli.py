@@ -76,8 +76,8 @@ def test_the_shipped_scorer_survives_fp16(scene, tmp_path):
     """On all 252 hypotheses of real meshes, where its attention leaves FP16's range."""
     from rfdetr_foundationpose.engines.onnx_export import export_onnx
 
-    networks, _ = load_networks("default", False)
-    scorer = networks["scorer"]
+    networks = load_networks("default", False)
+    scorer = networks.modules["scorer"]
     path = export_onnx(scorer, tmp_path / "scorer.onnx", outputs=OUTPUTS["scorer"], precision="fp16")
     crops = hypothesis_crops(scene, "scorer")
     expected = reference_outputs(scorer, crops)

@@ -122,6 +122,11 @@ def test_build_engines_as_a_user_runs_it(weights, tmp_path, capsys):
         ("scorer", 1),
         ("scorer", 2),
     ]
+    said = {e["role"]: e["about"] for e in entries}
+    assert said == {
+        "refiner": "refiner.safetensors (test refiner)",
+        "scorer": "scorer.safetensors (test scorer)",
+    }
     assert all(e["targets"] == ["sm_89", "sm_120"] and e["library"] == "tensorrt_rtx" for e in entries)
     code, text = run_cli(capsys, "build-engines", *arguments)
     assert code == 0 and "0 engines built in 0 s, 4 kept" in text

@@ -119,6 +119,7 @@ class RunnerContext:
     is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). pool: shared by
     runners that never run at the same time, which saves memory on a GPU. engines: for the backends that take such.
     examples: crops, rendered and observed, of a role as its network sees them; for what is calibrated or checked on such.
+    about: the weights, for people, in the manifest of the engines that are kept.
     """
 
     device: torch.device
@@ -127,6 +128,7 @@ class RunnerContext:
     pool: GraphPool | None = None
     engines: EngineOptions = EngineOptions()
     examples: Callable[[str], tuple[Tensor, Tensor]] | None = None
+    about: str = ""
 
     def __init__(
         self,
@@ -136,8 +138,9 @@ class RunnerContext:
         pool: GraphPool | None = None,
         engines: EngineOptions | None = None,
         examples: Callable[[str], tuple[Tensor, Tensor]] | None = None,
+        about: str = "",
     ) -> None:
-        values = (torch.device(device), crop, label, pool, engines or EngineOptions(), examples)
+        values = (torch.device(device), crop, label, pool, engines or EngineOptions(), examples, about)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 

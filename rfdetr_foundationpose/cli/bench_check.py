@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from .bench_common import official_crops
 from .console import open_console, progress_bar, sayer
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from ..config import Config
     from ..evaluate.bench_check import CheckSettings
+    from ..evaluate.networks import LoadedNetworks
 
 DEFAULT_FRAMES = {"cuda": 60, "cpu": 4}
 
 
 def check(
     backends: Sequence[str],
-    networks: Mapping[str, nn.Module],
+    networks: LoadedNetworks,
     config: Config,
     device: torch.device,
     settings: CheckSettings,
     objects: int,
     objects_file: Path | None,
-    about: str,
 ) -> None:
     """Print machine, table and verdict. Exits 1 where a backend differs. Raises BackendUnavailable where this machine is none
     that one of them could run on."""
@@ -41,7 +41,7 @@ def check(
     say = sayer(console)
     for line in machine_lines(device):
         say(line)
-    say(f"networks: {about}")
+    say(f"networks: {networks.description}{official_crops(networks, config)}")
     held = BackendCheck(smallest_objects(objects, objects_file)[1], networks, config, device, settings)
     checked = []
     with progress_bar(console, transient=True) as progress:

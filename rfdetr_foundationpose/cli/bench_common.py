@@ -18,6 +18,9 @@ from .options import parse_names
 if TYPE_CHECKING:
     import torch
 
+    from ..config import Config
+    from ..evaluate.networks import LoadedNetworks
+
 logger = logging.getLogger(__name__)
 
 Backends = Annotated[
@@ -25,6 +28,7 @@ Backends = Annotated[
 ]
 Iterations = Annotated[int, typer.Option(min=1, max=10, help="Tracking iterations.")]
 Schedule = Annotated[str, typer.Option(help="Value of pose.register_schedule: auto, full, or counts.")]
+CropSampling = Annotated[str, typer.Option(help="Value of pose.crop_sampling: auto, official or direct.")]
 
 
 def chosen_backends(text: str, default: str) -> list[str]:
@@ -49,12 +53,11 @@ def keeping(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and on what. description: of the weights. environment: facts of the machine, for the figures."""
+    """What is measured, and on what. environment: facts of the machine, for the figures."""
 
     device: torch.device
     backends: list[str]
-    networks: dict[str, Any]
-    description: str
+    networks: LoadedNetworks
     environment: dict[str, Any]
 
 
@@ -76,5 +79,10 @@ def set_up(
     torch.manual_seed(seed)
     place = prepare_process(resolve_device(device), tf32=False)
     chosen = chosen_backends(backends, default or DEFAULT_BACKENDS[place.type])
-    networks, description = load_networks(weights, official_size)
-    return Bench(place, chosen, networks, description, environment(place))
+    return Bench(place, chosen, load_networks(weights, official_size), environment(place))
+
+
+def official_crops(networks: LoadedNetworks, config: Config) -> str:
+    """For a title: whose observed crops are sampled as in the official code, "" for nobody's."""
+    roles = networks.official_crops(config.pose.crop_sampling)
+    return f", official crops for {' and '.join(roles)}" if roles else ""

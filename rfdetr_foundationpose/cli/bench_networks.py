@@ -39,14 +39,14 @@ def networks(
     bench = set_up(device, seed, backends, weights, official_size)
     outputs = claim("bench networks", out, ("networks.json",), overwrite=overwrite)
     path = out / "networks.json"
-    about = {"environment": bench.environment, "weights": bench.description}
+    about = {"environment": bench.environment, "weights": bench.networks.description}
 
     def save(tree: dict[str, Any]) -> None:
         outputs.write({**about, "networks": tree}, path.name)
 
     samples = repeat or REPEATS[bench.device.type][1] // 2
     with keeping(path):
-        measured = measure_networks(bench.networks, bench.backends, sizes, bench.device, samples, save)
+        measured = measure_networks(bench.networks.modules, bench.backends, sizes, bench.device, samples, save)
     for table in network_tables(measured, sizes, official_size):
         console.print(table)
     say(f"Look at: {path}")

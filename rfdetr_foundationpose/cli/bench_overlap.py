@@ -47,12 +47,14 @@ def overlap(
     facts = bench.environment
 
     def save(tree: dict[str, Any]) -> None:
-        outputs.write({"environment": facts, "weights": bench.description, "overlap": tree}, "overlap.json")
+        outputs.write({"environment": facts, "weights": bench.networks.description, "overlap": tree}, "overlap.json")
 
     with keeping(out / "overlap.json"):
         found = measure_overlap(bench.backends, bench.networks, config, place, settings, save)
     save(found)
-    console.print(overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {bench.description}"))
+    console.print(
+        overlap_table(found, f"{facts['gpu']}, {width}x{height}, {tracked} tracked, {bench.networks.description}")
+    )
     say(f"Look at: {out / 'overlap.json'}")
     if all("reason" in row for row in found.values()):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import typer
 
 from .bench_check import DEFAULT_FRAMES
 from .bench_check import check as run_check
-from .bench_common import Backends, Iterations, Schedule, keeping, set_up
+from .bench_common import Backends, CropSampling, Iterations, Schedule, keeping, official_crops, set_up
 from .console import open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 from .outputs import Overwrite, claim
@@ -26,6 +26,7 @@ def stages(
     weights: PoseWeights = "default",
     schedule: Schedule = "auto",
     iterations: Iterations = 2,
+    crop_sampling: CropSampling = "auto",
     repeat_register: Annotated[int, typer.Option(min=0, help="Samples of register; 0: the device's default.")] = 0,
     repeat_track: Annotated[int, typer.Option(min=0, help="Samples of the other stages; 0: the device's default.")] = 0,
     detector: Annotated[bool, typer.Option(help="Measure RF-DETR too.")] = True,
@@ -53,19 +54,20 @@ def stages(
     console = open_console()
     say = sayer(console)
     settings = StageSettings(parse_size(size), tracked, detector, repeat_register, repeat_track, seed, objects_file)
-    config = from_flat({"device": device, "pose.register_schedule": schedule, "pose.track_iterations": iterations})
+    values = {"pose.register_schedule": schedule, "pose.track_iterations": iterations}
+    config = from_flat({"device": device, **values, "pose.crop_sampling": crop_sampling})
     bench = set_up(device, seed, backends, weights, official_size)
     place = bench.device
     if check:
         frames = repeat_track or DEFAULT_FRAMES[place.type]
         checking = CheckSettings(settings.size, frames, 4 if place.type == "cuda" else 1, seed)
-        run_check(bench.backends, bench.networks, config, place, checking, tracked, objects_file, bench.description)
+        run_check(bench.backends, bench.networks, config, place, checking, tracked, objects_file)
         return
-    about: dict[str, Any] = {"environment": bench.environment, "weights": bench.description}
+    about: dict[str, Any] = {"environment": bench.environment, "weights": bench.networks.description}
     height, width = settings.size
     title = (
         f"{about['environment'].get('gpu', place.type)}, {width}x{height}, {tracked} object{'s' * (tracked > 1)}, "
-        f"{bench.description}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
+        f"{bench.networks.description}{official_crops(bench.networks, config)}, register {schedule} x {config.pose.register_iterations}, track x {iterations}"
     )
     outputs = claim("bench", out, ("bench.json", "bench.png"), overwrite=overwrite)
     path = out / "bench.json"

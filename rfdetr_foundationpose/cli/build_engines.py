@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -161,14 +161,12 @@ def _pose_engines(
     from ..evaluate.networks import load_networks
 
     files = {"refiner": refiner, "scorer": scorer}
-    networks: dict[str, Any] = {}
-    about = ""
-    if None in files.values():
-        networks, about = load_networks(weights, official_size)
+    loaded = load_networks(weights, official_size) if None in files.values() else None
     wanted = []
     for role, file in files.items():
         if file is None:
-            source = module_source(networks[role], RunnerContext(label=role), about)
+            assert loaded is not None
+            source = module_source(loaded.modules[role], RunnerContext(label=role, about=loaded.about[role]))
         else:
             source = file_source(file)
             if source.role != role:
@@ -196,9 +194,9 @@ def _check_scorer(weights: str, scenes: int) -> None:
     from ..engines.runners import exported
     from ..evaluate.networks import load_networks
 
-    networks, _ = load_networks(weights, False)
-    path = exported(networks["scorer"], RunnerContext(label="scorer"), "fp16")
-    (check,) = check_files("scorer", networks["scorer"], [path], ("fp16",), scenes, 0, ordered=True)
+    scorer = load_networks(weights, False).modules["scorer"]
+    path = exported(scorer, RunnerContext(label="scorer"), "fp16")
+    (check,) = check_files("scorer", scorer, [path], ("fp16",), scenes, 0, ordered=True)
     if isinstance(check, str):
         logger.info(f"the scorer in FP16 is not checked: {check}")
         return

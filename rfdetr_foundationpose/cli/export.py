@@ -54,12 +54,13 @@ def export(
         raise typer.BadParameter(f"--precision={precision} must be fp32, fp16 or both")
     prepare_process(torch.device("cpu"))
     kinds = ("fp32", "fp16") if precision == "both" else (precision,)
-    networks, description = load_networks(weights, official_size)
+    loaded = load_networks(weights, official_size)
+    networks = loaded.modules
     names = {(role, kind): f"{role}_{kind}{f'_b{batch}' if batch else ''}.onnx" for role in networks for kind in kinds}
     names |= {("detector", kind): f"detector_{kind}.onnx" for kind in kinds} if detector else {}
     claim("export", out, tuple(names.values()), overwrite=overwrite)
     columns = ("file", "sha256", "difference to torch FP32", "verdict", "MB")
-    table = plain_table(f"ONNX of {description}, in {out}", *columns, left=4)
+    table = plain_table(f"ONNX of {loaded.description}, in {out}", *columns, left=4)
     good = True
     with CutShort() as cut, tempfile.TemporaryDirectory(dir=out, prefix=".checking-") as scratch:
         for role, network in networks.items():

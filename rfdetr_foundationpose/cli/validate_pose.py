@@ -54,7 +54,7 @@ def pose(
     config = read_settings(None, setting or [], objects_file, asked)
     place = prepare_process(resolve_device(config.device), tf32=False)  # the reference is to be FP32
     specs, views, total = open_source(source, split, synth, parse_size(size), config, place, seed)
-    loaded, description = load_networks(config.pose.weights, False)
+    loaded = load_networks(config.pose.weights, False)
     models = [load_object(spec) for spec in specs]
     rows = [EstimatorRow(r, models, loaded, config, place, tap) for r, tap in ((reference, Tap), (backend, None))]
     outputs = claim("validate pose", json_file=json_file, overwrite=overwrite)
@@ -68,7 +68,7 @@ def pose(
             comparison.feed(view, register_again=index % register_every == 0)
             progress.update(task, advance=1)
     result = comparison.result(max_mm, max_deg)
-    result |= {"reference": rows[0].ran, "backend": rows[1].ran, "weights": description, "device": str(place)}
+    result |= {"reference": rows[0].ran, "backend": rows[1].ran, "weights": loaded.description, "device": str(place)}
     if json_file is not None:
         outputs.write(result)
     show(console, result)

@@ -113,14 +113,14 @@ def _int8_error(runner: Int8Runner, rendered: Tensor, observed: Tensor) -> str:
     return ""
 
 
-def module_source(module: nn.Module, context: RunnerContext, about: str = "") -> EngineSource:
+def module_source(module: nn.Module, context: RunnerContext) -> EngineSource:
     """What engines of a torch network are built from. The digest is of its weights, not of an ONNX file, whose bytes depend
     on torch's version: engines that were built elsewhere fit here."""
     role = "scorer" if isinstance(module, ScorerNetwork) else "refiner"
     digest = hashlib.sha256(f"{state_digest(module)} {EXPORT_VERSION}".encode()).hexdigest()
     shapes: tuple[tuple[int | None, ...], ...] = ((None, 3), (None, 3)) if role == "refiner" else ((None,),)
     spec = OnnxSpec(Path(f"{role}.onnx"), INPUTS, OUTPUTS[role], "nchw", None, context.crop[1], shapes)
-    return EngineSource(role, digest, spec, lambda precision: exported(module, context, precision), about)
+    return EngineSource(role, digest, spec, lambda precision: exported(module, context, precision), context.about)
 
 
 def file_source(path: Path) -> EngineSource:

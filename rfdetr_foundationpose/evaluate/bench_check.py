@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 from scipy.stats import kendalltau
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..accel.base import BackendUnavailable
 from ..backends import POSE
@@ -32,6 +32,7 @@ from .bench_rows import EstimatorRow
 from .bench_timing import timed
 from .compare import MAX_DEG, MAX_MM
 from .export_check import MIN_TAU, reference_outputs
+from .networks import LoadedNetworks
 from .validate_pose import Comparison, Tap, View
 
 KEEP_ENGINES = ("tensorrt",)
@@ -95,12 +96,12 @@ def machine_lines(device: torch.device) -> list[str]:
 
 
 class BackendCheck:
-    """Holds backends to one FP32 reference. networks: "refiner" and "scorer". Raises BackendUnavailable, MeshError."""
+    """Holds backends to one FP32 reference. Raises BackendUnavailable, MeshError."""
 
     def __init__(
         self,
         models: Sequence[ObjectModel],
-        networks: Mapping[str, nn.Module],
+        networks: LoadedNetworks,
         config: Config,
         device: torch.device,
         settings: CheckSettings,
@@ -115,7 +116,7 @@ class BackendCheck:
         for i in range(settings.scenes):
             found = hypothesis_crops(i, "scorer")
             crops = Crops(found.name, found.rendered.to(device), found.observed.to(device))
-            self._crops.append((crops, reference_outputs(networks["scorer"].to(device), crops)[0]))
+            self._crops.append((crops, reference_outputs(networks.modules["scorer"].to(device), crops)[0]))
 
     def __call__(self, backend: str, progress: Callable[[], None] = lambda: None) -> Checked:
         """Never raises for what the backend does wrong; progress: called after each frame."""

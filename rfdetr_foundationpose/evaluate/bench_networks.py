@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ GFLOP_PER_PAIR = 20.8
 
 
 def measure_networks(
-    networks: dict[str, nn.Module],
+    networks: Mapping[str, nn.Module],
     backends: Sequence[str],
     batches: Sequence[int],
     device: torch.device,

@@ -25,6 +25,7 @@ from .bench_scene import before, smallest_objects
 from .bench_stages import REPEATS, StageSettings
 from .bench_timing import Stats, interleave, timed
 from .compare import pose_difference
+from .networks import LoadedNetworks
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -72,7 +73,7 @@ class Ways:
 
 def measure_overlap(
     backends: Sequence[str],
-    networks: dict[str, Any],
+    networks: LoadedNetworks,
     config: Config,
     device: torch.device,
     settings: StageSettings,

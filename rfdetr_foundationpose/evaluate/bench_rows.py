@@ -22,6 +22,7 @@ from ..pose.example_crops import example_pairs
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
+from .networks import LoadedNetworks
 from .reference import ReferenceEstimator, ReferenceObject
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class EstimatorRow:
         self,
         backend: str,
         objects: Sequence[ObjectModel],
-        networks: Mapping[str, nn.Module],
+        networks: LoadedNetworks,
         config: Config,
         device: torch.device,
         wrap_scorer: Callable[[Runner], Runner] | None = None,
@@ -61,8 +62,11 @@ class EstimatorRow:
         options = engine_options(config)
 
         def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
-            context = RunnerContext(device, label=label, pool=pool, engines=options, examples=example_pairs)
-            return make_runner(networks[role], backend, context, fallback=False)
+            about = networks.about[role]
+            context = RunnerContext(
+                device, label=label, pool=pool, engines=options, examples=example_pairs, about=about
+            )
+            return make_runner(networks.modules[role], backend, context, fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does
         scorer = runner("scorer", "scorer", register)
@@ -75,7 +79,8 @@ class EstimatorRow:
         self.ran = runners.track_refiner.name
         self.degraded = runners.track_refiner.degraded
         renderer = make_renderer(config.pose.renderer, objects, device)
-        self.estimator = PoseEstimator(objects, renderer, runners, config.pose, device)
+        official = networks.official_crops(config.pose.crop_sampling)
+        self.estimator = PoseEstimator(objects, renderer, runners, config.pose, device, official_crops=official)
         self._upload = Uploader(device)
         self._device = device
 

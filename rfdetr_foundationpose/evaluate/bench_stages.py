@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..config import Config
 from ..errors import one_line
@@ -22,10 +21,11 @@ from .bench_rows import BuiltRow, EstimatorRow, ReferenceRow, Row, detector_call
 from .bench_scene import before, smallest_objects
 from .bench_timing import MemoryMeter, Stats, interleave, synchronize, timed
 from .compare import Differences, pose_difference
+from .networks import LoadedNetworks
 
 DEFAULT_BACKENDS = {
     "cuda": "reference,eager,half,traced,compile,cuda_graph,fp8,tensorrt,onnxruntime",
-    "cpu": "eager,half,traced,cuda_graph,tensorrt,onnxruntime",
+    "cpu": "eager,half,traced,cuda_graph,tensorrt,onnxruntime,int8,bf16",
 }
 """On a CPU, compiling takes minutes and the reference minutes a registration: both run when they are named."""
 REPEATS = {"cuda": (10, 200), "cpu": (1, 10)}
@@ -53,7 +53,7 @@ class StageSettings:
 
 def measure(
     backends: Sequence[str],
-    networks: Mapping[str, nn.Module],
+    networks: LoadedNetworks,
     config: Config,
     device: torch.device,
     settings: StageSettings,
@@ -132,7 +132,7 @@ def publish_stats(shown: ExampleFrame, samples: int) -> dict[str, Any]:
 def build_row(
     backend: str,
     models: Sequence[ObjectModel],
-    networks: Mapping[str, nn.Module],
+    networks: LoadedNetworks,
     config: Config,
     device: torch.device,
     camera: CameraIntrinsics,
@@ -147,7 +147,7 @@ def build_row(
     try:
         row: Row
         if backend == "reference":
-            row = ReferenceRow(models, networks, config, device)
+            row = ReferenceRow(models, networks.modules, config, device)
         else:
             row = EstimatorRow(backend, models, networks, config, device)
         row.warm_up(camera)

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from ..config import from_flat
 from ..pose import checkpoints
-from ..pose.build import weights_directory
+from ..pose.build import official_roles, weights_directory
 from ..pose.networks import RefineNet, ScoreNet
 
 
-def load_networks(weights: str, official_size: bool) -> tuple[dict[str, nn.Module], str]:
-    """ "refiner" and "scorer" on the CPU in eval mode, and what they are.
+@dataclass(frozen=True)
+class LoadedNetworks:
+    """By role, "refiner" and "scorer". modules: on the CPU in eval mode. about: what each is, for people. official: whether its
+    weights are of the official release, as ``checkpoints.Weights`` says."""
 
-    weights: as pose.weights. official_size: networks of the official size with random weights instead: they are as
-    fast as trained ones. Raises CheckpointError.
+    modules: Mapping[str, nn.Module]
+    about: Mapping[str, str]
+    official: Mapping[str, bool]
+
+    @property
+    def description(self) -> str:
+        """Of both, each said once."""
+        return "; ".join(dict.fromkeys(self.about.values()))
+
+    def official_crops(self, crop_sampling: str) -> list[str]:
+        """The roles whose observed crops are sampled as in the official code. crop_sampling: of PoseConfig."""
+        return official_roles(crop_sampling, self.official)
+
+
+def load_networks(weights: str, official_size: bool) -> LoadedNetworks:
+    """weights: as pose.weights. official_size: networks of the official size with random weights instead: they are as fast as
+    the official ones, whose crops they get. Raises CheckpointError.
     """
     if official_size:
         torch.manual_seed(0)
-        return {"refiner": RefineNet(1.0).eval(), "scorer": ScoreNet(1.0).eval()}, "official size, random weights"
+        modules = {"refiner": RefineNet(1.0).eval(), "scorer": ScoreNet(1.0).eval()}
+        return LoadedNetworks(
+            modules, dict.fromkeys(modules, "official size, random weights"), dict.fromkeys(modules, True)
+        )
     directory = weights_directory(from_flat({"pose.weights": weights}))
-    refiner, about = checkpoints.load_refiner(checkpoints.find(directory, "refiner"))
-    scorer, _ = checkpoints.load_scorer(checkpoints.find(directory, "scorer"))
-    return {"refiner": refiner, "scorer": scorer}, about.description
+    refiner, of_refiner = checkpoints.load_refiner(checkpoints.find(directory, "refiner"))
+    scorer, of_scorer = checkpoints.load_scorer(checkpoints.find(directory, "scorer"))
+    read = {"refiner": of_refiner, "scorer": of_scorer}
+    return LoadedNetworks(
+        {"refiner": refiner, "scorer": scorer},
+        {role: found.description for role, found in read.items()},
+        {role: found.official for role, found in read.items()},
+    )

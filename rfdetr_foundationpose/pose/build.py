@@ -109,13 +109,15 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
 
     options = engine_options(config)
 
-    def context(label: str, pool: GraphPool | None = None) -> RunnerContext:
-        return RunnerContext(device, label=label, pool=pool, engines=options, examples=example_pairs)
+    def context(source: _Source, label: str, pool: GraphPool | None = None) -> RunnerContext:
+        return RunnerContext(
+            device, label=label, pool=pool, engines=options, examples=example_pairs, about=source.description
+        )
 
     networks = Networks(
-        refining.runner(backend, context("refiner"), track_batches(instances)),
-        refining.runner(backend, context("register refiner", register)),
-        scoring.runner(backend, context("scorer", register)),
+        refining.runner(backend, context(refining, "refiner"), track_batches(instances)),
+        refining.runner(backend, context(refining, "register refiner", register)),
+        scoring.runner(backend, context(scoring, "scorer", register)),
     )
     example_pairs.cache_clear()
     renderer = make_renderer(config.pose.renderer, objects, device)
