@@ -24,13 +24,13 @@ from rfdetr_foundationpose.resources import models_dir
 SIZE = 64
 CROP = (6, SIZE)
 NETWORKS = {"refiner": RefineNet, "scorer": ScoreNet}
+NEED_A_GPU = ("cuda_graph", "fp8", "tensorrt")
+LESS_PRECISE = ("int8", "bf16")
+"""See test_engines_reduced.py."""
 CPU_BACKENDS = [
-    "reference",
-    "eager",
-    "half",
-    "traced",
-    "onnxruntime",
-    pytest.param("compile", marks=pytest.mark.slow),
+    pytest.param(name, marks=pytest.mark.slow) if name == "compile" else name
+    for name in POSE.names
+    if name not in NEED_A_GPU + LESS_PRECISE
 ]
 
 

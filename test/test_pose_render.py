@@ -1,28 +1,66 @@
-"""The Warp renderer against analytic shapes and trimesh's ray caster; its shading against the formula."""
+"""Every renderer against analytic shapes and trimesh's ray caster; its shading against the formula."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 import trimesh
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from rfdetr_foundationpose.pose.renderer import Rendering, Views, WarpRenderer
+from rfdetr_foundationpose.config import Config, ConfigError, iter_settings
+from rfdetr_foundationpose.pose.build import make_renderer
+from rfdetr_foundationpose.pose.renderer import Renderer, Rendering, Views
 from support.pose_scenes import object_of, random_pose, textured_box
 
 CAMERA = (600.0, 610.0, 40.0, 30.0)
 SIZE = (60, 80)
 
 
-def render(item, T: np.ndarray, window: tuple[float, float, float, float] = (0, 0, 80, 60), size=SIZE) -> Rendering:
+NEED_A_GPU = ("nvdiffrast",)
+(RENDERERS,) = (s.choices for s in iter_settings(Config()) if s.path == "pose.renderer")
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request) -> Callable[..., Renderer]:
+    """Makes the renderer that a value of the setting names."""
+    name = request.param
+    on_gpu = name in NEED_A_GPU
+    if on_gpu and not (torch.cuda.is_available() and importlib.util.find_spec(name)):
+        pytest.skip(f"{name} is not installed, or there is no GPU")
+    return lambda *items: make_renderer(name, items, torch.device("cuda" if on_gpu else "cpu"))
+
+
+@pytest.fixture
+def render(renderer):
+    """Renders one object."""
+
+    def made(
+        item, T: np.ndarray, window: tuple[float, float, float, float] = (0, 0, 80, 60), size: tuple[int, int] = SIZE
+    ) -> Rendering:
+        n = T.size // 16
+        return rendering(renderer(item), T, [0] * n, window, size)
+
+    return made
+
+
+def rendering(
+    renderer: Renderer, T: np.ndarray, models: list[int], window: tuple[float, ...], size: tuple[int, int]
+) -> Rendering:
+    """On the CPU."""
+    device = getattr(renderer, "device", "cpu")
     views = Views(
-        torch.tensor(T, dtype=torch.float32).reshape(-1, 4, 4),
-        torch.zeros(T.size // 16, dtype=torch.int32),
-        torch.tensor([window], dtype=torch.float32).repeat(T.size // 16, 1),
-        torch.tensor([CAMERA]),
+        torch.tensor(T, dtype=torch.float32, device=device).reshape(-1, 4, 4),
+        torch.tensor(models, dtype=torch.int32, device=device),
+        torch.tensor([window], dtype=torch.float32, device=device).repeat(len(models), 1),
+        torch.tensor([CAMERA], device=device),
     )
-    return WarpRenderer([item], "cpu").render(views, size)
+    made = renderer.render(views, size)
+    return Rendering(made.rgb.cpu(), made.xyz.cpu(), made.normal.cpu(), made.mask.cpu())
 
 
 def rays(window: tuple[float, float, float, float] = (0, 0, 80, 60), size=SIZE) -> np.ndarray:
@@ -33,7 +71,7 @@ def rays(window: tuple[float, float, float, float] = (0, 0, 80, 60), size=SIZE) 
     return np.stack([(u - CAMERA[2]) / CAMERA[0], (v - CAMERA[3]) / CAMERA[1], np.ones_like(u)], -1)
 
 
-def test_sphere_against_its_formula():
+def test_sphere_against_its_formula(render):
     item = object_of(trimesh.creation.icosphere(subdivisions=6, radius=0.03))
     T = np.eye(4)
     T[:3, 3] = [0.004, -0.003, 0.8]
@@ -53,7 +91,7 @@ def test_sphere_against_its_formula():
     assert np.abs(image.normal[0].numpy()[inside] - normal).max() < 0.02
 
 
-def test_tilted_plane_against_its_formula():
+def test_tilted_plane_against_its_formula(render):
     item = object_of(trimesh.creation.box((2.0, 2.0, 0.001)))
     T = np.eye(4)
     T[:3, :3] = trimesh.transformations.rotation_matrix(0.6, [1, 0.3, 0])[:3, :3]
@@ -67,7 +105,7 @@ def test_tilted_plane_against_its_formula():
     np.testing.assert_allclose(image.xyz[0].numpy(), rays() * z[..., None], atol=1e-4)
 
 
-def test_depth_and_silhouette_equal_trimesh_ray_casting():
+def test_depth_and_silhouette_equal_trimesh_ray_casting(render):
     mesh = trimesh.util.concatenate(
         [
             trimesh.creation.torus(0.03, 0.01),
@@ -94,7 +132,7 @@ def test_depth_and_silhouette_equal_trimesh_ray_casting():
         assert (mask & ~binary_dilation(found)).sum() == 0
 
 
-def test_shading_of_vertex_colours():
+def test_shading_of_vertex_colours(render):
     mesh = trimesh.creation.box((0.2, 0.2, 0.02))
     mesh.visual.vertex_colors = np.tile([100, 50, 200, 255], (8, 1))
     mesh.unmerge_vertices()
@@ -107,7 +145,7 @@ def test_shading_of_vertex_colours():
         np.testing.assert_allclose(rgb, expected, atol=2e-3)
 
 
-def test_texture_is_upright_and_bilinear():
+def test_texture_is_upright_and_bilinear(render):
     texture = np.zeros((2, 2, 3), np.uint8)
     texture[0, 0], texture[0, 1], texture[1, 0], texture[1, 1] = [190, 0, 0], [0, 190, 0], [0, 0, 190], [190, 190, 190]
     vertices = np.array([[-1, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]]) * 0.05
@@ -126,17 +164,17 @@ def test_texture_is_upright_and_bilinear():
     np.testing.assert_allclose(rgb[30, 40], texture.reshape(4, 3).mean(0) / 255, atol=0.05)
 
 
-def test_background_is_zero_and_models_are_told_apart():
-    renderer = WarpRenderer([object_of(textured_box()), object_of(trimesh.creation.icosphere(radius=0.02))], "cpu")
+def test_background_is_zero_and_models_are_told_apart(renderer):
+    made = renderer(object_of(textured_box()), object_of(trimesh.creation.icosphere(radius=0.02)))
     T = np.eye(4)[None].repeat(2, 0)
     T[:, 2, 3] = 1.0
-    views = Views(
-        torch.tensor(T, dtype=torch.float32),
-        torch.tensor([0, 1], dtype=torch.int32),
-        torch.tensor([[0.0, 0, 80, 60]]).repeat(2, 1),
-        torch.tensor([CAMERA]),
-    )
-    image = renderer.render(views, SIZE)
+    image = rendering(made, T, [0, 1], (0, 0, 80, 60), SIZE)
     assert image.mask[0].sum() > 2 * image.mask[1].sum() > 0
     for values in (image.rgb, image.xyz, image.normal):
         assert values[~image.mask].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", [*NEED_A_GPU, "opengl"])
+def test_a_renderer_that_cannot_run_is_refused_with_what_to_set(name):
+    with pytest.raises(ConfigError, match=rf"pose\.renderer='?{name}.* warp"):
+        make_renderer(name, [object_of(textured_box())], torch.device("cpu"))

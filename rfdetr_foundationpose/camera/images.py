@@ -61,7 +61,15 @@ _THREE_PLANES: dict[str, int] = {
     **dict.fromkeys(("i420", "iyuv", "yuv420", "yuv420p"), cv2.COLOR_YUV2RGB_I420),
     "yv12": cv2.COLOR_YUV2RGB_YV12,
 }
-_DEPTH: dict[str, type[np.generic]] = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
+# encoding -> (type, metres a unit; None: as ``input.depth_unit`` says)
+_DEPTH: dict[str, tuple[type[np.generic], float | None]] = {
+    "16UC1": (np.uint16, None),
+    "mono16": (np.uint16, None),
+    "32FC1": (np.float32, 1.0),
+}
+COLOR_ENCODINGS = (*_COLOR, *_TWO_PLANES, *_THREE_PLANES)
+DEPTH_ENCODINGS = tuple(_DEPTH)
+"""Every encoding of a sensor_msgs/Image that is read; docs/formats.md lists them."""
 
 
 def stamp_ns(header: Any) -> int:
@@ -80,7 +88,7 @@ def image_to_rgb(msg: Any) -> NDArray[np.uint8]:
     if planes in _THREE_PLANES:
         return _three_planes(msg, _THREE_PLANES[planes])
     if msg.encoding not in _COLOR:
-        known = ", ".join((*_COLOR, *_TWO_PLANES, *_THREE_PLANES))
+        known = ", ".join(COLOR_ENCODINGS)
         raise InputError("bad_encoding", f"rgb image has encoding {msg.encoding!r}; supported are {known}")
     bits, channels, code = _COLOR[msg.encoding]
     pixels = _pixels(msg, np.dtype(np.uint16 if bits == 16 else np.uint8), channels, "rgb")
@@ -144,13 +152,10 @@ def image_to_depth(msg: Any, depth_unit: float) -> tuple[NDArray[Any], float]:
     depth_unit: metres per unit of 16UC1. 32FC1 is metres already. Raises InputError.
     """
     if msg.encoding not in _DEPTH:
-        raise InputError(
-            "bad_encoding",
-            f"depth image has encoding {msg.encoding!r}; supported are 16UC1 (units of {depth_unit:g} m) and 32FC1 (m)",
-        )
-    dtype = np.dtype(_DEPTH[msg.encoding])
-    depth = _pixels(msg, dtype, 1, "depth")[:, :, 0]
-    return depth, (1.0 if dtype == np.float32 else depth_unit)
+        known = ", ".join(f"{name} (units of {unit or depth_unit:g} m)" for name, (_, unit) in _DEPTH.items())
+        raise InputError("bad_encoding", f"depth image has encoding {msg.encoding!r}; supported are {known}")
+    kind, unit = _DEPTH[msg.encoding]
+    return _pixels(msg, np.dtype(kind), 1, "depth")[:, :, 0], unit or depth_unit
 
 
 def image_to_mask(msg: Any) -> NDArray[np.bool_]:

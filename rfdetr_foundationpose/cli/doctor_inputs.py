@@ -94,7 +94,7 @@ def detector_weights(config: Config, specs: list[ObjectSpec]) -> list[Finding]:
 
     settings, name = config.detector, "detector"
     if settings.source != "rf-detr":
-        return [Finding(name, Verdict.OK, f"none is loaded: detector.source is {settings.source}")]
+        return [Finding(name, Verdict.OK, f"no weights of RF-DETR are loaded: detector.source is {settings.source}")]
     if settings.weights == "published":
         path, address = library.published_file(settings.variant)
         if not path.is_file():

@@ -30,7 +30,7 @@ class DetectionReport:
 
 
 class Detector(Protocol):
-    """source: "rf-detr", "mask-topic" or "none". backend: how the network really runs. weights: what is loaded, for people.
+    """source: as the setting detector.source names it. backend: how the network really runs. weights: what is loaded, for people.
     degraded: why it does not run as it was asked to; empty when it does."""
 
     @property

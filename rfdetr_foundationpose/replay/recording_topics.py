@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..camera.calibration import is_rectified
+from ..camera.images import COLOR_ENCODINGS, DEPTH_ENCODINGS
 from .recording_decode import CAMERA_INFO, COMPRESSED, HEAD, IMAGE, IMAGES, DamagedMessage, Head, read_head
 from .recording_files import Files
 from .recording_storage import RecordingError, Topic
@@ -23,7 +24,6 @@ _TO_DEPTH = re.compile(r"(?:rgb|colou?r)_?(?:to|2)_?depth", re.I)
 _COLOR_NAME = re.compile(r"rgb|colou?r", re.I)
 _RIGHT = re.compile(r"(?:^|[/_])right(?:[/_]|$)", re.I)
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
-_DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 # A look at the beginning of a recording ends here, whether each topic was seen or not.
 _PEEK_MESSAGES = 5000
 
@@ -119,9 +119,9 @@ def _device(topic: str) -> list[str]:
 def _is_depth(name: str, topic: Topic, seen: Head) -> bool:
     if topic.type == COMPRESSED:
         return "compressedDepth" in seen.encoding or name.endswith("/compressedDepth") or _names_depth(name)
-    if seen.encoding in ("16UC1", "32FC1"):
+    if seen.encoding in DEPTH_ENCODINGS and seen.encoding not in COLOR_ENCODINGS:
         return True
-    return _names_depth(name) and seen.encoding in ("", *_DEPTH_ENCODINGS)
+    return _names_depth(name) and seen.encoding in ("", *DEPTH_ENCODINGS)
 
 
 def _names_depth(name: str) -> bool:
