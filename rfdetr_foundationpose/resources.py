@@ -1,17 +1,23 @@
-"""Where the files that ship with the package are (source checkout, pip install or ament workspace), and where it may cache."""
+"""Where the files that ship with the package are (source checkout, pip install or ament workspace), where it may cache, and how
+files appear there."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "rfdetr_foundationpose"
+UNFINISHED = ".writing-"
+"""Files that are being written are called so."""
+ABANDONED_SECONDS = 3600.0
 
 
 def _roots() -> Iterator[Path]:
@@ -81,3 +87,33 @@ def _own_folder() -> Path:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             return Path(tempfile.mkdtemp(prefix=f"{PACKAGE}-"))
     return path
+
+
+def cache_directory() -> Path:
+    """Where exported ONNX files, engines and what was found out about them live, in ``cache_root``."""
+    directory = cache_root() / PACKAGE
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """So that a reader sees the old file or the whole new one, also when the process is killed."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(directory: Path) -> None:
+    """What ``write_whole`` left in a folder when its process was killed: files that nobody has written to for an hour."""
+    for path in directory.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # another process does the same, or the folder is not ours to change
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()

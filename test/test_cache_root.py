@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rfdetr_foundationpose import resources
-from rfdetr_foundationpose.engines.engine_folder import cache_directory
+from rfdetr_foundationpose.resources import cache_directory
 
 
 @pytest.fixture

@@ -51,8 +51,9 @@ def build_engines(
     import torch
 
     from ..engines.build_folder import build_folder, is_complete
-    from ..engines.engine_folder import MANIFEST, cache_directory
+    from ..engines.engine_folder import MANIFEST
     from ..process import prepare_process
+    from ..resources import cache_directory
 
     console = open_console()
     say = sayer(console)

@@ -10,9 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..resources import PACKAGE, cache_root
+from ..resources import remove_unfinished, write_whole
 
 MANIFEST = "engines.json"
 FORMAT = 1
@@ -29,13 +27,6 @@ FORMAT = 1
 
 class ManifestError(UserError, ValueError):
     """A manifest that cannot be read."""
-
-
-def cache_directory() -> Path:
-    """Where exported ONNX files and engines live, in ``resources.cache_root``."""
-    directory = cache_root() / PACKAGE
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 @dataclass(frozen=True)
@@ -180,6 +171,7 @@ class EngineFolder:
         entry = Entry(name, *what, len(engine), digest, round(seconds, 1), about, machine.gpu, machine.driver)
         with self._locked():
             others = [e for e in self.entries() if e.file != name]
+            remove_unfinished(self.directory)
             write_whole(self.directory / name, engine)
             tree = {"format": FORMAT, "engines": [dataclasses.asdict(e) for e in [*others, entry]]}
             write_whole(self.directory / MANIFEST, (json.dumps(tree, indent=1) + "\n").encode())
@@ -207,21 +199,6 @@ def _file_name(key: EngineKey, machine: Machine, targets: list[str]) -> str:
     unique = hashlib.sha256(f"{key.network}|{shapes}|{machine}|{targets}".encode()).hexdigest()[:8]
     where = re.sub(r"[^A-Za-z0-9]+", "-", machine.gpu).strip("-") or "+".join(targets)
     return f"{key.role}_b{key.batch}_{key.precision}_{machine.library}_{where}_{unique}.engine"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """So that a reader sees the old file or the whole new one, also when the process is killed."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(descriptor, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def driver_version() -> str:

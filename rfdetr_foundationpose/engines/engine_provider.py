@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ..accel.base import BackendUnavailable, EngineOptions
-from .engine_folder import EngineFolder, EngineKey, Machine, cache_directory, driver_version
+from ..resources import cache_directory
+from .engine_folder import EngineFolder, EngineKey, Machine, driver_version
 from .onnx_file import ImageSpec, OnnxSpec
 from .tensorrt_build import build_engine
 from .tensorrt_library import Library, choose_library, gpu_target

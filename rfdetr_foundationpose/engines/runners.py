@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..accel.base import EXAMPLES_OF_A_FRAME, BackendUnavailable, Runner, RunnerContext, Step
 from ..accel.network import ScorerNetwork
 from ..accel.torch_runners import HalfRunner, half_dtype
-from .engine_folder import cache_directory
+from ..resources import cache_directory
 from .engine_provider import EngineSource, usable_library
 from .onnx_export import EXPORT_VERSION, export_onnx
 from .onnx_file import INPUTS, OUTPUTS, OnnxFormatError, OnnxSpec, file_digest, inspect_onnx, state_digest

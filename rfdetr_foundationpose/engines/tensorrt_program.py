@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import torch
 from torch import Tensor
 
 from ..accel.base import BackendUnavailable
-from .engine_folder import cache_directory, write_whole
+from .kernel_cache import KernelCache
 from .tensorrt_build import Shapes
 from .tensorrt_library import Library
-
-logger = logging.getLogger(__name__)
 
 
 class EngineProgram:
@@ -36,16 +33,15 @@ class EngineProgram:
         cache: Path | None = None,
     ) -> None:
         self._trt = library.trt
-        self._device, self._label, self._cache_file = device, label, cache
+        self._device, self._label = device, label
         self._runtime = library.trt.Runtime(library.logger)
         if reason := invalidity(library, self._runtime, engine):
             raise BackendUnavailable(f"{library.title} cannot run the engine of the {label} here: {reason}")
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise BackendUnavailable(f"{library.title} cannot load the engine of the {label}; its lines above say why")
-        self._kernels: Any = None
-        self._known = b""
-        self._context = self._create_context()
+        self._kernels: KernelCache | None = None
+        self._context = self._create_context(cache)
         self.inputs = {name: self._buffer(name, tuple(shape)) for name, shape in shapes.items()}
         for name, shape in shapes.items():
             self._context.set_input_shape(name, tuple(shape))
@@ -56,7 +52,8 @@ class EngineProgram:
         self._default = torch.cuda.default_stream(device)
         self.enqueue()
         torch.cuda.current_stream(device).synchronize()
-        self._keep_kernels()
+        if self._kernels is not None:
+            self._kernels.keep()
 
     def enqueue(self) -> None:
         """Run on torch's current stream; waits for nothing."""
@@ -77,7 +74,7 @@ class EngineProgram:
             return True
         return bool(self._context.is_stream_capturable(self._stream.cuda_stream))
 
-    def _create_context(self) -> Any:
+    def _create_context(self, cache: Path | None) -> Any:
         if not hasattr(self._engine, "create_runtime_config"):
             return self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
@@ -85,43 +82,13 @@ class EngineProgram:
         if strategies is not None:  # the shapes are fixed: compile for them now, not while a frame waits
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         if hasattr(config, "create_runtime_cache"):
-            self._kernels = config.create_runtime_cache()
-            self._load_kernels()
-            config.set_runtime_cache(self._kernels)
+            compiled = config.create_runtime_cache()
+            if cache is not None:
+                self._kernels = KernelCache(compiled, cache, self._label)
+                torch.cuda.synchronize(self._device)  # what is loaded is compared with the GPU of the current context
+                self._kernels.load()
+            config.set_runtime_cache(compiled)
         return self._engine.create_execution_context(config)
-
-    def _load_kernels(self) -> None:
-        for path in self._kernel_files():
-            try:
-                blob = path.read_bytes()
-            except OSError:
-                continue
-            torch.cuda.synchronize(self._device)  # the blob is compared with the GPU of the current context
-            if self._kernels.deserialize(blob):
-                self._known = blob
-                return
-            logger.info("%s: the compiled kernels in %s are of another machine; compiling anew", self._label, path.name)
-
-    def _keep_kernels(self) -> None:
-        if self._kernels is None or self._cache_file is None:
-            return
-        blob = bytes(self._kernels.serialize())
-        if blob == self._known:
-            return
-        for path in self._kernel_files():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, blob)
-            except OSError as error:
-                logger.info("%s: compiled kernels are not kept in %s: %s", self._label, path.parent, error)
-            else:
-                return
-
-    def _kernel_files(self) -> list[Path]:
-        """Beside the engine, else (a folder that cannot be written) in the user's cache."""
-        if self._cache_file is None:
-            return []
-        return [self._cache_file, cache_directory() / "kernels" / self._cache_file.name]
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
         half = self._engine.get_tensor_dtype(name) == self._trt.DataType.HALF
