@@ -26,7 +26,7 @@ Program = Callable[[Tensor, Tensor], Outputs]
 
 
 class Step(Enum):
-    """What a coarse runner may be precise enough for.
+    """The steps that a coarse runner may be precise enough for.
 
     RESCORED: all of a registration that drops nothing, whose best hypotheses exact runners refine and score again.
     DROPPING: refining and scoring hypotheses of which some are dropped before exact runners refine the rest.
@@ -73,14 +73,14 @@ class Runner(Protocol):
 
     @property
     def pool(self) -> GraphPool | None:
-        """Where programs that call this runner belong, None where that does not matter."""
+        """The memory pool in which programs that call this runner must be captured; None where any will do."""
 
     def prepare(self, batch: int, observed: int | None = None) -> None:
         """Build, warm up or capture what a batch of this size needs. observed: 1 when all share one observed crop."""
 
     def inputs(self, rendered: int, observed: int) -> tuple[Tensor, Tensor] | None:
-        """Static inputs (rendered, 6, R, R) and (observed, 6, R, R), channels-last, where the runner has such: who writes
-        there saves it the copy."""
+        """Static inputs (rendered, 6, R, R) and (observed, 6, R, R), channels-last: crops that are written there need no copy.
+        None where the runner has no static inputs."""
 
     def __call__(self, rendered: Tensor, observed: Tensor) -> Outputs:
         """rendered (N, 6, R, R), observed (N or 1, 6, R, R) on the runner's device, any strides -> float32 outputs.
@@ -92,19 +92,20 @@ class Runner(Protocol):
 
 @runtime_checkable
 class ScoreRunner(Runner, Protocol):
-    """A runner over a scorer that can be asked in two steps, so that some embeddings can be replaced in between."""
+    """A runner over a scorer that can be called in two steps, so that some embeddings can be replaced in between."""
 
     def embed(self, rendered: Tensor, observed: Tensor) -> Tensor:
-        """(N, C) float32: one embedding a hypothesis, which says nothing of the others; the call is a runner's."""
+        """(N, C) float32: one embedding a hypothesis, independent of the others. Arguments as of ``Runner.__call__``."""
 
     def rank(self, embeddings: Tensor) -> Tensor:
-        """Logits (N,) of hypotheses (N, C) beside each other."""
+        """Logits (N,): the hypotheses compared with each other by their embeddings (N, C)."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """folder: engines that were built before (pose.engines), None for none. library: "auto", "tensorrt" or "tensorrt_rtx", the
-    one behind the backend ``tensorrt``. cache: directory of ONNX files and engines, None for the user's."""
+    """Where engines are, and what runs them. folder: engines that were built before (pose.engines), None for none. library:
+    "auto", "tensorrt" or "tensorrt_rtx", the one behind the backend ``tensorrt``. cache: directory of ONNX files and engines,
+    None for the user's."""
 
     folder: Path | None = None
     library: str = "auto"
@@ -117,8 +118,8 @@ class RunnerContext:
 
     device: a name is turned into a torch.device. crop: channels and size of its inputs. label: for the log; its last word
     is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). pool: shared by
-    runners that never run at the same time, which saves memory on a GPU. engines: for the backends that take such.
-    examples: crops, rendered and observed, of a role as its network sees them; for what is calibrated or checked on such.
+    runners that never run at the same time, which saves memory on a GPU. engines: for backends that run ONNX files or engines.
+    examples: role -> crops, rendered and observed, as its network sees them; backends are calibrated and checked on these.
     about: the weights, for people, in the manifest of the engines that are kept.
     """
 
@@ -153,8 +154,8 @@ class RunnerContext:
 class BaseRunner:
     """Shared bookkeeping: one prepared program per batch key.
 
-    fixed_batch: the only size that it can run, None where it can run any. owns_copy: the network that it was made of may
-    be moved elsewhere.
+    fixed_batch: the only size that it can run, None where it can run any. owns_copy: it runs a copy of the network that it was
+    made of, which may be moved to another device.
     """
 
     name = "eager"
@@ -217,7 +218,7 @@ class BaseRunner:
 
 
 def runner_for(step: Step, runner: Runner) -> Runner:
-    """The coarse one where it takes this step."""
+    """The runner that takes a step: the coarse one where it is precise enough, else ``runner`` itself."""
     return runner.coarse if runner.coarse is not None and step in runner.coarse_for else runner
 
 

@@ -1,7 +1,7 @@
-"""What lies between the parts of a network, in one pass over memory, sixteen bytes at a time: the features of two crops side by
-side, and the embedding of positions.
+"""Joins the features of two crops side by side and adds the embedding of positions, each in one pass over memory, sixteen bytes
+at a time.
 
-torch's kernels for it take more than twice what its memory traffic would.
+torch's kernels for these take more than twice as long as their memory traffic does.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def join_pixels(
     pixel_words: int,
     out: wp.array2d(dtype=wp.int64),
 ):
-    """Images (N, image), b perhaps one for all, out (N, 2 images): pixels of both by turns. words: of an image of a, of which
-    ``pixel_words`` are a pixel. Launched over the words of an image, times N / IMAGES, rounded up."""
+    """out: pixel by pixel the channels of a, then those of b. a: (N, words), b: the same or one image for all, out: (N, 2 words);
+    a pixel of a has ``pixel_words`` of the ``words``. Launched over the words of an image, times N / IMAGES, rounded up."""
     join_word(a, b, words, pixel_words, wp.tid(), out)
 
 
@@ -119,12 +119,12 @@ def add_rows(
     words: int,
     out: wp.array2d(dtype=wp.float16),
 ):
-    """x and out: (N, words of 8 values), embedding: what is added to each of the N. Launched as ``join_pixels``."""
+    """out = x + embedding, (N, words) each of 8 values; one embedding of ``words`` for all N. Launched as ``join_pixels``."""
     add_word(x, embedding, words, wp.tid(), out)
 
 
 def _check(*tensors: Tensor) -> None:
-    """That all can be moved in words, each image of them."""
+    """Raises ValueError for tensors whose images cannot be moved in words of BYTES."""
     for t in tensors:
         if t.data_ptr() % BYTES:
             raise ValueError(f"one-pass copies are for memory aligned to {BYTES} bytes")

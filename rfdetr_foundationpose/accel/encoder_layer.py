@@ -57,11 +57,11 @@ class PostNormLayer(nn.Module):
         return add_norm_mean(*self._before_last_norm(x, qkv), self.norm2.weight, self.norm2.bias, self.norm2.eps)
 
     def _before_last_norm(self, x: Tensor, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the last norm is of the sum of."""
+        """The two terms, (N, L, C) each, whose sum the last norm takes: the residual and the feed-forward part."""
         from .norm_kernels import add_norm
 
         first, attention = self.norm1, self.self_attn
-        # What attention gives has no name: it would be kept, 17 MB a head and chunk, while the rest runs.
+        # The output of the attention gets no name: one would keep it, 17 MB a head and chunk, while the rest runs.
         x = add_norm(
             x, attention(x, x, x)[0] if qkv is None else attention.attend(qkv), first.weight, first.bias, first.eps
         )

@@ -111,9 +111,9 @@ class StemReLU(ConvReLU):
     """The 7x7 stride-2 stem as a 4x3 stride-1 convolution over pixel blocks of 2 rows and 4 columns, the same sums in
     another order.
 
-    Six input channels leave tensor cores idle and misaligned, and so do 64 output channels; blocks have 48, and the two
-    output pixels of a block side by side are 128, which in memory are the image that follows. Height must be even, width a
-    multiple of 4. It takes several batches, as it has to copy them anyway, and treats them as one.
+    Six input channels and 64 output channels leave tensor cores idle. A block has 48 input channels; its two output pixels,
+    which lie side by side, are 128 output channels, and in memory these are the image that follows. Height must be even, width
+    a multiple of 4. It takes several batches and joins them, since it copies its input anyway.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -144,14 +144,14 @@ class StemReLU(ConvReLU):
 
 
 class KeepCrops(JoinCrops):
-    """For an encoder that begins with a StemReLU, which takes several batches as they are."""
+    """Joins nothing: for an encoder that begins with a StemReLU, which takes both batches and joins them itself."""
 
     def forward(self, rendered: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         return rendered, observed
 
 
 class OnePassJoin(JoinFeatures):
-    """In one pass over memory; the result is channels-last."""
+    """JoinFeatures in one pass over memory; the result is channels-last."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         from .copy_kernels import join_sides
@@ -160,7 +160,7 @@ class OnePassJoin(JoinFeatures):
 
 
 class OnePassEmbedding(PositionEmbedding):
-    """For float16 tokens, in one pass over memory."""
+    """PositionEmbedding for float16 tokens, in one pass over memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         from .copy_kernels import add_embedding
@@ -169,8 +169,8 @@ class OnePassEmbedding(PositionEmbedding):
 
 
 def one_pass_copies(module: nn.Module) -> nn.Module | None:
-    """A copy of a network that shares its weights, in which OnePassJoin and OnePassEmbedding stand for what they do; None
-    where ``module`` has no PairNetwork. It is for float16 and inference."""
+    """A copy of a network that shares its weights and joins and embeds by OnePassJoin and OnePassEmbedding; None where
+    ``module`` holds no PairNetwork. It is for inference in float16."""
     rewritten = copy_sharing_weights(module)
     fitting = [m for m in rewritten.modules() if isinstance(m, PairNetwork)]
     for part in fitting:
@@ -187,7 +187,8 @@ def copy_sharing_weights(module: Module) -> Module:
 def fuse_conv_relu(module: nn.Module, *, stem: bool = False) -> nn.Module:
     """A copy of a folded network whose conv → ReLU and conv → add → ReLU chains are single ``ConvReLU`` calls.
 
-    It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs image sizes that are multiples of 4.
+    It shares the weights, except the stem's. stem: 7x7 stride-2 convolutions become ``StemReLU``, which needs image sizes that
+    are multiples of 4.
     """
     fused = copy_sharing_weights(module)
     for name, traced in _traced_parts(fused).items():
@@ -248,7 +249,7 @@ def _fuse_part(traced: fx.GraphModule, stem: bool) -> None:
 
 
 def _remove_identities(traced: fx.GraphModule) -> None:
-    """Folded norms are identities; they would stand between a convolution and its ReLU."""
+    """Take identities out, which folded norms have become: they stand between a convolution and its ReLU."""
     for node in list(traced.graph.nodes):
         if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Identity):
             node.replace_all_uses_with(node.args[0])

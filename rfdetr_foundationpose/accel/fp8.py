@@ -1,7 +1,8 @@
-"""Refiner and scorer with their large products in FP8: for what is decided by exact ones in the end.
+"""Refiner and scorer with their large products in FP8. Less precise ones, they only choose hypotheses; the exact networks refine
+and score the chosen ones again.
 
-Weights are scaled per output channel, activations by what random crops give, with room for those of real ones. What is larger,
-infinite or NaN becomes the largest value or none: that something overflowed, only the exact networks show.
+Weights are scaled per output channel, activations by what random crops give, with HEADROOM for those of real crops. Values that
+are larger, infinite or NaN become the largest value or zero, so that an overflow shows in the exact networks alone.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed,
 from .network import PairNetwork, RefinerNetwork, ScorerNetwork
 
 HEADROOM = 16.0
-"""FP8 can hold activations so many times as large as the largest of random crops: real crops give up to 6 times as much."""
+"""Scales leave room for activations so many times as large as the largest of random crops; real crops give up to 6 times."""
 
 
 class Fp8Conv(nn.Module):
-    """A ``ConvReLU`` over flat images; over split ones where its stride is 2. Returns flat images, split ones where ``split``, or
-    float16 images with an empty row and column where ``out_scale`` is None.
+    """A ``ConvReLU`` in FP8 over flat images (see fp8_kernels.py), over split ones where its stride is 2.
 
-    out: where the values of the former go, (rows, channels), a new tensor by default.
+    Returns flat images, or split ones where ``split``, or, where ``out_scale`` is None, float16 images with an empty row and
+    column. ``forward(out=)``: where the values of flat or split images go, (rows, channels); a new tensor by default.
     """
 
     def __init__(self, conv: ConvReLU, out_scale: float | None, split: bool = False) -> None:
@@ -73,7 +74,7 @@ class Fp8Projection:
 
 
 class IntoFlat(nn.Module):
-    """A ``ConvReLU`` in FP16 before the first ``Fp8Conv``."""
+    """A ``ConvReLU`` in FP16 whose output becomes the flat FP8 images of the first ``Fp8Conv``."""
 
     def __init__(self, conv: ConvReLU, scale: float) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class Fp8Tokens(nn.Module):
         return tokens, self._projection(reduced, len(tokens))
 
     def _features(self, rendered: Tensor, observed: Tensor) -> FlatImages:
-        """Of both sides, side by side. One observed crop may serve all."""
+        """Features of rendered and observed crops, side by side in one flat image. One observed crop may serve all."""
         n = len(rendered)
         shared = len(observed) != n
         if shared:
@@ -182,7 +183,8 @@ def _fused(encoder: nn.Module) -> fx.GraphModule:
 
 
 def _stored(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight: (taps, K, C) float32 -> (taps * K, C) float8, scaled to the full range, and what a stored 1 stands for, (K,)."""
+    """A weight (taps, K, C) float32 as float8 (taps * K, C), scaled to the full range, and its unit (K,): what a stored 1 of each
+    output channel stands for."""
     room = LARGEST / weight.abs().amax((0, 2)).clamp(min=1e-12)
     return (weight * room[:, None]).flatten(0, 1).to(FP8), 1 / room
 
@@ -259,5 +261,5 @@ def _cut_last(traced: fx.GraphModule) -> Any:
 
 
 def _scale(largest: float) -> float:
-    """A power of two, which rounds nothing."""
+    """The scale of activations up to ``largest``: a power of two, since multiplying by one rounds nothing."""
     return 2.0 ** math.floor(math.log2(LARGEST / HEADROOM / max(largest, 1e-6)))

@@ -24,7 +24,7 @@ STEP = 128
 STAGES_CHANNELS = 256
 """With more input channels than this a fourth stage of loads pays: sums are long enough to hide what it costs to fill."""
 COPIED = 16
-"""A tile that is only copied has so many pixels."""
+"""A program that only copies (flatten, embed) takes so many pixels."""
 
 # Flat images, (N * (H + 1) * (W + 1), C): every image has an empty column on its right and an empty row below, so that the
 # neighbour (dy, dx) of any pixel is the row dy * (W + 1) + dx away, and what lies beyond an edge is zero. For H = 2, W = 3:
@@ -87,10 +87,10 @@ def convolve_kernel(
     STRIDED: tl.constexpr,
     SPLIT: tl.constexpr,
 ):
-    """One tile. x, residual, out: descriptors of flat images; weight: of (TAPS * K, C), tap by tap. unit: (K,) what a stored 1
-    of a weight stands for, x_unit and residual_unit of an image. TAPS: 9, or 1 for a plain product of rows that are no
-    images, without ReLU. WIDE: out is float16 and unscaled. STRIDED: x is split into quarters, see ``split``. SPLIT: out is
-    to be, and a pointer.
+    """Compute one tile of PIXELS rows and COLUMNS channels. x, residual, out: descriptors of flat images; weight: one of
+    (TAPS * K, C), tap by tap. unit: (K,), what a stored 1 of each channel's weights stands for; x_unit, residual_unit: what one
+    of an image does. TAPS: 9, or 1 for a plain product without ReLU of rows that are no images. ADDS: there is a residual. WIDE:
+    out is float16 and unscaled. STRIDED: x is split images, and the stride 2. SPLIT: out becomes split images, and is a pointer.
     """
     tile = tl.program_id(0)
     tiles_across = channels_out // COLUMNS
@@ -141,7 +141,7 @@ def convolve_kernel(
 
 @triton.jit
 def flatten_kernel(x, out, rows, height, width, scale, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
-    """x: (N, H, W, C); out: (rows, C)."""
+    """Copy images x (N, H, W, C), times ``scale``, into flat images out (rows, C)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     pitch = (height + 1) * (width + 1)
     image, place = row // pitch, row % pitch
@@ -168,7 +168,8 @@ def embed_kernel(
     CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """x: (N, height + 1, width + 1, C); tokens, reduced: (rows, C)."""
+    """tokens: x (N, height + 1, width + 1, C) without its empty row and column plus the embedding, (rows, C) float16; reduced:
+    ``scale`` times that in float8."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = tl.arange(0, CHANNELS)
     inside = (row < rows)[:, None]

@@ -1,4 +1,4 @@
-"""The backend ``fp8``: ``cuda_graph``, and beside it the same in FP8 for what exact runs decide in the end."""
+"""The backend ``fp8``: ``cuda_graph``, and beside it a coarse runner in FP8 whose choice is refined and scored again exactly."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class CoarseRunner(GraphRunner):
 
 
 class _Scoring(GraphRunner):
-    """A runner over a ScoreEmbedder as a ScoreRunner over the scorer."""
+    """Makes a ScoreRunner of a runner whose network is a ScoreEmbedder."""
 
     def embed(self, rendered: Tensor, observed: Tensor) -> Tensor:
         """See ScoreRunner."""

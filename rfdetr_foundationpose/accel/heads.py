@@ -1,4 +1,4 @@
-"""Heads of a network at the same time: for few pairs, the small kernels of one head leave most of a GPU idle."""
+"""Runs the heads of a network at the same time: for few pairs, the small kernels of one head leave most of a GPU idle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .network import RefinerNetwork
 
 
 class SideBySideHeads(nn.Module):
-    """A refiner on CUDA: heads after the first run on a stream each, which is a branch each in a captured graph."""
+    """A refiner on CUDA whose heads after the first run on a stream of their own each, a branch each of a captured graph."""
 
     def __init__(self, network: RefinerNetwork, device: torch.device) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""How much device memory preparing may take: what a robot needs is set by the peak, and that is before the first frame."""
+"""A limit on the device memory that preparing takes: the peak says how large a GPU a robot needs, and it lies before the first
+frame."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 T = TypeVar("T")
 
 SPARE = (256 << 20, 1 << 30)
-"""Preparing a program may take so many bytes beyond what is held; the next is tried where that is not enough."""
+"""Preparing a program may take so many bytes beyond what torch holds; where that is not enough, the next number."""
 
 
 def within_memory_limit(run: Callable[[], T], device: torch.device) -> T:

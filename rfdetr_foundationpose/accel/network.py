@@ -1,6 +1,5 @@
-"""What accel knows of the networks it runs: base classes over crop pairs, in the parts that are rewritten to run faster.
-
-A rewritten part is a module in the place of another one (see fold.py and encoder_layer.py).
+"""Base classes of the networks that accel runs: refiner and scorer over pairs of crops, divided into the parts that other modules
+replace by faster ones of the same arithmetic (see fold.py and encoder_layer.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 
 class JoinCrops(nn.Module):
-    """Rendered and observed crops, (N, C, R, R) each -> the input of the encoder that sees them one by one, 2 N images."""
+    """Rendered and observed crops, (N, C, R, R) each -> 2 N images, the input of the encoder that sees single crops."""
 
     def forward(self, rendered: Tensor, observed: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return torch.cat([rendered, observed])
@@ -62,11 +61,11 @@ class PairNetwork(nn.Module):
 
     @property
     def encoders(self) -> tuple[nn.Module, nn.Module]:
-        """Of one crop, and of the features of two."""
+        """The encoder of single crops, and that of the joined features of a pair."""
         raise NotImplementedError
 
     def tokens(self, rendered: Tensor, observed: Tensor) -> Tensor:
-        """(N, L, C). One observed crop for all hypotheses is encoded once."""
+        """(N, L, C) tokens with their positions. One observed crop that serves all hypotheses is encoded once."""
         single, pair = self.encoders
         n = rendered.shape[0]
         if observed.shape[0] != n:
@@ -79,7 +78,7 @@ class PairNetwork(nn.Module):
 
 
 class RefinerNetwork(PairNetwork):
-    """heads: what turns tokens into outputs (N, 3); each is a TokenMeanLayer and a linear layer."""
+    """A network whose heads turn tokens into outputs (N, 3); each head is a TokenMeanLayer and a linear layer."""
 
     @property
     def heads(self) -> Sequence[nn.Sequential]:
@@ -93,7 +92,7 @@ class ScorerNetwork(PairNetwork):
 
     @property
     def ranking(self) -> Sequence[nn.Module]:
-        """What ``rank`` is made of."""
+        """The modules that ``rank`` calls: they stay in FP32."""
         raise NotImplementedError
 
     def encode(self, rendered: Tensor, observed: Tensor) -> Tensor:

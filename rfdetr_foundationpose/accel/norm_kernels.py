@@ -1,7 +1,7 @@
-"""Residual sum and layer norm in one pass over memory, FP16 on CUDA, one GPU warp a row; and their mean over rows, which need
-not be written for it.
+"""Residual sum and layer norm in one pass over memory, FP16 on CUDA, one GPU warp a row; and the mean of the normalized rows,
+which are not written for it.
 
-torch has two kernels for it, of which the norm alone takes four times what its memory traffic would.
+torch has two kernels for these, of which the norm alone takes four times as long as its memory traffic does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ STEP, MAX_CHANNELS = 256, 1024
 ROWS = wp.constant(16)
 """A warp averages so many rows."""
 
+# C++: ``widen`` makes a float of the bits of a float16, ``narrow`` the reverse.
 HALVES = """
     auto widen = [](unsigned int bits) { wp::half h; h.u = (unsigned short)bits; return wp::half_to_float(h); };
     auto narrow = [](float f) { return (unsigned int)wp::float_to_half(f).u; };
 """
-"""Native code goes from the bits of a float16 to a float and back with these."""
 
 # add_norm_rows: out = layer_norm(x + y), a row of C channels for each warp of 32 lanes. For C = 512, two chunks of 256:
 #
@@ -159,7 +159,7 @@ def add_norm_rows(
     channels: int,
     out: wp.array(dtype=wp.float16),
 ):
-    """Launched over 32 lanes a row."""
+    """layer_norm(x + y) of every row. Launched over 32 threads (lanes) a row."""
     i = wp.tid()
     normalize_row(x, y, weight, bias, eps, channels, i // 32, i % 32, out)
 
@@ -175,7 +175,8 @@ def add_norm_sums(
     length: int,
     out: wp.array(dtype=wp.float32),
 ):
-    """Launched over sequences, groups of ROWS of their rows, and 32 lanes. out: a row of sums a group."""
+    """Sums of layer_norm(x + y) over groups of ROWS rows; out: one row of sums a group. Launched over sequences, their groups,
+    and 32 threads (lanes)."""
     sequence, group, lane = wp.tid()
     within = group * ROWS
     groups = (length + ROWS - 1) // ROWS

@@ -12,7 +12,7 @@ from .network import ScorerNetwork
 
 
 class ScoreEmbedder(nn.Module):
-    """A scorer up to one embedding a hypothesis: what it says of each by itself, before ``rank`` compares them."""
+    """The first step of a scorer as a network of its own: one embedding a hypothesis, before ``rank`` compares them."""
 
     def __init__(self, scorer: ScorerNetwork) -> None:
         super().__init__()

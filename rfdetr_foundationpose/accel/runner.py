@@ -1,4 +1,5 @@
-"""A network at a backend, or at the next one of the fallback order that works here, visibly (see ..backends)."""
+"""Makes a runner of a network: at the backend that is asked for, or at the next one of the fallback order that works here, which
+is said (see ..backends)."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ def make_runner(
 ) -> Runner:
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
-    batches: sizes to prepare now; others are prepared when first met. What a backend says of ``context.examples`` is held
-    against FP32, the order of a scorer's answers too. A backend that does not work here (missing library,
+    batches: sizes to prepare now; others are prepared when first met. The outputs of a backend for ``context.examples`` are
+    compared with FP32, and so is the order in which a scorer puts hypotheses. A backend that does not work here (missing library,
     failed capture, wrong results) is logged with the reason and the next one takes its place, with the reason in
     ``runner.degraded``; with ``fallback=False`` BackendUnavailable is raised instead. Raises ValueError for an unknown
     backend.

@@ -1,4 +1,4 @@
-"""Images as blocks of pixels, for a stem with few input channels: one pass over memory."""
+"""Rearranges images into blocks of pixels in one pass over memory, for a first convolution (stem) with few input channels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ wp.set_module_options({"enable_backward": False})
 ROWS, COLUMNS = 2, 4
 """A block is so many rows and columns of pixels."""
 BEFORE, AFTER = 2, 1
-"""So many rows of empty blocks lie above and below an image: what a 7x7 stride-2 convolution with padding 3 sees beyond its
-edges. One column of blocks on either side is enough."""
+"""So many rows of empty blocks are put above and below an image, and one column on either side: what a 7x7 stride-2 convolution
+with padding 3 sees beyond its edges."""
 IMAGES = 4
 """A thread copies a word of so many images, since finding its place takes longer than copying it."""
 
@@ -65,8 +65,8 @@ def gather_8(image: wp.array3d(dtype=wp.int64), words: int, thread: int, out: wp
 
 @wp.kernel
 def gather_blocks(image: wp.array3d(dtype=wp.int64), words: int, out: wp.array3d(dtype=wp.int64)):
-    """Sixteen bytes a thread, of IMAGES images. image: (N, H, row), both contiguous and aligned to 16 bytes.
-    out: (N, H / ROWS + 3, (W / COLUMNS + 2) blocks), each ROWS times ``words`` of sixteen bytes.
+    """Copy one word of sixteen bytes a thread, in IMAGES images. image: (N, H, row); out: (N, H / ROWS + 3, (W / COLUMNS + 2)
+    blocks), a block ROWS times ``words`` words; both contiguous and aligned to 16 bytes.
 
     Launched over the words of an image of out, times N / IMAGES, rounded up: one dimension, since Warp's own way from several
     to indices divides 64-bit numbers.

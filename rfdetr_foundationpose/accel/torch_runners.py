@@ -26,8 +26,8 @@ from .outputs import FloatOutputs
 logger = logging.getLogger(__name__)
 
 CHUNK = 42
-"""So many pairs go through a network at once when there are many (see FloatOutputs): 6 x 42 are 252, and 42 fill whole waves
-of the deepest convolutions on 132 multiprocessors."""
+"""So many pairs go through a network at once where there are more (see FloatOutputs): 6 x 42 are the 252 hypotheses, and 42
+keep all 132 multiprocessors of an H200 busy in the deepest convolutions, without a remainder."""
 
 
 def half_dtype(device: torch.device) -> tuple[torch.dtype, str]:
@@ -65,8 +65,8 @@ class EagerRunner(BaseRunner):
 
 
 class ReferenceRunner(EagerRunner):
-    """As the official code runs it: eager, channels first, BN unfolded, autocast to FP16 on CUDA. But for what ranks
-    hypotheses, which stays FP32: its attention leaves FP16's range on real crops, and all scores were NaN."""
+    """As the official code runs it: eager, channels first, batch norm unfolded, autocast to FP16 on CUDA. Only the ranking of
+    hypotheses stays in FP32: its attention leaves FP16's range on real crops, and all scores would be NaN."""
 
     name = "reference"
     capturable = False  # the official code launches every kernel by itself
@@ -87,7 +87,7 @@ class ReferenceRunner(EagerRunner):
 
 
 class HalfRunner(BaseRunner):
-    """Inference mode, reduced precision, channels-last, BN folded, plain attention."""
+    """Inference mode, reduced precision, channels-last, batch norm folded into convolutions, attention as plain products."""
 
     name = "half"
 
@@ -138,9 +138,9 @@ class TracedRunner(HalfRunner):
 class GraphRunner(HalfRunner):
     """The network of ``half`` as one CUDA graph per batch size; inlined when an outer program is being captured.
 
-    Of the candidates that compute the same the one that is fastest here is taken for each batch size. Each has one thing more:
-    convolutions with bias, residual and ReLU in one cuDNN kernel; the stem over blocks of pixels; residual and layer norm
-    in one pass; what lies between encoders and attention copied 16 bytes at a time; heads side by side.
+    It makes candidates, forms of the network that compute the same, and takes the fastest one for each batch size. Each adds one
+    thing to the one before: convolutions with bias, residual and ReLU in one cuDNN kernel; the stem over blocks of pixels;
+    residual and layer norm in one pass; joins and embeddings copied 16 bytes at a time; the heads on parallel streams.
     """
 
     name = "cuda_graph"
@@ -153,7 +153,7 @@ class GraphRunner(HalfRunner):
         super().__init__(module, context)
         self.pool = context.pool or GraphPool(self.label, self.device)
         self._candidates: dict[str, Callable[..., Outputs]] = {"plain": self.plain}
-        self.network: nn.Module | None = None  # fused as far as works here, its encoders still as fx made them
+        self.network: nn.Module | None = None  # the best fused form whose encoders are still fx graphs: FP8 rewrites it
         best = fuse_conv_relu(self.plain.network)
         if self._try("fused", best):
             blocked = fuse_conv_relu(self.plain.network, stem=True)
@@ -167,7 +167,7 @@ class GraphRunner(HalfRunner):
                 self._try("parallel heads", SideBySideHeads(best, self.device))
 
     def _try(self, name: str, network: nn.Module) -> bool:
-        """Take a network among the candidates if it computes what the plain one does."""
+        """Add a network to the candidates if it computes what the plain one does."""
         candidate = FloatOutputs(network, self.dtype, CHUNK)
         compare = partial(disagreement, self.plain, candidate, self._example((2, 2), self.dtype))
         try:
@@ -195,7 +195,9 @@ class GraphRunner(HalfRunner):
         shown = ", ".join(f"{n} {t:.3f} ms" for n, t in times.items())
         logger.info("%s: %s batch %d: %s; takes %s", self.label, self.name, key[0], shown, name)
         candidate, buffers = self._candidates[name], self.inputs(*key)
-        alone: list[GraphedProgram] = []  # captured when first called alone: most calls are parts of larger programs
+        alone: list[
+            GraphedProgram
+        ] = []  # captured at the first call outside of a larger program: most are inside of one
 
         def run(rendered: Tensor, observed: Tensor) -> Outputs:
             if inlining(self.device):
@@ -311,7 +313,7 @@ def disagreement(
         try:
             found = candidate(*example)
         except torch.cuda.OutOfMemoryError:
-            raise  # perhaps of a bound that within_memory_limit lifts
+            raise  # perhaps the limit of within_memory_limit, which tries again with more
         except Exception as error:  # Warp's compiler, cuDNN and cuBLAS each raise their own
             return one_line(error)
     for a, b in zip(expected, found, strict=True):

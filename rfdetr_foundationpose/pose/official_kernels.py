@@ -102,6 +102,6 @@ def official_inputs(
     store_input(out, n, y, x, color / 255.0, xyz, pose_translation(poses[n]), 2.0 / diameters[n], min_z)
 
 
-# Every instance that is used, so that the module is compiled once.
+# Every overload that is used is declared, so that Warp compiles the module once.
 for _dtype in (wp.float32, wp.float16):
     wp.overload(official_inputs, {"out": wp.array4d(dtype=_dtype)})

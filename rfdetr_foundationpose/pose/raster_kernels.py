@@ -1,6 +1,9 @@
-"""Warp kernels that render views by rasterization: what rays and a tree find, faster unless faces are very many.
+"""Warp kernels that render views by rasterization: the images that ray casting gives (render_kernels.py), faster for meshes of
+up to some ten thousand faces (``renderer.MOST_FACES``).
 
-A view has a key for each of its pixels: the depth and the face of what is nearest there, of which the smallest remains.
+Two kernels: ``rasterize`` goes over faces and leaves in every pixel the key of the nearest one, ``shade_inputs`` goes over
+pixels and colours what the keys name. A key is 64 bits, the depth in the upper half and the index of the face in the lower, so
+that the smallest key is the nearest face and one atomic minimum decides.
 """
 
 from __future__ import annotations
@@ -15,18 +18,20 @@ wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 NOTHING = 0x7FFFFFFFFFFFFFFF
 _NOTHING = wp.constant(wp.int64(NOTHING))
-"""A pixel that no face covers has this key. Depths are positive, so that keys are ordered as their depths are."""
+"""A pixel that no face covers has this key, the largest there is."""
 OVERLAP = wp.constant(1.0e-4)
-"""A face reaches beyond its edges by this share of itself: rounding must not part neighbours."""
+"""Faces are enlarged beyond their edges by this share of their size, so that rounding leaves no gap between neighbours."""
 SLACK = wp.constant(0.125)
-"""A face is looked for so many pixels beyond where it is seen: a hundred times what rounding moves it by there."""
+"""So many pixels around the projection of a face are tested too: a hundred times what rounding moves an edge by."""
 FAR = wp.constant(1.0e4)
-"""So many columns or rows from the window, floats are too coarse to say where an edge crosses a row."""
+"""A face with a corner so many columns or rows from the window is tested over its whole bounding box: floats are too coarse
+there to say where an edge crosses a row."""
 STEEP = wp.constant(20.0)
-"""A face whose farthest depth is more than so many times its nearest all but touches the camera: rounding of shares moves its
-edges by pixels."""
+"""A face whose farthest depth is more than so many times its nearest is tested so too: it all but touches the camera, and
+rounding of barycentric coordinates moves its edges by pixels."""
 
 
+# The bits of positive floats, read as integers, are ordered as the floats are.
 @wp.func_native("""
     union { float depth; int bits; } both;
     both.depth = z;
@@ -37,7 +42,7 @@ def depth_key(z: float, face: int) -> wp.int64: ...
 
 @wp.struct
 class Corners:
-    """Camera-frame points of a face."""
+    """The three corners of a face in the camera frame, m."""
 
     a: wp.vec3f
     b: wp.vec3f
@@ -57,7 +62,8 @@ def camera_corners(mesh: wp.uint64, face: int, T: wp.mat44f):
 
 @wp.struct
 class RayFactors:
-    """What a ray from the camera's centre is multiplied by: see ``intersect``."""
+    """What ``intersect`` multiplies a ray from the camera's centre by: b and c for the coordinates of these corners, all for
+    the sum of three."""
 
     b: wp.vec3f
     c: wp.vec3f
@@ -67,7 +73,7 @@ class RayFactors:
 
 @wp.func
 def ray_factors(corners: Corners):
-    """Moeller and Trumbore's products (1997), of which all but the ray's are the same for all pixels of a face."""
+    """The products of Moeller and Trumbore's intersection (1997) that hold no ray: the same for all pixels of a face."""
     to_b = corners.b - corners.a
     to_c = corners.c - corners.a
     factors = RayFactors()
@@ -80,8 +86,8 @@ def ray_factors(corners: Corners):
 
 @wp.func
 def intersect(factors: RayFactors, ray: wp.vec3f):
-    """Share of the second and of the third corner in the point where a ray meets the plane of a face, and its depth; the
-    ray is a point at depth 1. All are infinite or NaN where they are parallel."""
+    """Barycentric coordinates of the second and the third corner where a ray meets the plane of a face, and the depth there;
+    the ray is given by its point at depth 1. All three are infinite or NaN where ray and plane are parallel."""
     total = wp.dot(factors.all, ray)
     return wp.vec3f(wp.dot(factors.b, ray) / total, wp.dot(factors.c, ray) / total, factors.depth / total)
 
@@ -99,15 +105,15 @@ def project(p: wp.vec3f, window: wp.vec4f, camera: wp.vec4f, size: wp.vec2f):
 
 @wp.func
 def expand(corner: wp.vec3f, middle: wp.vec3f):
-    """A corner moved out by OVERLAP and a tenth more, as far as rounding of shares may go, of a face whose corners add up to
-    ``middle``. Next to the camera this is many pixels."""
+    """A corner moved away from the middle of its face by OVERLAP and a tenth more: no point beyond passes the test of
+    ``rasterize``, rounding included. middle: the sum of the three corners. Next to the camera it moves by many pixels."""
     return corner + 1.1 * OVERLAP * (3.0 * corner - middle)
 
 
 @wp.func
 def clamp_to_int(x: float, most: int):
-    """``x`` without its fraction, clamped to 0 .. ``most``; 0 where it is NaN. What does not fit an int is never made one:
-    loops end because of this."""
+    """``x`` without its fraction, clamped to 0 .. ``most``; 0 where it is NaN. It is clamped as a float, since one that does
+    not fit an int becomes any number, and loops are bounded by this."""
     if not (x > 0.0):
         return 0
     if x >= float(most):
@@ -117,19 +123,19 @@ def clamp_to_int(x: float, most: int):
 
 @wp.func
 def first_pixel(x: float, most: int):
-    """First of ``most`` pixels where a face may be seen that begins at ``x``."""
+    """The first of ``most`` pixels to test for a face that begins at ``x``."""
     return clamp_to_int(wp.ceil(x - SLACK), most)
 
 
 @wp.func
 def end_pixel(x: float, most: int):
-    """The pixel after the last where a face may be seen that ends at ``x``."""
+    """The pixel after the last to test for a face that ends at ``x``."""
     return clamp_to_int(wp.floor(x + SLACK) + 1.0, most)
 
 
 @wp.struct
 class Edge:
-    """Column and row of the end in the upper row, the other end's row, columns a row."""
+    """An edge of a projected face. top: column and row of its upper end; bottom: row of its lower end; slope: columns a row."""
 
     top: wp.vec2f
     bottom: float
@@ -146,15 +152,15 @@ def make_edge(p: wp.vec2f, q: wp.vec2f):
     edge = Edge()
     edge.top = top
     edge.bottom = bottom[1]
-    # The least that two rows differ by is 2^-26 (``project`` subtracts 0.5), so that this is the slope but for edges along
-    # a row. Of these p is all that is found; q is found in the next edge of the face, which begins there.
+    # Rows that differ do so by 2^-26 or more (``project`` subtracts 0.5), so that the bound changes the slope only of edges
+    # along a row. ``widen`` finds p alone of such an edge; it finds q as the beginning of the next edge of the face.
     edge.slope = (bottom[0] - top[0]) / wp.max(bottom[1] - top[1], 1.0e-9)
     return edge
 
 
 @wp.func
 def widen(span: wp.vec2f, edge: Edge, row: float):
-    """First and last column of ``span`` and of what an edge has within SLACK of a row."""
+    """``span``, a first and a last column, made to hold also the part of an edge that lies within SLACK of a row."""
     start = wp.max(row - SLACK, edge.top[1])
     end = wp.min(row + SLACK, edge.bottom)
     if start > end:
@@ -175,7 +181,8 @@ def rasterize(
     lanes: int,
     keys: wp.array3d(dtype=wp.int64),
 ):
-    """Launched over views, faces of the largest mesh, and the lanes that share the rows of a face."""
+    """Put the key of the nearest face into every pixel that one covers. Launched over views, faces of the largest mesh, and
+    ``lanes`` threads a face, which take its rows by turns."""
     n, face, lane = wp.tid()
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
@@ -183,7 +190,7 @@ def rasterize(
     corners = camera_corners(bank.mesh[mesh], face, poses[n])
     middle = corners.a + corners.b + corners.c
     if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
-        return  # it would be looked for everywhere
+        return  # every pixel would have to be tested
     expanded_a = expand(corners.a, middle)
     expanded_b = expand(corners.b, middle)
     expanded_c = expand(corners.c, middle)
@@ -199,7 +206,7 @@ def rasterize(
     a = wp.vec2f(0.0, 0.0)
     b = size
     c = size
-    if nearest > near:  # else it may be seen anywhere
+    if nearest > near:  # else it has no projection, and the whole window is tested
         a = project(expanded_a, window, camera, size)
         b = project(expanded_b, window, camera, size)
         c = project(expanded_c, window, camera, size)
@@ -209,7 +216,7 @@ def rasterize(
     x1 = end_pixel(high[0], columns)
     if x0 >= x1:
         return
-    # Written so that NaN is not.
+    # Comparisons with NaN are false, so that a face with one is tested over its whole bounding box.
     by_edges = nearest > near and farthest < STEEP * nearest
     by_edges = by_edges and low[0] > -FAR and low[1] > -FAR and high[0] < FAR and high[1] < FAR
     ab = make_edge(a, b)
@@ -220,7 +227,7 @@ def rasterize(
         start = x0
         end = x1
         if by_edges:
-            # The part of a triangle between two rows is convex, so that its ends are on edges.
+            # The part of a triangle between two rows is convex, so that its first and last columns lie on edges.
             span = wp.vec2f(size[0], -1.0)
             span = widen(span, ab, float(y))
             span = widen(span, bc, float(y))
@@ -245,8 +252,8 @@ def shade_inputs(
     keys: wp.array3d(dtype=wp.int64),
     out: wp.array4d(dtype=Any),
 ):
-    """Network inputs (N, R, C, 6) of what ``rasterize`` found, whose keys are cleared for the next time; launched over all
-    pixels."""
+    """Network inputs (N, R, C, 6) of the faces that ``rasterize`` found. Launched over all pixels. Clears the keys for the next
+    rasterization."""
     place = unravel(wp.tid(), out.shape[1], out.shape[2])
     n = place[0]
     y = place[1]
@@ -267,6 +274,6 @@ def shade_inputs(
     store_input(out, n, y, x, rgb, xyz, pose_translation(T), 2.0 / diameters[n], min_z)
 
 
-# Every instance that is used, so that the module is compiled once.
+# Every overload that is used is declared, so that Warp compiles the module once.
 for _dtype in (wp.float32, wp.float16):
     wp.overload(shade_inputs, {"out": wp.array4d(dtype=_dtype)})

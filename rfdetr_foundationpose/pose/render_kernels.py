@@ -168,7 +168,7 @@ def cast_view(
     face = int(-1)
     bu = float(0.0)
     bv = float(0.0)
-    # Most rays of a crop miss the object, and a sphere says so sooner than the tree.
+    # Most rays of a crop miss the object, and its bounding sphere says so sooner than the tree.
     to = bank.center[mesh] - origin
     along = wp.dot(to, direction)
     reach = bank.radius[mesh] * 1.001
@@ -282,6 +282,6 @@ def tiles(views: int, rows: int, columns: int) -> tuple[int, int, int, int]:
     return views, -(-rows // TILE_ROWS), -(-columns // TILE_COLUMNS), TILE_ROWS * TILE_COLUMNS
 
 
-# Every instance that is used, so that the module is compiled once.
+# Every overload that is used is declared, so that Warp compiles the module once.
 for _dtype in (wp.float32, wp.float16):
     wp.overload(render_inputs, {"out": wp.array4d(dtype=_dtype)})

@@ -23,10 +23,10 @@ MOST_FACES = {"cuda": 40_000, "cpu": 20_000}
 VIEWS_AT_ONCE = 126
 """So many views are rasterized at once: their keys, 26 MB, stay in an H200's cache."""
 SHARED_FROM = 16
-"""From so many views on one scratch, of megabytes, serves all who ask."""
+"""From so many views on one scratch tensor, of megabytes, is shared by all who ask for one."""
 THREADS, THREADS_A_VIEW, MOST_LANES = 1 << 18, (4096, 16384), 128
-"""On a GPU all views together get so many threads, a view not fewer or more than these, and so many at most share the rows of
-a face."""
+"""On a GPU all views together get so many threads, one view at least and at most so many, and one face at most so many, which
+take its rows by turns (lanes)."""
 
 
 @dataclass(frozen=True)

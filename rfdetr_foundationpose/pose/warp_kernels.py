@@ -248,7 +248,7 @@ def update_poses(
     delta[n] = wp.vec2f(wp.length(dt) * 2.0 / diameters[n], angle)
 
 
-# Every instance that is used, so that the module is compiled once.
+# Every overload that is used is declared, so that Warp compiles the module once.
 for _dtype in (wp.float32, wp.float16):
     wp.overload(pack_input, {"out": wp.array4d(dtype=_dtype)})
     wp.overload(crop_inputs, {"out": wp.array4d(dtype=_dtype)})
