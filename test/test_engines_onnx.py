@@ -14,8 +14,9 @@ from torch import nn
 from rfdetr_foundationpose.accel import RunnerContext
 from rfdetr_foundationpose.accel.attention import plain_attention
 from rfdetr_foundationpose.accel.base import as_tuple
+from rfdetr_foundationpose.accel.digests import state_digest
 from rfdetr_foundationpose.engines.onnx_export import compare_with_torch, export_onnx
-from rfdetr_foundationpose.engines.onnx_file import OUTPUTS, OnnxFormatError, inspect_onnx, state_digest
+from rfdetr_foundationpose.engines.onnx_file import OUTPUTS, OnnxFormatError, inspect_onnx
 from rfdetr_foundationpose.engines.onnx_fp16 import has_float16, ranking_nodes, to_float16
 from rfdetr_foundationpose.engines.runners import runner_from_onnx
 from rfdetr_foundationpose.pose.build import _Source

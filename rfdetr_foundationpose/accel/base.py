@@ -120,7 +120,8 @@ class RunnerContext:
     is the role of the network, by which caches know it ("register refiner" shares those of "refiner"). pool: shared by
     runners that never run at the same time, which saves memory on a GPU. engines: for backends that run ONNX files or engines.
     examples: role -> crops, rendered and observed, as its network sees them; backends are calibrated and checked on these.
-    about: the weights, for people, in the manifest of the engines that are kept.
+    about: the weights, for people, in the manifest of the engines that are kept. step: the only step that the runner is used
+    for, so that nothing is prepared for others; None for any.
     """
 
     device: torch.device
@@ -130,6 +131,7 @@ class RunnerContext:
     engines: EngineOptions = EngineOptions()
     examples: Callable[[str], tuple[Tensor, Tensor]] | None = None
     about: str = ""
+    step: Step | None = None
 
     def __init__(
         self,
@@ -140,8 +142,9 @@ class RunnerContext:
         engines: EngineOptions | None = None,
         examples: Callable[[str], tuple[Tensor, Tensor]] | None = None,
         about: str = "",
+        step: Step | None = None,
     ) -> None:
-        values = (torch.device(device), crop, label, pool, engines or EngineOptions(), examples, about)
+        values = (torch.device(device), crop, label, pool, engines or EngineOptions(), examples, about, step)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -155,7 +158,8 @@ class BaseRunner:
     """Shared bookkeeping: one prepared program per batch key.
 
     fixed_batch: the only size that it can run, None where it can run any. owns_copy: it runs a copy of the network that it was
-    made of, which may be moved to another device.
+    made of, which may be moved to another device. files: the ONNX files that it runs. coarse_error: largest accepted error of
+    ``coarse``, as a share of the spread of the outputs over the hypotheses of one frame; None where the backend checks it itself.
     """
 
     name = "eager"
@@ -174,6 +178,8 @@ class BaseRunner:
         self.library = ""
         self.coarse: Runner | None = None
         self.coarse_for: frozenset[Step] = frozenset()
+        self.coarse_error: float | None = None
+        self.files: tuple[Path, ...] = ()
         self.fixed_batch: int | None = None
         self.owns_copy = True
         self._programs: dict[Key, Program] = {}

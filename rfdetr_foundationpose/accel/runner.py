@@ -7,24 +7,16 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-from scipy.stats import kendalltau
-from torch import Tensor, nn
+from torch import nn
 
 from ..backends import POSE
 from ..errors import one_line
-from .base import BackendUnavailable, BaseRunner, Runner, RunnerContext, as_tuple
+from .base import BackendUnavailable, BaseRunner, Runner, RunnerContext
 from .memory import within_memory_limit
-from .network import ScorerNetwork
+from .start_check import check_runner
+from .verdict import Verdict
 
 logger = logging.getLogger(__name__)
-
-RENDERED_CROP = (6, 160)
-"""Channels and size of the crops that ``RunnerContext.examples`` gives."""
-CHECKED_PAIRS, CHECKED_HYPOTHESES = 2, 8
-"""A refiner is checked on so many crops at once, a scorer on so many hypotheses: batches that are prepared anyway."""
-MIN_ORDER = 0.8
-"""Kendall's tau of a scorer against FP32 over CHECKED_HYPOTHESES, at least: one swap of neighbours costs 0.07."""
 
 
 def make_runner(
@@ -38,7 +30,8 @@ def make_runner(
     """A runner over ``module`` (eval mode): (N, C, R, R) x 2 -> tensor or tuple of tensors.
 
     batches: sizes to prepare now; others are prepared when first met. The outputs of a backend for ``context.examples`` are
-    compared with FP32, and so is the order in which a scorer puts hypotheses. A backend that does not work here (missing library,
+    compared with FP32, and so is the order in which a scorer puts hypotheses (start_check); on a CPU this is skipped where an
+    earlier start did it and nothing has changed since (verdict). A backend that does not work here (missing library,
     failed capture, wrong results) is logged with the reason and the next one takes its place, with the reason in
     ``runner.degraded``; with ``fallback=False`` BackendUnavailable is raised instead. Raises ValueError for an unknown
     backend.
@@ -52,7 +45,11 @@ def make_runner(
     while current is not None:
         try:
             runner: BaseRunner = POSE.maker(current)(module, context)
-            within_memory_limit(partial(_check, runner, module), device)
+            verdict = Verdict.of(runner, module)
+            if verdict is None or not verdict.known():
+                within_memory_limit(partial(check_runner, runner, module), device)
+                if verdict is not None:
+                    verdict.keep()
             for batch in batches:
                 runner.prepare(batch)
             runner.degraded = "; ".join(reasons)
@@ -68,45 +65,3 @@ def make_runner(
             logger.warning("%s%s", reasons[-1], f"; trying {following}" if following else "")
             current = following
     raise BackendUnavailable("; ".join(reasons))
-
-
-def _check(runner: BaseRunner, module: nn.Module) -> None:
-    """Refuse a backend whose results are not those of the module: overflow in half precision, a broken kernel, hypotheses in
-    another order, ..."""
-    if runner.name in ("eager", "reference"):
-        return
-    scorer = isinstance(module, ScorerNetwork)
-    batch = runner.fixed_batch or (CHECKED_HYPOTHESES if scorer else CHECKED_PAIRS)
-    runner.prepare(batch)
-    orders = []
-    for a, b in _examples(runner, batch):
-        with torch.inference_mode():
-            expected = as_tuple(module(a, b))
-        for e, f in zip(expected, runner(a, b), strict=True):
-            if lost := int((~f.isfinite()).sum()):
-                raise BackendUnavailable(f"{lost} of {f.numel()} outputs are not finite")
-            worst = ((e - f).abs().max() / (e.abs().max() + 1e-3)).item()
-            if not worst < 0.1:
-                raise BackendUnavailable(f"its outputs differ from FP32 eager by {worst:.1%} of their range")
-            # Scores that differ by their last bits alone, as those of random weights, have no order.
-            if scorer and e.numel() > 1 and float(e.max() - e.min()) > 1e-5 * float(e.abs().max()):
-                orders.append(float(kendalltau(e.cpu().numpy(), f.cpu().numpy()).statistic))
-    if orders and not sum(orders) / len(orders) >= MIN_ORDER:
-        order = sum(orders) / len(orders)
-        raise BackendUnavailable(
-            f"it ranks hypotheses otherwise than FP32 eager (Kendall's tau {order:.2f}, at least {MIN_ORDER})"
-        )
-
-
-def _examples(runner: BaseRunner, batch: int) -> list[tuple[Tensor, Tensor]]:
-    """Batches of crops, each of one frame: rendered ones where the context has such of this size, else random numbers."""
-    channels, size = runner.crop
-    examples = runner.context.examples
-    if examples is not None and runner.crop == RENDERED_CROP:
-        rendered, observed = examples(runner.context.role)
-        first = torch.arange(batch) % len(rendered)
-        chosen = [first, len(rendered) - 1 - first]  # the first frame, and the last one
-        return [(rendered[i].to(runner.device), observed[i].to(runner.device)) for i in chosen]
-    generator = torch.Generator().manual_seed(1)
-    a, b = (torch.rand(batch, channels, size, size, generator=generator).to(runner.device) for _ in range(2))
-    return [(a, b)]

@@ -108,7 +108,8 @@ class HalfRunner(BaseRunner):
 
     def _build(self, key: Key) -> Program:
         run = self._inference(self.plain)
-        run(*self._example(key))
+        if self.device.type == "cuda":  # cuDNN looks for its algorithms now; on a CPU the second call is no faster
+            run(*self._example(key))
         return run
 
     def _inference(self, candidate: Callable[..., Outputs]) -> Program:

@@ -107,7 +107,7 @@ def check_files(
 
 def _keep(table: Table, out: Path, files: list[Path], checks: list[Any]) -> bool:
     """Move the files that are right to ``out``; whether all are."""
-    from ..engines.onnx_file import file_digest
+    from ..accel.digests import file_digest
 
     good = True
     for path, check in zip(files, checks, strict=True):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..accel.base import BackendUnavailable
+from ..accel.digests import state_digest
 from ..engines.engine_provider import EngineProvider, EngineSource
-from ..engines.onnx_file import ImageSpec, state_digest
+from ..engines.onnx_file import ImageSpec
 from ..resources import cache_directory
 from . import rfdetr_library as library
 from .precision import keep_float32

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..accel.base import Outputs
 from ..errors import UserError
@@ -158,21 +156,3 @@ def _ordered(path: Path, names: list[str], known: Sequence[tuple[str, ...]], mea
             return candidate
     logger.warning("%s: %s are none of the known names; they are taken for %s, in this order", path, names, meaning)
     return tuple(names)
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of parameters and buffers, hex: tells when an exported file is stale."""
-    digest = hashlib.sha256(type(module).__name__.encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

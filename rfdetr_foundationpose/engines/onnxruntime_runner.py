@@ -24,6 +24,7 @@ class OnnxRuntimeRunner(BaseRunner):
         onnxruntime = self.check_available(device)
         self.spec: OnnxSpec = inspect_onnx(path)
         super().__init__(context)
+        self.files = (path,)
         self.crop = (6, self.spec.size)
         self.fixed_batch = self.spec.batch
         self.library = f"onnxruntime {onnxruntime.__version__}"

@@ -9,23 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..accel.base import EXAMPLES_OF_A_FRAME, BackendUnavailable, Runner, RunnerContext, Step
+from ..accel.base import BackendUnavailable, Runner, RunnerContext, Step
+from ..accel.digests import file_digest, state_digest
 from ..accel.network import ScorerNetwork
 from ..accel.torch_runners import HalfRunner, half_dtype
 from ..resources import cache_directory
 from .engine_provider import EngineSource, usable_library
 from .onnx_export import EXPORT_VERSION, export_onnx
-from .onnx_file import INPUTS, OUTPUTS, OnnxFormatError, OnnxSpec, file_digest, inspect_onnx, state_digest
+from .onnx_file import INPUTS, OUTPUTS, OnnxFormatError, OnnxSpec, inspect_onnx
 from .onnx_int8 import INT8_VERSION, quantize_onnx
 from .onnxruntime_runner import OnnxRuntimeRunner
 from .tensorrt_runner import TensorRTRunner
 
 logger = logging.getLogger(__name__)
 
-INT8_TOLERANCE = 0.3
-"""INT8 may err by this share of the spread of the outputs over hypotheses of one frame, in the root mean square."""
+INT8_ERROR, BF16_ERROR = 0.3, 0.1
+"""Coarse runners may err by this share of the spread of the outputs over hypotheses of one frame; see docs/acceleration.md."""
 
 FILE_BACKENDS = ("tensorrt", "onnxruntime")
 """These backends run ONNX files; "auto" tries them in this order."""
@@ -53,26 +54,41 @@ class Int8Runner(OnnxRuntimeRunner):
         super().__init__(path, context)
         self.coarse = OnnxRuntimeRunner(coarse, context)
         self.coarse_for = frozenset({Step.DROPPING})
+        self.coarse_error = INT8_ERROR
+        self.files = (path, coarse)
+
+
+class Int8TrackRunner(OnnxRuntimeRunner):
+    """As OnnxRuntimeRunner."""
+
+    name = "int8"
 
 
 class Bf16Runner(OnnxRuntimeRunner):
-    """As OnnxRuntimeRunner. ``coarse`` is torch's in BF16, whose error of 0.1 degrees tracking may have as well."""
+    """As OnnxRuntimeRunner. ``coarse`` is torch's in BF16."""
 
     name = "bf16"
 
     def __init__(self, module: nn.Module, context: RunnerContext) -> None:
         super().__init__(exported(module, context, "fp32"), context)
         self.coarse = HalfRunner(module, context)
-        self.coarse_for = frozenset({Step.DROPPING, Step.TRACKING})
+        self.coarse_for = frozenset({Step.DROPPING})
+        self.coarse_error = BF16_ERROR
 
 
-def bf16_runner(module: nn.Module, context: RunnerContext) -> Bf16Runner:
+class Bf16TrackRunner(HalfRunner):
+    """Torch's in BF16 alone, whose error of 0.1 degrees tracking may have."""
+
+    name = "bf16"
+
+
+def bf16_runner(module: nn.Module, context: RunnerContext) -> Bf16Runner | Bf16TrackRunner:
     """Raises BackendUnavailable where it does not work here: BF16 is slow where a CPU has no instructions for it."""
     _need_cpu("BF16", context)
     dtype, why = half_dtype(context.device)
     if dtype is not torch.bfloat16:
         raise BackendUnavailable(why)
-    return Bf16Runner(module, context)
+    return Bf16TrackRunner(module, context) if context.step is Step.TRACKING else Bf16Runner(module, context)
 
 
 def _need_cpu(what: str, context: RunnerContext) -> None:
@@ -82,35 +98,18 @@ def _need_cpu(what: str, context: RunnerContext) -> None:
     OnnxRuntimeRunner.check_available(context.device)
 
 
-def int8_runner(module: nn.Module, context: RunnerContext) -> Int8Runner:
-    """Raises BackendUnavailable where it does not work here, or where INT8 changes what the network says."""
+def int8_runner(module: nn.Module, context: RunnerContext) -> OnnxRuntimeRunner:
+    """Raises BackendUnavailable where it does not work here. INT8 is too coarse for tracking, which therefore gets none."""
     _need_cpu("INT8", context)
     if context.examples is None:
         raise BackendUnavailable("INT8 needs crops by which its activations are scaled")
     source = exported(module, context, "fp32")
+    if context.step is Step.TRACKING:
+        return Int8TrackRunner(source, context)
     path = source.with_name(f"{source.stem}-int8-v{INT8_VERSION}.onnx")
-    rendered, observed = context.examples(context.role)
     if not path.is_file():
-        quantize_onnx(source, path, INPUTS, (rendered, observed))
-    runner = Int8Runner(source, path, context)
-    reason = _int8_error(runner, rendered[:EXAMPLES_OF_A_FRAME], observed[:EXAMPLES_OF_A_FRAME])
-    if reason:
-        raise BackendUnavailable(f"{context.label}: in INT8 {reason}")
-    return runner
-
-
-def _int8_error(runner: Int8Runner, rendered: Tensor, observed: Tensor) -> str:
-    """Why the coarse runner may not go ahead of the exact one, "" when it may."""
-    assert runner.coarse is not None
-    for exact, coarse in zip(runner(rendered, observed), runner.coarse(rendered, observed), strict=True):
-        difference = coarse - exact
-        if runner.spec.role == "scorer":  # what is added to all scores changes no order
-            difference = difference - difference.mean()
-        spread = (exact - exact.mean(0)).square().mean().sqrt()
-        error = (difference.square().mean().sqrt() / (spread + 1e-6)).item()
-        if not error < INT8_TOLERANCE:
-            return f"outputs differ by {error:.0%} of their spread"
-    return ""
+        quantize_onnx(source, path, INPUTS, context.examples(context.role))
+    return Int8Runner(source, path, context)
 
 
 def module_source(module: nn.Module, context: RunnerContext) -> EngineSource:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..accel.base import Runner, RunnerContext
+from ..accel.base import Runner, RunnerContext, Step
 from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
@@ -61,17 +61,17 @@ class EstimatorRow:
 
         options = engine_options(config)
 
-        def runner(role: str, label: str, pool: GraphPool | None = None) -> Runner:
+        def runner(role: str, label: str, pool: GraphPool | None = None, step: Step | None = None) -> Runner:
             about = networks.about[role]
             context = RunnerContext(
-                device, label=label, pool=pool, engines=options, examples=example_pairs, about=about
+                device, label=label, pool=pool, engines=options, examples=example_pairs, about=about, step=step
             )
             return make_runner(networks.modules[role], backend, context, fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does
         scorer = runner("scorer", "scorer", register)
         runners = Networks(
-            runner("refiner", "refiner"),
+            runner("refiner", "refiner", step=Step.TRACKING),
             runner("refiner", "register refiner", register),
             scorer if wrap_scorer is None else wrap_scorer(scorer),
         )

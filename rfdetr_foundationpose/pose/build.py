@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..accel.base import Runner, RunnerContext
+from ..accel.base import Runner, RunnerContext, Step
 from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config, ConfigError
@@ -109,13 +109,14 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
 
     options = engine_options(config)
 
-    def context(source: _Source, label: str, pool: GraphPool | None = None) -> RunnerContext:
+    def context(source: _Source, label: str, pool: GraphPool | None = None, step: Step | None = None) -> RunnerContext:
+        about = source.description
         return RunnerContext(
-            device, label=label, pool=pool, engines=options, examples=example_pairs, about=source.description
+            device, label=label, pool=pool, engines=options, examples=example_pairs, about=about, step=step
         )
 
     networks = Networks(
-        refining.runner(backend, context(refining, "refiner"), track_batches(instances)),
+        refining.runner(backend, context(refining, "refiner", step=Step.TRACKING), track_batches(instances)),
         refining.runner(backend, context(refining, "register refiner", register)),
         scoring.runner(backend, context(scoring, "scorer", register)),
     )

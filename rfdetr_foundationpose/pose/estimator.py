@@ -108,7 +108,8 @@ class PoseEstimator:
         self.official_crops = official_crops
         self._calibration = calibration
         self.backend = networks.track_refiner.name
-        self.library = networks.track_refiner.library
+        runners = (networks.track_refiner, networks.register_refiner, networks.scorer)
+        self.library = next((r.library for r in runners if r.library), "")
         self._batches = track_batches(instances)
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
