@@ -112,7 +112,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """What ``write_whole`` left in a folder when its process was killed: files that nobody has written to for an hour."""
+    """Delete temporary files that ``write_whole`` left because its process was killed: those unchanged for an hour."""
     for path in directory.glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):  # another process does the same, or the folder is not ours to change
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:

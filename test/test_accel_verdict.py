@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_costs_a_check(tmp_path, said):
     (tmp_path / "file").touch()
     for _ in range(2):
         assert start(tmp_path / "file", backend="half") == (1, "half")
-    assert any("what was checked is not kept in" in line for line in said)
+    assert any("the result of the start-up check is not kept in" in line for line in said)
 
 
 def test_random_numbers_are_checked_each_time(tmp_path):

@@ -1,4 +1,4 @@
-"""What weights and files are known by."""
+"""SHA-256 of weights and files."""
 
 from __future__ import annotations
 

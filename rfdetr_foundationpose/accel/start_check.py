@@ -1,4 +1,4 @@
-"""Whether a runner says what its network says in FP32: asked once before it is used, on crops of shipped objects."""
+"""Comparison of a runner with its network in FP32, on rendered crops of shipped objects, before it is used."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .network import ScorerNetwork
 RENDERED_CROP = (6, 160)
 """Channels and size of the crops that ``RunnerContext.examples`` gives."""
 CHECKED_PAIRS, CHECKED_HYPOTHESES = 2, 8
-"""A refiner is checked on so many crops at once, a scorer on so many hypotheses: batches that are prepared anyway."""
+"""Batch sizes on which a refiner and a scorer are checked."""
 MIN_ORDER = 0.8
-"""Kendall's tau of a scorer against FP32 over CHECKED_HYPOTHESES, at least: one swap of neighbours costs 0.07."""
+"""Smallest accepted Kendall's tau between a scorer and FP32 over CHECKED_HYPOTHESES; one swap of neighbours costs 0.07."""
 MAX_ERROR = 0.1
-"""An output may differ from FP32 by this share of its range."""
+"""Largest accepted difference of an output to FP32, as a share of its range."""
 TELLS_APART = {"refiner": 1e-2, "scorer": 1e-5}
-"""Outputs that differ between hypotheses by less than this share of their size, as those of random weights do, tell none apart:
-there is no spread then by which an error could be measured."""
+"""An error is measured by the spread of the outputs over hypotheses only where that spread is a larger share of their size than
+this; with random weights it is not."""
 
 
 def sees_rendered_crops(runner: BaseRunner) -> bool:
@@ -28,8 +28,8 @@ def sees_rendered_crops(runner: BaseRunner) -> bool:
 
 
 def check_runner(runner: BaseRunner, module: nn.Module) -> None:
-    """Raises BackendUnavailable where the results are not those of the module: overflow in half precision, a broken kernel,
-    hypotheses in another order, a coarse runner that errs by more than it says."""
+    """Raises BackendUnavailable where the results differ from those of the module: overflow in half precision, a broken kernel,
+    hypotheses in another order, a coarse runner whose error exceeds ``coarse_error``."""
     if runner.name in ("eager", "reference"):
         return
     scorer = isinstance(module, ScorerNetwork)
@@ -54,7 +54,7 @@ def check_runner(runner: BaseRunner, module: nn.Module) -> None:
 
 
 def _check_coarse(runner: BaseRunner, coarse: Runner, tolerance: float, scorer: bool) -> None:
-    """Hold the coarse runner to the exact one, on hypotheses of one frame."""
+    """Compare the coarse runner with the exact one, on hypotheses of one frame."""
     a, b = _examples(runner, EXAMPLES_OF_A_FRAME)[0]
     for exact, found in zip([o.clone() for o in runner(a, b)], coarse(a, b), strict=True):
         error = spread_error(exact, found, "scorer" if scorer else "refiner")
@@ -67,8 +67,8 @@ def _check_coarse(runner: BaseRunner, coarse: Runner, tolerance: float, scorer: 
 
 
 def spread_error(exact: Tensor, found: Tensor, role: str) -> float | None:
-    """What (N, ...) outputs for hypotheses of one frame err by, as a share of their spread over these (root mean squares); None
-    where they hardly differ."""
+    """Error of outputs (N, ...) for hypotheses of one frame, as a share of their spread over the hypotheses (root mean squares);
+    None where that spread is too small to measure by."""
     difference = found - exact
     if role == "scorer":  # what is added to all scores changes no order
         difference = difference - difference.mean()

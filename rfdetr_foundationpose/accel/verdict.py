@@ -1,7 +1,7 @@
-"""What the check of a runner found out, kept for the next start on the same CPU.
+"""The result of a runner's check (start_check), kept for later starts on the same CPU.
 
-The check renders crops and runs every network in FP32: on a CPU two of the three seconds of a start. On a GPU it is done each
-time: it takes a moment there, and more can change between two starts.
+The check renders crops and runs every network in FP32, which on a CPU takes two of the three seconds of a start. On a GPU it is
+done at every start: there it is short, and drivers and clocks change too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 CHECKED_CODE = ("accel", "engines", "pose")
-"""The folders of this package in which runners are made, and the crops that they are checked on."""
+"""Folders of this package that make runners and the crops on which they are checked."""
 LIBRARIES = ("torch", "onnxruntime", "warp-lang", "numpy")
 PROCESSOR = ("model name", "flags", "Features", "CPU part")
-"""These lines of /proc/cpuinfo say what the CPU is and can do, on x86 and on ARM."""
+"""Lines of /proc/cpuinfo with the model of the CPU and its instructions, on x86 and ARM."""
 
 
 class Verdict:
-    """That a runner passed. The file says all that this depends on, and holds only as long as every word of it is the same."""
+    """That a runner passed its check. The file lists everything that the result depends on; it is valid only while all of it is
+    unchanged."""
 
     def __init__(self, runner: BaseRunner, module: nn.Module) -> None:
         context = runner.context
@@ -67,23 +68,23 @@ class Verdict:
         try:
             return cls(runner, module)
         except OSError as error:
-            logger.info("%s: what is checked is not kept: %s", runner.label, error)
+            logger.info("%s: the result of the start-up check is not kept: %s", runner.label, error)
             return None
 
     def known(self) -> bool:
-        """Whether an earlier start has found out the same. A file that says anything else counts for nothing."""
+        """Whether an earlier start checked exactly this. A file with any other content is ignored."""
         try:
             return self.path.read_bytes() == self._text
         except OSError:
             return False
 
     def keep(self) -> None:
-        """For the next start; a cache that cannot be written costs a line."""
+        """Write the file; where that fails, a line is logged and the next start checks again."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, self._text)
         except OSError as error:
-            logger.info("what was checked is not kept in %s: %s", self.path, error)
+            logger.info("the result of the start-up check is not kept in %s: %s", self.path, error)
 
 
 def _version(package: str) -> str | None:
@@ -95,7 +96,7 @@ def _version(package: str) -> str | None:
 
 @functools.cache
 def _code() -> str:
-    """SHA-256 of what is run."""
+    """SHA-256 of the source files in CHECKED_CODE."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
     for folder in CHECKED_CODE:
@@ -107,7 +108,7 @@ def _code() -> str:
 
 @functools.cache
 def _processor() -> dict[str, str]:
-    """What libraries choose their kernels by."""
+    """The CPU, as far as libraries choose their kernels by it."""
     lines: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():

@@ -26,8 +26,8 @@ class Kernels(Protocol):
 class KernelCache:
     """The file of one engine's kernels. file: beside the engine; where that folder cannot be written, the user's cache has it.
 
-    It is code that runs on the GPU, so the library is given none that is not whole: a file starts with MAGIC and the SHA-256 of
-    the rest. Nothing here raises OSError: without the file, kernels are compiled.
+    Kernels are code that runs on the GPU, so the library is only given whole files that this class wrote: they start with MAGIC
+    and the SHA-256 of the rest. No method raises OSError: without a file, kernels are compiled.
     """
 
     def __init__(self, kernels: Kernels, file: Path, label: str) -> None:
@@ -35,7 +35,7 @@ class KernelCache:
         self._kept = b""
 
     def load(self) -> bool:
-        """Take the kernels of an earlier start; whether there were such for this GPU."""
+        """Load the kernels of an earlier start. Returns whether there were any for this GPU."""
         for path in self._files():
             try:
                 blob = unpack(path.read_bytes())
@@ -51,7 +51,7 @@ class KernelCache:
         return False
 
     def keep(self) -> Path | None:
-        """Write the kernels where they changed; the file, None where none was written."""
+        """Write the kernels if they changed. Returns the file, None where none was written."""
         blob = bytes(self._kernels.serialize())
         if blob == self._kept:
             return None
@@ -75,12 +75,12 @@ class KernelCache:
 
 
 def pack(blob: bytes) -> bytes:
-    """What is written of kernels."""
+    """The content of a file for these kernels."""
     return MAGIC + hashlib.sha256(blob).digest() + blob
 
 
 def unpack(data: bytes) -> bytes | None:
-    """The kernels of a file, None where it is not one of ours or not whole."""
+    """The kernels in a file's content, None where this class did not write it or it is damaged."""
     begin = len(MAGIC) + hashlib.sha256().digest_size
     blob = data[begin:]
     return blob if data[:begin] == MAGIC + hashlib.sha256(blob).digest() else None
