@@ -14,6 +14,7 @@ from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.train import train_pose
+from rfdetr_foundationpose.train.object_stream import make_all
 from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
 from rfdetr_foundationpose.train.pose_losses import ranking_loss
 from rfdetr_foundationpose.train.train_pose import TrainSettings, train
@@ -69,6 +70,20 @@ def test_some_starts_have_been_moved_once(objects):
     torch.testing.assert_close(moved.target_trans[m:], plain.target_trans[m:])
     torch.testing.assert_close(moved.target_rot, plain.target_rot, atol=1e-5, rtol=0)
     assert (moved.rendered[:m] - plain.rendered[:m]).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("draw", [lambda s: s.refiner_batch(24), lambda s: s.scorer_batch(2, 12)])
+def test_the_rendered_side_is_what_rays_see(draw):
+    """Of random objects, in the windows of rough guesses; as test_pose_raster.py holds the estimator's renderer to rays."""
+    items = make_all([1, 2, 3, 4, 5, 6])
+    raster, rays = (PairSampler(items, "cpu", 8) for _ in range(2))
+    rays.renderer.scratch = lambda views, size: None
+    found, expected = draw(raster), draw(rays)
+    torch.testing.assert_close(found.weight, expected.weight)
+    covered = (expected.rendered[:, 3:] != 0).any(1)
+    assert covered.float().mean() > 0.1
+    differs = (found.rendered - expected.rendered).abs().amax(1) > 1e-2
+    assert differs.sum() < 1e-3 * covered.sum()
 
 
 def test_pairs_are_deterministic_and_differ(objects):

@@ -19,8 +19,8 @@ from ..pose import render_kernels
 from ..pose import warp_kernels as kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
-from ..pose.mesh_bank import MeshBank
 from ..pose.networks import CROP_SIZE
+from ..pose.renderer import Views, WarpRenderer
 from ..synth import so3
 from ..warp_setup import launch
 from .pair_kernels import render_observed
@@ -72,7 +72,8 @@ class PairSampler:
         sensor: SensorEffects | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.bank = MeshBank([o.arrays for o in objects], device)
+        self.renderer = WarpRenderer(objects, device)
+        self.bank = self.renderer.bank
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.tables = ObjectTables(objects, self.device, seed)
         self.diameter, self.symmetries = self.tables.diameter, self.tables.symmetries
@@ -200,7 +201,7 @@ class PairSampler:
             return torch.empty(*shape, dtype=torch.float32, device=self.device)
 
         window_a, window_b = new(n, 4), new(n, 4)
-        rgb_a, xyz_a, rgb_b, ray = (new(n, r, r, 3) for _ in range(4))
+        rgb_b, ray = (new(n, r, r, 3) for _ in range(2))
         z, cosine, seen = (new(n, r, r) for _ in range(3))
         packed_a, packed_b = new(n, r, r, 6), new(n, r, r, 6)
         poses = wp.from_torch(guess, dtype=wp.mat44f)
@@ -214,21 +215,8 @@ class PairSampler:
             [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
             device=self.device,
         )
-        launch(
-            render_kernels.render_views,
-            render_kernels.tiles(n, r, r),
-            [
-                self.bank.data,
-                wp.from_torch(mesh_index),
-                poses,
-                rendered_window,
-                cameras,
-                0.001,
-                wp.from_torch(rgb_a),
-                wp.from_torch(xyz_a),
-                wp.from_torch(new(0, r, r, 3)),
-            ],
-            device=self.device,
+        self.renderer.render_inputs(
+            Views(guess, mesh_index, window_a, camera), diameter, MIN_Z[role], packed_a, self.renderer.scratch(n, r)
         )
         launch(
             render_observed,
@@ -245,20 +233,19 @@ class PairSampler:
         rgb_b = self.sensors.color(rgb_b, owner, len(scenes.target))
         sensed = self.sensors.depth(z, cosine, seen, owner, len(scenes.target))
         xyz_b = (sensed[..., None] * ray).contiguous()
-        for rgb, xyz, packed in ((rgb_a, xyz_a, packed_a), (rgb_b, xyz_b, packed_b)):
-            launch(
-                kernels.pack_input,
-                (n, r, r),
-                [
-                    wp.from_torch(rgb.contiguous()),
-                    wp.from_torch(xyz),
-                    poses,
-                    diameters,
-                    MIN_Z[role],
-                    wp.from_torch(packed),
-                ],
-                device=self.device,
-            )
-        model = (xyz_a[..., 2] > 0).float().mean((1, 2))
+        launch(
+            kernels.pack_input,
+            (n, r, r),
+            [
+                wp.from_torch(rgb_b.contiguous()),
+                wp.from_torch(xyz_b),
+                poses,
+                diameters,
+                MIN_Z[role],
+                wp.from_torch(packed_b),
+            ],
+            device=self.device,
+        )
+        model = (packed_a[..., 3:] != 0).any(-1).float().mean((1, 2))
         visible = seen.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
