@@ -99,7 +99,7 @@ def test_what_is_read_back_are_the_first_of_the_ranking():
         packed, ranked, poses = case.program.run()
     found = TopHypotheses.unpack(packed.double().numpy())
     assert found.rows.shape == (TOP_K, RESULT_COLUMNS)
-    depth = prepared(case.estimator, case.frame).depth
+    depth = prepared(case.estimator, case.frame).everywhere().depth
     assert found.pixels == (int(case.mask.sum()), int((case.mask & (depth > 0)).sum()))
     np.testing.assert_array_equal(ranked.numpy(), np.sort(scores)[::-1])
     np.testing.assert_array_equal(found.scores, ranked[:TOP_K].double())

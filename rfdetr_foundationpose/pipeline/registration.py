@@ -107,7 +107,7 @@ class Registration:
             # A forgotten registration may still be at work; waiting for it here would hold up every frame.
             if self._background and not context.still and (self._tracks.tracking() or self.worker.busy):
                 if context.image.borrowed:  # the caller may change the image once the frame is done
-                    job.observation = replace(job.observation, rgb=job.observation.rgb.clone())
+                    job.observation = job.observation.detached()
                 self.worker.submit(job)
                 continue
             self.worker.run(job)

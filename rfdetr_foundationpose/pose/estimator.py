@@ -161,9 +161,12 @@ class PoseEstimator:
                 self.register(frame, item.name, mask)
 
     def prepare(self, frame: DeviceFrame) -> Observation:
-        """Filter the depth of a frame, once; enqueued on the current stream."""
-        depth = self._filter(frame.raw_depth, frame.frame.depth_scale)
-        return Observation(frame.rgb, depth, self._camera_tensor(frame.camera))
+        """Filter the depth of a frame, once; enqueued on the current stream. On a CPU it is filtered where it is looked at, then."""
+        camera, scale = self._camera_tensor(frame.camera), frame.frame.depth_scale
+        if self.device.type == "cpu":
+            parts = self._filter.where_needed(frame.raw_depth, scale)
+            return Observation(frame.rgb, parts.filtered, camera, parts)
+        return Observation(frame.rgb, self._filter(frame.raw_depth, scale), camera)
 
     def register(self, frame: Observation, object: str, mask: Tensor) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.

@@ -46,10 +46,20 @@ def hypothesis_rotations(symmetries: NDArray[np.float64]) -> NDArray[np.float64]
     return np.stack(kept)
 
 
-def guess_translation(depth: Tensor, mask: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def bounding_box(mask: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that a mask (H, W) bool on the CPU has pixels in; of no length where it has none."""
+    found = [np.nonzero(mask.any(axis).numpy())[0] for axis in (1, 0)]
+    rows, columns = (slice(int(f[0]), int(f[-1]) + 1) if len(f) else slice(0, 0) for f in found)
+    return rows, columns
+
+
+def guess_translation(
+    depth: Tensor, mask: Tensor, K: Tensor, box: tuple[slice, slice] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Centre of the mask's bounding box at the mask's median depth.
 
-    depth: (H, W) float32 m, 0 where invalid. mask: (H, W) bool. K: (3, 3).
+    depth: (H, W) float32 m, 0 where invalid. mask: (H, W) bool. K: (3, 3). box: rows and columns outside of which the mask
+    is empty, so that fewer pixels are sorted; None for all.
     Returns translation (3,) m, mask pixels (), valid depth pixels in the mask (), all on the device, with no sync.
     """
     h, w = depth.shape
@@ -61,7 +71,10 @@ def guess_translation(depth: Tensor, mask: Tensor, K: Tensor) -> tuple[Tensor, T
     u = (torch.where(in_columns, columns, big).min() + torch.where(in_columns, columns, -1).max()) / 2
     valid = mask & (depth >= 0.001)
     count = valid.sum()
-    ordered = torch.where(valid, depth, torch.inf).flatten().sort().values
+    measured = torch.where(valid, depth, torch.inf)
+    if box is not None and mask[box].numel():
+        measured = measured[box]
+    ordered = measured.flatten().sort().values
     middle = torch.stack([(count - 1) // 2, count // 2]).clamp(min=0)
     z = ordered[middle].mean()
     t = torch.stack([(u - K[0, 2]) * z / K[0, 0], (v - K[1, 2]) * z / K[1, 1], z])

@@ -19,7 +19,7 @@ from ..accel.graph import GraphedProgram, GraphPool
 from ..config import schedule_counts
 from .agreement_columns import DESCRIBED, RESULT_COLUMNS
 from .confidence import Calibration
-from .hypotheses import guess_translation
+from .hypotheses import bounding_box, guess_translation
 from .observation import Observation
 from .renderer import Renderer
 from .views import ViewSet
@@ -155,11 +155,12 @@ class RegisterProgram:
         self.top_k = min(TOP_K, self.kept[-1])
         self.total = total
         self.size = size
-        self._observation = Observation(
+        self._static = Observation(
             torch.zeros(*size, 3, dtype=torch.uint8, device=device),
             torch.zeros(*size, device=device),
             torch.ones(1, 4, device=device),
         )
+        self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         self._refiner, self._scorer = refiner, scorer
@@ -215,14 +216,15 @@ class RegisterProgram:
         Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
         """
         with torch.inference_mode():
-            own = self._observation
-            own.rgb.copy_(observation.rgb)
-            own.depth.copy_(observation.depth)
-            own.camera.copy_(observation.camera)
             self.mask.copy_(mask)
             if self.graph.will_capture:
+                own = self._observation = self._static
+                own.rgb.copy_(observation.rgb)
+                own.depth.copy_(observation.everywhere().depth)
+                own.camera.copy_(observation.camera)
                 packed, scores, poses = self.graph()
             else:
+                self._observation = observation
                 _, pixels = self._guess()
                 if pixels[1] < MIN_DEPTH_PIXELS:
                     nothing = TopHypotheses.unpack(pixels.double().cpu().numpy())
@@ -304,8 +306,13 @@ class RegisterProgram:
 
     def _guess(self) -> tuple[Tensor, Tensor]:
         """First translation (3,) m, and pixels of the mask and those of them with depth (2,), all float32."""
+        observation = self._observation
+        box = None
+        if observation.parts is not None:  # on a CPU, where reading the mask waits for nothing
+            box = bounding_box(self.mask)
+            observation.need(torch.tensor([[box[1].start, box[0].start, box[1].stop, box[0].stop]]).float())
         translation, pixels, valid = guess_translation(
-            self._observation.depth, self.mask, camera_matrix(self._observation.camera)
+            observation.depth, self.mask, camera_matrix(observation.camera), box
         )
         return translation, torch.stack([pixels, valid]).float()
 

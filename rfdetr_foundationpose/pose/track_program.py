@@ -43,12 +43,13 @@ class TrackProgram:
         self.k = k
         self.iterations = iterations
         self.size = size
-        self._observation = Observation(
+        self._static = Observation(
             torch.zeros(*size, 3, dtype=torch.uint8, device=device),
             torch.zeros(*size, device=device),
             torch.ones(1, 4, device=device),
         )
-        self._camera = self._observation.camera
+        self._observation = self._static
+        self._camera = self._static.camera
         pinned = device.type == "cuda"
         self._host_start = torch.zeros(k, START_COLUMNS, pin_memory=pinned)
         self._host_start[:, :16] = torch.eye(4).flatten()
@@ -70,12 +71,7 @@ class TrackProgram:
     def __call__(self, observation: Observation, start: NDArray[np.float32]) -> NDArray[np.float64]:
         """Result rows (k, RESULT_COLUMNS) of start rows (k, START_COLUMNS); waits once, for the read-back."""
         with torch.inference_mode():
-            own = self._observation
-            own.rgb.copy_(observation.rgb)
-            own.depth.copy_(observation.depth)
-            if observation.camera is not self._camera:
-                own.camera.copy_(observation.camera)
-                self._camera = observation.camera
+            self._take(observation)
             # The read-back below ends after this copy, so the pinned rows are free again by the next call.
             self._start_rows[:] = start
             self.start.copy_(self._host_start, non_blocking=True)
@@ -83,6 +79,18 @@ class TrackProgram:
             if self.result.is_cuda:
                 torch.cuda.current_stream(self.result.device).synchronize()
             return self._result_rows.astype(np.float64)
+
+    def _take(self, observation: Observation) -> None:
+        """Into the static buffers, where there is a graph that reads them."""
+        if not self.graph.will_capture:
+            self._observation = observation
+            return
+        own = self._observation = self._static
+        own.rgb.copy_(observation.rgb)
+        own.depth.copy_(observation.everywhere().depth)
+        if observation.camera is not self._camera:
+            own.camera.copy_(observation.camera)
+            self._camera = observation.camera
 
     def run(self) -> Tensor:
         """Enqueue the step; waits for nothing."""

@@ -78,6 +78,7 @@ class ViewSet:
         """
         observed, official = 1 if shared else n, role in self._official_crops
         self._windows(n, observation, role)
+        observation.need(self._window_observed[:observed])
         self._launch(
             official_inputs if official else kernels.crop_inputs,
             observed * self.size * self.size,
@@ -97,6 +98,7 @@ class ViewSet:
         """How the rendered first n hypotheses agree with what was observed: sums (n, SHAPE_SUMS), or (n, ALL_SUMS) where
         ``textured``, see agreement_columns."""
         self._windows(n, observation, "refiner")
+        observation.need(self._window_observed[:n])
         self._launch(
             kernels.crop_observed,
             (n, self.size, self.size),
