@@ -8,7 +8,13 @@ import torch
 
 from rfdetr_foundationpose.config import ConfigError
 from rfdetr_foundationpose.device import resolve_device
-from rfdetr_foundationpose.pipeline.association import associate, choose_instance, without_duplicates
+from rfdetr_foundationpose.pipeline.association import (
+    Matching,
+    Registering,
+    associate,
+    choose_instance,
+    without_duplicates,
+)
 from rfdetr_foundationpose.pipeline.extent import ObjectExtent, box_iou, detection_point
 from rfdetr_foundationpose.pipeline.tracks import Track
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection
@@ -33,6 +39,10 @@ def detection(box, depth=None, score=0.9, object="mug") -> Detection:
 
 
 EXTENT = ObjectExtent.from_vertices(sphere())
+
+
+def matching(iou_threshold: float) -> Matching:
+    return Matching(EXTENT, CAMERA, iou_threshold)
 
 
 def test_projected_box_is_nearly_that_of_all_vertices():
@@ -71,21 +81,21 @@ def test_detection_point_is_on_the_ray_of_the_box():
 def test_assignment_is_optimal_not_greedy():
     tracks = [Track("mug", 0, T_cam_obj=pose(0.0, 0, 1)), Track("mug", 1, T_cam_obj=pose(0.06, 0, 1))]
     boxes = [EXTENT.project(pose(x, 0, 1), CAMERA) for x in (0.03, -0.05)]
-    assert associate([detection(b) for b in boxes], tracks, EXTENT, CAMERA, 0.1) == {0: 1, 1: 0}
+    assert associate([detection(b) for b in boxes], tracks, matching(0.1)) == {0: 1, 1: 0}
 
 
 def test_depth_tells_two_instances_on_one_ray_apart():
     tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1.0)), Track("mug", 1, T_cam_obj=pose(0, 0, 1.2))]
     box = EXTENT.project(pose(0, 0, 1.05), CAMERA)
-    assert associate([detection(box, 1.16)], tracks, EXTENT, CAMERA, 0.1) == {0: 1}
+    assert associate([detection(box, 1.16)], tracks, matching(0.1)) == {0: 1}
 
 
 def test_pairs_without_overlap_or_nearness_are_impossible():
     tracks = [Track("mug", 0, T_cam_obj=pose(0, 0, 1)), Track("mug", 1)]
     far = EXTENT.project(pose(0.3, 0, 1), CAMERA)
-    assert associate([detection(far)], tracks, EXTENT, CAMERA, 0.3) == {}
-    assert associate([], tracks, EXTENT, CAMERA, 0.3) == {}
-    assert associate([detection(far)], [], EXTENT, CAMERA, 0.3) == {}
+    assert associate([detection(far)], tracks, matching(0.3)) == {}
+    assert associate([], tracks, matching(0.3)) == {}
+    assert associate([detection(far)], [], matching(0.3)) == {}
 
 
 def test_a_detection_near_in_space_is_the_track_whatever_the_boxes_say_but_not_from_farther_away():
@@ -95,16 +105,16 @@ def test_a_detection_near_in_space_is_the_track_whatever_the_boxes_say_but_not_f
     for depth, expected in ((1.08, {0: 0}), (1.10, {})):
         u, v = (np.array((0.0, 0.0)) / depth * 500 + (320, 240)).tolist()
         box = apart + np.array([u, v, u, v]) - 2  # a speck in the middle of the track's box: an IoU of next to nothing
-        assert associate([detection(box, depth)], [track], EXTENT, CAMERA, 0.3) == expected
+        assert associate([detection(box, depth)], [track], matching(0.3)) == expected
 
 
 @pytest.mark.parametrize("reach, expected", [(0.5, {}), (np.inf, {0: 0})])
 def test_an_instance_under_registration_is_found_within_its_reach(reach, expected):
     before = detection(EXTENT.project(pose(0, 0, 1), CAMERA), 1.0)
     moved = detection(EXTENT.project(pose(0.3, 0, 1), CAMERA), 1.0)
-    assert associate([moved], [], EXTENT, CAMERA, 0.3, before, reach) == expected
+    assert associate([moved], [], matching(0.3), Registering(before, reach)) == expected
     near = detection(EXTENT.project(pose(0.05, 0, 1), CAMERA), 1.0)
-    assert associate([near], [], EXTENT, CAMERA, 0.3, before, reach) == {0: 0}
+    assert associate([near], [], matching(0.3), Registering(before, reach)) == {0: 0}
 
 
 def test_of_two_far_detections_the_nearer_one_is_the_instance_under_registration():
@@ -112,7 +122,7 @@ def test_of_two_far_detections_the_nearer_one_is_the_instance_under_registration
     before = detection(EXTENT.project(pose(-0.4, 0, 1), CAMERA), 1.0)
     far, nearer = (detection(EXTENT.project(pose(x, 0, 1), CAMERA), 1.0) for x in (0.5, 0.2))
     for seen, expected in (([far, nearer], {1: 0}), ([nearer, far], {0: 0})):
-        assert associate(seen, [], EXTENT, CAMERA, 0.3, before, np.inf) == expected
+        assert associate(seen, [], matching(0.3), Registering(before, np.inf)) == expected
 
 
 def test_beyond_two_diameters_overlap_decides_and_not_distance():
@@ -121,7 +131,7 @@ def test_beyond_two_diameters_overlap_decides_and_not_distance():
     behind = detection(before.box + [20, 0, 20, 0], 1.6)
     aside = detection(EXTENT.project(pose(0.45, 0, 1), CAMERA), 1.0)
     assert box_iou(before.box, behind.box) > 0.3 and box_iou(before.box, aside.box) == 0
-    assert associate([aside, behind], [], EXTENT, CAMERA, 0.5, before, np.inf) == {1: 0}
+    assert associate([aside, behind], [], matching(0.5), Registering(before, np.inf)) == {1: 0}
 
 
 def test_duplicates_are_counted_and_the_best_stays():

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def sure_score(object: str, report: DetectionReport, threshold: float) -> float:
-    """From which score on a detection is beyond doubt: halfway from its threshold to 1. threshold: of objects without one."""
+    """From which score on a detection is beyond doubt: halfway from the object's threshold to 1. threshold: for objects that
+    have none of their own."""
     return (1 + report.thresholds.get(object, threshold)) / 2
 
 
 class TrackConfirmation:
     """Which detections are worth a registration: sure ones at once, others when two detector runs in a row show them.
 
-    What the detector takes for an object for the length of one frame hardly ever is one, but may register all the same.
+    What the detector takes for an object on one frame only hardly ever is one, but may register all the same.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,8 @@ class TrackConfirmation:
         self._last = []
 
     def confirmed(self, candidates: Sequence[Detection], report: DetectionReport, threshold: float) -> list[Detection]:
-        """Those of the candidates that are; to be called with every detector run. threshold: of objects without one."""
+        """The candidates worth a registration; to be called with every detector run. threshold: for objects that have none of
+        their own."""
         last, self._last = self._last, list(report.detections)
 
         def sure(d: Detection) -> bool:

@@ -10,15 +10,16 @@ from scipy.spatial import Delaunay, QhullError
 
 Array = NDArray[np.float64]
 
-# A hull is stood for by this many points in it.
+# So many random points inside a hull represent it.
 SAMPLES = 256
-# Two hulls with a larger intersection over union are in one place. A can on the mug that it was taken for has 0.61.
+# Two hulls with a larger intersection over union are in one place. A can and the mug that it was taken for have 0.61.
 SAME_IOU = 0.35
-# No thing lies with a larger share of itself inside a solid one; poses that are off by millimetres share far less.
+# Two things with a larger share of one inside the other, solid one are in one place. Things that touch, at poses that are off
+# by millimetres, have a far smaller one.
 INSIDE_SHARE = 1 / 3
-# A closed mesh that fills this share of its hull is solid: it has no room in it for another thing.
+# A closed mesh that fills this share of its hull is solid: there is no room inside for another thing.
 SOLID_SHARE = 0.8
-# A flat mesh is made thicker by this (m) on each side.
+# The hull of a flat mesh is made thicker by this (m) on each side.
 _FLAT = 5e-4
 
 
@@ -79,8 +80,8 @@ def closed_volume(vertices: NDArray[np.floating], faces: NDArray[np.integer]) ->
 def same_place(a: ConvexHull, T_cam_a: Array, b: ConvexHull, T_cam_b: Array) -> bool:
     """Whether two objects at these poses (4, 4) cannot both be there.
 
-    Contact is no matter, nor is a thing in a hollow one: only hulls that nearly coincide, or one that reaches far into a
-    solid one, are in the same place.
+    Things may touch, and one may lie in a hollow one: only hulls that nearly coincide, or one that reaches far into a solid
+    one, are in the same place.
     """
     a_in_b, b_in_a = a.share_inside(T_cam_a, b, T_cam_b), b.share_inside(T_cam_b, a, T_cam_a)
     common = (a_in_b * a.volume + b_in_a * b.volume) / 2

@@ -1,4 +1,4 @@
-"""Two tracks on one thing: when that is so, and which of the two goes. A thing is one object."""
+"""Two tracks on one thing: when that is so, and which of the two is lost. A thing is one object."""
 
 from __future__ import annotations
 
@@ -42,31 +42,33 @@ class DuplicateTracks:
     def redundant(
         self, tracks: Sequence[Track], camera: CameraIntrinsics, *, judged: bool
     ) -> list[tuple[Track, Track]]:
-        """(track, the better one on the same thing), for each that should go.
+        """(track, the better one on the same thing), for each track that should be lost.
 
         Of one object's instances the surer pose stays. Of different objects the one that the detector sees now stays, else
-        that of the higher certainty. judged: whether it ran on this frame; otherwise different objects are left alone.
+        that of the higher certainty. judged: whether the detector ran on this frame; if not, different objects are not compared.
         """
-        going: list[tuple[Track, Track]] = []
-        left = self._pass(sorted(tracks, key=lambda t: (-t.confidence, t.instance_id)), camera, going, same=True)
+        by_confidence = sorted(tracks, key=lambda t: (-t.confidence, t.instance_id))
+        kept, redundant = self._compare(by_confidence, camera, same_object=True)
         if judged:
-            left.sort(key=lambda t: (t.unsupported > 0, -t.certainty))
-            self._pass(left, camera, going, same=False)
-        return going
+            kept.sort(key=lambda t: (t.unsupported > 0, -t.certainty))
+            redundant += self._compare(kept, camera, same_object=False)[1]
+        return redundant
 
-    def _pass(
-        self, ranked: Sequence[Track], camera: CameraIntrinsics, going: list[tuple[Track, Track]], *, same: bool
-    ) -> list[Track]:
-        """Add to ``going``, best first, what is on the thing of a better one; returns the others."""
+    def _compare(
+        self, ranked: Sequence[Track], camera: CameraIntrinsics, *, same_object: bool
+    ) -> tuple[list[Track], list[tuple[Track, Track]]]:
+        """The tracks that stay, and (track, better) for the others. ranked: best first. same_object: compare tracks of one object,
+        or else of different ones."""
         kept: list[Track] = []
+        redundant: list[tuple[Track, Track]] = []
         for track in ranked:
-            rivals = (o for o in kept if (o.object == track.object) is same)
+            rivals = (o for o in kept if (o.object == track.object) is same_object)
             better = next((o for o in rivals if self.are_duplicates(o, track, camera)), None)
             if better is None:
                 kept.append(track)
             else:
-                going.append((track, better))
-        return kept
+                redundant.append((track, better))
+        return kept, redundant
 
     def rivals(self, track: Track, others: Sequence[Track], camera: CameraIntrinsics) -> list[Track]:
         """The tracks among ``others`` on the same thing as ``track``."""

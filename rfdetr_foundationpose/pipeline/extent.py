@@ -32,7 +32,7 @@ class ObjectExtent:
     ) -> ObjectExtent:
         """From mesh vertices (N, 3) in metres: the extreme vertex in each of 98 directions stands for the hull.
 
-        faces: (F, 3) of the mesh; without them nothing is known of its inside.
+        faces: (F, 3) of the mesh; without them it counts as hollow.
         """
         vertices = np.asarray(vertices, dtype=np.float64)
         low, high = vertices.min(0), vertices.max(0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..pose.observation import Observation
     from .registration_worker import Job
 
-# A change into a state is counted under the first name, and told in the words after it.
+# State that a track changes into -> its counter, and the words before and after the reason that tell of it.
 _CHANGES = {
     TrackState.LOST: ("lost", "lost", ""),
     TrackState.UNCERTAIN: ("uncertain", "uncertain", "; searched near where it was"),
@@ -32,9 +32,10 @@ class FrameContext:
     """One frame on its way through the pipeline.
 
     index: number of the frame since the start. config: the settings in force. counters: the pipeline's. prepare: filters
-    the depth. still: no frame follows, so everything is registered on this one. finished: the background registration that finished since the last frame. collect: waits for the
-    detections; None where the detector does not run. report: what it gave, once collected. associations: object -> whose
-    its detections are; None before they were assigned. events: sentences for a human.
+    the depth. still: no frame follows, so everything is registered on this one. finished: the background registration that
+    finished since the last frame. collect: waits for the detector and returns its report; None where the detector does not
+    run, or was waited for. report: the detector's, once collected. associations: by object; None before detections were
+    assigned to tracks. events: sentences for a human.
     """
 
     index: int
@@ -70,7 +71,7 @@ class FrameContext:
         self.events.append(event)
 
     def changed(self, track: Track, change: Change | None) -> None:
-        """Count and tell what became of a track; None: nothing."""
+        """Count and tell a change of a track; None: there was none."""
         if change is not None:
             counter, words, more = _CHANGES[change.state]
             self.count(counter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,12 @@ from ..config import Config, ConfigError, from_flat, iter_settings, to_flat
 from ..detect.starts import Start, Starts
 from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
-from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
-from .association import NEAR_DIAMETERS, Association, associate_object, without_duplicates
-from .build import build_parts
+from .association import NEAR_DIAMETERS, Association, Matching, Registering, associate_object, without_duplicates
+from .build import PipelineParts, build_parts
 from .confirmation import sure_score
 from .detection_interval import DetectionInterval
 from .duplicates import TAKEOVER, DuplicateTracks
-from .extent import ObjectExtent
 from .frame_context import FrameContext
 from .registration import Registration
 from .registration_worker import Job, RegistrationWorker
@@ -35,11 +33,10 @@ from .tracker import Tracker
 from .tracks import TrackTable
 
 if TYPE_CHECKING:
-    from ..detect.detector import DetectionReport, Detector
-    from ..pose.estimator import PoseEstimator
+    from ..detect.detector import DetectionReport
     from ..pose.observation import Observation
 
-# Why there is no detection is said at most once in this time (s).
+# The reason why there is no detection is said at most once in this time (s).
 EXPLAIN_PERIOD = 5.0
 
 
@@ -51,61 +48,46 @@ class Pipeline:
             print(pose.name, pose.translation_m, pose.quaternion_xyzw)
 
     ``process`` is for one thread at a time; ``reset``, ``apply`` and ``status`` may be called from others and do not
-    wait for a frame in flight. extents: object name -> extent of its mesh. background: register in a second thread
-    while others are tracked; without it results do not depend on timing. overlap: on CUDA, run the detector on a
-    stream of its own beside the tracker.
+    wait for a frame in flight. background: register in a second thread while others are tracked; without it results do
+    not depend on timing. overlap: on CUDA, run the detector on a stream of its own beside the tracker.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        estimator: PoseEstimator,
-        specs: Sequence[ObjectSpec],
-        extents: Mapping[str, ObjectExtent],
-        config: Config,
-        device: torch.device | str = "cpu",
-        *,
-        background: bool = True,
-        overlap: bool = True,
-    ) -> None:
-        missing = [s.name for s in specs if s.name not in extents]
+    def __init__(self, parts: PipelineParts, config: Config, *, background: bool = True, overlap: bool = True) -> None:
+        missing = [s.name for s in parts.specs if s.name not in parts.extents]
         if missing:
             raise ConfigError(f"objects {missing} have no extent; every object needs its mesh")
         self.config = config
-        self.device = torch.device(device)
+        self.device = parts.device
         self.timer = StageTimer(self.device)
-        self._detector = detector
-        self._estimator = estimator
-        self._specs = list(specs)
-        self._extents = dict(extents)
+        self._detector = parts.detector
+        self._estimator = parts.estimator
+        self._specs = list(parts.specs)
+        self._extents = dict(parts.extents)
         self._upload = Uploader(self.device)
         self._side = SideStream(self.device, self.timer, overlap=overlap)
-        self._tracks = TrackTable({s.name: s.max_instances for s in specs})
+        self._tracks = TrackTable({s.name: s.max_instances for s in parts.specs})
         self._duplicates = DuplicateTracks(self._extents)
-        worker = RegistrationWorker(estimator, self.device, self.timer)
+        worker = RegistrationWorker(parts.estimator, self.device, self.timer)
         self._registration = Registration(worker, self._tracks, self._extents, self._duplicates, background=background)
-        self._tracker = Tracker(estimator, self._tracks, self.timer)
+        self._tracker = Tracker(parts.estimator, self._tracks, self.timer)
         self._smoother = PoseSmoother(self._extents)
         self._detection_interval = DetectionInterval()
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
-        self._explained = -EXPLAIN_PERIOD
+        self._absence_explained_at = -EXPLAIN_PERIOD
         self._starts = Starts()
         self._lock = threading.Lock()
         self._deferred: list[Callable[[], None]] = []
 
     @classmethod
     def build(cls, config: Config | None = None, *, background: bool = True) -> Pipeline:
-        """The real thing from settings (None: the defaults): objects, detector and estimator with their weights.
+        """A pipeline from settings (None: the defaults): objects, detector and estimator with their weights.
 
-        Raises ConfigError (settings, objects, class names) or the rooms' own load errors. What is chosen is logged.
+        Raises ConfigError (settings, objects, class names), MeshError, CheckpointError or DetectorError. What is chosen is logged.
         """
         config = from_flat(to_flat(config or Config()))  # values that were assigned have not been checked yet
-        parts = build_parts(config)
-        return cls(
-            parts.detector, parts.estimator, parts.specs, parts.extents, config, parts.device, background=background
-        )
+        return cls(build_parts(config), config, background=background)
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         """Run every real path once at the camera's image size, so that the first frame is not slow."""
@@ -287,18 +269,17 @@ class Pipeline:
 
     def _associate_object(self, context: FrameContext, name: str, job: Job | None) -> Association:
         assert context.report is not None
-        # A registration that is to correct a track is found with that.
-        pending = job is not None and job.detection.object == name and not job.track.tracking
+        registering = None
+        # A registration that is to correct a track needs none: its track is associated.
+        if job is not None and job.detection.object == name and not job.track.tracking:
+            # The only one of its kind is found however far it moved; of several, one that far away is another one.
+            registering = Registering(job.seen, np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS)
+        threshold, stamp_ns = context.config.detector.association_iou, context.frame.stamp_ns
         return associate_object(
             [d for d in context.report.detections if d.object == name],
             [t for t in self._tracks.tracking() if t.object == name],
-            self._extents[name],
-            context.camera,
-            context.config.detector.association_iou,
-            job.seen if job is not None and pending else None,
-            # The only one of its kind is found however far it moved; of several, one that far away is another one.
-            np.inf if self._tracks.count(name) == 1 else NEAR_DIAMETERS,
-            context.frame.stamp_ns,
+            Matching(self._extents[name], context.camera, threshold, stamp_ns),
+            registering,
         )
 
     def _collect(self, context: FrameContext) -> None:
@@ -316,9 +297,9 @@ class Pipeline:
         found = {d.object for d in report.detections} | {t.object for t in self._tracks.tracking()}
         absent = [s.name for s in self._specs if s.name not in found]
         context.count("no_detection", len(absent))
-        if not absent or time.monotonic() - self._explained < EXPLAIN_PERIOD:
+        if not absent or time.monotonic() - self._absence_explained_at < EXPLAIN_PERIOD:
             return
-        self._explained = time.monotonic()
+        self._absence_explained_at = time.monotonic()
         if not report.judges:
             context.say(f"waiting for somebody to say where {', '.join(absent)} is")
             return
@@ -329,7 +310,7 @@ class Pipeline:
             context.say(f"no detection of {name}{above}: {known}")
 
     def _verify(self, context: FrameContext) -> None:
-        """Hold the tracks against the detections: one that the detector keeps missing may be lost."""
+        """Compare the tracks with the detections: one that the detector keeps missing may be lost."""
         if context.report is None or context.associations is None or not context.report.judges:
             return
         for name, association in context.associations.items():
@@ -356,7 +337,7 @@ class Pipeline:
         claimed: list[Detection] = []
         free: list[Detection] = []
         for association in context.associations.values():
-            # What another object must score to be looked at where one is tracked, or being registered.
+            # A detection of another object in the place of a tracked or registering one counts from this score on.
             if association.pending is not None:
                 claimed.append(replace(association.pending, score=association.pending.score + TAKEOVER))
             claimed += [replace(d, score=t.certainty + TAKEOVER) for d, t in association.pairs]
@@ -368,8 +349,7 @@ class Pipeline:
         self._registration.start(context, candidates, doubted)
 
     def _publish(self, context: FrameContext) -> FrameResult:
-        given = (TrackState.TRACKING, TrackState.LOST)
-        tracks = [t for t in self._tracks if t.state in given]
+        tracks = [t for t in self._tracks if t.state in (TrackState.TRACKING, TrackState.LOST)]
         poses = self._smoother.poses(tracks, context.frame, context.config.output.smoothing)
         detections = None if context.report is None else context.report.detections
         return FrameResult(context.frame, poses, detections, context.events)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # A pose must explain this share of what the detector saw. In generated videos right poses explain 0.49 and more, even of
 # an object that is half hidden; most wrong ones that were sure of themselves explain 0.22 to 0.36.
 MIN_EXPLAINED = 0.4
-# A registration whose middle is this far (in object diameters) from that of the tracked pose, or turned by this angle (rad),
-# is another pose. Nearer ones the tracker finds by itself.
+# A registered pose is another one than the tracked pose where its middle is this far away (in object diameters), or it is turned
+# by this angle (rad). Nearer ones the tracker finds by itself.
 OTHER_DIAMETERS = 0.1
 OTHER_ANGLE = np.deg2rad(15.0)
 _MISSING = FEATURES.index("missing")
@@ -81,7 +81,7 @@ class Registration:
         self.worker.close()
 
     def doubts(self, context: FrameContext, track: Track) -> bool:
-        """Whether the pose of a tracked instance should be held against a registration of what the detector sees there."""
+        """Whether a tracked instance is to be registered again where the detector sees it, to compare the two poses."""
         if track.in_doubt:
             return track.uncertain
         return self._rechecks.due(track.name, track.confidence, context.index)
@@ -89,7 +89,8 @@ class Registration:
     def start(
         self, context: FrameContext, candidates: Sequence[Detection], doubted: Sequence[tuple[Detection, Track]] = ()
     ) -> None:
-        """Register candidates: here when nothing is tracked, else in the background, one at a time. On a still all are, here.
+        """Register candidates: in this thread while nothing is tracked, else in the background, one at a time. On a still all
+        are registered in this thread.
 
         candidates: detections that are no tracked instance. doubted: those of tracks in doubt, which may be corrected.
         """
@@ -161,7 +162,7 @@ class Registration:
         return self.under_way is not None and self.under_way.track is track
 
     def _holds(self, context: FrameContext, job: Job) -> bool:
-        """Whether the registration gave a pose worth going on with. Raises what is no refusal."""
+        """Whether the registration gave a pose to go on with; if not, it is refused. Raises errors that are no refusal."""
         if isinstance(job.error, RegistrationError):
             self._refuse(context, job, f"registration_{job.error.kind}", str(job.error))
             return False
@@ -191,16 +192,17 @@ class Registration:
         context.say(f"{job.detection.object} refused: {reason}{again}")
 
     def _accept(self, context: FrameContext, job: Job, estimate: Estimate, *, late: bool) -> None:
-        """Start the track, or correct it, unless the thing has another one already: it keeps the id that it has."""
+        """Start or correct the track of a registration, unless another track is on that thing: it keeps its id. late: the
+        registration came back from the background."""
         track = job.track
         if track.tracking and not self._is_surer(context, track, estimate):
             return
         started = replace(track, T_cam_obj=estimate.T_cam_obj, confidence=estimate.confidence, support=job.seen.score)
         others = [t for t in self._tracks.tracking() if t is not track]
         rivals = self._duplicates.rivals(started, others, context.camera)
-        firm = next((t for t in rivals if not is_replaced_by(t, started)), None)
-        if firm is not None:
-            self._refuse(context, job, "registration_duplicate", relation(started, firm))
+        staying = next((t for t in rivals if not is_replaced_by(t, started)), None)
+        if staying is not None:
+            self._refuse(context, job, "registration_duplicate", relation(started, staying))
             return
         for rival in rivals:
             self._duplicates.displace(context, rival, started)
@@ -219,8 +221,8 @@ class Registration:
         )
 
     def _is_surer(self, context: FrameContext, track: Track, estimate: Estimate) -> bool:
-        """Whether a registration corrects the tracked pose: one of an uncertain track, which may have found itself meanwhile,
-        if it is surer; else if it is clearly surer, and another one."""
+        """Whether a registration is to correct the tracked pose: where the track is uncertain (and may have found the object again
+        meanwhile) if it is surer; else if it is clearly surer and another pose."""
         was, now = track.confidence, estimate.confidence
         if now < was + (0 if track.uncertain else TAKEOVER):
             context.count("corrections_refused")
@@ -238,7 +240,7 @@ class Registration:
         return bool(moved > OTHER_DIAMETERS * extent.diameter or turned > OTHER_ANGLE)
 
     def _correct(self, context: FrameContext, track: Track, estimate: Estimate) -> None:
-        """Give a track the pose of a surer registration, of those that look alike the one nearest to the last sure pose."""
+        """Give a track the pose of a surer registration: of the symmetric ones that nearest to the last sure pose."""
         before = track.T_cam_obj if track.sure is None else track.sure.T_cam_obj
         assert before is not None
         T = nearest_equivalent(estimate.T_cam_obj, before, self._extents[track.object].symmetries)
@@ -257,8 +259,8 @@ def explained(estimate: Estimate, detection: Detection, extent: ObjectExtent, ca
     """How much of the detected object the pose accounts for, about 0 to 1: the model's pixels that the image agrees with,
     among those that have depth, against the size of the detected box.
 
-    What hides the object makes both smaller. A pose that is far larger than what was seen, and has most of it behind
-    other things, may agree with the little that is left; this tells it from a right one.
+    Where something hides the object both are smaller. A wrong pose whose object is far larger than what was seen, and mostly
+    behind other things, may agree with the little of it that is visible; this share tells it from a right one.
     """
     box = extent.project(estimate.T_cam_obj, camera)
     if box is None:

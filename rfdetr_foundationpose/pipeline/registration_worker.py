@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass
 class Job:
     """One registration. track: the instance that it is to become. seen: the detection of it in the newest frame that has
-    one, for catching up. ready: when the work that it needs is done on the GPU. milliseconds: how long it took."""
+    one, for ``caught_up``. ready: an event on the GPU after the work that it needs. milliseconds: how long it took."""
 
     observation: Observation
     detection: Detection

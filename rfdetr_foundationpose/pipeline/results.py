@@ -1,4 +1,4 @@
-"""What the pipeline hands out."""
+"""What the pipeline returns: the result of a frame, and its own state."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SideStream:
-    """Where detections are made. overlap: on a second stream, on CUDA and if the detector can be left to work."""
+    """Runs the detector. overlap: on a second stream, where this is CUDA and the detector an OverlappingDetector."""
 
     def __init__(self, device: torch.device, timer: StageTimer, *, overlap: bool = True) -> None:
         self._device = device
@@ -24,10 +24,9 @@ class SideStream:
         self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
 
     def start(self, detector: Detector, frame: DeviceFrame) -> Callable[[], DetectionReport]:
-        """Begin with a frame whose upload is enqueued on the current stream; the returned function waits for the report.
-
-        Without overlap the work is done when this returns. The returned function is to be called before the next start;
-        masks are on the stream that is current then.
+        """Start the detector on a frame whose upload is enqueued on the current stream; the returned function waits for the
+        report. Without overlap the detector is done when this returns. Call the returned function before the next start; the
+        masks belong to the stream that is current at that call.
         """
         if self._stream is None or not isinstance(detector, OverlappingDetector):
             with self._timer.stage("detector"):

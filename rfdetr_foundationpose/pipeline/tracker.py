@@ -25,8 +25,8 @@ class Tracker:
         self._timer = timer
 
     def move(self, context: FrameContext, newcomer: TrackRequest | None) -> Estimate | None:
-        """Update every track. newcomer: the pose of a registration that just finished, tracked along; returns what became
-        of it."""
+        """Update every track. newcomer: the pose of a registration that just finished, which is tracked with the others; returns
+        its estimate."""
         tracked = self._tracks.tracking()
         requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
         if newcomer is not None:
@@ -49,8 +49,8 @@ class Tracker:
     def _from_sure_poses(
         self, context: FrameContext, tracked: Sequence[Track], estimates: Sequence[Estimate]
     ) -> list[Estimate]:
-        """The estimates of the tracks; of one in doubt the better of two, of which the other begins where the object surely
-        was last: tracking that went astray does not find the way back by itself."""
+        """The estimates of the tracks. A track in doubt is tracked a second time, from its last sure pose, and the better estimate
+        counts: tracking that went astray does not find the way back by itself."""
         best = list(estimates[: len(tracked)])
         lowest = context.config.pose.lost_confidence
         starts = [

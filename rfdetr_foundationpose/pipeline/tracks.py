@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from ..config import PoseConfig
 from ..types import Frame, ObjectPose, TrackState, instance_name
 
-# A detector run moves a track's support by this share: the last eight runs make up most of it.
+# Each detector run changes a track's support by this share of the difference: the last eight runs make up most of it.
 SUPPORT_RATE = 1 / 8
-# After a frame in which it moved less, this share of a track's speed is left.
+# The speed of a track falls to this share of itself on each frame, unless the object moved faster.
 SPEED_DECAY = 0.8
 
 
 @dataclass(frozen=True)
 class SurePose:
-    """T_cam_obj: (4, 4) pose at stamp_ns. speed: of its origin in the camera frame, m/s, the fastest of late."""
+    """A pose that fitted the image. T_cam_obj: (4, 4) at stamp_ns. speed: of the object's origin in the camera frame, m/s, the
+    fastest of late."""
 
     T_cam_obj: NDArray[np.float64]
     stamp_ns: int
@@ -28,7 +29,7 @@ class SurePose:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a track. why: a sentence without its name. state: the one that it is in now."""
+    """A change of a track's state. why: a sentence without the track's name. state: the new one."""
 
     why: str
     state: TrackState = TrackState.LOST
@@ -42,9 +43,11 @@ class Track:
     ``pose.lost_confidence`` it is uncertain, and it is lost when it does not come back to ``pose.accept_confidence`` within
     ``pose.lost_seconds``: blur passes, and the gap between the two keeps the state from flickering.
 
-    sure: where it was when it last was not in doubt. support: how well the detector sees it, a running mean of the scores of
-    its detections, in which a run without one counts as 0. unsupported: so many runs in a row. best_score: of its
-    detections since it started.
+    low_frames: consecutive frames below ``pose.lost_confidence``. sure: its pose when it last was not in doubt.
+    uncertain_since_ns, uncertain_frames: stamp at which it became uncertain, and frames since. support: how well the detector
+    sees it, a running mean of the scores of its detections, in which a run without one counts as 0. unsupported: detector runs
+    in a row without a detection of it. best_score: of its detections since it started. losses: how often it was lost.
+    registrations: how often it took the pose of one, corrections included.
     """
 
     object: str
@@ -61,7 +64,7 @@ class Track:
     unsupported: int = 0
     best_score: float = 0.0
     losses: int = 0
-    begun: int = 0
+    registrations: int = 0
 
     @property
     def name(self) -> str:
@@ -95,7 +98,7 @@ class Track:
         self.low_frames = self.unsupported = 0
         self.support = self.best_score = float(score)
         self.sure = None
-        self.begun += 1
+        self.registrations += 1
         self._store(T_cam_obj, confidence, visibility)
         self._remember(stamp_ns)
 
@@ -104,7 +107,7 @@ class Track:
         self.state = TrackState.TRACKING
         self.low_frames = 0
         self.sure = None
-        self.begun += 1
+        self.registrations += 1
         self._store(T_cam_obj, confidence, visibility)
         self._remember(stamp_ns)
 
@@ -136,14 +139,16 @@ class Track:
         return self._doubt(why, config, stamp_ns)
 
     def verify(
-        self, score: float | None, contested: bool, config: PoseConfig, stamp_ns: int, sure: float = 0.0
+        self, score: float | None, contested: bool, config: PoseConfig, stamp_ns: int, sure_score: float = 0.0
     ) -> Change | None:
         """Take the detector's word on a tracked instance. Returns what changed by it, or None.
 
         score: of the detection that is this instance; None without one. contested: an unclaimed detection of the same object lies
-        elsewhere. Missing support alone is no loss, as objects are occluded; with a contender, ``pose.lost_frames`` detector
-        runs in a row are, and twice as many for one that the detector never was ``sure`` of: so high a score. A pose that
-        could not be registered today is in doubt after ``pose.lost_frames`` runs.
+        elsewhere. sure_score: from which score on a detection is beyond doubt.
+
+        Objects are occluded, so that a track is not lost for want of detections alone. It is after ``pose.lost_frames`` detector
+        runs in a row without one where it is contested, and after twice as many where no detection of it was beyond doubt. After
+        ``pose.lost_frames`` runs a track is in doubt whose pose is too unsure for a registration to be accepted.
         """
         self.support += SUPPORT_RATE * ((score or 0.0) - self.support)
         if score is not None:
@@ -154,7 +159,7 @@ class Track:
         runs = f"{self.unsupported} runs in a row"
         if contested and self.unsupported >= config.lost_frames:
             return Change(self.lose(f"the detector sees it elsewhere, {runs}"))
-        if self.best_score < sure and self.unsupported >= 2 * config.lost_frames:
+        if self.best_score < sure_score and self.unsupported >= 2 * config.lost_frames:
             score_text = f"its best score was {self.best_score:.2f}"
             return Change(self.lose(f"the detector does not see it, {runs}, and never was sure of it: {score_text}"))
         doubtful = self.confidence < config.accept_confidence and not self.uncertain
@@ -190,18 +195,19 @@ class Track:
         return None
 
     def expected(self, stamp_ns: int) -> tuple[NDArray[np.float64] | None, float]:
-        """Where it should be, and how far from there it may be (m): its pose, or, in doubt, the last sure one and the way
-        that it may have gone since at its speed."""
+        """The pose where the object should be, and how far from there it may be (m): its last pose and 0, or, in doubt, its last
+        sure pose and the way that it may have gone since at its speed."""
         if not self.in_doubt or self.sure is None:
             return self.T_cam_obj, 0.0
         return self.sure.T_cam_obj, self.sure.speed * max(stamp_ns - self.sure.stamp_ns, 0) * 1e-9
 
     def _remember(self, stamp_ns: int) -> None:
+        """Take the pose of this frame as the last sure one."""
         assert self.T_cam_obj is not None
         speed = 0.0
         if self.sure is not None and stamp_ns > self.sure.stamp_ns:
             moved = float(np.linalg.norm(self.T_cam_obj[:3, 3] - self.sure.T_cam_obj[:3, 3]))
-            # The fastest of late: what is shaken stands still at every turn.
+            # An object that is shaken stands still at every turn; the fastest speed of late still counts then.
             speed = max(moved / (stamp_ns - self.sure.stamp_ns) * 1e9, SPEED_DECAY * self.sure.speed)
         self.sure = SurePose(self.T_cam_obj, stamp_ns, speed)
 
@@ -253,11 +259,11 @@ class TrackTable:
         return [t for t in self._tracks if t.tracking]
 
     def searching(self, object: str | None = None) -> list[Track]:
-        """Instances without a pose of the present (SEARCHING or just LOST), of one object or of all."""
+        """Instances that have no pose now (SEARCHING or just LOST), of one object or of all."""
         return [t for t in self._tracks if not t.tracking and object in (None, t.object)]
 
     def begin_frame(self) -> None:
-        """LOST is said for one frame; from the next on the instance is searched again."""
+        """Search for the instances that were lost on the last frame: LOST is published for one frame."""
         for track in self._tracks:
             if track.state is TrackState.LOST:
                 track.state = TrackState.SEARCHING

@@ -14,6 +14,7 @@ from rfdetr_foundationpose.config import Config, from_flat
 from rfdetr_foundationpose.detect.detector import DetectionReport
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pipeline import Pipeline
+from rfdetr_foundationpose.pipeline.build import PipelineParts
 from rfdetr_foundationpose.pipeline.extent import ObjectExtent
 from rfdetr_foundationpose.pose.confidence import FEATURES
 from rfdetr_foundationpose.pose.estimator import Estimate
@@ -115,14 +116,8 @@ def make(world: World, specs: list[ObjectSpec], background: bool = True, **setti
     thresholds = {"pose.accept_confidence": 0.5, "pose.lost_confidence": 0.25, "pose.lost_seconds": 0.0}
     config = from_flat(thresholds | settings, Config())
     extents = {s.name: EXTENT for s in specs}
-    return Pipeline(
-        ScriptedDetector(world),
-        ScriptedEstimator(world),
-        specs,
-        extents,
-        config,
-        background=background,
-    )
+    parts = PipelineParts(ScriptedDetector(world), ScriptedEstimator(world), specs, extents, torch.device("cpu"))
+    return Pipeline(parts, config, background=background)
 
 
 def use_estimator(pipeline: Pipeline, estimator: ScriptedEstimator) -> ScriptedEstimator:
