@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -26,6 +27,15 @@ TICK = 0.2
 PATIENCE = 2.5
 # A terminal's Ctrl-C may come twice, from the terminal and from a program that started this one; a second wish is later (s).
 SAME_WISH = 0.5
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a long piece of work. advance: gets the number of steps done and of all. stop: asked after each step; once it
+    says True the work ends, with what there is so far."""
+
+    advance: Callable[[int, int], None] = lambda done, total: None
+    stop: Callable[[], bool] = lambda: False
 
 
 class Interrupted(KeyboardInterrupt):

@@ -69,8 +69,8 @@ def played(tmp_path, monkeypatch):
     def play(*words: str) -> tuple[dict[str, Any], bool]:
         seen = []
 
-        def run_session(recording, specs, parameters, log, options, *, publish_masks, **_):
-            seen.append((parameters, publish_masks))
+        def run_session(source, start, options, *, publish_masks, **_):
+            seen.append((start.parameters, publish_masks))
             raise Played
 
         monkeypatch.setattr(session, "run_session", run_session)

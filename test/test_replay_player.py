@@ -20,6 +20,7 @@ from std_msgs.msg import Float64  # noqa: E402
 
 from rfdetr_foundationpose.camera import calibration, images  # noqa: E402
 from rfdetr_foundationpose.camera.compressed import compressed_to_depth, compressed_to_rgb  # noqa: E402
+from rfdetr_foundationpose.interrupts import Watch  # noqa: E402
 from rfdetr_foundationpose.replay.counters import Counters  # noqa: E402
 from rfdetr_foundationpose.replay.live import LiveOptions, _Session  # noqa: E402
 from rfdetr_foundationpose.replay.node_process import NodeDied, NodeProcess, NoPose, local_domain  # noqa: E402
@@ -110,7 +111,7 @@ def wire(request):
 def session(wire, **options) -> _Session:
     alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
     parts = (wire.player, wire.publisher, wire.collector, alive)
-    return _Session(*parts, LiveOptions(**options), lambda *_: None, lambda: False)
+    return _Session(*parts, LiveOptions(**options), Watch())
 
 
 def test_frames_arrive_bit_for_bit_and_poses_come_back(wire):
@@ -199,7 +200,7 @@ def test_the_books_are_read_when_every_frame_is_in_them_or_lost(reports, booked,
     alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
     collector = Reports(*reports)
     node = SimpleNamespace(get_clock=lambda: None)
-    part = _Session(node, None, collector, alive, LiveOptions(), lambda *_: None, lambda: False)
+    part = _Session(node, None, collector, alive, LiveOptions(), Watch())
     assert part._settle(500) == booked
     assert collector.heard == heard
 
@@ -208,7 +209,7 @@ def test_a_frame_that_stays_in_work_does_not_hold_the_end_up_for_ever():
     alive = SimpleNamespace(check=lambda: None, tail=lambda: "")
     node = SimpleNamespace(get_clock=lambda: None)
     options = LiveOptions(further_pose_timeout=0.0)
-    part = _Session(node, None, Reports((1, 0, 1, 500)), alive, options, lambda *_: None, lambda: False)
+    part = _Session(node, None, Reports((1, 0, 1, 500)), alive, options, Watch())
     assert not part._settle(500)
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.replay.counters import Counters
 from rfdetr_foundationpose.replay.live import LiveOptions
-from rfdetr_foundationpose.replay.node_process import NoPose
+from rfdetr_foundationpose.replay.node_process import NodeStart, NoPose
 from rfdetr_foundationpose.replay.recording import (
     GroundTruth,
     InstanceTruth,
@@ -22,6 +22,7 @@ from rfdetr_foundationpose.replay.recording import (
     RecordingWriter,
 )
 from rfdetr_foundationpose.replay.session import run_session, stage_latency
+from rfdetr_foundationpose.replay.source import Source
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
 
 CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
@@ -49,18 +50,17 @@ def spec(tmp_path) -> ObjectSpec:
 
 
 def play(tmp_path, spec, frames: int, **options):
+    parameters = {
+        "objects_file": str(tmp_path / "objects.yaml"),
+        "input.reliability": "reliable",
+        "input.max_age": 0.0,
+        "output.covariance": True,
+    }
+    double = [sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")]
     return run_session(
-        write_recording(tmp_path / "bag", frames),
-        [spec],
-        {
-            "objects_file": str(tmp_path / "objects.yaml"),
-            "input.reliability": "reliable",
-            "input.max_age": 0.0,
-            "output.covariance": True,
-        },
-        tmp_path / "node.log",
+        Source(write_recording(tmp_path / "bag", frames), [spec]),
+        NodeStart(parameters, tmp_path / "node.log", double),
         LiveOptions(startup_timeout=400, first_pose_timeout=100, **options),
-        command=[sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")],
     )
 
 

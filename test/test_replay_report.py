@@ -24,6 +24,7 @@ from rfdetr_foundationpose.replay.report import (
     result_tables,
 )
 from rfdetr_foundationpose.replay.result import (
+    FrameCounts,
     PoseSample,
     build_result,
     compare,
@@ -46,16 +47,12 @@ def samples(n: int = 5) -> list[PoseSample]:
 
 def result(**changes) -> dict:
     arguments = {
-        "frames_published": 6,
-        "frames_received": 6,
-        "frames_processed": 5,
-        "dropped_by_reason": {"too_old": 1},
         "latency_ms": {"track": {"p50": 5.0, "p95": 6.0, "max": 7.0}},
         "detection_source": "mask-topic",
         "weights": "default",
         "device": "cpu",
     }
-    return build_result(samples(), **{**arguments, **changes})
+    return build_result(samples(), FrameCounts(6, 6, 5, {"too_old": 1}), **{**arguments, **changes})
 
 
 def test_result_has_the_keys_of_the_issue():
@@ -161,17 +158,7 @@ def test_comparison_flags_what_got_worse():
 
 
 def test_a_figure_that_vanished_is_a_regression():
-    gone = build_result(
-        [],
-        frames_published=6,
-        frames_received=6,
-        frames_processed=6,
-        dropped_by_reason={},
-        latency_ms={},
-        detection_source="rf-detr",
-        weights="",
-        device="cpu",
-    )
+    gone = build_result([], FrameCounts(6, 6, 6), latency_ms={}, detection_source="rf-detr", weights="", device="cpu")
     flagged = {row.name for row in compare(gone, result()) if row.regressed}
     assert {"translation_error_mm.p50", "adds_recall_0.1d", "poses"} <= flagged
 
@@ -216,27 +203,28 @@ def test_a_baseline_is_compared_in_a_table():
     assert "regressed" in text and "adds_recall_0.1d" in text
 
 
-def build(of: list[PoseSample], **books) -> dict:
-    about = {"detection_source": "rf-detr", "weights": "default", "device": "cpu", "latency_ms": {}}
-    books = {"frames_published": 6, "frames_received": 6, "frames_processed": 6, "dropped_by_reason": {}, **books}
-    return build_result(of, **books, **about)
+SIX = FrameCounts(published=6, received=6, processed=6)
+
+
+def build(of: list[PoseSample], frames: FrameCounts = SIX) -> dict:
+    return build_result(of, frames, detection_source="rf-detr", weights="default", device="cpu", latency_ms={})
 
 
 @pytest.mark.parametrize(
-    ("books", "reasons"),
+    ("changes", "reasons"),
     [
         ({}, {}),
-        ({"frames_processed": 4, "dropped_by_reason": {"too_old": 2, "bad_rgb": 0}}, {"too_old": 2}),
-        ({"frames_received": 5, "frames_processed": 5}, {"not_received": 1}),
+        ({"processed": 4, "dropped": {"too_old": 2, "bad_rgb": 0}}, {"too_old": 2}),
+        ({"received": 5, "processed": 5}, {"not_received": 1}),
         (
-            {"frames_received": 5, "frames_processed": 3, "dropped_by_reason": {"busy": 1}},
+            {"received": 5, "processed": 3, "dropped": {"busy": 1}},
             {"busy": 1, "not_received": 1, "unfinished": 1},
         ),
-        ({"frames_processed": 5}, {"unfinished": 1}),
+        ({"processed": 5}, {"unfinished": 1}),
     ],
 )
-def test_published_frames_are_processed_or_dropped(books, reasons):
-    made = build(samples(), **books)
+def test_published_frames_are_processed_or_dropped(changes, reasons):
+    made = build(samples(), replace(SIX, **changes))
     assert made["dropped_by_reason"] == reasons
     assert made["frames_published"] == made["frames_processed"] + made["dropped"]
     line = result_lines(made)[0]
@@ -244,10 +232,7 @@ def test_published_frames_are_processed_or_dropped(books, reasons):
     assert all(f"{n} {reason.replace('_', ' ')}" in line for reason, n in reasons.items())
 
 
-@pytest.mark.parametrize(
-    "books",
-    [{"frames_received": 9}, {"frames_processed": 7}, {"dropped_by_reason": {"too_old": 1}}, {"frames_received": 5}],
-)
-def test_counts_that_do_not_add_up_are_no_result(books):
+@pytest.mark.parametrize("changes", [{"received": 9}, {"processed": 7}, {"dropped": {"too_old": 1}}, {"received": 5}])
+def test_counts_that_do_not_add_up_are_no_result(changes):
     with pytest.raises(ValueError, match="do not add up"):
-        build(samples(), **books)
+        build(samples(), replace(SIX, **changes))

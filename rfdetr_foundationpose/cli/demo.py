@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..interrupts import Interruptible
+from ..interrupts import Interruptible, Watch
 from .console import bar_after, drawing_bar, kept, open_console, progress_bar, sayer
 from .options import RATE, SECONDS, TARGETS, Device, ObjectsFile, Out, Seed, Settings, named, parse_names
 from .outputs import AlsoJson, Overwrite, claim
@@ -63,11 +64,12 @@ def demo(
     from ..device import resolve_device
     from ..objects import load_objects
     from ..replay.live import LiveOptions, ended_in_order
-    from ..replay.node_process import NodeProcess, free_domain_id
+    from ..replay.node_process import NodeProcess, NodeStart, free_domain_id
     from ..replay.outputs import OUTPUT_FILES, write_outputs
     from ..replay.report import result_lines, result_tables
     from ..replay.result import write_json, write_poses_csv
     from ..replay.session import run_session
+    from ..replay.source import Source
     from ..resources import default_objects_file
     from ..synth.video import VideoSettings
 
@@ -106,17 +108,13 @@ def demo(
         if stop.requested:
             kept(stop, len(recording), length, "generated frames", path)
         advance = bar_after(progress, "start", "play", len(recording))
+        source = Source(recording, specs, frames)
         session = run_session(
-            recording,
-            specs,
-            parameters,
-            out / NODE_LOG,
+            source,
+            NodeStart(parameters, out / NODE_LOG, process=process),
             LiveOptions(rate=speed),
-            count=frames,
             publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
-            advance=lambda done, _: advance(done),
-            stop=stop.stop,
-            process=process,
+            watch=Watch(lambda done, _: advance(done), stop.stop),
         )
         process.stop()
         result = outputs.stamped({**session.result, "seed": seed, "recording": str(recording.path)})
@@ -131,16 +129,11 @@ def demo(
             with stop.ends_here():
                 files = write_outputs(
                     out,
-                    result,
-                    session.samples,
-                    session.series,
-                    recording,
-                    specs,
+                    replace(session.outcome, result=result),
+                    replace(source, frames=played),
                     title="rfdetr-foundationpose demo",
-                    count=played,
                     advance=stop.checked(drawing_bar(progress, played)),
                     sinks=sinks,
-                    stamp_of=session.stamp_of,
                 )
     for table in result_tables(result, session.samples):
         console.print(table)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..interrupts import Interruptible
+from ..interrupts import Interruptible, Watch
 from .console import bar_after, drawing_bar, kept, open_console, progress_bar, sayer
 from .options import ObjectsFile, Settings
 from .outputs import AlsoJson, Outputs, Overwrite, claim
@@ -22,13 +23,10 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..detect.starts import Start
-    from ..objects import ObjectSpec
-    from ..replay.recording import Recording
-    from ..replay.result import Comparison, PoseSample
+    from ..replay.result import Comparison, RunOutcome
+    from ..replay.source import Source
 
 NODE_LOG, POSES, RESULT = "node.log", "poses.csv", "result.json"
-Series = dict[str, list[tuple[float, float]]]
-StampOf = Callable[[float], int] | None
 
 
 def replay(
@@ -65,6 +63,7 @@ def replay(
     from ..replay.recording import Recording
     from ..replay.report import comparison_table, result_lines, result_tables
     from ..replay.result import compare, read_baseline, write_json, write_poses_csv
+    from ..replay.source import Source
     from ..resources import default_objects_file
 
     console = open_console()
@@ -105,9 +104,10 @@ def replay(
     rows: list[Comparison] = []
     files: list[Path] = []
     with progress_bar(console) as progress, Interruptible() as stop:
-        job = Job(tape, specs, settings, starts, outputs, speed, frames, progress, stop)
-        result, samples, series, stamp_of = through_node(job) if ros else through_pipeline(job)
-        result = outputs.stamped({**result, "recording": str(recording), "recording_id": identity})
+        job = Job(Source(tape, specs, frames), settings, starts, outputs, speed, progress, stop)
+        outcome = through_node(job) if ros else through_pipeline(job)
+        samples = outcome.samples
+        result = outputs.stamped({**outcome.result, "recording": str(recording), "recording_id": identity})
         if stored is not None and not stop.requested:
             rows = compare(result, stored, latency=check_latency)
         # All that took long is on disk before pictures are drawn.
@@ -119,17 +119,12 @@ def replay(
             with stop.ends_here():
                 files = write_outputs(
                     out,
-                    result,
-                    samples,
-                    series,
-                    tape,
-                    specs,
+                    dataclasses.replace(outcome, result=result),
+                    job.source,
                     title=f"replay of {recording.name}",
                     rows=rows,
-                    count=frames,
-                    advance=stop.checked(drawing_bar(progress, job.total)),
+                    advance=stop.checked(drawing_bar(progress, job.source.total)),
                     sinks=sinks,
-                    stamp_of=stamp_of,
                 )
     for problem in (*tape.problems, *tape.tally.sentences()):
         if problem not in told:
@@ -140,7 +135,7 @@ def replay(
         say(line)
     if rows:
         console.print(comparison_table(rows))
-    kept(stop, result["frames_published"], min(frames or len(tape), len(tape)), "frames", out)
+    kept(stop, result["frames_published"], job.source.total, "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
@@ -153,15 +148,13 @@ def replay(
 
 @dataclass(frozen=True)
 class Job:
-    """What is run, and who hears of it. frames: the first ones alone; None: all."""
+    """What is run, and who hears of it. rate: of playback, for the node."""
 
-    tape: Recording
-    specs: list[ObjectSpec]
+    source: Source
     config: Config
     starts: Sequence[Start]
     outputs: Outputs
     rate: float | None
-    frames: int | None
     progress: Progress
     stop: Interruptible
 
@@ -170,36 +163,24 @@ class Job:
         assert self.outputs.folder is not None
         return self.outputs.folder
 
-    @property
-    def total(self) -> int:
-        return min(self.frames or len(self.tape), len(self.tape))
 
-
-def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+def through_pipeline(job: Job) -> RunOutcome:
     """Every frame, as fast as it goes; poses are on disk as they come."""
     from ..pipeline import Pipeline
     from ..replay.judge import Judge
     from ..replay.offline import run_offline
-    from ..replay.result import PosesCsv, build_result
+    from ..replay.result import FrameCounts, PosesCsv, RunOutcome, build_result
 
-    judge = Judge.of(job.specs)
+    judge = Judge.of(job.source.specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
     pipeline = Pipeline.build(job.config, background=False)
     for start in job.starts:
         pipeline.start_at(start)
-    advance = bar_after(job.progress, "warm up", "replay", job.total)
+    advance = bar_after(job.progress, "warm up", "replay", job.source.total)
+    watch = Watch(lambda done, _: advance(done), job.stop.stop)
     try:
         with PosesCsv(job.out / POSES) as file:
-            run = run_offline(
-                pipeline,
-                job.tape,
-                job.specs,
-                judge,
-                job.frames,
-                advance,
-                job.stop.stop,
-                file.add,
-            )
+            run = run_offline(pipeline, job.source, judge, watch, file.add)
         status = pipeline.status()
     finally:
         pipeline.close()
@@ -208,10 +189,7 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
         say(event)
     result = build_result(
         run.samples,
-        frames_published=run.published,
-        frames_received=run.published,
-        frames_processed=run.processed,
-        dropped_by_reason=run.dropped,
+        FrameCounts(run.published, run.published, run.processed, run.dropped),
         latency_ms=run.latency_ms,
         detection_source=status.detector_source,
         weights=status.pose_weights,
@@ -220,35 +198,32 @@ def through_pipeline(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=status.counters.get("lost", 0),
-        depth_unmatched=job.tape.tally.depth_unmatched,
-        frames_distorted=job.tape.tally.distorted,
+        depth_unmatched=job.source.recording.tally.depth_unmatched,
+        frames_distorted=job.source.recording.tally.distorted,
         detector_weights=status.detector_weights,
         detector_backend=status.detector_backend,
         pose_backend=status.pose_backend,
         seconds=run.seconds,
     )
-    return result, run.samples, run.series, None
+    return RunOutcome(result, run.samples, run.series)
 
 
-def through_node(job: Job) -> tuple[dict[str, Any], list[PoseSample], Series, StampOf]:
+def through_node(job: Job) -> RunOutcome:
     """Over DDS, as a camera would; ends early, or before the first frame, when the user wants so."""
     from ..config import to_flat
     from ..replay.live import LiveOptions
+    from ..replay.node_process import NodeStart
     from ..replay.session import run_session
     from ..resources import default_objects_file
 
     parameters = to_flat(job.config)
     parameters["objects_file"] = str(Path(job.config.objects_file or default_objects_file()).resolve())
-    advance = bar_after(job.progress, "start", "play", job.total)
+    advance = bar_after(job.progress, "start", "play", job.source.total)
     session = run_session(
-        job.tape,
-        job.specs,
-        parameters,
-        job.out / NODE_LOG,
+        job.source,
+        NodeStart(parameters, job.out / NODE_LOG),
         LiveOptions(rate=job.rate),
-        count=job.frames,
         publish_masks=job.config.input.use_mask_topics or job.config.detector.source == "mask-topic",
-        advance=lambda done, _: advance(done),
-        stop=job.stop.stop,
+        watch=Watch(lambda done, _: advance(done), job.stop.stop),
     )
-    return session.result, session.samples, session.series, session.stamp_of
+    return session.outcome

@@ -7,20 +7,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
 
+from ..interrupts import Watch
 from ..types import Frame
 from .counters import Counters
-from .node_process import POSE_NODE, NodeProcess, NoPose, free_domain_id, local_domain
+from .node_process import POSE_NODE, NodeProcess, NodeStart, NoPose, free_domain_id, local_domain
 from .player import Collector, FramePublisher, PoseArrival, Spinner
 from .recording import RecordingError
 
@@ -81,33 +80,33 @@ class LiveRun:
         return (self.recorded_ns[index] - self.recorded_ns[0]) * 1e-9
 
 
+@dataclass(frozen=True)
+class Topics:
+    """Names of instances whose topics are used. poses: listened to. expected: those of them that are waited for before the
+    recording is played; empty: any. masks: published."""
+
+    poses: Sequence[str]
+    expected: Sequence[str] = ()
+    masks: Sequence[str] = ()
+
+
 def run_live(
     frames: Iterator[Frame],
     count: int,
-    objects: Sequence[str],
-    parameters: Mapping[str, Any],
-    log: Path,
+    topics: Topics,
+    start: NodeStart,
     options: LiveOptions,
-    *,
-    expected: Sequence[str] = (),
-    masks: Sequence[str] = (),
-    advance: Callable[[int, int], None] = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
-    command: Sequence[str] | None = None,
-    process: NodeProcess | None = None,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> LiveRun:
-    """Play ``count`` frames into a node started with ``parameters``, or those until ``stop``.
+    """Play ``count`` frames into the node, or those until ``watch.stop``; ``watch.advance`` gets frames played and their number.
 
-    objects: pose topics to listen to. expected: those to wait for before playing; empty: any. masks: mask topics to
-    publish. ``advance`` gets frames played and their number. command: starts the node, for tests with another one. process:
-    a node that was started with these parameters already; its owner ends it.
     Raises NoPose, NodeDied, or ValueError for an empty recording, and for depth that cannot be compressed where the node is
     to be given compressed images.
     """
     first = next(frames, None)
     if first is None:
         raise RecordingError("the recording holds no frame")
-    domain = free_domain_id() if process is None else process.domain_id
+    domain = free_domain_id() if start.process is None else start.process.domain_id
     with ended_in_order(), _environment(local_domain(domain)), ExitStack() as opened:
         context = Context()
         opened.callback(context.destroy)
@@ -116,12 +115,14 @@ def run_live(
         node = Node("recording_player", context=context)
         spinner = Spinner(node, context)
         opened.callback(spinner.close)
-        collector = Collector(node, f"/{POSE_NODE}", objects)
-        compressed = parameters.get("input.image_transport") == "compressed"
-        publisher = FramePublisher(node, masks, compressed=compressed)
-        running = process or opened.enter_context(NodeProcess(parameters, log, domain, command))
-        session = _Session(node, publisher, collector, running, options, advance, stop)
-        run = session.play(first, frames, count, expected)
+        collector = Collector(node, f"/{POSE_NODE}", topics.poses)
+        compressed = start.parameters.get("input.image_transport") == "compressed"
+        publisher = FramePublisher(node, topics.masks, compressed=compressed)
+        process = start.process or NodeProcess(start.parameters, start.log, domain, start.command)
+        if start.process is None:
+            opened.enter_context(process)
+        session = _Session(node, publisher, collector, process, options, watch)
+        run = session.play(first, frames, count, topics.expected)
         run.domain_id = domain
         return run
 
@@ -154,12 +155,11 @@ class _Session:
         collector: Collector,
         process: NodeProcess,
         options: LiveOptions,
-        advance: Callable[[int, int], None],
-        stop: Callable[[], bool],
+        watch: Watch,
     ) -> None:
         self._clock = node.get_clock()
         self._publisher, self._collector, self._process = publisher, collector, process
-        self._options, self._advance, self._stop = options, advance, stop
+        self._options, self._watch = options, watch
         self._run = LiveRun()
 
     def play(self, first: Frame, rest: Iterator[Frame], count: int, objects: Sequence[str]) -> LiveRun:
@@ -203,7 +203,7 @@ class _Session:
     def _check(self) -> None:
         """Raises NodeDied, and KeyboardInterrupt when the user wants to end before anything was played."""
         self._process.check()
-        if self._stop():
+        if self._watch.stop():
             raise KeyboardInterrupt
 
     def _send(self, frame: Frame) -> int:
@@ -304,7 +304,7 @@ class _Session:
         begin = time.monotonic()
         due = begin
         for index, frame in enumerate(_chain(frames, rest)):
-            if index >= count or (index and self._stop()):
+            if index >= count or (index and self._watch.stop()):
                 break
             time.sleep(max(0.0, due - time.monotonic()))
             stamp = self._send(frame)
@@ -315,7 +315,7 @@ class _Session:
                 due = time.monotonic()
             else:
                 due = max(due + step, time.monotonic() - step)
-            self._advance(index + 1, count)
+            self._watch.advance(index + 1, count)
             self._process.check()
         self._collector.wait_for_pose(max(run.sent), max(2.0, 3 * run.node_period))
         played = max(len(run.sent) - 1, 1) * interval

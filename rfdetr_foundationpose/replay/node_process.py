@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ class NodeProcess:
             shared_memory.remove_left_behind()
         self._file.close()
         return code
+
+
+@dataclass(frozen=True)
+class NodeStart:
+    """How the node that a recording is played to is started, or that it runs. log: file for its output. command: another program
+    to start, for tests. process: a node that was started with these parameters already; its owner ends it."""
+
+    parameters: Mapping[str, Any]
+    log: Path
+    command: Sequence[str] | None = None
+    process: NodeProcess | None = None
 
 
 def local_domain(domain_id: int) -> dict[str, str]:

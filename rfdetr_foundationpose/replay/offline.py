@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from ..objects import ObjectSpec
+from ..interrupts import Watch
 from ..pipeline import Pipeline
 from ..types import InputError, TrackState
 from .judge import FoundPose, Judge
-from .recording import Recording
 from .result import PoseSample
+from .source import Source
 
 Item = TypeVar("Item")
 
@@ -24,7 +24,8 @@ class OfflineRun:
     """samples: one per tracked instance and frame. latency_ms: stage -> p50, p95, max.
 
     published: colour images of the recording up to the last frame; each is one of ``processed`` or in ``dropped``, by
-    reason: those that made no frame, and frames that the pipeline could not use. series: stage -> (seconds in the recording, ms), "process" is the whole call.
+    reason: those that made no frame, and frames that the pipeline could not use. series: stage -> (seconds in the recording,
+    ms), "process" is the whole call.
     """
 
     published: int = 0
@@ -39,25 +40,22 @@ class OfflineRun:
 
 def run_offline(
     pipeline: Pipeline,
-    recording: Recording,
-    specs: Sequence[ObjectSpec],
+    source: Source,
     judge: Judge,
-    count: int | None = None,
-    advance: Callable[[int], None] = lambda done: None,
-    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
     keep: Callable[[Sequence[PoseSample]], None] = lambda samples: None,
 ) -> OfflineRun:
-    """Process the first ``count`` frames (None: all), or those until ``stop``. What cannot be used is skipped and counted.
+    """Process the frames of a recording, or those until ``watch.stop``. What cannot be used is skipped and counted.
 
     keep: gets the samples of each frame as they come.
     """
     run = OfflineRun()
-    known = {s.name for s in specs}
+    known, total = {s.name for s in source.specs}, source.total
     start = None
     process_ms: list[tuple[float, float]] = []
     counted: Counter[str] = Counter()
     begin = time.perf_counter()
-    for index, (frame, truth) in enumerate(_until(stop, islice(recording, count))):
+    for index, (frame, truth) in enumerate(_until(watch.stop, islice(source.recording, source.frames))):
         if start is None:
             start = frame.stamp_ns
             pipeline.warm_up(frame.camera)
@@ -85,9 +83,9 @@ def run_offline(
         ]
         keep(samples)
         run.samples += samples
-        advance(index + 1)
-    run.published = recording.tally.published
-    run.dropped += recording.tally.dropped
+        watch.advance(index + 1, total)
+    run.published = source.recording.tally.published
+    run.dropped += source.recording.tally.dropped
     run.seconds = time.perf_counter() - begin
     run.latency_ms = {stage: {"p50": s.p50, "p95": s.p95, "max": s.max} for stage, s in pipeline.timer.stats().items()}
     run.series["process"] = process_ms

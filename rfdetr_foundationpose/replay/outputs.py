@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ from .metrics import ObjectGeometry
 from .page import write_page
 from .recording import Recording
 from .report import contact_sheet, plot_errors, plot_latency
-from .result import Comparison, PoseSample, write_json, write_poses_csv
+from .result import Comparison, PoseSample, RunOutcome, write_json, write_poses_csv
 from .sinks import DrawnFrame, Sink
+from .source import Source
 from .video import VideoWriter
 
 OUTPUT_FILES = (
@@ -32,33 +32,28 @@ SHEET_TILES = 12
 
 def write_outputs(
     out: Path,
-    result: Mapping[str, Any],
-    samples: Sequence[PoseSample],
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    recording: Recording,
-    specs: Sequence[ObjectSpec],
+    outcome: RunOutcome,
+    source: Source,
     *,
     title: str,
     rows: Sequence[Comparison] = (),
-    count: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
     sinks: Sequence[Sink] = (),
-    stamp_of: Callable[[float], int] | None = None,
 ) -> list[Path]:
     """Write everything into ``out``; returns the files, most telling first. ``advance`` gets the frames drawn.
 
-    series: stage -> (seconds, ms). sinks: also get the frames, and are finished. stamp_of: the series' seconds -> stamp in
-    the recording (ns); by default they count from its first frame.
+    source: what was run. rows: comparison with a stored result. sinks: also get the frames, and are finished.
     """
+    result, samples = outcome.result, outcome.samples
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "result.json", result)
     write_poses_csv(out / "poses.csv", samples)
-    plot_errors(out / "errors.png", samples, _diameters(specs, samples))
-    plot_latency(out / "latency.png", series)
+    plot_errors(out / "errors.png", samples, _diameters(source.specs, samples))
+    plot_latency(out / "latency.png", outcome.series)
     files = [out / "errors.png", out / "latency.png"]
-    pictures, first = _pictures(out, samples, recording, specs, count, advance, sinks)
+    pictures, first = _pictures(out, samples, source, advance, sinks)
     for sink in sinks:
-        sink.finish(series, stamp_of or (lambda seconds: first + round(seconds * 1e9)))
+        sink.finish(outcome.series, outcome.stamp_of or (lambda seconds: first + round(seconds * 1e9)))
     files = pictures + files
     write_page(out / "report.html", title, result, samples, files, rows)
     return [*files, out / "report.html", out / "poses.csv", out / "result.json"]
@@ -75,15 +70,13 @@ def _diameters(specs: Sequence[ObjectSpec], samples: Sequence[PoseSample]) -> di
 def _pictures(
     out: Path,
     samples: Sequence[PoseSample],
-    recording: Recording,
-    specs: Sequence[ObjectSpec],
-    count: int | None,
+    source: Source,
     advance: Callable[[int], None],
     sinks: Sequence[Sink],
 ) -> tuple[list[Path], int]:
     """Files, and the stamp of the first frame."""
-    models = {s.name: OverlayModel.load(s) for s in specs}
-    names = instance_names(specs)
+    models = {s.name: OverlayModel.load(s) for s in source.specs}
+    names = instance_names(source.specs)
     by_frame: dict[int, list[PoseSample]] = {}
     for sample in samples:
         by_frame.setdefault(sample.frame, []).append(sample)
@@ -92,8 +85,8 @@ def _pictures(
     tiles: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     first = 0
-    with VideoWriter(out / "overlay.webm", _fps(recording)) as video:
-        for index, (frame, _) in enumerate(islice(recording, count)):
+    with VideoWriter(out / "overlay.webm", _fps(source.recording)) as video:
+        for index, (frame, _) in enumerate(islice(source.recording, source.frames)):
             first = first or frame.stamp_ns
             found = by_frame.get(index, [])
             picture = _draw(frame, found, models, names)

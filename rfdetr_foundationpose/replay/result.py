@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,44 @@ def write_poses_csv(path: Path, samples: Sequence[PoseSample]) -> None:
         file.add(samples)
 
 
+@dataclass(frozen=True)
+class FrameCounts:
+    """What became of the frames of a run. dropped: by reason, without those that ``unprocessed`` finds out."""
+
+    published: int
+    received: int
+    processed: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def unprocessed(self) -> dict[str, int]:
+        """Published frames that were not processed, by reason; "not_received" are those that did not arrive, and "unfinished"
+        those in work when the run ended. Raises ValueError for counts that do not add up so."""
+        reasons = {reason: count for reason, count in self.dropped.items() if count}
+        lost = self.published - self.received
+        unfinished = self.received - self.processed - sum(reasons.values())
+        if lost < 0 or unfinished < 0:
+            raise ValueError(
+                f"{self.published} frames published, {self.received} received, {self.processed} processed and {reasons} dropped "
+                "do not add up"
+            )
+        return reasons | {r: n for r, n in (("not_received", lost), ("unfinished", unfinished)) if n}
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run gave. result: as result.json. series: stage -> (seconds, ms). stamp_of: makes of the series' seconds a stamp in
+    the recording (ns); None: they count from its first frame."""
+
+    result: Mapping[str, Any]
+    samples: Sequence[PoseSample]
+    series: Mapping[str, Sequence[tuple[float, float]]]
+    stamp_of: Callable[[float], int] | None = None
+
+
 def build_result(
     samples: Sequence[PoseSample],
+    frames: FrameCounts,
     *,
-    frames_published: int,
-    frames_received: int,
-    frames_processed: int,
-    dropped_by_reason: Mapping[str, int],
     latency_ms: Mapping[str, Mapping[str, float]],
     detection_source: str,
     weights: str,
@@ -91,26 +122,15 @@ def build_result(
     missing: int = 0,
     **extra: Any,
 ) -> dict[str, Any]:
-    """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures.
-
-    Published are the processed frames and those dropped, by reason; "not_received" are those that did not arrive, and
-    "unfinished" those in work when the run ended. Raises ValueError for counts that do not add up so.
-    """
-    reasons = {reason: count for reason, count in dropped_by_reason.items() if count}
-    lost = frames_published - frames_received
-    unfinished = frames_received - frames_processed - sum(reasons.values())
-    if lost < 0 or unfinished < 0:
-        raise ValueError(
-            f"{frames_published} frames published, {frames_received} received, {frames_processed} processed and {reasons} dropped "
-            "do not add up"
-        )
-    reasons |= {r: n for r, n in (("not_received", lost), ("unfinished", unfinished)) if n}
+    """result.json. ``missing``: object-frames that should have had a pose and had none; they count as failures. Raises ValueError
+    for counts of frames that do not add up."""
+    reasons = frames.unprocessed()
     errors: list[PoseError | None] = [s.error for s in samples if s.error is not None]
     accuracy = summarize([*errors, *([None] * missing)])
     return {
-        "frames_published": frames_published,
-        "frames_received": frames_received,
-        "frames_processed": frames_processed,
+        "frames_published": frames.published,
+        "frames_received": frames.received,
+        "frames_processed": frames.processed,
         **accuracy,
         "latency_ms": {stage: dict(values) for stage, values in latency_ms.items()},
         "dropped": sum(reasons.values()),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..interrupts import Watch
 from ..latency import STAGES
-from ..objects import ObjectSpec
 from ..types import Frame
 from .counters import Counters
 from .judge import FoundPose, Judge, instance_names
-from .live import LiveOptions, LiveRun, run_live
-from .node_process import POSE_NODE, NodeProcess, NoPose
+from .live import LiveOptions, LiveRun, Topics, run_live
+from .node_process import POSE_NODE, NodeStart, NoPose
 from .recording import GroundTruth, Recording, RecordingError
-from .result import PoseSample, build_result
+from .result import FrameCounts, PoseSample, RunOutcome, build_result
+from .source import Source
 
 
 @dataclass
@@ -37,6 +37,11 @@ class Session:
         played = [(stamp - self.run.start_ns) * 1e-9 for stamp, _ in sent]
         recorded = [self.run.recorded_ns[index] - self.run.recorded_ns[0] for _, index in sent]
         return self.run.recorded_ns[0] + round(float(np.interp(seconds, played, recorded)))
+
+    @property
+    def outcome(self) -> RunOutcome:
+        """What there is to be written of it."""
+        return RunOutcome(self.result, self.samples, self.series, self.stamp_of)
 
 
 class _Tape:
@@ -70,46 +75,24 @@ class _Tape:
 
 
 def run_session(
-    recording: Recording,
-    specs: Sequence[ObjectSpec],
-    parameters: Mapping[str, Any],
-    log: Path,
+    source: Source,
+    start: NodeStart,
     options: LiveOptions,
     *,
-    count: int | None = None,
     publish_masks: bool = False,
-    advance: Callable[[int, int], None] = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
-    command: Sequence[str] | None = None,
-    process: NodeProcess | None = None,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> Session:
-    """Play the first ``count`` frames into a node with ``parameters``, judge its poses, build result.json.
-
-    stop: asked before every frame; what was played until then is judged. process: a node that runs already, as in ``run_live``.
+    """Play a recording into the node, judge its poses, build result.json. After ``watch.stop`` what was played is judged.
 
     Raises NoPose, NodeDied, RecordingError.
     """
-    names = instance_names(specs)
-    tape = _Tape(recording)
+    names = instance_names(source.specs)
+    tape = _Tape(source.recording)
     expected = tape.expect(names)
     # One for every instance that the node listens for, empty where there is none: it waits for all of them.
-    masks = list(names) if publish_masks else []
-    total = len(recording) if count is None else min(count, len(recording))
-    run = run_live(
-        tape.frames(),
-        total,
-        list(names),
-        parameters,
-        log,
-        options,
-        expected=expected,
-        masks=masks,
-        advance=advance,
-        stop=stop,
-        command=command,
-        process=process,
-    )
-    judge = Judge.of(specs)
+    topics = Topics(list(names), expected, masks=list(names) if publish_masks else [])
+    run = run_live(tape.frames(), source.total, topics, start, options, watch)
+    judge = Judge.of(source.specs)
     counters = Counters.read(run.diagnostics).since(Counters.read(run.diagnostics_before))
     if counters.received > len(run.sent):
         raise NoPose(
@@ -120,10 +103,7 @@ def run_session(
     backend = run.diagnostics.get(f"{POSE_NODE}: backend", {})
     result = build_result(
         samples,
-        frames_published=len(run.sent),
-        frames_received=counters.received,
-        frames_processed=counters.processed,
-        dropped_by_reason=counters.dropped,
+        FrameCounts(len(run.sent), counters.received, counters.processed, counters.dropped),
         latency_ms=stage_latency(run.diagnostics),
         detection_source=backend.get("detector_source", ""),
         weights=backend.get("pose_weights", ""),
@@ -132,8 +112,8 @@ def run_session(
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=counters.lost,
-        recording_dropped=dict(recording.tally.dropped),
-        depth_unmatched=recording.tally.depth_unmatched,
+        recording_dropped=dict(source.recording.tally.dropped),
+        depth_unmatched=source.recording.tally.depth_unmatched,
         detector_weights=backend.get("detector_weights", ""),
         detector_backend=backend.get("detector_backend", ""),
         pose_backend=backend.get("pose_backend", ""),
