@@ -172,12 +172,7 @@ def test_empty_cache_is_only_in_the_reference_in_preparation_and_in_clean_up():
     assert emptying == {"GraphedProgram._warm_up_and_capture"}
 
 
-PUT_BACK = {
-    "detect/predictor.py",
-    "evaluate/reference.py",
-    "evaluate/detector_validate.py",
-    "evaluate/bench_detector.py",
-}
+PUT_BACK = {"detect/predictor.py", "evaluate/reference.py", "evaluate/detector_validate.py"}
 """Modules that change a flag for a while and put it back."""
 
 

@@ -10,7 +10,7 @@ from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.scene import SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer, TrainSettings
 from support.detector_models import CAMERA, SPECS, frame, loaded
@@ -56,7 +56,7 @@ def test_started_on_a_stream_of_its_own_gives_the_same():
 def test_training_step_never_waits_for_the_device(tmp_path):
     settings = TrainSettings(out=tmp_path, batch=4, groups=2, device="cuda:0", pool=16, scene_size=(96, 128))
     trainer = Trainer(settings, [o.name for o in demo_objects()])
-    pool = ScenePool(SceneSampler(demo_objects(), CUDA, (96, 128), 0, distractors=4, surfaces=4), 16, seed=0)
+    pool = ScenePool(SceneSampler(demo_objects(), CUDA, (96, 128), 0, SceneContent(4, 4)), 16, seed=0)
     pool.fill(16)
     mean, std = torch.tensor(MEAN, device=CUDA), torch.tensor(STD, device=CUDA)
     trainer.train_step(pool.draw(4, trainer.size, mean, std), 1e-4)

@@ -240,23 +240,6 @@ def test_build_detector_loads_a_saved_checkpoint(tmp_path):
     assert list(load_file(path, "nano", CPU).class_names.values()) == NAMES
 
 
-def test_bench_times_every_way_that_runs_here(tmp_path):
-    from rfdetr_foundationpose.evaluate.bench_detector import bench_detector, table
-
-    made, path = loaded(), tmp_path / "mine.safetensors"
-    save(path, library.network(made.model), variant="nano", config=TINY, class_names=NAMES)
-    rows = bench_detector(SPECS, CPU, weights=str(path), repeats=3, warm_up=1, height=90, width=160)
-    assert [r["name"] for r in rows] == [
-        "predict, eager",
-        "predict, traced",
-        "predictor, eager",
-        "predictor, traced",
-    ]
-    for row in rows:
-        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"] and row["precision"] == "FP32" and row["count"] == 3
-    assert len(table(rows).splitlines()) == 5
-
-
 @pytest.mark.parametrize("variant, config", [("nano", TINY), ("seg-nano", SEG_TINY)])
 def test_onnxruntime_finds_what_torch_finds(variant, config, monkeypatch, tmp_path):
     pytest.importorskip("onnxruntime")

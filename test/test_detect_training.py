@@ -10,7 +10,7 @@ from rfdetr_foundationpose.detect.checkpoint import load_file
 from rfdetr_foundationpose.detect.predictor import RawDetections
 from rfdetr_foundationpose.evaluate.detector_validate import compare
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.scene import SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.coco_source import CocoSource, DatasetError
 from rfdetr_foundationpose.train.detector_data import instance_boxes
 from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
@@ -180,7 +180,7 @@ def test_comparison_passes_what_is_close_and_fails_what_is_not():
 
 
 def test_scenes_carry_their_truth():
-    sampler = SceneSampler(demo_objects(), "cpu", (60, 80), 5, distractors=2, surfaces=2)
+    sampler = SceneSampler(demo_objects(), "cpu", (60, 80), 5, SceneContent(2, 2))
     found = list(scenes(sampler, 3, chunk=2))
     assert [f.stamp_ns for f, _ in found] == [0, 1, 2]
     for frame, truth in found:
@@ -245,7 +245,7 @@ def test_trains_on_a_coco_data_set(tmp_path):
     from rfdetr_foundationpose.synth.coco import write_coco
 
     objects = demo_objects()[:3]
-    sampler = SceneSampler(objects, "cpu", (96, 128), 1, distractors=2, surfaces=2, max_targets=3)
+    sampler = SceneSampler(objects, "cpu", (96, 128), 1, SceneContent(2, 2, max_targets=3))
     write_coco(tmp_path / "data", sampler, {"train": 6, "valid": 3})
     source = CocoSource(tmp_path / "data" / "train", "cpu", (48, 64), 0)
     assert source.names == tuple(o.name for o in objects) and len(source) == 6

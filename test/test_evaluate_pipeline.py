@@ -23,6 +23,7 @@ from rfdetr_foundationpose.evaluate.pipeline_recordings import (
     judge_poses,
     stretches,
 )
+from rfdetr_foundationpose.interrupts import Watch
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.pipeline.results import FrameResult
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry
@@ -164,6 +165,8 @@ def test_stretches_end_with_a_gap_a_track_and_a_recording():
 class Scripted:
     """A pipeline that says where things are: the mug once where the drill is, and the drill only from frame 2 on."""
 
+    device = "cpu"
+
     def __init__(self, video: SceneVideo) -> None:
         self.frames = {video.frame(i)[0].stamp_ns: video.frame(i)[1] for i in range(len(video))}
         self.first, self.calls = min(self.frames), ["made"]
@@ -197,9 +200,8 @@ def test_a_recording_is_played_in_part_and_what_false_poses_stand_on_is_said():
         [s for s in specs if s.name in settings.targets],
         models,
         settings,
-        "cpu",
         range(10, 16),
-        lambda count, total: done.append((count, total)),
+        Watch(lambda count, total: done.append((count, total))),
     )
     figures = outcome.as_dict()
     assert done == [(i, 6) for i in range(1, 7)] and scripted.calls == ["made", "warm_up", "reset"]

@@ -12,9 +12,9 @@ from rfdetr_foundationpose.config import ConfigError
 from rfdetr_foundationpose.errors import InputError
 from rfdetr_foundationpose.replay.judge import Judge
 from rfdetr_foundationpose.replay.offline import run_offline
+from rfdetr_foundationpose.replay.playback import Playback
 from rfdetr_foundationpose.replay.recording import Recording
 from rfdetr_foundationpose.replay.result import check_same_recording, compare, read_baseline
-from rfdetr_foundationpose.replay.source import Source
 from support.bags import DEPTH, RGB, plain, storage_file, write_rosbag2
 from support.figures import FIGURES
 
@@ -50,7 +50,7 @@ def tape(tmp_path) -> Recording:
 
 
 def test_published_is_processed_and_dropped(tape):
-    run = run_offline(Pipeline(), Source(tape, []), Judge({}, {}))
+    run = run_offline(Pipeline(), Playback(tape, []), Judge({}, {}))
     assert (run.published, run.processed) == (12, 8)
     assert run.dropped == {"no_depth": 1, "unmatched": 2, "damaged_message": 1}
     assert run.published == run.processed + sum(run.dropped.values())
@@ -58,7 +58,7 @@ def test_published_is_processed_and_dropped(tape):
 
 @pytest.mark.parametrize("count", range(1, 10))
 def test_the_sum_holds_wherever_the_run_ends(tape, count):
-    run = run_offline(Pipeline(), Source(tape, [], count), Judge({}, {}))
+    run = run_offline(Pipeline(), Playback(tape, [], count), Judge({}, {}))
     assert run.processed + run.dropped["no_depth"] == min(count, 9)
     assert run.published == run.processed + sum(run.dropped.values())
 

@@ -15,6 +15,7 @@ from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.replay.counters import Counters
 from rfdetr_foundationpose.replay.live import LiveOptions
 from rfdetr_foundationpose.replay.node_process import NodeStart, NoPose
+from rfdetr_foundationpose.replay.playback import Playback
 from rfdetr_foundationpose.replay.recording import (
     GroundTruth,
     InstanceTruth,
@@ -22,7 +23,6 @@ from rfdetr_foundationpose.replay.recording import (
     RecordingWriter,
 )
 from rfdetr_foundationpose.replay.session import run_session, stage_latency
-from rfdetr_foundationpose.replay.source import Source
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
 
 CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
@@ -58,7 +58,7 @@ def play(tmp_path, spec, frames: int, **options):
     }
     double = [sys.executable, str(Path(__file__).parent / "support" / "ros_double_node.py")]
     return run_session(
-        Source(write_recording(tmp_path / "bag", frames), [spec]),
+        Playback(write_recording(tmp_path / "bag", frames), [spec]),
         NodeStart(parameters, tmp_path / "node.log", double),
         LiveOptions(startup_timeout=400, first_pose_timeout=100, **options),
     )

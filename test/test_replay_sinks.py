@@ -16,9 +16,9 @@ from rosbags.typesys import Stores, get_typestore
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.replay.mcap_sink import McapSink
 from rfdetr_foundationpose.replay.outputs import write_outputs
+from rfdetr_foundationpose.replay.playback import Playback
 from rfdetr_foundationpose.replay.recording import Recording
 from rfdetr_foundationpose.replay.result import FrameCounts, PoseSample, RunOutcome, build_result
-from rfdetr_foundationpose.replay.source import Source
 from rfdetr_foundationpose.resources import models_dir, share_dir
 from rfdetr_foundationpose.synth.generate import generate_recording, load_scene_objects
 from rfdetr_foundationpose.synth.video import VideoSettings
@@ -52,7 +52,7 @@ def outputs(run, out: Path, sinks):
     _, recording, specs, samples = run
     result = build_result(samples, FrameCounts(4, 4, 4), latency_ms={}, detection_source="", weights="", device="cpu")
     outcome = RunOutcome(result, samples, LATENCY)
-    return write_outputs(out, outcome, Source(recording, specs), title="test", sinks=sinks)
+    return write_outputs(out, outcome, Playback(recording, specs), title="test", sinks=sinks)
 
 
 @pytest.fixture(scope="module")

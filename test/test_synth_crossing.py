@@ -9,13 +9,13 @@ import torch
 
 from rfdetr_foundationpose.synth.crossing import NEAREST, put_across, random_bar
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.scene import SceneBatch, SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneBatch, SceneContent, SceneSampler
 
 SIZE = (120, 160)
 
 
 def scenes(crossed: float) -> SceneBatch:
-    return SceneSampler(demo_objects(), "cpu", SIZE, 3, distractors=8, surfaces=8, crossed=crossed).sample(48)
+    return SceneSampler(demo_objects(), "cpu", SIZE, 3, SceneContent(8, 8, crossed=crossed)).sample(48)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_bar_is_nothing_to_be_found(pair):
 
 
 def test_a_share_of_none_changes_no_scene(pair):
-    again = SceneSampler(demo_objects(), "cpu", SIZE, 3, distractors=8, surfaces=8).sample(48)
+    again = SceneSampler(demo_objects(), "cpu", SIZE, 3, SceneContent(8, 8)).sample(48)
     assert torch.equal(again.rgb, pair[0].rgb)
 
 

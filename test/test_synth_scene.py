@@ -10,7 +10,7 @@ import trimesh
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.depth_noise import DepthNoise, add_depth_noise
 from rfdetr_foundationpose.synth.resting import resting_poses
-from rfdetr_foundationpose.synth.scene import SceneBatch, SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneBatch, SceneContent, SceneSampler
 from rfdetr_foundationpose.synth.sensor import ColorSensor, expose
 
 SIZE = (120, 160)
@@ -18,7 +18,7 @@ SIZE = (120, 160)
 
 @pytest.fixture(scope="module")
 def sampler() -> SceneSampler:
-    return SceneSampler(demo_objects(), "cpu", SIZE, 3, distractors=8, surfaces=8)
+    return SceneSampler(demo_objects(), "cpu", SIZE, 3, SceneContent(8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_ids_boxes_and_visibility_agree(batch: SceneBatch) -> None:
 
 def test_same_seed_same_scenes_other_seed_other_scenes() -> None:
     def first(seed: int) -> SceneBatch:
-        return SceneSampler(demo_objects()[:2], "cpu", (48, 64), seed, distractors=3, surfaces=3).sample(3)
+        return SceneSampler(demo_objects()[:2], "cpu", (48, 64), seed, SceneContent(3, 3)).sample(3)
 
     a, b, c = first(1), first(1), first(2)
     for name in ("rgb", "depth", "instance", "box", "visibility"):
@@ -205,7 +205,7 @@ def test_a_sampler_without_objects_is_refused() -> None:
 
 @pytest.mark.gpu
 def test_cuda_and_cpu_render_the_same_scene() -> None:
-    first, second = (SceneSampler(demo_objects(), d, SIZE, 5, distractors=4, surfaces=4) for d in ("cpu", "cuda"))
+    first, second = (SceneSampler(demo_objects(), d, SIZE, 5, SceneContent(4, 4)) for d in ("cpu", "cuda"))
     try:
         a = first.sample(4)
     except AttributeError:

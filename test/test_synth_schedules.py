@@ -24,7 +24,7 @@ from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.replay.metrics import PoseError
 from rfdetr_foundationpose.synth.objects import random_object
-from rfdetr_foundationpose.synth.scene import SceneSampler, as_model
+from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler, as_model
 from support.cli_runs import run_cli
 
 DIAMETERS = {"mug": 0.1, "can": 0.2}
@@ -108,7 +108,7 @@ def test_object_seeds_are_apart_from_those_of_training_and_of_other_seeds():
 def sampler() -> SceneSampler:
     # A fixed size of objects, large enough to be visible in small images.
     models = [as_model(random_object(np.random.default_rng(seed), f"object_{seed}")) for seed in (3, 5)]
-    return SceneSampler(models, "cpu", (120, 160), 7, distractors=2, surfaces=2)
+    return SceneSampler(models, "cpu", (120, 160), 7, SceneContent(2, 2))
 
 
 def test_cases_hold_frame_mask_and_truth_of_one_instance(sampler):
@@ -134,7 +134,7 @@ def test_cases_hold_frame_mask_and_truth_of_one_instance(sampler):
 
 def test_scenes_in_which_nothing_is_to_be_found_end_in_an_error():
     models = [as_model(random_object(np.random.default_rng(3), "object_3"))]
-    empty = SceneSampler(models, "cpu", (24, 32), 7, distractors=1, surfaces=1, max_targets=0)
+    empty = SceneSampler(models, "cpu", (24, 32), 7, SceneContent(1, 1, max_targets=0))
     with pytest.raises(ConfigError, match="32x24"):
         next(cases(empty, 1, seed=0))
 

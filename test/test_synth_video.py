@@ -13,6 +13,7 @@ import trimesh
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.interrupts import Watch
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.replay.bop import BopDataset
 from rfdetr_foundationpose.replay.recording import read_recording
@@ -21,7 +22,7 @@ from rfdetr_foundationpose.synth.bop import write_models, write_scene
 from rfdetr_foundationpose.synth.coco import write_coco
 from rfdetr_foundationpose.synth.demo_objects import demo_objects, write_demo_objects
 from rfdetr_foundationpose.synth.generate import generate_frames, generate_recording, load_scene_objects
-from rfdetr_foundationpose.synth.scene import SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.synth.video import SceneVideo, VideoSettings
 
 SETTINGS = VideoSettings(frames=6, size=(72, 96), targets=("mug", "cereal_box", "mug"), distractors=2, seed=4)
@@ -122,7 +123,8 @@ def test_several_processes_give_the_same_frames_in_order() -> None:
 def test_a_recording_holds_the_video(tmp_path: Path, video: SceneVideo) -> None:
     done = []
     path = tmp_path / "bag"
-    assert generate_recording(path, load_scene_objects(), SETTINGS, progress=lambda i, n: done.append((i, n))) == 6
+    watch = Watch(lambda i, n: done.append((i, n)))
+    assert generate_recording(path, load_scene_objects(), SETTINGS, watch=watch) == 6
     assert done == [(i, 6) for i in range(1, 7)]
     frames = list(read_recording(path))
     assert len(frames) == 6
@@ -181,7 +183,7 @@ def test_bop_models_keep_their_symmetries(tmp_path: Path) -> None:
 
 
 def test_coco_layout(tmp_path: Path) -> None:
-    sampler = SceneSampler(demo_objects(), "cpu", (96, 128), 0, distractors=3, surfaces=3)
+    sampler = SceneSampler(demo_objects(), "cpu", (96, 128), 0, SceneContent(3, 3))
     write_coco(tmp_path, sampler, {"train": 5, "valid": 2}, batch=3)
     content = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
     assert [c["name"] for c in content["categories"]] == ["objects", *sampler.names]

@@ -66,10 +66,10 @@ def demo(
     from ..replay.live import LiveOptions, ended_in_order
     from ..replay.node_process import NodeProcess, NodeStart, free_domain_id
     from ..replay.outputs import OUTPUT_FILES, write_outputs
+    from ..replay.playback import Playback
     from ..replay.report import result_lines, result_tables
     from ..replay.result import write_json, write_poses_csv
     from ..replay.session import run_session
-    from ..replay.source import Source
     from ..resources import default_objects_file
     from ..synth.video import VideoSettings
 
@@ -108,9 +108,9 @@ def demo(
         if stop.requested:
             kept(stop, len(recording), length, "generated frames", path)
         advance = bar_after(progress, "start", "play", len(recording))
-        source = Source(recording, specs, frames)
+        playback = Playback(recording, specs, frames)
         session = run_session(
-            source,
+            playback,
             NodeStart(parameters, out / NODE_LOG, process=process),
             LiveOptions(rate=speed),
             publish_masks=config.input.use_mask_topics or config.detector.source == "mask-topic",
@@ -130,7 +130,7 @@ def demo(
                 files = write_outputs(
                     out,
                     replace(session.outcome, result=result),
-                    replace(source, frames=played),
+                    replace(playback, frames=played),
                     title="rfdetr-foundationpose demo",
                     advance=stop.checked(drawing_bar(progress, played)),
                     sinks=sinks,
@@ -200,7 +200,6 @@ def _record(
         load_scene_objects(objects_file),
         settings,
         device=device,
-        progress=advance,
-        stop=stop.stop,
+        watch=Watch(advance, stop.stop),
     )
     return Recording(path)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..interrupts import Interruptible
+from ..interrupts import Interruptible, Watch
 from ..tables import number, plain_table
 from .console import CONTACT_SHEET, conclude, kept, on_what, open_console, progress_bar, sayer, verdict
 from .options import (
@@ -130,10 +130,8 @@ def pipeline(
                 specs,
                 models,
                 RecordingSettings(numbers, names, length, fps, max_speed=max_speed, shutter=shutter, jolt=jolt),
-                str(made.device),
                 part,
-                lambda done, total: progress.update(task, completed=done, total=total),
-                stop.stop,
+                Watch(lambda done, total: progress.update(task, completed=done, total=total), stop.stop),
                 lambda outcome: outputs.write(tree(outcome)),
             )
         figures = tree(outcome)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..interrupts import Interruptible
+from ..interrupts import Interruptible, Watch
 from .console import kept, open_console, progress_bar, sayer
 from .options import Device, Objects, ObjectsFile, Seed, Size, parse_names, parse_size
 from .outputs import fresh
@@ -60,8 +60,7 @@ def recording(
             device=str(place),
             compressed=compressed or None,
             storage=storage,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-            stop=stop.stop,
+            watch=Watch(lambda done, total: progress.update(task, completed=done, total=total), stop.stop),
         )
     kept(stop, written, frames, "frames", out)
     say(f"wrote {written} frames to {out}")
@@ -142,8 +141,7 @@ def coco(
             out,
             sampler,
             {"train": train, "valid": valid},
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-            stop=stop.stop,
+            watch=Watch(lambda done, total: progress.update(task, completed=done, total=total), stop.stop),
         )
     kept(stop, written, train + valid, "images", out)
     say(f"wrote {train} training and {valid} validation images to {out}")

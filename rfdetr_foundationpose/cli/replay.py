@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..detect.starts import Start
+    from ..replay.playback import Playback
     from ..replay.result import Comparison, RunOutcome
-    from ..replay.source import Source
 
 NODE_LOG, POSES, RESULT = "node.log", "poses.csv", "result.json"
 
@@ -60,10 +60,10 @@ def replay(
     from ..device import resolve_device
     from ..objects import load_objects
     from ..replay.outputs import OUTPUT_FILES, write_outputs
+    from ..replay.playback import Playback
     from ..replay.recording import Recording
     from ..replay.report import comparison_table, result_lines, result_tables
     from ..replay.result import compare, read_baseline, write_json, write_poses_csv
-    from ..replay.source import Source
     from ..resources import default_objects_file
 
     console = open_console()
@@ -104,7 +104,7 @@ def replay(
     rows: list[Comparison] = []
     files: list[Path] = []
     with progress_bar(console) as progress, Interruptible() as stop:
-        job = Job(Source(tape, specs, frames), settings, starts, outputs, speed, progress, stop)
+        job = Job(Playback(tape, specs, frames), settings, starts, outputs, speed, progress, stop)
         outcome = through_node(job) if ros else through_pipeline(job)
         samples = outcome.samples
         result = outputs.stamped({**outcome.result, "recording": str(recording), "recording_id": identity})
@@ -120,10 +120,10 @@ def replay(
                 files = write_outputs(
                     out,
                     dataclasses.replace(outcome, result=result),
-                    job.source,
+                    job.playback,
                     title=f"replay of {recording.name}",
                     rows=rows,
-                    advance=stop.checked(drawing_bar(progress, job.source.total)),
+                    advance=stop.checked(drawing_bar(progress, job.playback.total)),
                     sinks=sinks,
                 )
     for problem in (*tape.problems, *tape.tally.sentences()):
@@ -135,7 +135,7 @@ def replay(
         say(line)
     if rows:
         console.print(comparison_table(rows))
-    kept(stop, result["frames_published"], job.source.total, "frames", out)
+    kept(stop, result["frames_published"], job.playback.total, "frames", out)
     say("Look at: " + ", ".join(str(f) for f in [*files, *sink_files(out, mcap, rerun)]))
     regressed = [row.name for row in rows if row.regressed]
     if regressed:
@@ -150,7 +150,7 @@ def replay(
 class Job:
     """What is run, and who hears of it. rate: of playback, for the node."""
 
-    source: Source
+    playback: Playback
     config: Config
     starts: Sequence[Start]
     outputs: Outputs
@@ -171,16 +171,16 @@ def through_pipeline(job: Job) -> RunOutcome:
     from ..replay.offline import run_offline
     from ..replay.result import FrameCounts, PosesCsv, RunOutcome, build_result
 
-    judge = Judge.of(job.source.specs)
+    judge = Judge.of(job.playback.specs)
     # In the foreground: every frame is answered, so two runs of one recording give the same poses.
     pipeline = Pipeline.build(job.config, background=False)
     for start in job.starts:
         pipeline.start_at(start)
-    advance = bar_after(job.progress, "warm up", "replay", job.source.total)
+    advance = bar_after(job.progress, "warm up", "replay", job.playback.total)
     watch = Watch(lambda done, _: advance(done), job.stop.stop)
     try:
         with PosesCsv(job.out / POSES) as file:
-            run = run_offline(pipeline, job.source, judge, watch, file.add)
+            run = run_offline(pipeline, job.playback, judge, watch, file.add)
         status = pipeline.status()
     finally:
         pipeline.close()
@@ -198,8 +198,8 @@ def through_pipeline(job: Job) -> RunOutcome:
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=status.counters.get("lost", 0),
-        depth_unmatched=job.source.recording.tally.depth_unmatched,
-        frames_distorted=job.source.recording.tally.distorted,
+        depth_unmatched=job.playback.recording.tally.depth_unmatched,
+        frames_distorted=job.playback.recording.tally.distorted,
         detector_weights=status.detector_weights,
         detector_backend=status.detector_backend,
         pose_backend=status.pose_backend,
@@ -218,9 +218,9 @@ def through_node(job: Job) -> RunOutcome:
 
     parameters = to_flat(job.config)
     parameters["objects_file"] = str(Path(job.config.objects_file or default_objects_file()).resolve())
-    advance = bar_after(job.progress, "start", "play", job.source.total)
+    advance = bar_after(job.progress, "start", "play", job.playback.total)
     session = run_session(
-        job.source,
+        job.playback,
         NodeStart(parameters, job.out / NODE_LOG),
         LiveOptions(rate=job.rate),
         publish_masks=job.config.input.use_mask_topics or job.config.detector.source == "mask-topic",

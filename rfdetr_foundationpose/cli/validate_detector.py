@@ -32,6 +32,7 @@ def validate(
     overwrite: Overwrite = False,
 ) -> None:
     """Hold a faster way to run RF-DETR against FP32 predict(). Exits with 1 when they differ too much."""
+    from ..config import DetectorConfig
     from ..device import resolve_device
     from ..evaluate.detector_validate import validate_detector
     from ..objects import load_objects
@@ -46,12 +47,9 @@ def validate(
     with Interruptible() as stop:
         result = validate_detector(
             specs,
-            backend=backend,
-            weights=weights,
-            variant=variant,
-            threshold=threshold,
+            DetectorConfig(weights=weights, variant=variant, backend=backend, threshold=threshold),
+            prepare_process(resolve_device(device)),
             images=images,
-            device=prepare_process(resolve_device(device)),
             seed=seed,
             stop=stop.stop,
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..detect.masks import clip_box, mask_box
 from ..detect.rfdetr_detector import RfDetrDetector
+from ..interrupts import Watch
 from ..pipeline.association import DUPLICATE_IOU
 from ..pose.mesh import ObjectModel
 from ..replay.recording import GroundTruth
@@ -174,15 +175,13 @@ def evaluate_recordings(
     settings: RecordingSettings,
     thresholds: Mapping[str, float],
     device: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
     keep: Callable[[Outcome], object] = lambda outcome: None,
 ) -> Outcome:
     """Run the detector over generated recordings of ``models``. thresholds: object -> score from which it counts.
 
-    Objects that ``models`` or the targets have, but not the detector, are scenery. ``progress`` gets frames done and
-    their number. stop: asked after each frame. keep: gets what was seen so far after each recording. Raises ValueError for
-    targets that are no models.
+    Objects that ``models`` or the targets have, but not the detector, are scenery. watch: its steps are frames. keep: gets what
+    was seen so far after each recording. Raises ValueError for targets that are no models.
     """
     outcome = Outcome(dict(thresholds), 0, [], [], [])
     sampled = range(0, settings.frames, settings.stride)
@@ -195,8 +194,8 @@ def evaluate_recordings(
             outcome.wanted.extend(wanted)
             outcome.false.extend(false)
             count += 1
-            progress(count, len(sampled) * len(settings.seeds))
-            if stop():
+            watch.advance(count, len(sampled) * len(settings.seeds))
+            if watch.stop():
                 return replace(outcome, frames=count)
         outcome.false_tracks.extend(_chains(recording, sampled))
         outcome.pictures.extend(recording.pictures(sampled, per_seed))

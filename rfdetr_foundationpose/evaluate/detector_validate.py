@@ -87,27 +87,24 @@ class Comparison:
 
 def validate_detector(
     specs: Sequence[ObjectSpec],
-    *,
-    backend: str,
-    weights: str,
-    variant: str,
-    threshold: float,
-    images: int,
+    settings: DetectorConfig,
     device: torch.device,
+    *,
+    images: int,
     seed: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Comparison:
-    """Compare ``backend`` with predict() in FP32 on ``images`` generated scenes. "auto" is FP16 traced, on CUDA replayed
-    as a graph; on the CPU FP16 is slow and only shows the numbers. The reference has no TF32 in it, the candidate what
-    torch allows. stop: asked after each image; those before are compared. Raises DetectorError when weights do not fit."""
-    on_cpu = device.type == "cpu"
+    """Compare the backend of ``settings`` with predict() in FP32 on ``images`` generated scenes; of the other settings weights,
+    variant and threshold count. "auto" is FP16 traced, on CUDA replayed as a graph; on the CPU FP16 is slow and only shows the
+    numbers. The reference has no TF32 in it, the candidate what torch allows. stop: asked after each image; those before are
+    compared. Raises DetectorError when weights do not fit."""
+    on_cpu, backend, threshold = device.type == "cpu", settings.backend, settings.threshold
     asked = "traced" if backend == "auto" and on_cpu else backend
-    settings = DetectorConfig(backend="reference", weights=weights, variant=variant, mask="box", threshold=threshold)
     make = [
         RfDetrDetector(
-            load_model(weights, variant, device),
+            load_model(settings.weights, settings.variant, device),
             specs,
-            dataclasses.replace(settings, backend=r),
+            dataclasses.replace(settings, backend=r, mask="box"),
             device,
             half_on_cpu=on_cpu and backend in ("auto", "half"),
         )

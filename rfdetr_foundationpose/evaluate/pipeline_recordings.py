@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..detect.masks import mask_box
+from ..interrupts import Watch
 from ..objects import ObjectSpec
 from ..overlay import OverlayModel, draw_overlay, silhouette
 from ..pipeline import Pipeline
@@ -146,18 +147,15 @@ def evaluate_pipeline(
     specs: Sequence[ObjectSpec],
     models: Sequence[ObjectModel],
     settings: RecordingSettings,
-    device: str,
     part: range | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
     keep: Callable[[PipelineOutcome], object] = lambda outcome: None,
 ) -> PipelineOutcome:
     """Run the pipeline over generated recordings, from anew for each; it is warmed up but not closed.
 
     specs: of the objects that it knows; ``models`` may be more, as scenery. part: the frames that are processed, one
-    after the other; None: all. A stride would be no tracking, so that of the settings does not count. ``progress`` gets
-    frames done and their number. stop: asked after each frame. keep: gets what was seen so far after each recording.
-    Raises ValueError for targets that are no models.
+    after the other; None: all. A stride would be no tracking, so that of the settings does not count. watch: its steps are
+    frames. keep: gets what was seen so far after each recording. Raises ValueError for targets that are no models.
     """
     part = range(settings.frames) if part is None else part
     by_name = {m.name: m for m in models}
@@ -166,7 +164,7 @@ def evaluate_pipeline(
     outcome = PipelineOutcome()
     per_seed = -(-settings.pictures // max(len(settings.seeds), 1))
     for i, seed in enumerate(settings.seeds):
-        video = SceneVideo(models, settings.video(seed), device)
+        video = SceneVideo(models, settings.video(seed), str(pipeline.device))
         if i == 0:
             pipeline.warm_up(video.camera)
         played = _Player(pipeline, geometries, shapes, video)
@@ -175,14 +173,14 @@ def evaluate_pipeline(
         for index in part:
             played.play(index)
             count += 1
-            progress(i * len(part) + count, len(part) * len(settings.seeds))
-            if stop():
+            watch.advance(i * len(part) + count, len(part) * len(settings.seeds))
+            if watch.stop():
                 break
         outcome.sought.extend(played.sought)
         outcome.poses.extend(played.poses)
         seconds = time.perf_counter() - begin
         outcome.recordings.append(RecordingRun(seed, count, played.counters(), played.events, seconds))
-        if stop():
+        if watch.stop():
             break
         outcome.pictures.extend(played.pictures(per_seed))
         keep(outcome)

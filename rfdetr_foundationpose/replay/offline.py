@@ -13,8 +13,8 @@ from ..interrupts import Watch
 from ..pipeline import Pipeline
 from ..types import InputError, TrackState
 from .judge import FoundPose, Judge
+from .playback import Playback
 from .result import PoseSample
-from .source import Source
 
 Item = TypeVar("Item")
 
@@ -40,7 +40,7 @@ class OfflineRun:
 
 def run_offline(
     pipeline: Pipeline,
-    source: Source,
+    playback: Playback,
     judge: Judge,
     watch: Watch = Watch(),  # noqa: B008 - frozen
     keep: Callable[[Sequence[PoseSample]], None] = lambda samples: None,
@@ -50,12 +50,12 @@ def run_offline(
     keep: gets the samples of each frame as they come.
     """
     run = OfflineRun()
-    known, total = {s.name for s in source.specs}, source.total
+    known, total = {s.name for s in playback.specs}, playback.total
     start = None
     process_ms: list[tuple[float, float]] = []
     counted: Counter[str] = Counter()
     begin = time.perf_counter()
-    for index, (frame, truth) in enumerate(_until(watch.stop, islice(source.recording, source.frames))):
+    for index, (frame, truth) in enumerate(_until(watch.stop, islice(playback.recording, playback.frames))):
         if start is None:
             start = frame.stamp_ns
             pipeline.warm_up(frame.camera)
@@ -84,8 +84,8 @@ def run_offline(
         keep(samples)
         run.samples += samples
         watch.advance(index + 1, total)
-    run.published = source.recording.tally.published
-    run.dropped += source.recording.tally.dropped
+    run.published = playback.recording.tally.published
+    run.dropped += playback.recording.tally.dropped
     run.seconds = time.perf_counter() - begin
     run.latency_ms = {stage: {"p50": s.p50, "p95": s.p95, "max": s.max} for stage, s in pipeline.timer.stats().items()}
     run.series["process"] = process_ms

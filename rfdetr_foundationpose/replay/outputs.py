@@ -15,11 +15,11 @@ from ..types import Frame, ObjectPose, TrackState
 from .judge import instance_names
 from .metrics import ObjectGeometry
 from .page import write_page
+from .playback import Playback
 from .recording import Recording
 from .report import contact_sheet, plot_errors, plot_latency
 from .result import Comparison, PoseSample, RunOutcome, write_json, write_poses_csv
 from .sinks import DrawnFrame, Sink
-from .source import Source
 from .video import VideoWriter
 
 OUTPUT_FILES = (
@@ -33,7 +33,7 @@ SHEET_TILES = 12
 def write_outputs(
     out: Path,
     outcome: RunOutcome,
-    source: Source,
+    playback: Playback,
     *,
     title: str,
     rows: Sequence[Comparison] = (),
@@ -42,16 +42,16 @@ def write_outputs(
 ) -> list[Path]:
     """Write everything into ``out``; returns the files, most telling first. ``advance`` gets the frames drawn.
 
-    source: what was run. rows: comparison with a stored result. sinks: also get the frames, and are finished.
+    playback: what was run. rows: comparison with a stored result. sinks: also get the frames, and are finished.
     """
     result, samples = outcome.result, outcome.samples
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "result.json", result)
     write_poses_csv(out / "poses.csv", samples)
-    plot_errors(out / "errors.png", samples, _diameters(source.specs, samples))
+    plot_errors(out / "errors.png", samples, _diameters(playback.specs, samples))
     plot_latency(out / "latency.png", outcome.series)
     files = [out / "errors.png", out / "latency.png"]
-    pictures, first = _pictures(out, samples, source, advance, sinks)
+    pictures, first = _pictures(out, samples, playback, advance, sinks)
     for sink in sinks:
         sink.finish(outcome.series, outcome.stamp_of or (lambda seconds: first + round(seconds * 1e9)))
     files = pictures + files
@@ -70,13 +70,13 @@ def _diameters(specs: Sequence[ObjectSpec], samples: Sequence[PoseSample]) -> di
 def _pictures(
     out: Path,
     samples: Sequence[PoseSample],
-    source: Source,
+    playback: Playback,
     advance: Callable[[int], None],
     sinks: Sequence[Sink],
 ) -> tuple[list[Path], int]:
     """Files, and the stamp of the first frame."""
-    models = {s.name: OverlayModel.load(s) for s in source.specs}
-    names = instance_names(source.specs)
+    models = {s.name: OverlayModel.load(s) for s in playback.specs}
+    names = instance_names(playback.specs)
     by_frame: dict[int, list[PoseSample]] = {}
     for sample in samples:
         by_frame.setdefault(sample.frame, []).append(sample)
@@ -85,8 +85,8 @@ def _pictures(
     tiles: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     first = 0
-    with VideoWriter(out / "overlay.webm", _fps(source.recording)) as video:
-        for index, (frame, _) in enumerate(islice(source.recording, source.frames)):
+    with VideoWriter(out / "overlay.webm", _fps(playback.recording)) as video:
+        for index, (frame, _) in enumerate(islice(playback.recording, playback.frames)):
             first = first or frame.stamp_ns
             found = by_frame.get(index, [])
             picture = _draw(frame, found, models, names)

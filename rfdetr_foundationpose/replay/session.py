@@ -15,9 +15,9 @@ from .counters import Counters
 from .judge import FoundPose, Judge, instance_names
 from .live import LiveOptions, LiveRun, Topics, run_live
 from .node_process import POSE_NODE, NodeStart, NoPose
+from .playback import Playback
 from .recording import GroundTruth, Recording, RecordingError
 from .result import FrameCounts, PoseSample, RunOutcome, build_result
-from .source import Source
 
 
 @dataclass
@@ -75,7 +75,7 @@ class _Tape:
 
 
 def run_session(
-    source: Source,
+    playback: Playback,
     start: NodeStart,
     options: LiveOptions,
     *,
@@ -86,13 +86,13 @@ def run_session(
 
     Raises NoPose, NodeDied, RecordingError.
     """
-    names = instance_names(source.specs)
-    tape = _Tape(source.recording)
+    names = instance_names(playback.specs)
+    tape = _Tape(playback.recording)
     expected = tape.expect(names)
     # One for every instance that the node listens for, empty where there is none: it waits for all of them.
     topics = Topics(list(names), expected, masks=list(names) if publish_masks else [])
-    run = run_live(tape.frames(), source.total, topics, start, options, watch)
-    judge = Judge.of(source.specs)
+    run = run_live(tape.frames(), playback.total, topics, start, options, watch)
+    judge = Judge.of(playback.specs)
     counters = Counters.read(run.diagnostics).since(Counters.read(run.diagnostics_before))
     if counters.received > len(run.sent):
         raise NoPose(
@@ -112,8 +112,8 @@ def run_session(
         missing_by_object=judge.missing_by_object,
         spurious=judge.spurious,
         lost=counters.lost,
-        recording_dropped=dict(source.recording.tally.dropped),
-        depth_unmatched=source.recording.tally.depth_unmatched,
+        recording_dropped=dict(playback.recording.tally.dropped),
+        depth_unmatched=playback.recording.tally.depth_unmatched,
         detector_weights=backend.get("detector_weights", ""),
         detector_backend=backend.get("detector_backend", ""),
         pose_backend=backend.get("pose_backend", ""),

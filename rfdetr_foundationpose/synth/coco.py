@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..interrupts import Watch
 from .scene import SceneSampler
 
 ROOT_CATEGORY = "objects"
@@ -24,10 +25,9 @@ def write_coco(
     batch: int = 8,
     min_visibility: float = 0.1,
     min_pixels: int = 40,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> int:
-    """Write ``counts`` images a split ("train", "valid", ...), or those until ``stop``; returns how many.
+    """Write ``counts`` images a split ("train", "valid", ...), or those until ``watch.stop``; returns how many.
 
     Categories are 1..K in the order of ``sampler.names`` under a root category 0, as Roboflow exports have it.
     Instances less visible than ``min_visibility`` or smaller than ``min_pixels`` get no annotation; their number is
@@ -41,7 +41,7 @@ def write_coco(
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         skipped = 0
-        while len(images) < count and not stop():
+        while len(images) < count and not watch.stop():
             scenes = sampler.sample(min(batch, count - len(images)))
             rgb = scenes.rgb.cpu().numpy()
             ids = scenes.instance.cpu().numpy()
@@ -74,7 +74,7 @@ def write_coco(
                         }
                     )
                 done += 1
-                progress(done, total)
+                watch.advance(done, total)
         categories = [{"id": 0, "name": ROOT_CATEGORY, "supercategory": "none"}]
         categories += [{"id": i, "name": n, "supercategory": ROOT_CATEGORY} for i, n in enumerate(sampler.names, 1)]
         content = {

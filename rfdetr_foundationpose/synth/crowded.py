@@ -21,7 +21,7 @@ from torch import Tensor
 from ..pose.mesh import ObjectModel
 from .depth_noise import DepthNoise
 from .objects import SynthObject, layout, placed, textured_mesh
-from .scene import SceneBatch, SceneSampler, look_at, random_rooms
+from .scene import Imaging, SceneBatch, SceneContent, SceneSampler, look_at, random_rooms
 from .scene_renderer import SceneSet
 from .shapes import Array, Solid, Surface, box, extrude, grid, outward, shift_regions, subdivide, transform, tube
 from .textures import Picture, random_palette
@@ -166,7 +166,7 @@ class CrowdedSampler(SceneSampler):
     def __init__(
         self, objects: Sequence[SynthObject | ObjectModel], device: torch.device | str, size: tuple[int, int], seed: int
     ) -> None:
-        super().__init__(objects, device, size, seed, distractors=0, noise=NOISE)
+        super().__init__(objects, device, size, seed, SceneContent(distractors=0), Imaging(noise=NOISE))
         self._corners = [
             np.asarray(m.arrays.vertices, np.float64)[ConvexHull(m.arrays.vertices, qhull_options="QJ").vertices]
             for m in self.assets.objects

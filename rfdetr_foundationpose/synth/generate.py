@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..config import ConfigError
-from ..interrupts import before_workers, unblock
+from ..interrupts import Watch, before_workers, unblock
 from ..objects import load_objects
 from ..pose.mesh import ObjectModel, load_object
 from ..replay.recording import GroundTruth, RecordingWriter
@@ -21,7 +21,6 @@ from .objects import SynthObject
 from .scene import as_model
 from .video import SceneVideo, VideoSettings
 
-Progress = Callable[[int, int], None]
 _video: SceneVideo | None = None
 ASK_SECONDS = 0.3
 """How long a frame of other processes is waited for before the user's wish is asked for again."""
@@ -77,21 +76,17 @@ def generate_recording(
     settings: VideoSettings,
     *,
     device: str = "cpu",
-    processes: int | None = None,
     compressed: str | None = None,
     storage: str = "mcap",
-    progress: Progress = lambda done, total: None,
-    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> int:
-    """Write a rosbag2 recording of a video to a new directory; returns the number of frames written, fewer after ``stop``.
-
-    ``progress`` gets frames done and their number.
-    """
+    """Write a rosbag2 recording of a video to a new directory; returns the number of frames written, fewer after
+    ``watch.stop``. ``watch.advance`` gets frames done and their number."""
     with RecordingWriter(path, compressed=compressed, storage=storage) as writer:
-        for frame, truth in generate_frames(objects, settings, device=device, processes=processes, stop=stop):
+        for frame, truth in generate_frames(objects, settings, device=device, stop=watch.stop):
             writer.write(frame, truth)
-            progress(writer.frames, settings.frames)
-            if stop():
+            watch.advance(writer.frames, settings.frames)
+            if watch.stop():
                 break
         return writer.frames
 

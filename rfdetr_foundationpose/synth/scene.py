@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -148,11 +148,29 @@ def random_rooms(rng: np.random.Generator, count: int, surfaces: int) -> dict[st
     }
 
 
-class SceneSampler:
-    """Random scenes of the given objects among distractors. ``size`` is (height, width); same seed, same scenes.
+@dataclass(frozen=True)
+class SceneContent:
+    """What is in random scenes. distractors, surfaces: how many are made to choose from. max_targets, max_distractors: in one
+    scene. crossed: share of the scenes in which a bar is put across the middle of an object."""
 
-    crossed: share of the scenes in which a bar is put across the middle of an object.
-    """
+    distractors: int = 96
+    surfaces: int = 64
+    max_targets: int = 6
+    max_distractors: int = 8
+    crossed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """How random scenes are seen. samples: rays a pixel. noise: of depth. sensor: of colour."""
+
+    samples: int = 1
+    noise: DepthNoise = field(default_factory=DepthNoise)
+    sensor: ColorSensor = field(default_factory=ColorSensor)
+
+
+class SceneSampler:
+    """Random scenes of the given objects among distractors. ``size`` is (height, width); same seed, same scenes."""
 
     def __init__(
         self,
@@ -160,25 +178,17 @@ class SceneSampler:
         device: torch.device | str,
         size: tuple[int, int],
         seed: int,
-        *,
-        distractors: int = 96,
-        surfaces: int = 64,
-        max_targets: int = 6,
-        max_distractors: int = 8,
-        crossed: float = 0.0,
-        samples: int = 1,
-        noise: DepthNoise = DepthNoise(),  # noqa: B008 - frozen
-        sensor: ColorSensor = ColorSensor(),  # noqa: B008 - frozen
+        content: SceneContent = SceneContent(),
+        imaging: Imaging = Imaging(),
     ) -> None:
         if not objects:
             raise ValueError("a scene sampler needs at least one object")
-        self.size = size
-        self.noise, self.sensor, self.samples = noise, sensor, samples
-        self.max_targets, self.max_distractors = max_targets, max_distractors
-        self.crossed = crossed
+        self.size, self.max_targets = size, content.max_targets
+        self.content, self.imaging = content, imaging
         self._rng = np.random.default_rng(seed)
-        pictures = [surface_picture(self._rng, calm=0.4) for _ in range(surfaces)]
-        self.assets = Assets(objects, device, self._rng, distractors, pictures, bars=BARS if crossed else 0)
+        pictures = [surface_picture(self._rng, calm=0.4) for _ in range(content.surfaces)]
+        bars = BARS if content.crossed else 0
+        self.assets = Assets(objects, device, self._rng, content.distractors, pictures, bars=bars)
         self.names = tuple(m.name for m in self.assets.objects)
         self.device = self.assets.renderer.device
         self._generator = torch.Generator(device=self.device)
@@ -187,14 +197,14 @@ class SceneSampler:
     def sample(self, count: int) -> SceneBatch:
         """``count`` new scenes."""
         scenes, label = self._compose(count)
-        out = self.assets.renderer.render(scenes, self.size, self.samples)
-        depth = add_depth_noise(out.depth, out.cosine, self.noise, self._generator)
+        out = self.assets.renderer.render(scenes, self.size, self.imaging.samples)
+        depth = add_depth_noise(out.depth, out.cosine, self.imaging.noise, self._generator)
         T_cam_mesh = np.linalg.inv(scenes.T_world_cam)[:, None] @ scenes.T_world_mesh
         offset = np.tile(np.eye(4), (*label.shape, 1, 1))
         offset[..., :3, 3] = -self.assets.center[np.maximum(scenes.mesh, 0)]
         return SceneBatch(
             names=self.names,
-            rgb=expose(out.rgb, self.sensor, self._generator),
+            rgb=expose(out.rgb, self.imaging.sensor, self._generator),
             depth=depth,
             clean_depth=out.depth,
             instance=out.instance,
@@ -208,19 +218,19 @@ class SceneSampler:
     def _compose(self, count: int) -> tuple[SceneSet, NDArray[np.int64]]:
         rng, assets = self._rng, self.assets
         kinds = len(self.names)
-        slots = self.max_targets + self.max_distractors
-        mesh = np.full((count, slots), -1, np.int64)
-        wanted = rng.integers(0 if self.max_distractors else 1, self.max_targets + 1, count)
+        max_targets, max_distractors = self.max_targets, self.content.max_distractors
+        mesh = np.full((count, max_targets + max_distractors), -1, np.int64)
+        wanted = rng.integers(0 if max_distractors else 1, max_targets + 1, count)
         order = np.argsort(rng.random((count, kinds)), axis=1)
-        for m in range(self.max_targets):
+        for m in range(max_targets):
             # Mostly one of each kind; a second instance now and then, and whenever kinds run out.
             repeat = (rng.random(count) < 0.2) | (m >= kinds)
             choice = np.where(repeat, rng.integers(kinds, size=count), order[:, m % kinds])
             mesh[:, m] = np.where(m < wanted, choice, -1)
         extra = len(assets.models) - kinds - len(assets.bars)
-        others = rng.integers(0, self.max_distractors + 1, count) if extra else np.zeros(count, np.int64)
-        for m in range(self.max_distractors):
-            mesh[:, self.max_targets + m] = np.where(m < others, kinds + rng.integers(max(extra, 1), size=count), -1)
+        others = rng.integers(0, max_distractors + 1, count) if extra else np.zeros(count, np.int64)
+        for m in range(max_distractors):
+            mesh[:, max_targets + m] = np.where(m < others, kinds + rng.integers(max(extra, 1), size=count), -1)
         rooms = random_rooms(rng, count, assets.renderer.surface_count)
         T, mesh = place_on_table(rng, assets, mesh, spread=rng.uniform(0.12, 0.4, count), lift=0.3)
         label = np.where((mesh >= 0) & (mesh < kinds), mesh, -1)
@@ -246,9 +256,9 @@ class SceneSampler:
         # The camera stays inside the room: its walls close the scene.
         margin = 0.1
         eye = np.clip(focus + direction * distance[:, None], rooms["room"][:, 0] + margin, rooms["room"][:, 1] - margin)
-        if self.crossed:
+        if self.content.crossed:
             across, there = put_across(
-                rng, T[:, : self.max_targets], mesh[:, : self.max_targets], assets.radius, eye, self.crossed
+                rng, T[:, :max_targets], mesh[:, :max_targets], assets.radius, eye, self.content.crossed
             )
             bar = np.where(there, rng.choice(assets.bars, count), -1)
             T, mesh, label = (

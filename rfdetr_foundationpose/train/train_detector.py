@@ -26,7 +26,7 @@ from ..pose.mesh import ObjectModel
 from ..process import prepare_process
 from ..replay.result import write_json
 from ..synth.objects import SynthObject
-from ..synth.scene import SceneSampler
+from ..synth.scene import SceneContent, SceneSampler
 from .coco_source import CocoSource, DatasetError
 from .detector_data import ScenePool, Source
 from .detector_eval import Evaluation, evaluate, scenes
@@ -313,15 +313,8 @@ class _Run:
         return scenes(held_out, min(count, len(held_out)), names)
 
     def _sampler(self, size: tuple[int, int], seed: int, crossed: float) -> SceneSampler:
-        return SceneSampler(
-            self.objects,
-            self.device,
-            size,
-            seed,
-            crossed=crossed,
-            distractors=self.settings.distractors,
-            surfaces=self.settings.surfaces,
-        )
+        content = SceneContent(self.settings.distractors, self.settings.surfaces, crossed=crossed)
+        return SceneSampler(self.objects, self.device, size, seed, content)
 
 
 def _named(found: Evaluation, labels: Sequence[str]) -> dict[str, Any]:

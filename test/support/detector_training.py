@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
-from rfdetr_foundationpose.synth.scene import SceneSampler
+from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
 from rfdetr_foundationpose.train.detector_trainer import TrainSettings
 
@@ -25,7 +25,7 @@ TINY = {
 
 def pool(count: int, seed: int = 0, device: str = "cpu") -> ScenePool:
     sampler = SceneSampler(
-        demo_objects(), device, (96, 128), seed, distractors=4, surfaces=4, max_targets=3, max_distractors=2
+        demo_objects(), device, (96, 128), seed, SceneContent(4, 4, max_targets=3, max_distractors=2)
     )
     made = ScenePool(sampler, count, seed=seed)
     made.fill(count)

@@ -10,7 +10,7 @@ from .recording import Recording
 
 
 @dataclass(frozen=True)
-class Source:
+class Playback:
     """The first ``frames`` of a recording (None: all of them), and the objects that are looked for."""
 
     recording: Recording
