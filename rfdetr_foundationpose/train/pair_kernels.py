@@ -110,13 +110,12 @@ def render_observed(
     scene: SceneData,
     view_scene: wp.array(dtype=wp.int32),
     windows: wp.array(dtype=wp.vec4f),
-    out_rgb: wp.array4d(dtype=wp.float32),
+    out_rgb: wp.array3d(dtype=wp.vec3f),
     out_z: wp.array3d(dtype=wp.float32),
     out_cosine: wp.array3d(dtype=wp.float32),
     out_target: wp.array3d(dtype=wp.float32),
-    out_ray: wp.array4d(dtype=wp.float32),
 ):
-    """Per crop pixel: colour, depth, cosine of incidence, 1 where the target is seen, and the ray at depth 1.
+    """Per crop pixel: colour, depth, cosine of incidence, and 1 where the target is seen.
 
     Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
     """
@@ -205,9 +204,7 @@ def render_observed(
 
     inside = u >= 0.0 and v >= 0.0 and u < extent[0] and v < extent[1]
     if best >= 1.0e5 or not inside:
-        for c in range(3):
-            out_rgb[n, y, x, c] = 0.0
-            out_ray[n, y, x, c] = ray[c]
+        out_rgb[n, y, x] = wp.vec3f(0.0, 0.0, 0.0)
         out_z[n, y, x] = 0.0
         out_cosine[n, y, x] = 0.0
         out_target[n, y, x] = 0.0
@@ -224,8 +221,8 @@ def render_observed(
     gloss = wp.pow(gloss, 40.0)
     shaded = color * (level[0] + level[1] * diffuse) + wp.vec3f(1.0, 1.0, 1.0) * (level[2] * gloss)
     for c in range(3):
-        out_rgb[n, y, x, c] = wp.clamp(shaded[c], 0.0, 1.0)
-        out_ray[n, y, x, c] = ray[c]
+        shaded[c] = wp.clamp(shaded[c], 0.0, 1.0)
+    out_rgb[n, y, x] = shaded
     out_z[n, y, x] = best / length
     out_cosine[n, y, x] = facing_view
     out_target[n, y, x] = target

@@ -25,7 +25,7 @@ from ..synth import so3
 from ..warp_setup import launch
 from .pair_kernels import render_observed
 from .pair_scenes import ObjectTables, SceneComposer, SceneEffects, Scenes
-from .pair_sensors import SensorEffects, Sensors
+from .pair_sensors import Place, SensorEffects, Sensors, Sight
 
 REFINEMENTS, REFINED_SHARE = 2, 0.8
 """The scorer's hypotheses are refined in this many rounds, each of which moves this share of them."""
@@ -201,8 +201,7 @@ class PairSampler:
             return torch.empty(*shape, dtype=torch.float32, device=self.device)
 
         window_a, window_b = new(n, 4), new(n, 4)
-        rgb_b, ray = (new(n, r, r, 3) for _ in range(2))
-        z, cosine, seen = (new(n, r, r) for _ in range(3))
+        sight = Sight(new(n, r, r, 3), *(new(n, r, r) for _ in range(3)))
         packed_a, packed_b = new(n, r, r, 6), new(n, r, r, 6)
         poses = wp.from_torch(guess, dtype=wp.mat44f)
         diameters = wp.from_torch(diameter)
@@ -226,26 +225,14 @@ class PairSampler:
                 scenes.data,
                 wp.from_torch(view_scene),
                 observed_window,
-                *(wp.from_torch(x) for x in (rgb_b, z, cosine, seen, ray)),
+                wp.from_torch(sight.rgb, dtype=wp.vec3f),
+                *(wp.from_torch(x) for x in (sight.z, sight.cosine, sight.target)),
             ],
             device=self.device,
         )
-        rgb_b = self.sensors.color(rgb_b, owner, len(scenes.target))
-        sensed = self.sensors.depth(z, cosine, seen, owner, len(scenes.target))
-        xyz_b = (sensed[..., None] * ray).contiguous()
-        launch(
-            kernels.pack_input,
-            (n, r, r),
-            [
-                wp.from_torch(rgb_b.contiguous()),
-                wp.from_torch(xyz_b),
-                poses,
-                diameters,
-                MIN_Z[role],
-                wp.from_torch(packed_b),
-            ],
-            device=self.device,
+        self.sensors.observe(
+            sight, Place(view_scene, window_b, guess, diameter, scenes.camera, scenes.size), MIN_Z[role], packed_b
         )
         model = (packed_a[..., 3:] != 0).any(-1).float().mean((1, 2))
-        visible = seen.mean((1, 2)) / model.clamp(min=1e-4)
+        visible = sight.target.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
