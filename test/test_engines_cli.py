@@ -9,7 +9,7 @@ import torch
 from rfdetr_foundationpose.engines.onnx_export import compare_with_torch
 from rfdetr_foundationpose.engines.onnx_file import OUTPUTS, inspect_onnx
 from rfdetr_foundationpose.evaluate import export_check
-from rfdetr_foundationpose.evaluate.export_check import ExportCheck, check_export, reference_outputs
+from rfdetr_foundationpose.evaluate.export_check import ExportCheck, FileCheck, reference_outputs
 from rfdetr_foundationpose.evaluate.networks import load_networks
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.example_crops import Crops, hypothesis_crops
@@ -59,7 +59,9 @@ def test_a_scorer_that_is_not_finite_or_out_of_order_is_refused(tmp_path, monkey
 
     def checked(answer: torch.Tensor) -> ExportCheck:
         monkeypatch.setattr(export_check, "run_onnx", lambda *_: (answer,))
-        return check_export(tmp_path / "x.onnx", "fp16", [(crops, (right,))])
+        check = FileCheck(tmp_path / "x.onnx", "fp16")
+        check(crops, (right,))
+        return check.result()
 
     assert checked(right).reasons == () and checked(right * 1.5 + 7).reasons == (), "the order is what counts"
     spoiled = right.clone()
@@ -81,8 +83,9 @@ def test_the_shipped_scorer_survives_fp16(scene, tmp_path):
     path = export_onnx(scorer, tmp_path / "scorer.onnx", outputs=OUTPUTS["scorer"], precision="fp16")
     crops = hypothesis_crops(scene, "scorer")
     expected = reference_outputs(scorer, crops)
-    check = check_export(path, "fp16", [(crops, expected)])
-    assert check.reasons == () and check.tau >= 0.99
+    check = FileCheck(path, "fp16")
+    check(crops, expected)
+    assert check.result().reasons == () and check.tau >= 0.99
     with torch.inference_mode():
         embeddings = scorer.encode(crops.rendered[:42], crops.observed[:42])
         projected = torch.nn.functional.linear(

@@ -11,7 +11,7 @@ import typer
 
 from ..interrupts import CutShort
 from ..tables import plain_table
-from .console import kept, open_console
+from .console import kept, open_console, progress_bar
 from .options import LARGEST_BATCH, OfficialSize, PoseWeights
 from .outputs import Overwrite, claim
 
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
     from ..evaluate.export_check import ExportCheck
 
+REFINED_EVERY = 12
+"""A refiner is checked on one of so many hypotheses, since it says something of each by itself; a scorer compares all."""
 Scenes = Annotated[
     int,
-    typer.Option(min=0, help="Rendered scenes that each file is checked on, with 252 hypotheses; 0 checks nothing."),
+    typer.Option(
+        min=0,
+        help="Rendered scenes that each file is checked on: a scorer on 252 hypotheses each, a refiner on 21; 0 checks nothing.",
+    ),
 ]
 Detector = Annotated[bool, typer.Option("--detector/--no-detector", help="RF-DETR too.")]
 DetectorWeights = Annotated[str, typer.Option(help="Value of detector.weights.")]
@@ -88,21 +93,26 @@ def export(
 def check_files(
     role: str, network: nn.Module, files: list[Path], kinds: tuple[str, ...], scenes: int, batch: int, *, ordered: bool
 ) -> list[ExportCheck | str]:
-    """What each file is worth, or why it was not checked."""
-    from ..evaluate.export_check import check_export, reference_outputs
+    """The result of each file's check, or why it was not checked. A refiner is asked for every REFINED_EVERY-th hypothesis."""
+    from ..evaluate.export_check import FileCheck, reference_outputs
     from ..pose.example_crops import hypothesis_crops
 
     if scenes == 0:
         return ["not asked for"] * len(files)
     if find_spec("onnxruntime") is None:
         return ["onnxruntime is not installed: pip install onnxruntime"] * len(files)
-    shown = []
-    for i in range(scenes):
-        crops = hypothesis_crops(i, role)
-        crops = crops.first(batch) if batch else crops
-        shown.append((crops, reference_outputs(network, crops)))
     ordered = ordered and (not batch or batch > 20)  # of a few hypotheses one swap is a large share
-    return [check_export(f, kind, shown, ordered=ordered) for f, kind in zip(files, kinds, strict=True)]
+    checks = [FileCheck(f, kind, ordered) for f, kind in zip(files, kinds, strict=True)]
+    with progress_bar(open_console(), transient=True) as progress:
+        task = progress.add_task(f"{role}: scenes", total=scenes)
+        for i in range(scenes):  # one at a time: 252 crops of each side take 310 MB
+            crops = hypothesis_crops(i, role, 1 if role == "scorer" else REFINED_EVERY)
+            crops = crops.first(batch) if batch else crops
+            expected = reference_outputs(network, crops)
+            for check in checks:
+                check(crops, expected)
+            progress.update(task, advance=1)
+    return [check.result() for check in checks]
 
 
 def _keep(table: Table, out: Path, files: list[Path], checks: list[Any]) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,31 +46,40 @@ def reference_outputs(network: nn.Module, crops: Crops) -> tuple[Tensor, ...]:
     return tuple(torch.cat(o) for o in zip(*outputs, strict=True))
 
 
-def check_export(
-    path: Path, precision: str, scenes: Sequence[tuple[Crops, tuple[Tensor, ...]]], *, ordered: bool = True
-) -> ExportCheck:
-    """Run a file in onnxruntime on crops whose ``reference_outputs`` are known. ordered: whether the order of scores is looked
-    at, which random weights do not have. Raises ImportError without onnxruntime."""
-    worst, tau, reasons = 0.0, math.nan, []
-    for crops, expected in scenes:
-        found = run_onnx(path, crops.rendered, crops.observed)
+@dataclass
+class FileCheck:
+    """The comparison of one file, scene by scene. ordered: whether the order of scores is looked at, which random weights do not
+    have. Calls raise ImportError without onnxruntime."""
+
+    path: Path
+    precision: str
+    ordered: bool = True
+    worst: float = 0.0
+    tau: float = math.nan
+    reasons: list[str] = field(default_factory=list)
+
+    def __call__(self, crops: Crops, expected: tuple[Tensor, ...]) -> None:
+        """Run the file in onnxruntime on crops whose ``reference_outputs`` are known."""
+        found = run_onnx(self.path, crops.rendered, crops.observed)
         scorer = len(expected) == 1
         for e, f in zip(expected, found, strict=True):
             if not bool(torch.isfinite(f).all()):
                 bad = int((~torch.isfinite(f)).sum())
-                reasons.append(f"{bad} of {f.numel()} outputs are not finite ({crops.name})")
-                worst = math.inf
+                self.reasons.append(f"{bad} of {f.numel()} outputs are not finite ({crops.name})")
+                self.worst = math.inf
                 continue
             spread = (e.max() - e.min()).item()
             difference = (f - e).abs().max().item() / max(spread, 1e-3 * e.abs().max().item(), 1e-12)
-            worst = max(worst, difference)
-            if scorer and ordered:
+            self.worst = max(self.worst, difference)
+            if scorer and self.ordered:
                 order = float(kendalltau(e.numpy(), f.numpy()).statistic)
-                tau = order if math.isnan(tau) else min(tau, order)
+                self.tau = order if math.isnan(self.tau) else min(self.tau, order)
                 if not order >= MIN_TAU:
-                    reasons.append(f"the order of its scores has tau {order:.3f}, at least {MIN_TAU} ({crops.name})")
-            elif not difference <= TOLERANCE[precision]:
-                reasons.append(
-                    f"an output differs by {difference:.1e} of its range, at most {TOLERANCE[precision]:.0e}"
-                )
-    return ExportCheck(worst, tau, tuple(reasons))
+                    at_least = f"at least {MIN_TAU} ({crops.name})"
+                    self.reasons.append(f"the order of its scores has tau {order:.3f}, {at_least}")
+            elif not difference <= TOLERANCE[self.precision]:
+                allowed = TOLERANCE[self.precision]
+                self.reasons.append(f"an output differs by {difference:.1e} of its range, at most {allowed:.0e}")
+
+    def result(self) -> ExportCheck:
+        return ExportCheck(self.worst, self.tau, tuple(dict.fromkeys(self.reasons)))
