@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Any
 
@@ -14,6 +16,8 @@ from .resources import cache_root
 
 _streams: dict[tuple[str, int], wp.Stream] = {}
 _streams_lock = Lock()
+_loaded: set[Any] = set()
+_loading = Lock()
 
 
 def _find_cache() -> None:
@@ -45,7 +49,37 @@ def launch(kernel: wp.Kernel, dim: int | Sequence[int], inputs: Sequence[Any], d
     The stream is named in every launch: Warp's own current stream belongs to the device, not to the thread, and
     tracking and registration launch from two.
     """
-    wp.launch(kernel, dim, list(inputs), device=warp_device(device), stream=_current_stream(device))
+    name = warp_device(device)
+    if name == "cpu" and kernel.module not in _loaded:
+        with _loading:  # two threads at once would both compile it
+            kernel.module.load(name)
+            _loaded.add(kernel.module)
+    wp.launch(kernel, dim, list(inputs), device=name, stream=_current_stream(device))
+
+
+def parts_of(count: int, device: torch.device | str, most: int | None = None) -> list[slice]:
+    """Contiguous parts of ``range(count)`` for ``side_by_side``: as many as torch has threads on a CPU, where Warp runs a launch in
+    one thread; one on a GPU. most: there are no more than so many."""
+    parts = min(torch.get_num_threads(), count) if torch.device(device).type == "cpu" else 1
+    parts = max(min(parts, parts if most is None else most), 1)
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def side_by_side(work: Callable[[slice, int], None], parts: Sequence[slice]) -> None:
+    """``work(part, i)`` for the i-th part, each in a thread; waits for all. What it writes for one item must not depend on the
+    others."""
+    running = [_pool().submit(work, part, i) for i, part in enumerate(parts[1:], 1)]
+    try:
+        work(parts[0], 0)
+    finally:
+        wait(running)  # they write to memory of the caller
+    for other in running:
+        other.result()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="warp")
 
 
 def _current_stream(device: torch.device | str) -> wp.Stream | None:

@@ -8,7 +8,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from ..warp_setup import launch
+from ..warp_setup import launch, parts_of, side_by_side
 from . import agreement_kernels as comparing
 from . import warp_kernels as kernels
 from .agreement_columns import ALL_SUMS, SHAPE_SUMS
@@ -76,47 +76,65 @@ class ViewSet:
         Channels-last views of buffers that the next call fills. shared: all hypotheses have one translation and one object,
         so that one observed crop serves them all.
         """
-        observed, official = 1 if shared else n, role in self._official_crops
+        observed = 1 if shared else n
         self._windows(n, observation, role)
         observation.need(self._window_observed[:observed])
+
+        side_by_side(lambda part, _: self._crop(part, observation, role), parts_of(observed, self.device))
+        scratch = self._scratch
+        parts = parts_of(n, self.device, None if scratch is None else len(scratch))
+        share = 0 if scratch is None else len(scratch) // len(parts)
+
+        def render(part: slice, i: int) -> None:
+            views, diameters = self._rendered(part, observation), self.diameters[part]
+            own = None if scratch is None else scratch[i * share : (i + 1) * share]
+            self.renderer.render_inputs(views, diameters, MIN_Z[role], self._in_r[part], own)
+
+        side_by_side(render, parts)
+        return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
+
+    def _crop(self, part: slice, observation: Observation, role: str) -> None:
+        """Network inputs of what was observed, for some hypotheses."""
+        official = role in self._official_crops
         self._launch(
             official_inputs if official else kernels.crop_inputs,
-            observed * self.size * self.size,
-            *self._observed(observed, observation),
-            wp.from_torch(self.poses[:observed], dtype=wp.mat44f),
-            wp.from_torch(self.diameters[:observed]),
+            (part.stop - part.start) * self.size * self.size,
+            *self._observed(part, observation),
+            wp.from_torch(self.poses[part], dtype=wp.mat44f),
+            wp.from_torch(self.diameters[part]),
             MIN_Z[role],
             *((PASSES[role], int(self.device.type == "cuda")) if official else ()),
-            wp.from_torch(self._in_o[:observed]),
+            wp.from_torch(self._in_o[part]),
         )
-        self.renderer.render_inputs(
-            self._rendered(n, observation), self.diameters[:n], MIN_Z[role], self._in_r[:n], self._scratch
-        )
-        return self._in_r[:n].permute(0, 3, 1, 2), self._in_o[:observed].permute(0, 3, 1, 2)
 
     def agree(self, n: int, observation: Observation) -> Tensor:
         """How the rendered first n hypotheses agree with what was observed: sums (n, SHAPE_SUMS), or (n, ALL_SUMS) where
         ``textured``, see agreement_columns."""
         self._windows(n, observation, "refiner")
         observation.need(self._window_observed[:n])
+        side_by_side(lambda part, _: self._compare(part, observation), parts_of(n, self.device))
+        return torch.sum(self._partial[:n], 2, out=self._sums[:n])
+
+    def _compare(self, part: slice, observation: Observation) -> None:
+        """Partial sums of some hypotheses."""
+        count = part.stop - part.start
         self._launch(
             kernels.crop_observed,
-            (n, self.size, self.size),
-            *self._observed(n, observation),
-            wp.from_torch(self._rgb_o[:n]),
-            wp.from_torch(self._xyz_o[:n]),
+            (count, self.size, self.size),
+            *self._observed(part, observation),
+            wp.from_torch(self._rgb_o[part]),
+            wp.from_torch(self._xyz_o[part]),
         )
-        self.renderer.render_into(self._rendered(n, observation), self._rgb_r[:n], self._xyz_r[:n])
+        self.renderer.render_into(self._rendered(part, observation), self._rgb_r[part], self._xyz_r[part])
         images = (self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o)
         self._launch(
             comparing.agreement,
-            (n, self.size, comparing.LANES),
-            *(wp.from_torch(image[:n]) for image in images),
-            wp.from_torch(self.poses[:n], dtype=wp.mat44f),
-            wp.from_torch(self.diameters[:n]),
-            wp.from_torch(self._partial[:n]),
+            (count, self.size, comparing.LANES),
+            *(wp.from_torch(image[part]) for image in images),
+            wp.from_torch(self.poses[part], dtype=wp.mat44f),
+            wp.from_torch(self.diameters[part]),
+            wp.from_torch(self._partial[part]),
         )
-        return torch.sum(self._partial[:n], 2, out=self._sums[:n])
 
     def report(self, n: int, observation: Observation, out: Tensor) -> None:
         """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n
@@ -162,15 +180,15 @@ class ViewSet:
             wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
         )
 
-    def _rendered(self, n: int, observation: Observation) -> Views:
-        return Views(self.poses[:n], self.model[:n], self._window_rendered[:n], observation.camera)
+    def _rendered(self, part: slice, observation: Observation) -> Views:
+        return Views(self.poses[part], self.model[part], self._window_rendered[part], observation.camera)
 
-    def _observed(self, n: int, observation: Observation) -> list[wp.array]:
+    def _observed(self, part: slice, observation: Observation) -> list[wp.array]:
         return [
             wp.from_torch(observation.rgb),
             wp.from_torch(observation.depth),
             wp.from_torch(observation.camera, dtype=wp.vec4f),
-            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
+            wp.from_torch(self._window_observed[part], dtype=wp.vec4f),
         ]
 
     def _launch(self, kernel: wp.Kernel, dim: int | tuple[int, ...], *inputs: object) -> None:
