@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -9,7 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from .raw import MeshError, RawMesh
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer]
+_AT_ONCE = 1 << 15
 
 
 def drop_unusable(mesh: RawMesh) -> None:
@@ -22,7 +25,7 @@ def drop_unusable(mesh: RawMesh) -> None:
         if count:
             raise MeshError(f"it has {count} faces whose vertices are not finite numbers; repair or export it again")
     place = weld(mesh.vertices)
-    at = place[faces]
+    at = placed(faces, place)
     usable = (at[:, 0] != at[:, 1]) & (at[:, 1] != at[:, 2]) & (at[:, 2] != at[:, 0])
     usable &= _first_of_same(at, mesh)
     del at
@@ -30,8 +33,9 @@ def drop_unusable(mesh: RawMesh) -> None:
     if not len(mesh.faces):
         raise MeshError("it has no faces of any area; export it as triangles")
     if mesh.smooth:
-        mesh.faces = place[mesh.faces]
-    counted = np.bincount(mesh.faces.reshape(-1), minlength=len(mesh.vertices)) > 0
+        mesh.faces = placed(mesh.faces, place)
+    counted = np.zeros(len(mesh.vertices), bool)
+    counted[mesh.faces.reshape(-1)] = True
     if not counted.all():
         if mesh.uv is not None and mesh.uv_index is None:
             mesh.uv_index = mesh.faces
@@ -49,13 +53,20 @@ def _keep_vertices(mesh: RawMesh, kept: Ints) -> None:
 
 def weld(points: NDArray[np.floating]) -> NDArray[np.int32]:
     """(V,) for each point the first one that has the same coordinates."""
-    bits = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
-    words = bits.view(np.uint32 if bits.itemsize == 4 else np.uint64)
+    word = np.uint32 if points.dtype.itemsize == 4 else np.uint64
     key = np.zeros(len(points), np.uint64)
-    for k in range(3):
-        key = (key ^ words[:, k].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(29)
+    for start in range(0, len(points), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        words = np.ascontiguousarray(points[some] + 0.0).view(word)  # -0 becomes 0
+        for k in range(3):
+            key[some] = (key[some] ^ words[:, k].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            key[some] ^= key[some] >> np.uint64(29)
     return _first_equal(key)
+
+
+def placed(faces: NDArray[np.int32], place: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The faces with ``place``, of ``weld``, for each of their corners; the same array where no vertex has a second copy."""
+    return faces if (place == np.arange(len(place), dtype=np.int32)).all() else place[faces]
 
 
 def _first_equal(key: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -77,13 +88,15 @@ def _first_equal(key: NDArray[np.uint64]) -> NDArray[np.int32]:
 def _first_of_same(corners: NDArray[np.int32], mesh: RawMesh) -> NDArray[np.bool_]:
     """(F,) False for faces that another one covers: of those the one with an image stays, else the first."""
     key = np.zeros(len(corners), np.uint64)  # the order of the corners does not matter
-    for k in range(3):
-        mixed = corners[:, k].astype(np.uint64) + np.uint64(1)
-        mixed *= np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(32)
-        key += mixed
+    for start in range(0, len(corners), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        for k in range(3):
+            mixed = corners[some, k].astype(np.uint64) + np.uint64(1)
+            mixed *= np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(32)
+            key[some] += mixed
     first = _first_equal(key)
     repeated = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     kept = np.ones(len(first), bool)
@@ -101,7 +114,7 @@ def face_outwards(mesh: RawMesh) -> int:
 
     A closed part inside another one, such as a cavity, keeps facing inwards.
     """
-    at = weld(mesh.vertices)[mesh.faces].astype(np.int64)
+    at = placed(mesh.faces, weld(mesh.vertices))
     first, second, agree, closed = _neighbours(at)
     count = len(at)
     turned = np.zeros(count, bool)
@@ -125,15 +138,17 @@ def face_outwards(mesh: RawMesh) -> int:
     return int(turned.sum())
 
 
-def _neighbours(at: Ints) -> tuple[Ints, Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+def _neighbours(at: NDArray[np.int32]) -> tuple[Ints, Ints, NDArray[np.bool_], NDArray[np.bool_]]:
     """Pairs of faces that share an edge with no third, whether their windings agree, and (F,) faces without a free edge."""
     start, end = at.reshape(-1), np.roll(at, -1, axis=1).reshape(-1)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    key = low.astype(np.int64) * (int(at.max()) + 1) + high
-    order = np.argsort(key, kind="stable")
-    ordered = key[order]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    sizes = np.diff(np.concatenate([begins, [len(key)]]))
+    key = np.minimum(start, end).astype(np.int64)
+    key *= int(at.max()) + 1
+    key += np.maximum(start, end)
+    order = np.argsort(key, kind="stable").astype(np.int32)
+    key = key[order]
+    begins = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])).astype(np.int32)
+    del key
+    sizes = np.diff(begins, append=np.int32(len(order)))
     pairs = begins[sizes == 2]
     one, two = order[pairs], order[pairs + 1]
     free = np.zeros(len(at), bool)
@@ -147,8 +162,21 @@ def _parts(count: int, first: Ints, second: Ints) -> NDArray[np.int32]:
 
 
 def _areas(mesh: RawMesh) -> NDArray[np.float64]:
-    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    """(F,) twice the area of each face."""
+    area = np.empty(len(mesh.faces))
+    for rows, a, b, c in _corners(mesh):
+        area[rows] = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return area
+
+
+def _corners(
+    mesh: RawMesh,
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
+    """Rows of some faces and their three corners (n, 3), so many at a time that they stay in the processor's cache."""
+    for first in range(0, len(mesh.faces), _AT_ONCE):
+        rows = slice(first, first + _AT_ONCE)
+        a, b, c = (mesh.vertices[mesh.faces[rows, i]].astype(np.float64) for i in range(3))
+        yield rows, a, b, c
 
 
 def _inside_out(
@@ -156,22 +184,16 @@ def _inside_out(
 ) -> NDArray[np.bool_]:
     """(F,) True for the faces of closed parts that face inwards and are in no other, or for all of an open mesh that does."""
     middle = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
-    corners = (mesh.vertices - middle).astype(np.float64)[mesh.faces]
-    flux = np.einsum("fk,fk->f", np.cross(corners[:, 0], corners[:, 1]), corners[:, 2])
+    flux = np.empty(len(mesh.faces))
+    for rows, a, b, c in _corners(mesh):
+        flux[rows] = np.einsum("fk,fk->f", np.cross(a - middle, b - middle), c - middle)
     flux[turned] *= -1
     parts = int(part.max()) + 1
     whole = np.bincount(part, ~closed, parts) == 0
     volume = np.bincount(part, flux, parts)
-    low, high = np.full((parts, 3), np.inf), np.full((parts, 3), -np.inf)
-    for i in range(3):
-        np.minimum.at(low, part, corners[:, i])
-        np.maximum.at(high, part, corners[:, i])
     inwards = whole & (volume < 0)
-    outer = np.flatnonzero(whole & (np.prod(high - low, axis=1) > 0))
-    outer = outer[np.argsort(-np.prod(high[outer] - low[outer], axis=1))][:64]
-    for p in np.flatnonzero(inwards).tolist():
-        around = ((low[outer] <= low[p]) & (high[outer] >= high[p])).all(1) & (outer != p)
-        inwards[p] = not around.any()
+    if inwards.any():
+        inwards &= ~_within_another(mesh, part, whole, inwards)
     rest = ~whole[part]
     if rest.any():
         reach = float(np.linalg.norm(mesh.vertices - middle, axis=1).max())
@@ -179,3 +201,20 @@ def _inside_out(
         if flux[rest].sum() < -0.1 * reach * area[rest].sum():
             return np.asarray(inwards[part] | rest)
     return np.asarray(inwards[part])
+
+
+def _within_another(
+    mesh: RawMesh, part: NDArray[np.int32], whole: NDArray[np.bool_], asked: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(parts,) whether each of the parts ``asked`` lies within the box of one of the 64 largest closed parts."""
+    low, high = np.full((len(whole), 3), np.inf), np.full((len(whole), 3), -np.inf)
+    for rows, *corners in _corners(mesh):
+        for corner in corners:
+            np.minimum.at(low, part[rows], corner)
+            np.maximum.at(high, part[rows], corner)
+    outer = np.flatnonzero(whole & (np.prod(high - low, axis=1) > 0))
+    outer = outer[np.argsort(-np.prod(high[outer] - low[outer], axis=1))][:64]
+    within = np.zeros(len(whole), bool)
+    for p in np.flatnonzero(asked).tolist():
+        within[p] = (((low[outer] <= low[p]) & (high[outer] >= high[p])).all(1) & (outer != p)).any()
+    return within

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from .raw import RawMesh
 
+_AT_ONCE = 1 << 16
+"""Faces whose angles are held at a time."""
+
 
 def split(mesh: RawMesh, key: NDArray[np.integer]) -> None:
     """Make every vertex as many as its corners have different ``key`` (F, 3), non-negative."""
@@ -27,19 +30,21 @@ def split(mesh: RawMesh, key: NDArray[np.integer]) -> None:
 def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> NDArray[np.float64]:
     """(V, 3) unit normals, faces weighted by their angle at the vertex, as trimesh does, whose normals the official
     FoundationPose renders with; 0 where all faces of a vertex have no area."""
-    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
-    edges = [b - a, c - b, a - c]
-    lengths = [np.maximum(np.sqrt(np.einsum("fk,fk->f", e, e)), 1e-300) for e in edges]
-    normal = np.cross(edges[0], edges[1])
-    size = np.sqrt(np.einsum("fk,fk->f", normal, normal))
-    normal /= np.where(size > 0, size, 1)[:, None]
     result = np.zeros((len(vertices), 3))
-    for i in range(3):
-        out, back = edges[i], edges[i - 1]
-        cosine = -np.einsum("fk,fk->f", out, back) / (lengths[i] * lengths[i - 1])
-        angle = np.arccos(cosine.clip(-1, 1))
-        for k in range(3):
-            result[:, k] += np.bincount(faces[:, i], normal[:, k] * angle, len(vertices))
+    for first in range(0, len(faces), _AT_ONCE):
+        some = faces[first : first + _AT_ONCE]
+        a, b, c = (vertices[some[:, i]].astype(np.float64) for i in range(3))
+        edges = [b - a, c - b, a - c]
+        lengths = [np.maximum(np.sqrt(np.einsum("fk,fk->f", e, e)), 1e-300) for e in edges]
+        normal = np.cross(edges[0], edges[1])
+        size = np.sqrt(np.einsum("fk,fk->f", normal, normal))
+        normal /= np.where(size > 0, size, 1)[:, None]
+        for i in range(3):
+            out, back = edges[i], edges[i - 1]
+            cosine = -np.einsum("fk,fk->f", out, back) / (lengths[i] * lengths[i - 1])
+            angle = np.arccos(cosine.clip(-1, 1))
+            for k in range(3):
+                result[:, k] += np.bincount(some[:, i], normal[:, k] * angle, len(vertices))
     return result / _length(result)
 
 

@@ -21,7 +21,7 @@ from .obj_surfaces import resolve
 from .polygons import triangulate
 from .raw import GREY, MeshError, RawMesh
 
-_PIECE = 1 << 23
+_PIECE = 1 << 21
 _ABSENT = int(np.iinfo(np.int32).min)
 _WIDEST = 8
 """Numbers of a line that are read: a position with weight and a colour with alpha."""
@@ -30,12 +30,13 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class _Parts:
-    """What the pieces gave so far. blocks: (v or vt or vn) -> arrays; faces: counts of polygons, corner indices (N, 3)."""
+    """What the pieces gave so far. blocks: (v or vt or vn) -> arrays; counts: corners of polygons; corners: for v, vt, vn
+    the indices of each piece (N,), and how many there are where it has none."""
 
-    blocks: dict[int, list[NDArray[np.float64]]] = field(default_factory=lambda: {1: [], 2: [], 3: []})
+    blocks: dict[int, list[NDArray[np.floating]]] = field(default_factory=lambda: {1: [], 2: [], 3: []})
     sizes: dict[int, int] = field(default_factory=lambda: {1: 0, 2: 0, 3: 0})
-    counts: list[Ints] = field(default_factory=list)
-    corners: list[NDArray[np.int32]] = field(default_factory=list)
+    counts: list[NDArray[np.int32]] = field(default_factory=list)
+    corners: tuple[list[NDArray[np.int32] | int], ...] = field(default_factory=lambda: ([], [], []))
     polygons: int = 0
     libraries: list[str] = field(default_factory=list)
     uses: list[tuple[int, str]] = field(default_factory=list)
@@ -51,41 +52,74 @@ def read(path: Path) -> RawMesh:
     if parts.sizes[1] == 0 or parts.polygons == 0:
         raise MeshError("it has no faces (a point cloud or lines?); export it as triangles")
     values = _join(parts.blocks[1])
-    counts, corners = np.concatenate(parts.counts), np.concatenate(parts.corners)
-    parts.corners.clear()
-    if len(corners) and int(corners[:, 0].max()) >= parts.sizes[1]:
+    counts = _joined_counts(parts)
+    corners, uv_corners, normal_corners = (_joined_corners(column) for column in parts.corners)
+    if corners is None:
+        raise MeshError("a face names no vertex")
+    if int(corners.max(initial=0)) >= parts.sizes[1]:
         raise MeshError(
-            f"a face asks for v {int(corners[:, 0].max()) + 1}, but the file has {parts.sizes[1]}; is it cut off?"
+            f"a face asks for v {int(corners.max()) + 1}, but the file has {parts.sizes[1]}; is it cut off?"
         )
     notes = []
-    for kind, column, name in ((2, 1, "vt"), (3, 2, "vn")):
-        beyond = corners[:, column] >= parts.sizes[kind]
-        if beyond.any():
-            corners[beyond, column] = -1
+    for kind, column, name in ((2, uv_corners, "vt"), (3, normal_corners, "vn")):
+        if column is not None and int(column.max(initial=0)) >= max(parts.sizes[kind], 1):
+            column[column >= parts.sizes[kind]] = -1
             notes.append(
                 f"faces ask for '{name}' lines that the file does not have ({parts.sizes[kind]}); they go without"
             )
-    triangles, owner = triangulate(counts, corners[:, 0], values[:, :3])
-    indices = corners.reshape(-1, 3, 3) if len(counts) * 3 == len(corners) else corners[triangles]
-    faces = np.ascontiguousarray(indices[..., 0])
-    if (faces < 0).any():
+    triangles, owner = triangulate(counts, corners, values[:, :3])
+    at = None if len(counts) * 3 == len(corners) else triangles
+    del counts, triangles
+    faces = _of_triangles(corners, at)
+    if int(faces.min(initial=0)) < 0:
         raise MeshError("a face names no vertex")
     mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[], notes=notes)
     if values.shape[1] >= 6:
         mesh.colors = _colors(values, notes)
-    normal_index = indices[..., 2]
-    if parts.sizes[3] and (normal_index >= 0).all():
-        mesh.normals = _join(parts.blocks[3])[:, :3]
-        mesh.normal_index = None if np.array_equal(normal_index, faces) else np.ascontiguousarray(normal_index)
+        mesh.vertices = values[:, :3].copy()
+    del values, corners
+    if parts.sizes[3] and normal_corners is not None:
+        normal_index = _of_triangles(normal_corners, at)
+        if int(normal_index.min(initial=0)) >= 0:
+            mesh.normals = _join(parts.blocks[3])[:, :3]
+            mesh.normal_index = None if np.array_equal(normal_index, faces) else normal_index
     if parts.sizes[2]:
-        mesh.uv = _join(parts.blocks[2])[:, :2].astype(np.float32)
-        uv_index = indices[..., 1]
-        mesh.uv_index = None if np.array_equal(uv_index, faces) else np.ascontiguousarray(uv_index)
+        mesh.uv = _join(parts.blocks[2])
+        uv_index = np.full_like(faces, -1) if uv_corners is None else _of_triangles(uv_corners, at)
+        mesh.uv_index = None if np.array_equal(uv_index, faces) else uv_index
+    del uv_corners, normal_corners, at
     resolve(mesh, path, parts.libraries, parts.uses, owner)
     return mesh
 
 
-def _colors(values: NDArray[np.float64], notes: list[str]) -> NDArray[np.float32]:
+def _joined_counts(parts: _Parts) -> NDArray[np.int32]:
+    """Of all pieces; the parts lose them."""
+    counts = np.concatenate(parts.counts)
+    parts.counts.clear()
+    return counts
+
+
+def _joined_corners(column: list[NDArray[np.int32] | int]) -> NDArray[np.int32] | None:
+    """The indices of all pieces, -1 where a piece has none, None where none has; the list loses them."""
+    if all(isinstance(piece, int) for piece in column):
+        return None
+    found = np.full(sum(p if isinstance(p, int) else len(p) for p in column), -1, np.int32)
+    end = len(found)
+    while column:
+        piece = column.pop()
+        first = end - (piece if isinstance(piece, int) else len(piece))
+        if not isinstance(piece, int):
+            found[first:end] = piece
+        end = first
+    return found
+
+
+def _of_triangles(corners: NDArray[np.int32], at: NDArray[np.signedinteger] | None) -> NDArray[np.int32]:
+    """(F, 3) from those of the polygons' corners, which are triangles already where ``at`` is None."""
+    return corners.reshape(-1, 3) if at is None else corners[at]
+
+
+def _colors(values: NDArray[np.floating], notes: list[str]) -> NDArray[np.float32]:
     """(V, 3) in [0, 1] of vertices x y z r g b, with w before or alpha behind the colour."""
     weighted = values.shape[1] == 7 and (values[:, 3] == 1).all() and not (values[:, 6] == 1).all()
     colors = values[:, 4:7] if weighted else values[:, 3:6]
@@ -144,7 +178,8 @@ def _parse(piece: bytes, line: int, parts: _Parts) -> None:
         rows = np.flatnonzero(kind == k)
         if len(rows):
             block = _lines(piece, starts, lengths, rows, len(name))
-            parts.blocks[k].append(_table(block, len(rows), name, line, rows))
+            table = _table(block, len(rows), name, line, rows)
+            parts.blocks[k].append(table if k == 1 else table[:, : 2 if k == 2 else 3].astype(np.float32))
             parts.sizes[k] += len(rows)
     rows = np.flatnonzero(kind == 4)
     before = parts.polygons
@@ -152,7 +187,8 @@ def _parse(piece: bytes, line: int, parts: _Parts) -> None:
         seen = {k: bases[k] + np.cumsum(kind == k)[rows] for k in (1, 2, 3)}
         counts, corners = _faces(_lines(piece, starts, lengths, rows, 1), len(rows), line, rows, seen)
         parts.counts.append(counts)
-        parts.corners.append(corners)
+        for every, column in zip(parts.corners, corners, strict=True):
+            every.append(int(counts.sum()) if column is None else column)
         parts.polygons += len(rows)
     for i in np.flatnonzero((kind == 0) & ((first == ord("u")) | (first == ord("m")))).tolist():
         key, _, rest = decode(piece[starts[i] : ends[i]]).strip().partition(" ")
@@ -237,34 +273,35 @@ def _wrong_line(block: bytes, line: int, rows: Ints, name: str, number: type) ->
     return f"the '{name}' lines after line {line + int(rows[0])} are damaged"
 
 
-def _faces(block: bytes, lines: int, line: int, rows: Ints, seen: dict[int, Ints]) -> tuple[Ints, NDArray[np.int32]]:
-    """Corner counts (lines,) and corners (N, 3): indices from 0 of v, vt, vn, -1 where the file gives none.
+def _faces(
+    block: bytes, lines: int, line: int, rows: Ints, seen: dict[int, Ints]
+) -> tuple[NDArray[np.int32], list[NDArray[np.int32] | None]]:
+    """Corner counts (lines,) and, for v, vt and vn, the corners' indices (N,) from 0, -1 where one has none, None for all.
 
     seen: for v, vt and vn, how many the file had before each line, which negative indices count from.
     """
     if b"o" in block[:2]:
         block = block.replace(b"o", b" ")
-    counts = _words(block, lines)
+    counts = _words(block, lines).astype(np.int32)
     slashes, doubles, corners = block.count(b"/"), block.count(b"//"), int(counts.sum())
     columns = {(0, 0): (0,), (corners, 0): (0, 1), (2 * corners, corners): (0, 2), (2 * corners, 0): (0, 1, 2)}.get(
         (slashes, doubles)
     )
-    result = np.full((corners, 3), _ABSENT, np.int32)
+    written: list[NDArray[np.int32] | None] = [None, None, None]
     values = _numbers(block.replace(b"/", b" "), np.int32) if columns is not None else np.zeros(0, np.int32)
     if columns is not None and len(values) == corners * len(columns):
         for i, column in enumerate(columns):
-            result[:, column] = values[i :: len(columns)]
+            written[column] = np.array(values[i :: len(columns)], np.int32)
     else:
-        _mixed_corners(block, result, line, rows)
-    for column in range(3):
-        used = result[:, column]
-        lowest = int(used.min(initial=1))
-        if lowest == _ABSENT and (used == _ABSENT).all():
-            used[:] = -1
+        every = np.full((corners, 3), _ABSENT, np.int32)
+        _mixed_corners(block, every, line, rows)
+        written = [None if (every[:, k] == _ABSENT).all() else every[:, k].copy() for k in range(3)]
+    for column, used in enumerate(written):
+        if used is None:
             continue
         if (used == 0).any():
             raise MeshError(f"a face after line {line + int(rows[0])} has the index 0; OBJ counts from 1")
-        if lowest > 0:
+        if int(used.min(initial=1)) > 0:
             used -= 1
             continue
         base = np.repeat(seen[column + 1], counts).astype(np.int64)
@@ -273,7 +310,7 @@ def _faces(block: bytes, lines: int, line: int, rows: Ints, seen: dict[int, Ints
         if (absolute[~absent] < 0).any():
             raise MeshError(f"a face after line {line + int(rows[0])} counts back to before the first vertex")
         used[:] = np.where(absent, -1, absolute)
-    return counts, result
+    return counts, written
 
 
 def _mixed_corners(block: bytes, result: NDArray[np.int32], line: int, rows: Ints) -> None:
@@ -290,14 +327,13 @@ def _mixed_corners(block: bytes, result: NDArray[np.int32], line: int, rows: Int
         raise MeshError(_wrong_line(block.replace(b"/", b" "), line, rows, "f", int)) from None
 
 
-def _join(blocks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """One table of all pieces, as wide as the widest, NaN where others have nothing."""
+def _join(blocks: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """One table of all pieces, as wide as the widest, NaN where others have nothing; the list loses them."""
     width = max(b.shape[1] for b in blocks)
-    joined = np.full((sum(len(b) for b in blocks), width), np.nan)
-    at = 0
-    for i, block in enumerate(blocks):
-        joined[at : at + len(block), : block.shape[1]] = block
-        at += len(block)
-        blocks[i] = block[:0]
-    blocks.clear()
+    joined = np.full((sum(len(b) for b in blocks), width), np.nan, blocks[0].dtype)
+    end = len(joined)
+    while blocks:
+        block = blocks.pop()
+        joined[end - len(block) : end, : block.shape[1]] = block
+        end -= len(block)
     return joined

@@ -25,19 +25,20 @@ def resolve(
 ) -> None:
     """Set ``surfaces`` and ``surface`` of a mesh read from ``path``, and its ``uv`` to what its images are sampled at.
 
-    libraries: as ``mtllib`` names them. uses: (first polygon, material) of each ``usemtl``. polygon: (F,) of each face.
+    libraries: as ``mtllib`` names them. uses: (first polygon, material) of each ``usemtl``. polygon: (F,) of each face,
+    ascending.
     """
     materials = _materials(path, libraries, bool(uses), mesh.notes)
     firsts = np.array([0, *(first for first, _ in uses)])
     names: list[str | None] = [None, *(name for _, name in uses)]
-    run = np.searchsorted(firsts, polygon, side="right") - 1
-    used = np.unique(run).tolist()
+    sizes = np.diff(np.searchsorted(polygon, firsts), append=len(polygon))  # faces of each run of one material
+    used = np.flatnonzero(sizes).tolist()
     if mesh.colors is not None and (mesh.colors == 1).all() and any(m.colors or m.maps for m in materials.values()):
         mesh.colors = None  # white is what exporters fill in
     distinct = list(dict.fromkeys(names[r] for r in used))
     number = np.zeros(len(names), np.int32)
     number[used] = [distinct.index(names[r]) for r in used]
-    of_face = number[run]
+    of_face = np.repeat(number, sizes)
     mesh.surface = of_face if len(distinct) > 1 else None
     look = _Look(mesh, path, of_face)
     for i, name in enumerate(distinct):
@@ -123,7 +124,7 @@ class _Look:
 
     def add(self, number: int, name: str, material: mtl.Material | None, why: str) -> None:
         """The surfaces of a material and the faces that have them."""
-        faces = np.flatnonzero(self.material_of_face == number)
+        faces = np.flatnonzero(self.material_of_face == number).astype(np.int32)
         rest = faces
         if material is not None and material.maps:
             if self.mesh.uv is None:
@@ -133,10 +134,12 @@ class _Look:
                 why = "no texture coordinates"
             else:
                 index = self.mesh.faces if self.mesh.uv_index is None else self.mesh.uv_index
-                placed = (index[faces] >= 0).all(1)
-                painted = self._paint(faces[placed], name, material)
-                if painted:
-                    rest = faces[~placed]
+                placed, without = faces, faces[:0]
+                if int(index.min(initial=0)) < 0:
+                    there = (index[faces] >= 0).all(1)
+                    placed, without = faces[there], faces[~there]
+                if self._paint(placed, name, material):
+                    rest = without
                     why = "no texture coordinates"
                 else:
                     why = "its image is missing"

@@ -11,7 +11,7 @@ import mmap
 import re
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,7 @@ _TYPES = {
     "float64": "f8",
 }
 _STRUCT = dict(zip(["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"], "bBhHiIqQfd", strict=True))
+_PIECE = 1 << 21
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -138,14 +139,38 @@ def _row_type(element: Element, lengths: Mapping[int, int], order: Literal["<", 
     return np.dtype(fields)  # type: ignore[arg-type]
 
 
-def _take(element: Element, table: NDArray[np.void]) -> None:
-    """Set the numbers and lists of an element from rows of ``_row_type``; copies, so that the file need not stay open."""
+def _even(table: NDArray[np.void], lengths: Mapping[int, int]) -> bool:
+    """Whether the lists of these rows have the ``lengths`` that their type says."""
+    return not any((table[f"c{i}"] != length).any() for i, length in lengths.items())
+
+
+def _take(element: Element, lengths: Mapping[int, int], tables: Iterable[NDArray[np.void]]) -> bool:
+    """Set the numbers and lists of an element from ``tables`` of the type ``_row_type`` that follow each other; False where
+    its lists have other lengths."""
+    columns = []
     for i, p in enumerate(element.properties):
-        values = np.array(table[f"v{i}"], p.type)
+        shape = element.rows if p.count is None else (element.rows, lengths[i])
+        columns.append(np.empty(shape, p.type))
+    first = 0
+    for table in tables:
+        if not _even(table, lengths):
+            return False
+        for i, column in enumerate(columns):
+            column[first : first + len(table)] = table[f"v{i}"]
+        first += len(table)
+    for i, (p, column) in enumerate(zip(element.properties, columns, strict=True)):
         if p.count is None:
-            element.numbers[p.name] = values
+            element.numbers[p.name] = column
         else:
-            element.lists[p.name] = Lists(np.full(element.rows, values.shape[1]), values.reshape(-1))
+            each = np.broadcast_to(np.int64(lengths[i]), element.rows)  # takes no memory
+            element.lists[p.name] = Lists(each, column.reshape(-1))
+    return True
+
+
+def _give_back(data: mmap.mmap, start: int, length: int) -> None:
+    """The pages of a file that were read; they count as this process's memory otherwise."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        data.madvise(mmap.MADV_DONTNEED, max(start, 0) // mmap.PAGESIZE * mmap.PAGESIZE, length)
 
 
 def _order(sign: str) -> Literal["<", ">"]:
@@ -186,13 +211,19 @@ class _Binary:
             if not lengths:
                 raise _cut(element)
             return False
-        table = np.frombuffer(self.data, row, element.rows, self.at) if size else np.zeros(element.rows, row)
-        if any((table[f"c{i}"] != length).any() for i, length in lengths.items()):
+        tables = self._tables(row, element.rows)
+        if not (_take(element, lengths, tables) if keep else all(_even(table, lengths) for table in tables)):
             return False
-        if keep:
-            _take(element, table)
         self.at += size
         return True
+
+    def _tables(self, row: np.dtype, rows: int) -> Iterator[NDArray[np.void]]:
+        """Rows of one type from here on, in pieces whose pages of the file are given back once they are read."""
+        step = max(_PIECE // max(row.itemsize, 1), 1)
+        for first in range(0, rows if row.itemsize else 0, step):
+            at = self.at + first * row.itemsize
+            yield np.frombuffer(self.data, row, min(step, rows - first), at)
+            _give_back(self.data, at, step * row.itemsize)
 
     def _any_lengths(self, element: Element) -> None:
         """Walk from list to list, then gather all of one length at once."""
@@ -243,34 +274,44 @@ class _Ascii:
 
     def __init__(self, data: mmap.mmap, start: int, order: str) -> None:
         self.data = data
-        text = np.frombuffer(data, np.uint8)[start:]
-        self.ends = np.flatnonzero((text == 10) | (text == 13)) + start
-        if not len(text) or text[-1] not in (10, 13):
-            self.ends = np.append(self.ends, len(data))
-        begins = np.concatenate([[start], self.ends[:-1] + 1])
-        full = self.ends > begins
-        self.begins, self.ends = begins[full], self.ends[full]
+        found = [np.array([start - 1])]
+        for first in range(start, len(data), _PIECE):
+            text = np.frombuffer(data, np.uint8, min(_PIECE, len(data) - first), first)
+            found.append(np.flatnonzero((text == 10) | (text == 13)) + first)
+            del text
+            _give_back(data, first, _PIECE)
+        if len(data) > start and data[-1:] not in (b"\n", b"\r"):
+            found.append(np.array([len(data)]))
+        ends = np.concatenate(found)
+        found.clear()
+        full = np.diff(ends) > 1
+        self.ends = np.concatenate(
+            [ends[:1], ends[1:][full]]
+        )  # before the first line, and of every line that holds something
 
     def read(self, elements: Sequence[Element], wanted: Sequence[str]) -> None:
         line = 0
-        if sum(e.rows for e in elements) > len(self.ends):
+        if sum(e.rows for e in elements) >= len(self.ends):
             self._free_form(elements)
             return
         for element in elements:
             if element.name in wanted and element.rows:
-                block = self.data[self.begins[line] : self.ends[line + element.rows - 1]]
-                self._element(element, block)
+                self._element(element, line)
             line += element.rows
+
+    def _lines(self, first: int, last: int) -> bytes:
+        return self.data[self.ends[first] + 1 : self.ends[last]].lstrip(b"\r\n")
 
     def _free_form(self, elements: Sequence[Element]) -> None:
         """Of fewer lines than rows: the numbers in their order, however they are broken into lines."""
-        values = _numbers(self.data[self.begins[0] : self.ends[-1]]) if len(self.ends) else np.zeros(0)
+        values = _numbers(self._lines(0, -1))
         for element in elements:
             values = values[self._fill(element, values) :]
 
-    def _element(self, element: Element, block: bytes) -> None:
-        if self._same_lengths(element, block):
+    def _element(self, element: Element, line: int) -> None:
+        if self._same_lengths(element, line):
             return
+        block = self._lines(line, line + element.rows)
         values = _numbers(block)
         if len(values) != _word_count(block):
             raise MeshError(f"its rows of {element.name!r} hold text that is no number")
@@ -288,9 +329,9 @@ class _Ascii:
             element.lists[p.name] = Lists(lengths, values[np.repeat(starts[i], lengths) + inside].astype(p.type))
         return taken
 
-    def _same_lengths(self, element: Element, block: bytes) -> bool:
+    def _same_lengths(self, element: Element, line: int) -> bool:
         """Read an element whose rows are all of one form; False where they are not, or numbers are written otherwise."""
-        words, lengths, at = block[: block.find(b"\n") % len(block)].split(), {}, 0
+        words, lengths, at = self._lines(line, line + 1).split(), {}, 0
         try:
             for i, p in enumerate(element.properties):
                 if p.count is not None:
@@ -300,14 +341,20 @@ class _Ascii:
                     at += 1
             if at != len(words) or min(lengths.values(), default=0) < 0:
                 return False
-            row = _row_type(element, lengths, "<")
-            table = np.loadtxt(io.BytesIO(block), row, comments=None, ndmin=1)  # type: ignore[call-overload]
+            return _take(element, lengths, self._tables(_row_type(element, lengths, "<"), line, element.rows))
         except (ValueError, IndexError, OverflowError):
             return False
-        if len(table) != element.rows or any((table[f"c{i}"] != length).any() for i, length in lengths.items()):
-            return False
-        _take(element, table)
-        return True
+
+    def _tables(self, row: np.dtype, line: int, rows: int) -> Iterator[NDArray[np.void]]:
+        """Rows of one type, in pieces. Raises ValueError where they are no such rows."""
+        step = max(_PIECE * rows // max(int(self.ends[line + rows] - self.ends[line]), 1), 1)
+        for first in range(line, line + rows, step):
+            last = min(first + step, line + rows)
+            table = np.loadtxt(io.BytesIO(self._lines(first, last)), row, comments=None, ndmin=1)  # type: ignore[call-overload]
+            if len(table) != last - first:
+                raise ValueError
+            yield table
+            _give_back(self.data, int(self.ends[first]), int(self.ends[last] - self.ends[first]))
 
     def _walk(
         self, element: Element, values: NDArray[np.float64]

@@ -16,10 +16,10 @@ def triangulate(
     counts: (P,) corners of each; corners: (sum of counts,) vertex indices, one polygon after the other; vertices: (V, 3).
     Returns (F, 3) positions in ``corners`` and (F,) the polygon of each. Polygons of fewer than three corners give none.
     """
-    counts = counts.astype(np.int64)
-    first = np.cumsum(counts) - counts
     if len(counts) and (counts == 3).all():
         return np.arange(len(counts) * 3, dtype=np.int32).reshape(-1, 3), np.arange(len(counts), dtype=np.int32)
+    counts = counts.astype(np.int64)
+    first = np.cumsum(counts) - counts
     triangles, owners = [], []
     for n in np.unique(counts[counts >= 3]).tolist():
         polygons = np.flatnonzero(counts == n)
