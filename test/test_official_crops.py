@@ -95,7 +95,8 @@ def test_no_pixel_differs(role, rows, columns, focal, size, device):
     assert all(bool(out.any()) for out in (left < 0, top < 0, right > columns, bottom > rows))
 
     direct = crops_of(role, observation, poses, size, ())
-    assert torch.equal(direct.observed[:, :3], found[:, :3]), "colour is sampled once either way"
+    # Only one of the two kernels fuses multiplications with additions on a GPU.
+    assert torch.allclose(direct.observed[:, :3], found[:, :3], atol=1e-6), "colour is sampled once either way"
     differs = ((direct.observed[:, 3:] - expected).abs() > 1e-3).any(1).float().mean()
     assert differs > 0.01 if role == "scorer" else differs < 0.003
 

@@ -28,14 +28,16 @@ ENCODINGS = ["rgb8", "rgba8", "bgr8", "bgra8", "8UC3", "8UC4", "16UC1", "mono16"
 
 
 class Buffer:
-    """rosidl_buffer.Buffer: no buffer protocol, and nothing by index."""
+    """rosidl_buffer.Buffer: no buffer protocol, and nothing by index. gpu: where the backend "cuda" has its memory."""
+
+    gpu = "cuda" if torch.cuda.is_available() else "cpu"
 
     def __init__(self, data: bytes, backend: str) -> None:
         self.backend_type = backend
         self._data = data
         self.memory = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        if backend == "cuda" and torch.cuda.is_available():
-            self.memory = self.memory.cuda()
+        if backend == "cuda":
+            self.memory = self.memory.to(self.gpu)
         self.leases = 0
 
     def __len__(self) -> int:
@@ -158,6 +160,7 @@ def test_compressed_images_in_a_buffer_are_read_through_the_host():
 def host_as_gpu(monkeypatch):
     """The CPU's memory in the place of a GPU's; its default stream has the handle 0, as torch's."""
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(Buffer, "gpu", "cpu")
 
     def memory_at(pointer: int, size: int, _device: str) -> torch.Tensor:
         return torch.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype=torch.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def measure_networks(
         for backend in backends:
             begin = time.perf_counter()
             try:
-                context = RunnerContext(device, label=role, examples=example_pairs)
+                context = RunnerContext(device, label=role, examples=partial(example_pairs, device=device))
                 runner = make_runner(module, backend, context, batches=batches, fallback=False)
                 runners[backend] = runner.coarse or runner
             except BackendUnavailable as error:

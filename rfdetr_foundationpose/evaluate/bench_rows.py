@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -64,7 +65,13 @@ class EstimatorRow:
         def runner(role: str, label: str, pool: GraphPool | None = None, step: Step | None = None) -> Runner:
             about = networks.about[role]
             context = RunnerContext(
-                device, label=label, pool=pool, engines=options, examples=example_pairs, about=about, step=step
+                device,
+                label=label,
+                pool=pool,
+                engines=options,
+                examples=partial(example_pairs, device=device),
+                about=about,
+                step=step,
             )
             return make_runner(networks.modules[role], backend, context, fallback=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -112,7 +113,13 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     def context(source: _Source, label: str, pool: GraphPool | None = None, step: Step | None = None) -> RunnerContext:
         about = source.description
         return RunnerContext(
-            device, label=label, pool=pool, engines=options, examples=example_pairs, about=about, step=step
+            device,
+            label=label,
+            pool=pool,
+            engines=options,
+            examples=partial(example_pairs, device=device),
+            about=about,
+            step=step,
         )
 
     networks = Networks(

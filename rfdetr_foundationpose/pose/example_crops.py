@@ -47,33 +47,36 @@ def _models() -> list[ObjectModel]:
     return [load_object(spec) for spec in load_objects(default_objects_file())]
 
 
-def hypothesis_crops(scene: int, role: str, every: int = 1) -> Crops:
+def hypothesis_crops(scene: int, role: str, every: int = 1, device: torch.device | str = "cpu") -> Crops:
     """Of all 252 hypotheses of an object, at its true place and in all rotations, or of every n-th. scene: 0, 1, ...: object and
-    view."""
+    view. device: that renders them."""
     models = _models()
     item = models[scene % len(models)]
-    frame = ExampleScene([item], SIZE, "cpu", seed=scene).frame(scene)
+    frame = ExampleScene([item], SIZE, device, seed=scene).frame(scene)
     depth = frame.frame.depth.astype(np.float32) * np.float32(frame.frame.depth_scale)
     rng = np.random.default_rng(scene)
     depth[depth > 0] += rng.normal(0, NOISE, int((depth > 0).sum())).astype(np.float32)
     camera = frame.frame.camera
     observation = Observation(
-        torch.from_numpy(frame.frame.rgb),
-        DepthFilter("cpu", 0.1, 4.0)(torch.from_numpy(depth)),
-        torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32),
+        torch.from_numpy(frame.frame.rgb).to(device),
+        DepthFilter(device, 0.1, 4.0)(torch.from_numpy(depth).to(device)),
+        torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32, device=device),
     )
     rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None])[::every], dtype=torch.float32)
-    views = ViewSet(WarpRenderer([item], "cpu"), len(rotations), "cpu", compared=0)
+    views = ViewSet(WarpRenderer([item], device), len(rotations), torch.device(device), compared=0)
     views.poses[:, :3, :3] = rotations
     views.poses[:, :3, 3] = torch.tensor(item.to_centered(frame.truths[item.name])[:3, 3], dtype=torch.float32)
     views.diameters.fill_(item.diameter)
     rendered, observed = views.pairs(len(rotations), observation, role)
-    return Crops(f"{item.name}, view {scene}", rendered.clone(), observed.clone())
+    return Crops(f"{item.name}, view {scene}", rendered.clone().cpu(), observed.clone().cpu())
 
 
 @cache
-def example_pairs(role: str) -> tuple[Tensor, Tensor]:
-    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``. Kept,
-    59 MB, until ``example_pairs.cache_clear()``."""
-    chosen = [hypothesis_crops(scene, role, 252 // EXAMPLES_OF_A_FRAME) for scene in range(4)]
+def example_pairs(role: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``, on the
+    CPU. Kept, 59 MB, until ``example_pairs.cache_clear()``.
+
+    device: that renders them; on the one that poses are estimated on, no kernels are compiled for another one.
+    """
+    chosen = [hypothesis_crops(scene, role, 252 // EXAMPLES_OF_A_FRAME, device) for scene in range(4)]
     return torch.cat([c.rendered for c in chosen]), torch.cat([c.observed for c in chosen])
