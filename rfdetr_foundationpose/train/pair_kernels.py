@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warp as wp
+from torch import Tensor
 
 from ..pose.render_kernels import (
     BankData,
@@ -17,22 +18,32 @@ from ..pose.warp_kernels import observed_coordinate
 
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
+NOTHING, PLANE, CAPSULE, BOX, MESH = (wp.constant(i) for i in range(5))
+"""What a ray has met."""
+
 
 @wp.struct
 class SceneData:
     """S scenes. mesh/pose: (S, M) instances, mesh -1 is none, instance 0 is the target.
+    ball/box_ball: bounding spheres of instances and boxes, centre and radius in the camera frame, nearest first and then
+    those of none, whose radius is -1; order/box_order: (S, M), (S, B) which instance or box each is of.
     tint: (S, M) RGB and how much of it replaces the instance's own colour.
     plane: (S, P) backgrounds n . X = d, d 0 is none; color: two RGB colours a plane, mixed by noise.
-    box/box_half: (S, B) poses and half sizes of plain boxes, half 0 is none. capsule: (S, C, 2) ends, radius 0 is none.
+    box/box_half: (S, B) poses and half sizes of plain boxes, half 0 is none. capsule: (S, C, 2) ends, none from the
+    first radius 0 on.
     light: unit direction towards the light; level: ambient, diffuse, specular."""
 
     mesh: wp.array2d(dtype=wp.int32)
     pose: wp.array2d(dtype=wp.mat44f)
+    ball: wp.array2d(dtype=wp.vec4f)
+    order: wp.array2d(dtype=wp.int32)
     tint: wp.array2d(dtype=wp.vec4f)
     plane: wp.array2d(dtype=wp.vec4f)
     color: wp.array3d(dtype=wp.vec3f)
     box: wp.array2d(dtype=wp.mat44f)
     box_half: wp.array2d(dtype=wp.vec3f)
+    box_ball: wp.array2d(dtype=wp.vec4f)
+    box_order: wp.array2d(dtype=wp.int32)
     box_color: wp.array2d(dtype=wp.vec3f)
     capsule: wp.array3d(dtype=wp.vec3f)
     capsule_radius: wp.array2d(dtype=wp.float32)
@@ -44,11 +55,23 @@ class SceneData:
     seed: wp.array(dtype=wp.int32)
 
 
+def scene_data(tensors: dict[str, Tensor]) -> SceneData:
+    """The struct of contiguous tensors by its fields' names; it lives in their memory."""
+    data = SceneData()
+    for name, declared in SceneData.vars.items():
+        setattr(data, name, wp.from_torch(tensors[name], dtype=declared.type.dtype))
+    return data
+
+
 @wp.func
-def hits_sphere(origin: wp.vec3f, direction: wp.vec3f, center: wp.vec3f, radius: float):
-    to = center - origin
-    along = wp.dot(to, direction)
-    return along > -radius and wp.length_sq(to) - along * along <= radius * radius
+def may_hit(ball: wp.vec4f, view: wp.vec3f, best: float):
+    """Whether a ray from the camera's centre enters a sphere before the distance ``best``."""
+    center = wp.vec3f(ball[0], ball[1], ball[2])
+    along = wp.dot(center, view)
+    depth_sq = ball[3] * ball[3] - (wp.length_sq(center) - along * along)
+    if depth_sq < 0.0 or along < -ball[3]:
+        return False
+    return along - wp.sqrt(depth_sq) < best
 
 
 @wp.func
@@ -135,80 +158,100 @@ def render_observed(
     length = wp.length(ray)
     view = ray / length
 
+    # What is nearest is found before it is coloured, and what is cheap to ask before what is not.
     best = float(1.0e6)
-    color = wp.vec3f(0.0, 0.0, 0.0)
-    normal = wp.vec3f(0.0, 0.0, -1.0)
-    target = float(0.0)
-    for m in range(scene.mesh.shape[1]):
-        mesh = scene.mesh[s, m]
-        if mesh >= 0:
-            R = pose_rotation(scene.pose[s, m])
-            t = pose_translation(scene.pose[s, m])
-            origin = wp.transpose(R) * (-t)
-            direction = wp.transpose(R) * view
-            if hits_sphere(origin, direction, bank.center[mesh], bank.radius[mesh]):
-                hit = wp.mesh_query_ray(bank.mesh[mesh], origin, direction, best)
-                if hit.result and hit.t < best:
-                    best = hit.t
-                    tint = scene.tint[s, m]
-                    color = bank_color(bank, mesh, hit.face, hit.u, hit.v)
-                    color = color * (1.0 - tint[3]) + wp.vec3f(tint[0], tint[1], tint[2]) * tint[3]
-                    normal = R * bank_normal(bank, mesh, hit.face, hit.u, hit.v)
-                    target = wp.where(m == 0, 1.0, 0.0)
-    for b in range(scene.box.shape[1]):
-        half = scene.box_half[s, b]
-        if half[0] > 0.0:
-            R = pose_rotation(scene.box[s, b])
-            origin = wp.transpose(R) * (-pose_translation(scene.box[s, b]))
-            entered = hit_box(origin, wp.transpose(R) * view, half)
-            if entered[3] > 0.0 and entered[3] < best:
-                best = entered[3]
-                state = wp.rand_init(scene.seed[s], 16 + b)
-                color = scene.box_color[s, b] * (0.85 + 0.3 * wp.noise(state, view * best * 40.0))
-                normal = R * wp.vec3f(entered[0], entered[1], entered[2])
-                target = 0.0
-    for c in range(scene.capsule_radius.shape[1]):
-        radius = scene.capsule_radius[s, c]
-        if radius > 0.0:
-            start = scene.capsule[s, c, 0]
-            end = scene.capsule[s, c, 1]
-            at_distance = hit_capsule(view, start, end, radius)
-            if at_distance > 0.05 and at_distance < best:
-                best = at_distance
-                point = view * best
-                axis = end - start
-                along = wp.dot(point - start, axis) / wp.max(wp.dot(axis, axis), 1.0e-12)
-                nearest = start + axis * wp.clamp(along, 0.0, 1.0)
-                color = scene.hand_color[s]
-                normal = wp.normalize(point - nearest)
-                target = 0.0
+    kind = int(NOTHING)
+    which = int(0)
     for p in range(scene.plane.shape[1]):
         plane = scene.plane[s, p]
-        n_p = wp.vec3f(plane[0], plane[1], plane[2])
-        slope = wp.dot(n_p, view)
+        slope = wp.dot(wp.vec3f(plane[0], plane[1], plane[2]), view)
         if plane[3] != 0.0 and wp.abs(slope) > 1.0e-4:
             distance = plane[3] / slope
             if distance > 0.05 and distance < best:
                 best = distance
-                point = view * distance
-                state = wp.rand_init(scene.seed[s], p)
-                grain = (
-                    wp.noise(state, point * 6.0)
-                    + 0.5 * wp.noise(state, point * 25.0)
-                    + 0.25 * wp.noise(state, point * 110.0)
-                )
-                mix = wp.clamp(0.5 + grain, 0.0, 1.0)
-                color = scene.color[s, p, 0] * mix + scene.color[s, p, 1] * (1.0 - mix)
-                normal = n_p
-                target = 0.0
+                kind = PLANE
+                which = p
+    for c in range(scene.capsule_radius.shape[1]):
+        radius = scene.capsule_radius[s, c]
+        if radius <= 0.0:
+            break
+        at_distance = hit_capsule(view, scene.capsule[s, c, 0], scene.capsule[s, c, 1], radius)
+        if at_distance > 0.05 and at_distance < best:
+            best = at_distance
+            kind = CAPSULE
+            which = c
+    side = wp.vec3f(0.0, 0.0, 0.0)
+    for i in range(scene.box_ball.shape[1]):
+        ball = scene.box_ball[s, i]
+        if ball[3] < 0.0:
+            break
+        if may_hit(ball, view, best):
+            b = scene.box_order[s, i]
+            R = pose_rotation(scene.box[s, b])
+            origin = wp.transpose(R) * (-pose_translation(scene.box[s, b]))
+            entered = hit_box(origin, wp.transpose(R) * view, scene.box_half[s, b])
+            if entered[3] > 0.0 and entered[3] < best:
+                best = entered[3]
+                kind = BOX
+                which = b
+                side = wp.vec3f(entered[0], entered[1], entered[2])
+    face = int(0)
+    bu = float(0.0)
+    bv = float(0.0)
+    for i in range(scene.ball.shape[1]):
+        ball = scene.ball[s, i]
+        if ball[3] < 0.0:
+            break
+        if may_hit(ball, view, best):
+            m = scene.order[s, i]
+            R = pose_rotation(scene.pose[s, m])
+            origin = wp.transpose(R) * (-pose_translation(scene.pose[s, m]))
+            hit = wp.mesh_query_ray(bank.mesh[scene.mesh[s, m]], origin, wp.transpose(R) * view, best)
+            if hit.result and hit.t < best:
+                best = hit.t
+                kind = MESH
+                which = m
+                face = hit.face
+                bu = hit.u
+                bv = hit.v
 
     inside = u >= 0.0 and v >= 0.0 and u < extent[0] and v < extent[1]
-    if best >= 1.0e5 or not inside:
+    if kind == NOTHING or best >= 1.0e5 or not inside:
         out_rgb[n, y, x] = wp.vec3f(0.0, 0.0, 0.0)
         out_z[n, y, x] = 0.0
         out_cosine[n, y, x] = 0.0
         out_target[n, y, x] = 0.0
         return
+    point = view * best
+    color = wp.vec3f(0.0, 0.0, 0.0)
+    normal = wp.vec3f(0.0, 0.0, -1.0)
+    target = float(0.0)
+    if kind == MESH:
+        mesh = scene.mesh[s, which]
+        tint = scene.tint[s, which]
+        color = bank_color(bank, mesh, face, bu, bv)
+        color = color * (1.0 - tint[3]) + wp.vec3f(tint[0], tint[1], tint[2]) * tint[3]
+        normal = pose_rotation(scene.pose[s, which]) * bank_normal(bank, mesh, face, bu, bv)
+        target = wp.where(which == 0, 1.0, 0.0)
+    elif kind == BOX:
+        state = wp.rand_init(scene.seed[s], 16 + which)
+        color = scene.box_color[s, which] * (0.85 + 0.3 * wp.noise(state, point * 40.0))
+        normal = pose_rotation(scene.box[s, which]) * side
+    elif kind == CAPSULE:
+        start = scene.capsule[s, which, 0]
+        axis = scene.capsule[s, which, 1] - start
+        share = wp.dot(point - start, axis) / wp.max(wp.dot(axis, axis), 1.0e-12)
+        color = scene.hand_color[s]
+        normal = wp.normalize(point - start - axis * wp.clamp(share, 0.0, 1.0))
+    else:
+        plane = scene.plane[s, which]
+        state = wp.rand_init(scene.seed[s], which)
+        grain = (
+            wp.noise(state, point * 6.0) + 0.5 * wp.noise(state, point * 25.0) + 0.25 * wp.noise(state, point * 110.0)
+        )
+        mix = wp.clamp(0.5 + grain, 0.0, 1.0)
+        color = scene.color[s, which, 0] * mix + scene.color[s, which, 1] * (1.0 - mix)
+        normal = wp.vec3f(plane[0], plane[1], plane[2])
     facing_view = -wp.dot(normal, view)
     if facing_view < 0.0:
         normal = -normal
@@ -216,10 +259,10 @@ def render_observed(
     light = scene.light[s]
     level = scene.level[s]
     diffuse = wp.max(wp.dot(normal, light), 0.0)
-    half_way = wp.normalize(light - view)
-    gloss = wp.max(wp.dot(normal, half_way), 0.0)
-    gloss = wp.pow(gloss, 40.0)
-    shaded = color * (level[0] + level[1] * diffuse) + wp.vec3f(1.0, 1.0, 1.0) * (level[2] * gloss)
+    shaded = color * (level[0] + level[1] * diffuse)
+    if level[2] > 0.0:
+        gloss = level[2] * wp.pow(wp.max(wp.dot(normal, wp.normalize(light - view)), 0.0), 40.0)
+        shaded = shaded + wp.vec3f(gloss, gloss, gloss)
     for c in range(3):
         shaded[c] = wp.clamp(shaded[c], 0.0, 1.0)
     out_rgb[n, y, x] = shaded

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-import warp as wp
 from torch import Tensor
 
-from ..pose.mesh import ObjectModel
 from ..synth import so3
-from .pair_kernels import SceneData
+from .object_tables import ObjectTables
+from .pair_kernels import SceneData, scene_data
 
 INSTANCES = 9
 BOXES, CAPSULES = 6, 6
-SURFACE_POINTS = 96
 SKIN = ((0.93, 0.76, 0.65), (0.78, 0.57, 0.45), (0.55, 0.37, 0.27), (0.32, 0.21, 0.16))
 
 
@@ -50,43 +46,13 @@ TIDY = SceneEffects(0, 0, 0, 0, 0.45, 0, 0, 0, 0, 0, 0)
 """In these scenes little touches the target."""
 
 
-class ObjectTables:
-    """Per object: diameter, symmetries, surface points (n, P, 3), mean colour."""
-
-    def __init__(self, objects: Sequence[ObjectModel], device: torch.device, seed: int) -> None:
-        self.diameter = torch.tensor([o.diameter for o in objects], dtype=torch.float32, device=device)
-        most = max(len(o.symmetries) for o in objects)
-        symmetries = np.stack([o.symmetries[np.arange(most) % len(o.symmetries)] for o in objects])
-        self.symmetries = torch.tensor(symmetries, dtype=torch.float32, device=device)
-        rng = np.random.default_rng(seed)
-        points = [_surface_points(o, rng) for o in objects]
-        self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=device)
-        self.color = torch.tensor(np.stack([_mean_color(o) for o in objects]), dtype=torch.float32, device=device)
-
-
-def _surface_points(item: ObjectModel, rng: np.random.Generator) -> np.ndarray:
-    """Half of them the farthest in many directions, so that what touches them touches the object."""
-    vertices = item.arrays.vertices
-    directions = rng.normal(size=(SURFACE_POINTS // 2, 3)).astype(np.float32)
-    far = (vertices @ directions.T).argmax(0)
-    return vertices[np.concatenate([far, rng.integers(len(vertices), size=SURFACE_POINTS - len(far))])]
-
-
-def _mean_color(item: ObjectModel) -> np.ndarray:
-    a = item.arrays
-    if a.texture is not None:
-        texels = a.texture.reshape(-1, 3)
-        return texels[texels.any(1)].mean(0) / 255 if texels.any() else np.zeros(3)
-    return a.colors.mean(0)
-
-
 @dataclass(frozen=True)
 class Scenes:
-    """data: what kernels read, kept alive by ``keep``. target: (n,) object of instance 0. T_cam_obj: (n, 4, 4) its true pose.
+    """data: what kernels read, the memory of ``tensors``, by SceneData's names. target: (n,) object of instance 0. T_cam_obj: (n, 4, 4) its true pose.
     camera: (n, 4) fx, fy, cx, cy. size: (n, 2) width, height of the image."""
 
     data: SceneData
-    keep: tuple[Tensor, ...]
+    tensors: dict[str, Tensor]
     target: Tensor
     T_cam_obj: Tensor
     camera: Tensor
@@ -155,30 +121,26 @@ class SceneComposer:
         level = torch.stack([uniform(n, low=0.35, high=0.9), uniform(n, high=0.8), highlight], -1)
         seed = torch.randint(1 << 30, (n,), generator=self.generator, device=self.device).int()
 
-        fields: dict[str, tuple[Tensor, type]] = {
-            "mesh": (mesh.int(), wp.int32),
-            "pose": (pose, wp.mat44f),
-            "tint": (tint, wp.vec4f),
-            "plane": (plane, wp.vec4f),
-            "color": (color, wp.vec3f),
-            "box": (box, wp.mat44f),
-            "box_half": (box_half, wp.vec3f),
-            "box_color": (box_color, wp.vec3f),
-            "capsule": (capsule, wp.vec3f),
-            "capsule_radius": (radius, wp.float32),
-            "hand_color": (hand_color, wp.vec3f),
-            "light": (light, wp.vec3f),
-            "level": (level, wp.vec3f),
-            "camera": (camera, wp.vec4f),
-            "size": (size, wp.vec2f),
-            "seed": (seed, wp.int32),
+        drawn = {
+            "mesh": mesh.int(),
+            "pose": pose,
+            "tint": tint,
+            "plane": plane,
+            "color": color,
+            "box": box,
+            "box_half": box_half,
+            "box_color": box_color,
+            "capsule": capsule,
+            "capsule_radius": radius,
+            "hand_color": hand_color,
+            "light": light,
+            "level": level,
+            "camera": camera,
+            "size": size,
+            "seed": seed,
         }
-        data = SceneData()
-        keep = []
-        for name, (values, dtype) in fields.items():
-            keep.append(values.contiguous())
-            setattr(data, name, wp.from_torch(keep[-1], dtype=dtype))
-        return Scenes(data, tuple(keep), target, pose[:, 0].contiguous(), camera, size)
+        data, tensors = pack(drawn, self.tables)
+        return Scenes(data, tensors, target, pose[:, 0].contiguous(), camera, size)
 
     def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(*shape, generator=self.generator, device=self.device) * (high - low) + low
@@ -387,3 +349,26 @@ class SceneComposer:
         radius[:, 5] = 0.03
         there = (uniform(n) < e.hand) & (diameter < 0.3) & (ends[..., 2].amin((1, 2)) > 0.08)
         return ends, radius * there[:, None]
+
+
+def pack(drawn: dict[str, Tensor], tables: ObjectTables) -> tuple[SceneData, dict[str, Tensor]]:
+    """SceneData of its fields but for the bounding spheres, which are found here, and the memory that it is in."""
+    pose, ball = drawn["pose"], tables.ball[drawn["mesh"].long().clamp(min=0)]
+    center = (pose[..., :3, :3] @ ball[..., :3, None])[..., 0] + pose[..., :3, 3]
+    tensors = dict(drawn)
+    tensors["ball"], tensors["order"] = _nearest_first(center, ball[..., 3], drawn["mesh"] >= 0)
+    half = drawn["box_half"]
+    tensors["box_ball"], tensors["box_order"] = _nearest_first(
+        drawn["box"][..., :3, 3], half.norm(dim=-1), half[..., 0] > 0
+    )
+    tensors = {name: values.contiguous() for name, values in tensors.items()}
+    return scene_data(tensors), tensors
+
+
+def _nearest_first(center: Tensor, radius: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounding spheres (n, K, 4) of centres (n, K, 3) and radii (n, K), as SceneData has them, and their order (n, K)."""
+    # A little larger: rounding must not cut off what touches them.
+    ball = torch.cat([center, torch.where(there, radius * 1.002, -1.0)[..., None]], -1)
+    distance = torch.where(there, center.norm(dim=-1) - radius, math.inf)
+    order = distance.argsort(1)
+    return ball.gather(1, order[..., None].expand_as(ball)), order.int()

@@ -23,8 +23,9 @@ from ..pose.networks import CROP_SIZE
 from ..pose.renderer import Views, WarpRenderer
 from ..synth import so3
 from ..warp_setup import launch
+from .object_tables import ObjectTables
 from .pair_kernels import render_observed
-from .pair_scenes import ObjectTables, SceneComposer, SceneEffects, Scenes
+from .pair_scenes import SceneComposer, SceneEffects, Scenes
 from .pair_sensors import Place, SensorEffects, Sensors, Sight
 
 REFINEMENTS, REFINED_SHARE = 2, 0.8
