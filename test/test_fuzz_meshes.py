@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.mesh import read_object
-from support.fuzz import cases, damaged, mistyped, outcome, table
+from support.fuzz import cases, damaged, mistyped, mistyped_xml, outcome, table
 from support.mesh_files import RED, Gltf, obj, png, stripes
 
 PER_FORMAT = cases(6)
@@ -87,6 +88,68 @@ def _gltf(folder: Path) -> tuple[Path, Path]:
     return path, path
 
 
+def _colored_off(folder: Path) -> tuple[Path, Path]:
+    """Polygons of three to six corners, with colours of vertices or, in every second face, of its own."""
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.4f} {y:.4f} {z:.4f}" for x, y, z in rng.random((40, 3))]
+    for i in range(30):
+        corners = rng.choice(40, 3 + i % 4, replace=False)
+        rows.append(f"{len(corners)} {' '.join(map(str, corners))}{' 0.2 0.4 0.9 1' if i % 2 else ''}  # face")
+    path = folder / "m.off"
+    path.write_text("OFF # by hand\n40 30 0\n\n" + "\n".join(rows) + "\n")
+    return path, path
+
+
+def _vertex_off(folder: Path) -> tuple[Path, Path]:
+    mesh = ball()
+    rows = [f"{' '.join(f'{c:.5f}' for c in v)} 0 0 1 90 40 200 255" for v in mesh.vertices]
+    path = folder / "m.off"
+    path.write_text(
+        "\n".join(["NCOFF", f"{len(rows)} {len(mesh.faces)} 0", *rows, *(f"3 {a} {b} {c}" for a, b, c in mesh.faces)])
+    )
+    return path, path
+
+
+CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
+MATERIAL = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
+
+
+def _model(folder: Path) -> tuple[Path, Path]:
+    """The model of a 3MF: base materials, a colour group, a texture, an object of components, items with transforms."""
+    mesh = trimesh.creation.icosphere(1, 20)
+    vertices = "\n".join('<vertex x="{:.4f}" y="{:.4f}" z="{:.4f}"/>'.format(*v) for v in mesh.vertices)
+    looks = ("", 'pid="5" p1="1"', 'pid="6" p1="0" p2="1" p3="1"', 'pid="7" p1="0" p2="1" p3="2"')
+    triangles = "\n".join(
+        f'<triangle v1="{a}" v2="{b}" v3="{c}" {looks[i % 4]}/>' for i, (a, b, c) in enumerate(mesh.faces)
+    )
+    png(folder / "a.png", RED)
+    file = folder / "3dmodel.model"
+    file.write_text(f"""<?xml version="1.0" encoding="UTF-8"?>
+<model unit="millimeter" xmlns="{CORE}" xmlns:m="{MATERIAL}"><resources>
+<basematerials id="5"><base name="a" displaycolor="#C82814"/><base name="b" displaycolor="#2828C8FF"/></basematerials>
+<m:colorgroup id="6"><m:color color="#C82814"/><m:color color="#28C828"/></m:colorgroup>
+<m:texture2d id="4" path="/3D/a.png" contenttype="image/png" tilestyleu="mirror"/>
+<m:texture2dgroup id="7" texid="4"><m:tex2coord u="0" v="0"/><m:tex2coord u="1" v="0"/><m:tex2coord u="1" v="1"/></m:texture2dgroup>
+<object id="1" type="model" pid="5" pindex="0"><mesh><vertices>{vertices}</vertices><triangles>{triangles}</triangles></mesh></object>
+<object id="2"><components><component objectid="1" transform="1 0 0 0 1 0 0 0 1 0 0 50"/><component objectid="1"/></components></object>
+</resources><build><item objectid="2"/><item objectid="1" transform="0 1 0 1 0 0 0 0 1 60 0 0"/></build></model>
+""")
+    path = folder / "m.3mf"
+    pack(path, file)
+    return path, file
+
+
+def pack(path: Path, model: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("3D/3dmodel.model", model.read_bytes())
+        package.write(model.parent / "a.png", "3D/a.png")
+
+
+def _three_mf(folder: Path) -> tuple[Path, Path]:
+    path, _ = _model(folder)
+    return path, path
+
+
 FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
     "obj": _obj,
     "mtl": _mtl,
@@ -99,8 +162,19 @@ FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
     "stl": _exported(".stl"),
     "stl, ascii": _exported(".stl", file_type="stl_ascii"),
     "off": _exported(".off"),
+    "off, faces": _colored_off,
+    "off, vertices": _vertex_off,
+    "3mf": _three_mf,
+    "3mf, model": _model,
     "dae": _exported(".dae"),
 }
+
+
+TEXTS: dict[str, Callable[[str, int], tuple[str, str]]] = {
+    **dict.fromkeys(("obj", "mtl", "gltf"), mistyped),
+    **dict.fromkeys(("dae", "3mf, model"), mistyped_xml),
+}
+"""What people mistype, besides what happens to bytes."""
 
 
 def load(path: Path) -> str:
@@ -121,15 +195,17 @@ def test_a_damaged_file_ends_in_a_mesh_or_one_sentence(name, tmp_path):
     mesh, file = FORMATS[name](tmp_path)
     assert load(mesh).startswith("a mesh")
     whole = file.read_bytes()
-    text = whole.decode() if name in ("obj", "mtl", "gltf") else ""
+    text = whole.decode() if name in TEXTS else ""
     seen: Counter[str] = Counter()
     for seed in range(PER_FORMAT):
         if text and seed % 2:
-            changed, what = mistyped(text, seed)
+            changed, what = TEXTS[name](text, seed)
             broken = changed.encode()
         else:
             broken, what = damaged(whole, seed)
         file.write_bytes(broken)
+        if file.suffix == ".model":
+            pack(mesh, file)
         try:
             seen[outcome(lambda: load(mesh))] += 1
         except Exception as error:

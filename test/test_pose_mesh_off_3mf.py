@@ -149,6 +149,8 @@ def test_items_components_and_units_of_3mf(tmp_path):
         ('<item objectid="7"/>', "", "refers to object '7'"),
         ('<item objectid="1"/>', 'pid="5" p1="9"', "asks for entry 9 of material 5"),
         ('<item objectid="1" transform="1 2"/>', "", "expected twelve numbers"),
+        ('<item objectid="1"/>', 'pid="5" p1="x"', "a triangle of it has 'x' where a number belongs"),
+        ('<item objectid="1"/>', 'pid="5" p1="99999999999999999999"', "a triangle of it has one that is too large"),
     ],
 )
 def test_damage_to_3mf_is_named(tmp_path, build, left, words):
@@ -157,6 +159,21 @@ def test_damage_to_3mf_is_named(tmp_path, build, left, words):
         load(path, scale=0.001)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(MeshError, match="archive is damaged"):
+        load(path, scale=0.001)
+
+
+def test_damage_within_the_archive_of_a_3mf(tmp_path):
+    """The model is lost with its part; an image alone is not missed for the shape."""
+    picture = io.BytesIO()
+    stripes(RED, BLUE).save(picture, "PNG")
+    resources = '<m:texture2d id="4" path="/3D/a.png" contenttype="image/png"/><m:texture2dgroup id="5" texid="4"><m:tex2coord u="0" v="0"/></m:texture2dgroup>'
+    path = three_mf(tmp_path / "m.3mf", resources, left='pid="5" p1="0"', files={"3D/a.png": picture.getvalue()})
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"IDAT", b"JDAT"))
+    item, said = load(path, scale=0.001)
+    assert "its texture '/3D/a.png' is damaged in the archive" in said[1] and len(item.arrays.faces) == 4
+    path.write_bytes(whole.replace(b"<vertices>", b"<verticez>"))
+    with pytest.raises(MeshError, match=r"archive is damaged at '3D.3dmodel.model' \(Bad CRC-32"):
         load(path, scale=0.001)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import posixpath
 import xml.etree.ElementTree as ET
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +81,7 @@ class _Reader:
         if key not in self._models:
             if key not in self.names:
                 raise MeshError(f"its part {name!r} is missing; is it whole?")
-            model = _Model(ET.fromstring(self.package.read(self.names[key])))
+            model = _Model(ET.fromstring(self._part(key)))
             self._models[key] = model
             for resources in (e for e in model.root if _tag(e) == "resources"):
                 every = {e.get("id", ""): e for e in resources}
@@ -89,10 +92,26 @@ class _Reader:
                         model.groups[number] = self._group(element, every, key)
         return self._models[key]
 
+    def _part(self, key: str) -> bytes:
+        """Raises MeshError where the archive cannot give it."""
+        try:
+            return self.package.read(self.names[key])
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            EOFError,
+            RuntimeError,
+        ) as error:  # the last: encrypted, unknown method
+            raise MeshError(f"its archive is damaged at {self.names[key]!r} ({error}); is it cut off?") from error
+
     def _group(self, element: ET.Element, every: dict[str, ET.Element], part: str) -> _Group:
         if _tag(element) == "texture2dgroup":
-            uv = np.array([[float(c.get("u", 0)), float(c.get("v", 0))] for c in element], np.float32).reshape(-1, 2)
-            group = _Group(uv=uv)
+            group = _Group(
+                uv=_numbers("tex2coord", ((c.get("u", "0"), c.get("v", "0")) for c in element), 2, float).astype(
+                    np.float32
+                )
+            )
             self._textured(group, every.get(element.get("texid", "")), part)
             return group
         key = "displaycolor" if _tag(element) == "basematerials" else "color"
@@ -105,7 +124,10 @@ class _Reader:
         try:
             if key not in self.names or texture is None:
                 raise images.ImageError("is not in the archive")
-            pixels = images.read(self.package.read(self.names[key]))
+            pixels = images.read(self._part(key))
+        except MeshError:
+            self.notes.append(f"its texture {name!r} is damaged in the archive; that part is rendered without it")
+            return
         except images.ImageError as error:
             self.notes.append(f"its texture {name!r} {error}; that part is rendered without it")
             return
@@ -136,8 +158,9 @@ class _Reader:
         parts = {_tag(e): e for e in mesh}
         if thing.get("type", "model") != "model" or "vertices" not in parts or "triangles" not in parts:
             return
-        points = np.array([[float(v.get(k, "nan")) for k in "xyz"] for v in parts["vertices"]], np.float64)
-        faces = np.array([[int(t.get(k, -1)) for k in ("v1", "v2", "v3")] for t in parts["triangles"]], np.int64)
+        points = _numbers("vertex", ((v.get(k, "nan") for k in "xyz") for v in parts["vertices"]), 3, float)
+        triangles = ((t.get(k, "-1") for k in ("v1", "v2", "v3")) for t in parts["triangles"])
+        faces = _numbers("triangle", triangles, 3, int)
         if not len(faces):
             return
         if int(faces.min()) < 0 or int(faces.max()) >= len(points):
@@ -155,10 +178,9 @@ class _Reader:
         used = [t.get("pid", own) for t in triangles]
         number = {p: i for i, p in enumerate(dict.fromkeys(used))}
         raw.surface = np.array([number[p] for p in used], np.int32)
-        corner = np.zeros((len(triangles), 3), np.int64)
-        for i, t in enumerate(triangles):
-            first = t.get("p1", index if t.get("pid", own) == own else "0")
-            corner[i] = [int(first), int(t.get("p2", first)), int(t.get("p3", first))]
+        firsts = [t.get("p1", index if t.get("pid", own) == own else "0") for t in triangles]
+        rows = ((p, t.get("p2", p), t.get("p3", p)) for t, p in zip(triangles, firsts, strict=True))
+        corner = _numbers("triangle", rows, 3, int)
         colors, uv = np.ones((len(triangles), 3, 3), np.float32), np.zeros((len(triangles), 3, 2), np.float32)
         for key, i in number.items():
             group, rows = model.groups.get(key, _Group()), raw.surface == i
@@ -196,6 +218,16 @@ def _paint(raw: RawMesh, colors: NDArray[np.float32]) -> None:
     raw.vertices = raw.vertices[raw.faces.reshape(-1)]
     raw.colors = colors.reshape(-1, 3)
     raw.faces = np.arange(raw.faces.size, dtype=np.int32).reshape(-1, 3)
+
+
+def _numbers(what: str, rows: Iterable[Iterable[str]], width: int, kind: type[float] | type[int]) -> NDArray[Any]:
+    """(n, width) of the attributes of elements ``what``. Raises MeshError where one is no number."""
+    dtype = np.float64 if kind is float else np.int64
+    try:
+        return np.array([[kind(word) for word in row] for row in rows], dtype).reshape(-1, width)
+    except (ValueError, OverflowError) as error:
+        word = str(error).partition(": ")[2] if isinstance(error, ValueError) else "one that is too large"
+        raise MeshError(f"a {what} of it has {word} where a number belongs") from error
 
 
 def _color(text: str) -> tuple[float, float, float]:

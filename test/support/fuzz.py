@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -182,4 +183,32 @@ def mistyped(text: str, seed: int) -> tuple[str, str]:
             lines[at] = lines[at][:i] + rng.choice("{}[],:&*!|>'\"%@`#-?\0") + lines[at][i + 1 :]
         done.append(kind)
         text = "\n".join(lines)
+    return text, ", ".join(done)
+
+
+_ATTRIBUTE = re.compile(r'([\w:]+)="([^"]*)"')
+_ELEMENT = re.compile(r"<[\w:]+[^<>]*/>")
+
+
+def mistyped_xml(text: str, seed: int) -> tuple[str, str]:
+    """XML with one to three mistakes in what its attributes and empty elements say."""
+    rng = random.Random(seed)
+    done = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        attributes, elements = list(_ATTRIBUTE.finditer(text)), list(_ELEMENT.finditer(text))
+        kind = rng.choice(("value", "value", "another", "key", "no attribute", "twice", "gone", "swap"))
+        if kind in ("value", "another", "key", "no attribute") and attributes:
+            at = rng.choice(attributes)
+            value = rng.choice(_WRONG) if kind == "value" else rng.choice(attributes)[2] if kind == "another" else at[2]
+            new = "" if kind == "no attribute" else f'{at[1]}{"x" * (kind == "key")}="{value}"'
+            text = text[: at.start()] + new + text[at.end() :]
+        elif elements:
+            at, other = sorted(rng.choices(elements, k=2), key=re.Match.start)
+            if kind == "gone":
+                text = text[: at.start()] + text[at.end() :]
+            elif kind == "swap" and at is not other:
+                text = text[: at.start()] + other[0] + text[at.end() : other.start()] + at[0] + text[other.end() :]
+            else:
+                text = text[: at.end()] + other[0] + text[at.end() :]
+        done.append(kind)
     return text, ", ".join(done)
