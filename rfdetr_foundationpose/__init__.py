@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # onnxruntime 1.29 and later, once imported, keep a device id and an event store in the user's cache folder and look up a
 # collector's address. Here, because every way into the package passes; what the user has set stays.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenMP's threads, which torch uses on a CPU, spin while they wait for each other. Where other processes want the cores too, as on
+# a robot, a step then takes up to ten times as long (docs/benchmarks.md, On a CPU). OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -105,3 +108,17 @@ def test_a_module_is_compiled_by_one_thread(monkeypatch):
     assert 1 <= len(loads) <= 8 and set(loads) == {"cpu"}
     warp_setup.launch(Kernel(), 1, [], "cpu")
     assert warp_setup._loaded == {Kernel.module}
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise(own, expected):
+    """OpenMP itself says by what it goes: it must be told before torch loads it."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if own is None else {"OMP_WAIT_POLICY": own})
+    script = "import rfdetr_foundationpose, torch; torch.rand(100, 100) @ torch.rand(100, 100)"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=240)
+    said = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
+    assert done.returncode == 0
+    if not said:
+        pytest.skip("this torch has another OpenMP")
+    assert all(expected in line for line in said)
