@@ -25,11 +25,20 @@ PASSES = {"refiner": 1, "scorer": 3}
 
 
 @wp.func
+def inverse_offset(scale: float, offset: float, cuda: int):
+    """Of x * scale + offset, as torch.linalg.inv rounds it: on CUDA it divides, on a CPU it multiplies by 1 / scale."""
+    if cuda != 0:
+        return -offset / scale
+    return -offset * (1.0 / scale)
+
+
+@wp.func
 def warped(i: int, scale: float, offset: float, source: int, target: int, cuda: int):
     """Where a nearest warp reads the i-th of ``target`` pixels of an axis among its ``source`` pixels, -1 outside of them.
 
     x * scale + offset: target coordinate of source coordinate x. cuda: rounded as torch's CUDA kernels do, which multiply by
-    the reciprocal of a divisor that is no tensor, and fuse what grid_sample multiplies and adds.
+    the reciprocal of a divisor that is no tensor, invert a matrix by dividing its offset, and fuse what grid_sample multiplies
+    and adds.
     """
     sources = float(source)
     last = float(target - 1)
@@ -42,7 +51,7 @@ def warped(i: int, scale: float, offset: float, source: int, target: int, cuda: 
     unit = float(i) / last
     if cuda != 0:
         unit = float(i) * (1.0 / last)
-    at = (unit - 0.5) * 2.0 * inverse + (-b * inverse) + 1.0
+    at = (unit - 0.5) * 2.0 * inverse + inverse_offset(a, b, cuda) + 1.0
     # torch's grid_sample
     if cuda != 0:
         at = float(wp.float64(at) * wp.float64(sources) - wp.float64(1.0)) * 0.5
@@ -63,8 +72,7 @@ def official_axis(i: int, low: float, high: float, size: int, extent: int, passe
     pixel = warped(i, scale, offset, extent, size, cuda)
     depth = pixel
     if passes > 1 and pixel >= 0:
-        inverse = 1.0 / scale
-        within = warped(pixel, inverse, -offset * inverse, size, extent, cuda)
+        within = warped(pixel, 1.0 / scale, inverse_offset(scale, offset, cuda), size, extent, cuda)
         depth = -1
         if within >= 0:
             depth = warped(within, scale, offset, extent, size, cuda)
