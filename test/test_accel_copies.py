@@ -142,7 +142,7 @@ def test_a_network_without_two_sides_is_left_alone():
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [RefineNet, ScoreNet])
 @pytest.mark.parametrize("size", [32, 160])
-def test_gpu_body_gives_the_outputs_of_the_plain_one(kind, size, said):
+def test_on_a_gpu_the_candidate_gives_the_outputs_of_the_plain_one(kind, size, said):
     torch.manual_seed(0)
     runner = make_runner(kind(0.5, size).eval(), "cuda_graph", RunnerContext("cuda", (6, size)), fallback=False)
     plain, copying = runner._candidates["plain"], runner._candidates.get("one-pass copies")

@@ -22,16 +22,16 @@ class Accumulator:
         return self.weights @ self.x
 
 
-def test_cpu_runs_the_body_and_says_why():
-    body = Accumulator()
-    program = GraphedProgram(body, "cpu", name="step")
+def test_cpu_runs_the_work_and_says_why():
+    work = Accumulator()
+    program = GraphedProgram(work, "cpu", name="step")
     assert "step: CUDA graphs need a CUDA device" in program.degraded
     for value in (1.0, 2.0):
-        body.x.fill_(value)
-        torch.testing.assert_close(program(), body.weights.sum(1) * value)
+        work.x.fill_(value)
+        torch.testing.assert_close(program(), work.weights.sum(1) * value)
     assert not program.captured
     assert (program.counters.captures, program.counters.recaptures, program.counters.replays) == (1, 0, 0)
-    assert program.counters.eager_runs == body.runs == 2
+    assert program.counters.eager_runs == work.runs == 2
 
 
 def test_a_new_key_prepares_again_and_is_counted(said):
@@ -63,39 +63,39 @@ def test_programs_inside_a_program_run_plainly_while_it_is_prepared():
     assert seen[-1] is True
 
     def fails() -> None:
-        raise RuntimeError("body")
+        raise RuntimeError("work")
 
-    with pytest.raises(RuntimeError, match="body"):
+    with pytest.raises(RuntimeError, match="work"):
         GraphedProgram(fails, cpu).prepare()
     assert not inlining(cpu)
 
 
 @pytest.mark.gpu
 def test_replay_equals_eager_and_reads_new_inputs():
-    body = Accumulator("cuda")
-    program = GraphedProgram(body, "cuda", name="step")
+    work = Accumulator("cuda")
+    program = GraphedProgram(work, "cuda", name="step")
     program.prepare()
     assert program.captured and program.degraded == ""
-    runs = body.runs
+    runs = work.runs
     for value in (1.0, -3.0):
-        body.x.fill_(value)
-        torch.testing.assert_close(program(), body.weights.sum(1) * value)
-    assert body.runs == runs, "a replay must not run Python"
+        work.x.fill_(value)
+        torch.testing.assert_close(program(), work.weights.sum(1) * value)
+    assert work.runs == runs, "a replay must not run Python"
     assert program.counters.replays == 2 and program.counters.eager_runs == 0
 
 
 @pytest.mark.gpu
-def test_two_programs_share_a_lane():
+def test_two_programs_share_a_pool():
     pool = GraphPool("shared", "cuda")
-    bodies = [Accumulator("cuda") for _ in range(2)]
-    programs = [GraphedProgram(body, "cuda", pool=pool) for body in bodies]
+    works = [Accumulator("cuda") for _ in range(2)]
+    programs = [GraphedProgram(work, "cuda", pool=pool) for work in works]
     for program in programs:
         program.prepare()
     for i in (0, 1, 0, 1):
-        bodies[i].x.fill_(i + 2.0)
+        works[i].x.fill_(i + 2.0)
         programs[i]()
     for i in (1, 0):
-        torch.testing.assert_close(programs[i].outputs, bodies[i].weights.sum(1) * (i + 2.0))
+        torch.testing.assert_close(programs[i].outputs, works[i].weights.sum(1) * (i + 2.0))
 
 
 @pytest.mark.gpu

@@ -234,7 +234,7 @@ def bare_graph_runner(failing: set[str]) -> GraphRunner:
     return runner
 
 
-def test_a_body_that_does_not_fit_in_memory_leaves_the_backend_to_the_others(said):
+def test_a_candidate_that_does_not_fit_in_memory_leaves_the_backend_to_the_others(said):
     bare_graph_runner({"parallel heads"}).prepare(4)
     assert any("parallel heads is left out for batch 4: CUDA out of memory" in line for line in said)
     assert said[-1].endswith("takes fused")
@@ -284,7 +284,7 @@ def test_one_pass_norm_is_the_norm_of_the_sum(channels):
 
 
 @pytest.mark.gpu
-def test_every_body_of_the_graph_backend_is_offered(said):
+def test_every_candidate_of_the_graph_backend_works(said):
     """One that is left out would not fail: another one would be taken, and nobody would know."""
     torch.manual_seed(0)
     runner = make_runner(RefineNet(width=0.5).eval(), "cuda_graph", RunnerContext("cuda"), fallback=False)

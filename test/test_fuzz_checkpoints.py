@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.detect.checkpoint import load_file, save
-from support.fuzz import cases, damaged, outcome, table
+from support.fuzz import cases, damaged, try_seeds
 
 CPU = torch.device("cpu")
 PER_FORM = cases(5)
@@ -82,14 +81,7 @@ def load(path: Path) -> str:
 
 
 def run(write, path: Path) -> None:
-    seen: Counter[str] = Counter()
-    for seed in range(PER_FORM):
-        what = write(seed)
-        try:
-            seen[outcome(lambda: load(path))] += 1
-        except Exception as error:
-            raise AssertionError(f"{path.name}, seed {seed} ({what}): {type(error).__name__}: {error}") from error
-    print(f"{path.name}: {table(seen)}")
+    try_seeds(path.name, PER_FORM, write, lambda: load(path))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rfdetr_foundationpose.replay.recording import Recording
 from support.bags import LAYOUTS, plain, storage_file
-from support.fuzz import cases, damaged, outcome, table
+from support.fuzz import cases, damage_file, try_seeds
 
 PER_LAYOUT = cases(6)
 
@@ -30,30 +29,10 @@ def read(path: Path) -> str:
 def test_a_damaged_file_ends_in_frames_or_one_sentence(layout, tmp_path):
     path = LAYOUTS[layout](tmp_path, plain())
     assert read(path) == "all frames"
-    file = storage_file(path)
-    whole = file.read_bytes()
-    seen: Counter[str] = Counter()
-    for seed in range(PER_LAYOUT):
-        broken, what = damaged(whole, seed)
-        file.write_bytes(broken)
-        try:
-            seen[outcome(lambda: read(path))] += 1
-        except Exception as error:
-            raise AssertionError(f"{layout}, seed {seed} ({what}): {type(error).__name__}: {error}") from error
-    print(f"{layout}: {table(seen)}")
+    try_seeds(layout, PER_LAYOUT, damage_file(storage_file(path)), lambda: read(path))
 
 
 @pytest.mark.parametrize("layout", ["mcap of rosbag2", "sqlite3, messages in zstd"])
 def test_a_damaged_metadata_yaml_ends_in_frames_or_one_sentence(layout, tmp_path):
     path = LAYOUTS[layout](tmp_path, plain())
-    file = path / "metadata.yaml"
-    whole = file.read_bytes()
-    seen: Counter[str] = Counter()
-    for seed in range(PER_LAYOUT):
-        broken, what = damaged(whole, seed)
-        file.write_bytes(broken)
-        try:
-            seen[outcome(lambda: read(path))] += 1
-        except Exception as error:
-            raise AssertionError(f"metadata.yaml, seed {seed} ({what}): {type(error).__name__}: {error}") from error
-    print(f"metadata.yaml of {layout}: {table(seen)}")
+    try_seeds(f"metadata.yaml of {layout}", PER_LAYOUT, damage_file(path / "metadata.yaml"), lambda: read(path))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rfdetr_foundationpose.config import load_yaml
 from rfdetr_foundationpose.objects import load_objects
-from support.fuzz import cases, damaged, mistyped, outcome, table
+from support.fuzz import cases, damaged, mistyped, try_seeds
 
 PER_FILE = cases(20)
 OBJECTS = """\
@@ -49,18 +48,14 @@ def test_mistakes_end_in_values_or_one_sentence(text, read, tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text(text)
     read(file)
-    seen: Counter[str] = Counter()
-    for seed in range(PER_FILE):
+
+    def damage(seed: int) -> str:
         if seed % 4:
             changed, what = mistyped(text, seed)
             file.write_text(changed)
         else:
             broken, what = damaged(text.encode(), seed)
             file.write_bytes(broken)
-        try:
-            seen[outcome(lambda: read(file))] += 1
-        except Exception as error:
-            raise AssertionError(
-                f"seed {seed} ({what}): {type(error).__name__}: {error}\n{file.read_bytes()!r}"
-            ) from error
-    print(f"{read.__name__}: {table(seen)}")
+        return what
+
+    try_seeds(read.__name__, PER_FILE, damage, lambda: read(file))

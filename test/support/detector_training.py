@@ -8,8 +8,8 @@ from rich.console import Console
 
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
-from rfdetr_foundationpose.train.detector_data import ScenePool
-from rfdetr_foundationpose.train.detector_trainer import TrainSettings
+from rfdetr_foundationpose.train.detector_data import DetectorBatch, ScenePool
+from rfdetr_foundationpose.train.detector_trainer import Trainer, TrainSettings
 
 TINY = {
     "resolution": 96,
@@ -56,3 +56,14 @@ def settings(out, **more) -> TrainSettings:
 def quiet() -> Console:
     """What a training says goes into its file."""
     return Console(file=io.StringIO(), width=200)
+
+
+def trained_on(trainer: Trainer, batch: DetectorBatch, steps: int = 120) -> tuple[dict[str, float], dict[str, float]]:
+    """Losses of the first and the last of some steps on one batch, after which the loss must be less than half."""
+    first = {k: float(v) for k, v in trainer.train_step(batch, 1e-4).items()}
+    for _ in range(steps):
+        last = trainer.train_step(batch, 1e-3)
+    found = {k: float(v) for k, v in last.items()}
+    assert found["l1"] + found["giou"] < 0.5 * (first["l1"] + first["giou"])
+    assert found["tokens"] < 0.5 * first["tokens"]
+    return first, found

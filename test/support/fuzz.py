@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rfdetr_foundationpose.errors import UserError
@@ -131,9 +132,29 @@ def outcome(run: Callable[[], str]) -> str:
             return "one sentence"
 
 
-def table(outcomes: Counter[str]) -> str:
-    """For people: ``120 frames, 80 one sentence``."""
-    return ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
+def try_seeds(name: str, count: int, damage: Callable[[int], str], run: Callable[[], str]) -> None:
+    """``count`` times: ``damage`` spoils a file by a seed and says how, and ``run`` must end in a result or one sentence. Prints
+    how many ended in what, as ``a.mcap: 120 frames, 80 one sentence``."""
+    seen: Counter[str] = Counter()
+    for seed in range(count):
+        what = damage(seed)
+        try:
+            seen[outcome(run)] += 1
+        except Exception as error:
+            raise AssertionError(f"{name}, seed {seed} ({what}): {type(error).__name__}: {error}") from error
+    print(f"{name}: " + ", ".join(f"{times} {what}" for what, times in seen.most_common()))
+
+
+def damage_file(file: Path) -> Callable[[int], str]:
+    """For ``try_seeds``: damages the bytes that the file has now."""
+    whole = file.read_bytes()
+
+    def damage(seed: int) -> str:
+        broken, what = damaged(whole, seed)
+        file.write_bytes(broken)
+        return what
+
+    return damage
 
 
 _WRONG = (
