@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # NVRTC 13.0 (the one that PyPI's torch for CUDA 13 brings) takes a program's handlers of SIGINT and SIGTERM away.
-# Seen with nvidia-cuda-nvrtc 13.0.88 and Python 3.11 on Linux; it needs no GPU. During nvrtcCompileProgram:
+#
+# Versions: nvidia-cuda-nvrtc 13.0.88, Python 3.11, Linux x86-64; it needs no GPU.
+# Behaviour, during nvrtcCompileProgram:
 #  1. for the first part of the compile (tens of milliseconds) both signals have a handler of NVRTC's; a SIGINT in that time
 #     ends the whole process with status 4, whatever handler the program had, without its cleaning up;
 #  2. afterwards the program's handlers are back, but with SA_RESTART and without SA_ONSTACK: a wait without a timeout in
 #     the main thread (threading.Event().wait() in Python) is not interrupted by Ctrl-C any more.
-# What helps: block the signals in every thread and take them with sigwait, or wait in steps (helps against 2 only).
+#   What helps: block the signals in every thread and take them with sigwait, or wait in steps (helps against 2 only).
+# Output seen:
+#   SA_RESTART before: False, after: True; same handler: True
+#   another handler while it compiles
+#   a SIGINT during the compile ended the process with status 4
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -17,7 +17,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet onnxruntime==1.32.0 numpy
+"$work/venv/bin/python" -m pip install --quiet onnxruntime==1.32.0 'numpy>=2.4,<2.5'
 
 made() { # the files that a script makes in a cache folder of its own
   rm -rf "$work/cache" && mkdir "$work/cache"

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# "pip install open3d" succeeds on a machine without libusb, and then "import open3d" fails: the wheel links the RealSense
-# driver's libusb-1.0 and neither bundles nor declares it. So a TSDF fusion without any USB camera needs a system package.
-# Seen with open3d 0.20.0 (cp311, x86_64) on Debian 12: libusb-1.0.so.0 is among the libraries that its extension module needs
-# and is not in the wheel. Exits with 1 when it is bundled or no longer needed. (Downloads 170 MB and installs nothing of it.)
+# "pip install open3d" succeeds on a machine without libusb, and then "import open3d" fails.
+#
+# Version: open3d 0.20.0 (cp311, manylinux x86-64), on Debian 12.
+# Behaviour: the wheel links the RealSense driver's libusb-1.0 and neither bundles nor declares it, so that a TSDF fusion without
+#   any USB camera needs a system package: libusb-1.0.so.0 is among the libraries that the extension modules need, and is not in
+#   the wheel. The script downloads the wheel (170 MB) and looks into it; it installs nothing.
+# Output seen: "needed by:" with the wheel's extension modules, then "bundled: no".
+# Exits with 1 when libusb is bundled or no longer needed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# PyAV's wheel for Linux says "License-Expression: BSD-3-Clause" in its metadata and holds no other licence text, and the FFmpeg
-# in it calls itself LGPL, but x264 and x265, which are GPL, are bundled and their encoders work. A licence scanner that reads
-# metadata, and a program that asks avcodec_license(), both pass it; who ships the wheel inside a product passes on GPL code.
-# Seen with av 18.1.0 (cp311, x86_64):
+# PyAV's wheel for Linux says that it is BSD, and bundles GPL libraries.
+#
+# Version: av 18.1.0 (cp311, x86-64).
+# Behaviour: the metadata say "License-Expression: BSD-3-Clause", there is no other licence text, and the FFmpeg in the wheel calls
+#   itself LGPL; but x264 and x265, which are GPL, are bundled and their encoders work. A licence scanner that reads metadata, and a
+#   program that asks avcodec_license(), both pass it; who ships the wheel inside a product passes on GPL code.
+#   What helps: encode VP9 or AV1, and do not redistribute the wheel.
+# Output seen:
 #   License-Expression: BSD-3-Clause
 #   bundled: libx264-d6533a8d.so.165 libx265-f5385bb8.so.216
 #   FFmpeg says: LGPL version 3 or later
 #   encoders: libx264 libx265
-# Exits with 1 when the metadata name the GPL, or nothing of it is bundled any more. What helps: encode VP9 or AV1, and
-# do not redistribute the wheel.
+# Exits with 1 when the metadata name the GPL, or nothing of it is bundled any more.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

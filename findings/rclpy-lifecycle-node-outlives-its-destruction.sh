@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# rclpy 9.1.2 (ROS 2 Kilted): a LifecycleNode that was destroyed, in a context that was shut down, stays in the graph and in
-# /dev/shm. Seen with the wheels ros-kilted-rclpy 9.1.2 and ros-kilted-rmw-fastrtps-cpp 9.3.3 on Python 3.11.
-#  - destroy_node() does not destroy the life cycle's state machine, and shutdown() does not destroy the context, so that
-#    the participant lives until both are collected; with gc.freeze() (or gc off and a reference cycle) that is never, and the
-#    process leaves its shared-memory segments behind when it exits normally.
-#  - node._state_machine.destroy_when_not_in_use() after destroy_node(), and context.destroy() after shutdown(), end it.
-# A plain Node needs only the context's destroy().
+# A LifecycleNode of rclpy that was destroyed, in a context that was shut down, stays in the graph and in /dev/shm.
+#
+# Versions: the wheels ros-kilted-rclpy 9.1.2 and ros-kilted-rmw-fastrtps-cpp 9.3.3 (ROS 2 Kilted), Python 3.11, Linux.
+# Behaviour: destroy_node() does not destroy the life cycle's state machine, and shutdown() does not destroy the context, so that
+#   the participant lives until both are collected; with gc.freeze() (or gc off and a reference cycle) that is never, and the
+#   process leaves its shared-memory segments behind when it exits normally ("plain" below).
+#   What helps: node._state_machine.destroy_when_not_in_use() after destroy_node(), and context.destroy() after shutdown()
+#   ("helped"). A plain Node needs only the context's destroy().
+# Output seen:
+#   plain: 2 of 2 segments are left after the process
+#   helped: 0 of 2 segments are left after the process
+# Exits with 1 when none is left of the first, or one of the second.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# RFDETR.from_checkpoint (rfdetr 1.11.2, torch 2.14.1, Python 3.11) takes the variant of a checkpoint that has no model_name (those
-# of rfdetr before 1.7) from args.pretrain_weights, and looks for "large", "small", ... in the whole path: weights that began as
-# "/home/ann/small-parts/rf-detr-nano.pth" are loaded as RFDETRSmall, with a third decoder layer of random weights. It logs
-# "loaded only partially" and returns the model.
-# What helps: pass only the file's name on, or build the variant's own class.
+# RFDETR.from_checkpoint takes the variant of an older checkpoint from the name of a folder.
+#
+# Versions: rfdetr 1.11.2, torch 2.14.1, Python 3.11.
+# Behaviour: where a checkpoint has no model_name (those of rfdetr before 1.7) the variant comes from args.pretrain_weights, and
+#   "large", "small", ... are looked for in the whole path: weights that began as "/home/ann/small-parts/rf-detr-nano.pth" are loaded
+#   as RFDETRSmall, with a third decoder layer of random weights. It logs "loaded only partially" and returns the model.
+#   What helps: pass only the file's name on, or build the variant's own class.
+# Output seen:
+#   /home/ann/parts/rf-detr-nano.pth RFDETRNano
+#   /home/ann/small-parts/rf-detr-nano.pth RFDETRSmall
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

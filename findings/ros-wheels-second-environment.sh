@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# ros-wheels-bootstrapper 0.1.2, which every ROS 2 wheel on PyPI brings: a Python of one environment with such wheels cannot start
-# the Python of another one. At start-up it sets LD_LIBRARY_PATH to its environment's libraries and a variable that says so,
-# and executes itself anew; a child process inherits both, so the other environment's Python believes that it is done and
-# misses its own libraries. Seen with ros-kilted-rclpy 9.1.2 starting ros-jazzy-rclpy 7.1.6 on Python 3.11: "ImportError:
-# libfastrtps.so.2.14: cannot open shared object file". Without _ROS_WHEELS_BOOTSTRAP_COMPLETE and LD_LIBRARY_PATH it works.
+# A Python with ROS 2 wheels of PyPI cannot start the Python of another environment with such wheels.
+#
+# Versions: ros-wheels-bootstrapper 0.1.2, which every such wheel brings; ros-kilted-rclpy 9.1.2 starts ros-jazzy-rclpy 7.1.6;
+#   Python 3.11, Linux x86-64.
+# Behaviour: at start-up the bootstrapper sets LD_LIBRARY_PATH to its environment's libraries and a variable that says so, and
+#   executes the interpreter anew. A child process inherits both, so that the other environment's Python believes that it is done
+#   and misses its own libraries. What helps: take _ROS_WHEELS_BOOTSTRAP_COMPLETE and LD_LIBRARY_PATH out of the child's environment.
+# Output seen:
+#   inherited: ImportError: libfastrtps.so.2.14: cannot open shared object file: No such file or directory
+#   cleaned: works
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-for distribution in kilted jazzy; do
-  python3.11 -m venv "$folder/$distribution"
-  "$folder/$distribution/bin/pip" install --quiet "ros-$distribution-rclpy" "ros-$distribution-rmw-fastrtps-cpp"
-done
+python3.11 -m venv "$folder/kilted"
+"$folder/kilted/bin/pip" install --quiet ros-wheels-bootstrapper==0.1.2 ros-kilted-rclpy==9.1.2 ros-kilted-rmw-fastrtps-cpp==9.3.3
+python3.11 -m venv "$folder/jazzy"
+"$folder/jazzy/bin/pip" install --quiet ros-wheels-bootstrapper==0.1.2 ros-jazzy-rclpy==7.1.6 ros-jazzy-rmw-fastrtps-cpp==8.4.3
 cat > "$folder/start.py" <<'PYTHON'
 import os, subprocess, sys
 

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# rosbags reads no message of a topic whose QoS in metadata.yaml is not, word for word, that of the storage file, and says
-# nothing: the topic is listed with its count, no error is raised, and messages() ends at once.
-# Seen with rosbags 0.11.9 (PyPI) on Python 3.11, with MCAP and with sqlite3. The QoS of a recording is edited by hand to make
-# `ros2 bag play` offer transient_local; ros2 bag reads such a recording. DirectoryReader.messages() pairs the connections of
-# metadata.yaml with those of the file by comparing QoS too; a reader opened on the storage file itself reads everything.
+# rosbags reads no message of a topic whose QoS in metadata.yaml was edited, and says nothing.
+#
+# Version: rosbags 0.11.9, Python 3.11, with MCAP and with sqlite3.
+# Behaviour: where the QoS in metadata.yaml is not, word for word, that of the storage file, the topic is listed with its count, no
+#   error is raised, and messages() ends at once. People edit it to make `ros2 bag play` offer transient_local; ros2 bag reads such
+#   a recording. DirectoryReader.messages() pairs the connections of metadata.yaml with those of the file by comparing QoS too; a
+#   reader opened on the storage file itself reads everything.
+# Output seen, as (listed, read) messages:
+#   mcap: as recorded (10, 10), QoS edited (10, 0), the file itself (10, 10)
+#   db3: as recorded (10, 10), QoS edited (10, 0), the file itself (10, 10)
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

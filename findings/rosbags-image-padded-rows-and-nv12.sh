@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# rosbags-image takes sensor_msgs/Image apart without looking at `step`, and NV12 as if `height` counted the rows of both
-# planes. Neither is an error: rows with padding come out sheared, each shifted by the padding of all rows above, and an NV12
-# image as drivers send it (height: that of the picture) loses the lower third and takes its colours from brightness.
-# Seen with rosbags-image 0.10.4, rosbags 0.11.9 and opencv-python-headless 4.12.0.88 (PyPI) on Python 3.11.
+# rosbags-image shears images whose rows are padded, and reads NV12 as drivers send it wrongly.
+#
+# Versions: rosbags-image 0.10.4, rosbags 0.11.9, opencv-python-headless 4.12.0.88, Python 3.11.
+# Behaviour: it takes sensor_msgs/Image apart without looking at `step`, and NV12 as if `height` counted the rows of both planes.
+#   Neither raises an error: rows with padding come out sheared, each shifted by the padding of all rows above, and an NV12 image
+#   whose height is that of the picture loses the lower third and takes its colours from brightness.
+# Output seen:
+#   rows that begin with white: 24 of 48
+#   NV12 of 48 rows: (32, 64, 3)
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # safetensors says of a file that may not be read that it does not exist.
 #
-# Version: safetensors 0.8.0 from PyPI with numpy, Python 3.11, Linux.
+# Versions: safetensors 0.8.0, numpy 2.4, Python 3.11, Linux.
 # Behaviour: safe_open() of an existing file without read permission raises FileNotFoundError "No such file or directory",
 #   while open() of the same file raises PermissionError. Who follows the message looks for the file, not for its rights.
 # Output seen:
@@ -12,7 +12,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet safetensors==0.8.0 numpy
+"$work/venv/bin/python" -m pip install --quiet safetensors==0.8.0 'numpy>=2.4,<2.5'
 cat > "$work/try.py" <<'PY'
 import os, sys
 import numpy as np

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# TensorRT for RTX 1.7.1.116 (PyPI: tensorrt-rtx-cu13): Runtime.get_engine_validity on a machine without an NVIDIA driver.
+# TensorRT for RTX calls a sound engine invalid on a machine without an NVIDIA driver, and does not say why.
 #
-# Seen (Linux, Python 3.11, no driver): engines are built for a GPU that is not there, and for three GPUs in one file for 24
-# bytes more. A sound engine is then called INVALID with diagnostics 0, no flag at all, although the enum has CUDA_ERROR
-# (64); a buffer of other bytes is INVALID with MALFORMED_ENGINE (32). The cause (cudaError 35) goes to the library's log alone,
-# so that a caller must read INVALID with 0 as "no usable driver".
-#
-# Exits 0 while this is so, 1 when it changed, 77 where there is a driver.
+# Version: tensorrt-rtx-cu13 1.7.1.116, Python 3.11, Linux without an NVIDIA driver.
+# Behaviour: engines are built for a GPU that is not there, and for three GPUs in one file for 24 bytes more. Of a sound engine
+#   Runtime.get_engine_validity then says INVALID with diagnostics 0, no flag at all, although the enum has CUDA_ERROR (64); a buffer
+#   of other bytes is INVALID with MALFORMED_ENGINE (32). The cause (cudaError 35) goes to the library's log alone, so that a caller
+#   must read INVALID with 0 as "no usable driver".
+# Output seen: the version with its flags; INVALID and 0 of the sound engine, INVALID and 32 of other bytes; the sizes.
+# Exits with 1 when that changes, with 77 where there is a driver.
 set -euo pipefail
 [ ! -e /proc/driver/nvidia/version ] || { echo "skipped: there is an NVIDIA driver here"; exit 77; }
 work=$(mktemp -d)

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# trimesh 5.2.0, pillow 12.3.0 (Python 3.11, 2026-11-30): a mesh with a texture and trimesh's own default material is 40 % as
-# bright (linear) once it has been exported as GLB.
+# A mesh with a texture and trimesh's own default material is 40 % as bright (linear) once it was exported as GLB.
 #
-# SimpleMaterial(image=...) leaves its diffuse colour at trimesh's default, 102/255 grey, which trimesh itself does not multiply
-# with the texture. Its GLB exporter writes that grey as pbrMetallicRoughness.baseColorFactor [0.4, 0.4, 0.4, 1.0] beside
-# baseColorTexture, and glTF multiplies the two in linear light: viewers that follow glTF show the texture at 40 %. Reading
-# the file back with trimesh does not show it, since to_color() and the texture image ignore the factor.
-# Seen: factor [0.4, 0.4, 0.4, 1.0] with the default; [1.0, 1.0, 1.0, 1.0] with diffuse=(255, 255, 255, 255).
-# Exits 1 when the factor is no longer written.
+# Versions: trimesh 5.2.0, pillow 12.3.0, numpy 2.4, Python 3.11.
+# Behaviour: SimpleMaterial(image=...) leaves its diffuse colour at trimesh's default, 102/255 grey, which trimesh itself does not
+#   multiply with the texture. Its GLB exporter writes that grey as pbrMetallicRoughness.baseColorFactor beside baseColorTexture,
+#   and glTF multiplies the two in linear light: viewers that follow glTF show the texture at 40 %. Reading the file back with
+#   trimesh does not show it, since to_color() and the texture image ignore the factor. What helps: a white diffuse colour.
+# Output seen:
+#   default material: [0.4, 0.4, 0.4, 1.0]  white diffuse: [1.0, 1.0, 1.0, 1.0]
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q trimesh==5.2.0 pillow==12.3.0 numpy
+"$folder/venv/bin/pip" install --quiet trimesh==5.2.0 pillow==12.3.0 'numpy>=2.4,<2.5'
 "$folder/venv/bin/python" - <<'PY'
 import io, json, struct
 import numpy as np, trimesh

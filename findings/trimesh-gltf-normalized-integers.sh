@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# trimesh 5.2.0 (Python 3.11, numpy 2.4) ignores "normalized" of glTF 2.0 accessors (glTF 2.0 section 3.6.2.2), without a word:
-#  1. int16 positions of KHR_mesh_quantization, which is in extensionsRequired, are taken as numbers: a quad of 0.2 m, stored
+# trimesh ignores "normalized" of glTF 2.0 accessors (glTF 2.0 section 3.6.2.2), and says nothing.
+#
+# Versions: trimesh 5.2.0, numpy 2.4, pillow 12.3.0, Python 3.11.
+# Behaviour:
+#  1. int16 positions of KHR_mesh_quantization, which is in extensionsRequired, are taken as numbers: a triangle of 0.2 m, stored
 #     as +-32767 under a node of scale 0.1, measures 6553.4;
 #  2. COLOR_0 as unsigned short keeps the low byte of each value: 32768 of 65535 becomes 0 of 255, and 32767 becomes 255.
-# What helps: divide by the type's largest value yourself, or convert with another tool before trimesh reads the file.
+#   What helps: divide by the type's largest value yourself, or convert with another tool before trimesh reads the file.
+# Output seen:
+#   extents [6553.4, 6553.4, 0.0]
+#   colour [0, 255, 255, 255]
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet trimesh==5.2.0 numpy pillow
+"$folder/venv/bin/pip" install --quiet trimesh==5.2.0 'numpy>=2.4,<2.5' pillow==12.3.0
 cat > "$folder/read.py" <<'PYTHON'
 import base64, json, sys
 import numpy as np, trimesh

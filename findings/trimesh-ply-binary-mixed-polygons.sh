@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# trimesh 5.2.0 refuses a binary PLY whose faces are triangles and quads, as Blender exports them: "PLY is unexpected length!". The
-# same content in ASCII loads. The file is whole; trimesh assumes the first face's length for all of a binary list property.
-# What helps: triangulate before the export, write ASCII, or read the lists one by one.
+# trimesh refuses a binary PLY whose faces are triangles and quads, as Blender exports them.
+#
+# Versions: trimesh 5.2.0, numpy 2.4, Python 3.11.
+# Behaviour: the file is whole, and the same content in ASCII loads; of a binary list property trimesh takes the first face's length
+#   for that of all. What helps: triangulate before the export, write ASCII, or read the lists one by one.
+# Output seen:
+#   ascii 3 triangles
+#   binary PLY is unexpected length!
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet trimesh==5.2.0 numpy
+"$folder/venv/bin/pip" install --quiet trimesh==5.2.0 'numpy>=2.4,<2.5'
 cat > "$folder/read.py" <<'PYTHON'
 import struct, sys
 import trimesh

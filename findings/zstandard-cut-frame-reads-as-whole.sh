@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# zstandard's streaming readers take a .zst file that is cut off for a whole one: open().read(), stream_reader and copy_stream
-# give what they could decompress and end as at the end of a file. decompress() of the same bytes raises ZstdError, the zstd
-# program says "premature end", and gzip, bz2 and lzma of the standard library raise EOFError in the same place.
-# Seen with zstandard 0.25.0 (PyPI) on Python 3.11. A half-copied recording in rosbag2's file compression is such a file.
-# What tells: decompressobj().eof is False after the last bytes.
+# zstandard's streaming readers take a .zst file that is cut off for a whole one.
+#
+# Version: zstandard 0.25.0, Python 3.11.
+# Behaviour: open().read(), stream_reader and copy_stream give what they could decompress and end as at the end of a file.
+#   decompress() of the same bytes raises ZstdError, the zstd program says "premature end", and gzip, bz2 and lzma of the standard
+#   library raise EOFError in the same place. A half-copied recording in rosbag2's file compression is such a file.
+#   What helps: decompressobj().eof is False after the last bytes.
+# Output seen (of 1000000 bytes, the last fifth cut off):
+#   open: 800003 bytes
+#   stream_reader: 800003 bytes
+#   copy_stream: 800003 bytes
+#   decompress: ZstdError
+#   decompressobj().eof: False
+# Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
