@@ -8,8 +8,8 @@
 #   What helps: node._state_machine.destroy_when_not_in_use() after destroy_node(), and context.destroy() after shutdown()
 #   ("helped"). A plain Node needs only the context's destroy().
 # Output seen:
-#   plain: 2 of 2 segments are left after the process
-#   helped: 0 of 2 segments are left after the process
+#   plain: 1 of 1 segments are left after the process
+#   helped: 0 of 1 segments are left after the process
 # Exits with 1 when none is left of the first, or one of the second.
 set -euo pipefail
 folder=$(mktemp -d)
