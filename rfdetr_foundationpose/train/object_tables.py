@@ -13,7 +13,7 @@ SURFACE_POINTS = 96
 
 
 class ObjectTables:
-    """Per object: diameter, symmetries, surface points (n, P, 3), mean colour, bounding sphere (n, 4) of centre and radius."""
+    """Per object: diameter, symmetries, surface points (n, P, 3), mean colour."""
 
     def __init__(self, objects: Sequence[ObjectModel], device: torch.device, seed: int) -> None:
         self.diameter = torch.tensor([o.diameter for o in objects], dtype=torch.float32, device=device)
@@ -23,7 +23,6 @@ class ObjectTables:
         rng = np.random.default_rng(seed)
         points = [_surface_points(o, rng) for o in objects]
         self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=device)
-        self.ball = torch.tensor(np.stack([_ball(o.arrays.vertices) for o in objects]), device=device)
         self.color = torch.tensor(np.stack([_mean_color(o) for o in objects]), dtype=torch.float32, device=device)
 
 
@@ -33,11 +32,6 @@ def _surface_points(item: ObjectModel, rng: np.random.Generator) -> np.ndarray:
     directions = rng.normal(size=(SURFACE_POINTS // 2, 3)).astype(np.float32)
     far = (vertices @ directions.T).argmax(0)
     return vertices[np.concatenate([far, rng.integers(len(vertices), size=SURFACE_POINTS - len(far))])]
-
-
-def _ball(vertices: np.ndarray) -> np.ndarray:
-    center = (vertices.min(0) + vertices.max(0)) / 2
-    return np.append(center, np.linalg.norm(vertices - center, axis=1).max()).astype(np.float32)
 
 
 def _mean_color(item: ObjectModel) -> np.ndarray:

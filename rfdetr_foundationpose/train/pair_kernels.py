@@ -5,6 +5,8 @@ from __future__ import annotations
 import warp as wp
 from torch import Tensor
 
+from ..pose.raster_kernels import NOTHING as NO_KEY
+from ..pose.raster_kernels import camera_corners, intersect, ray_factors
 from ..pose.render_kernels import (
     BankData,
     back_project,
@@ -20,23 +22,31 @@ wp.set_module_options({"enable_backward": False, "fast_math": True})
 
 NOTHING, PLANE, CAPSULE, BOX, MESH = (wp.constant(i) for i in range(5))
 """What a ray has met."""
+FACES = wp.constant(1 << 24)
+"""No mesh has so many faces: a number of instance and face in one is the face plus so much for each instance before."""
+_NO_KEY = wp.constant(wp.int64(NO_KEY))
+
+
+@wp.func_native("""
+    union { float depth; int bits; } both;
+    both.bits = (int)(key >> 32);
+    return both.depth;
+""")
+def key_depth(key: wp.int64) -> float: ...
 
 
 @wp.struct
 class SceneData:
     """S scenes. mesh/pose: (S, M) instances, mesh -1 is none, instance 0 is the target.
-    ball/box_ball: bounding spheres of instances and boxes, centre and radius in the camera frame, nearest first and then
-    those of none, whose radius is -1; order/box_order: (S, M), (S, B) which instance or box each is of.
     tint: (S, M) RGB and how much of it replaces the instance's own colour.
     plane: (S, P) backgrounds n . X = d, d 0 is none; color: two RGB colours a plane, mixed by noise.
     box/box_half: (S, B) poses and half sizes of plain boxes, half 0 is none. capsule: (S, C, 2) ends, none from the
-    first radius 0 on.
+    first radius 0 on. box_ball: bounding spheres of boxes, centre and radius in the camera frame, nearest first and then
+    those of none, whose radius is -1; box_order: (S, B) which box each is of.
     light: unit direction towards the light; level: ambient, diffuse, specular."""
 
     mesh: wp.array2d(dtype=wp.int32)
     pose: wp.array2d(dtype=wp.mat44f)
-    ball: wp.array2d(dtype=wp.vec4f)
-    order: wp.array2d(dtype=wp.int32)
     tint: wp.array2d(dtype=wp.vec4f)
     plane: wp.array2d(dtype=wp.vec4f)
     color: wp.array3d(dtype=wp.vec3f)
@@ -133,6 +143,7 @@ def render_observed(
     scene: SceneData,
     view_scene: wp.array(dtype=wp.int32),
     windows: wp.array(dtype=wp.vec4f),
+    keys: wp.array3d(dtype=wp.int64),
     out_rgb: wp.array3d(dtype=wp.vec3f),
     out_z: wp.array3d(dtype=wp.float32),
     out_cosine: wp.array3d(dtype=wp.float32),
@@ -140,7 +151,7 @@ def render_observed(
 ):
     """Per crop pixel: colour, depth, cosine of incidence, and 1 where the target is seen.
 
-    Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
+    keys: of the objects, from ``rasterize_scenes``; cleared for the next. Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
     """
     n, tile_y, tile_x, lane = wp.tid()
     at = tile_pixel(tile_y, tile_x, lane)
@@ -195,25 +206,13 @@ def render_observed(
                 kind = BOX
                 which = b
                 side = wp.vec3f(entered[0], entered[1], entered[2])
-    face = int(0)
-    bu = float(0.0)
-    bv = float(0.0)
-    for i in range(scene.ball.shape[1]):
-        ball = scene.ball[s, i]
-        if ball[3] < 0.0:
-            break
-        if may_hit(ball, view, best):
-            m = scene.order[s, i]
-            R = pose_rotation(scene.pose[s, m])
-            origin = wp.transpose(R) * (-pose_translation(scene.pose[s, m]))
-            hit = wp.mesh_query_ray(bank.mesh[scene.mesh[s, m]], origin, wp.transpose(R) * view, best)
-            if hit.result and hit.t < best:
-                best = hit.t
-                kind = MESH
-                which = m
-                face = hit.face
-                bu = hit.u
-                bv = hit.v
+    key = keys[n, y, x]
+    if key != _NO_KEY:
+        keys[n, y, x] = _NO_KEY
+        distance = key_depth(key) * length
+        if distance < best:
+            best = distance
+            kind = MESH
 
     inside = u >= 0.0 and v >= 0.0 and u < extent[0] and v < extent[1]
     if kind == NOTHING or best >= 1.0e5 or not inside:
@@ -227,8 +226,14 @@ def render_observed(
     normal = wp.vec3f(0.0, 0.0, -1.0)
     target = float(0.0)
     if kind == MESH:
+        index = int(key & wp.int64(0xFFFFFFFF))
+        which = index // FACES
+        face = index - which * FACES
         mesh = scene.mesh[s, which]
         tint = scene.tint[s, which]
+        corners = intersect(ray_factors(camera_corners(bank.mesh[mesh], face, scene.pose[s, which])), ray)
+        bv = corners[0]
+        bu = 1.0 - corners[0] - corners[1]
         color = bank_color(bank, mesh, face, bu, bv)
         color = color * (1.0 - tint[3]) + wp.vec3f(tint[0], tint[1], tint[2]) * tint[3]
         normal = pose_rotation(scene.pose[s, which]) * bank_normal(bank, mesh, face, bu, bv)

@@ -139,11 +139,11 @@ class SceneComposer:
             "size": size,
             "seed": seed,
         }
-        data, tensors = pack(drawn, self.tables)
+        data, tensors = pack(drawn)
         return Scenes(data, tensors, target, pose[:, 0].contiguous(), camera, size)
 
     def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.device) * (high - low) + low
+        return torch.empty(shape, device=self.device).uniform_(low, high, generator=self.generator)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator, device=self.device)
@@ -351,12 +351,9 @@ class SceneComposer:
         return ends, radius * there[:, None]
 
 
-def pack(drawn: dict[str, Tensor], tables: ObjectTables) -> tuple[SceneData, dict[str, Tensor]]:
+def pack(drawn: dict[str, Tensor]) -> tuple[SceneData, dict[str, Tensor]]:
     """SceneData of its fields but for the bounding spheres, which are found here, and the memory that it is in."""
-    pose, ball = drawn["pose"], tables.ball[drawn["mesh"].long().clamp(min=0)]
-    center = (pose[..., :3, :3] @ ball[..., :3, None])[..., 0] + pose[..., :3, 3]
     tensors = dict(drawn)
-    tensors["ball"], tensors["order"] = _nearest_first(center, ball[..., 3], drawn["mesh"] >= 0)
     half = drawn["box_half"]
     tensors["box_ball"], tensors["box_order"] = _nearest_first(
         drawn["box"][..., :3, 3], half.norm(dim=-1), half[..., 0] > 0

@@ -20,11 +20,13 @@ from ..pose import warp_kernels as kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.networks import CROP_SIZE
-from ..pose.renderer import Views, WarpRenderer
+from ..pose.raster_kernels import NOTHING
+from ..pose.renderer import NEAR, VIEWS_AT_ONCE, Views, WarpRenderer
 from ..synth import so3
 from ..warp_setup import launch
 from .object_tables import ObjectTables
 from .pair_kernels import render_observed
+from .pair_raster_kernels import rasterize_scenes
 from .pair_scenes import SceneComposer, SceneEffects, Scenes
 from .pair_sensors import Place, SensorEffects, Sensors, Sight
 
@@ -34,6 +36,8 @@ MOVED_ON_SHARE = 0.4
 """This share of the refiner's starts are poses that it has moved once already, as from a registration's second iteration
 on."""
 MIN_DISTANCE = 0.05
+LANES = 2
+"""So many threads of a GPU share the rows of a face."""
 
 Refine = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(rendered, observed) -> the refiner's (trans, rot)."""
@@ -125,7 +129,7 @@ class PairSampler:
         return ScorerBatch(rendered, observed, error, weight)
 
     def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.device) * (high - low) + low
+        return torch.empty(shape, device=self.device).uniform_(low, high, generator=self.generator)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator, device=self.device)
@@ -215,25 +219,49 @@ class PairSampler:
             [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
             device=self.device,
         )
+        scratch = self.renderer.scratch(n, r)
         self.renderer.render_inputs(
-            Views(guess, mesh_index, window_a, camera), diameter, MIN_Z[role], packed_a, self.renderer.scratch(n, r)
+            Views(guess, mesh_index, window_a, camera), diameter, MIN_Z[role], packed_a, scratch
         )
-        launch(
-            render_observed,
-            render_kernels.tiles(n, r, r),
-            [
-                self.bank.data,
-                scenes.data,
-                wp.from_torch(view_scene),
-                observed_window,
-                wp.from_torch(sight.rgb, dtype=wp.vec3f),
-                *(wp.from_torch(x) for x in (sight.z, sight.cosine, sight.target)),
-            ],
-            device=self.device,
-        )
+        self._see(scenes, view_scene, window_b, sight, scratch)
         self.sensors.observe(
             sight, Place(view_scene, window_b, guess, diameter, scenes.camera, scenes.size), MIN_Z[role], packed_b
         )
-        model = (packed_a[..., 3:] != 0).any(-1).float().mean((1, 2))
+        model = (packed_a[..., 5] != 0).float().mean((1, 2))
         visible = sight.target.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
+
+    def _see(self, scenes: Scenes, view_scene: Tensor, windows: Tensor, sight: Sight, scratch: Tensor | None) -> None:
+        """Fill ``sight`` with what the windows (n, 4) show of the scenes (n,)."""
+        n, r, _ = sight.z.shape
+        if scratch is None:  # a mesh has so many faces that casting rays would be faster
+            scratch = torch.full((min(n, VIEWS_AT_ONCE), r, r), NOTHING, dtype=torch.int64, device=self.device)
+        instances = scenes.tensors["mesh"].shape[1]
+        lanes = 1 if self.device.type == "cpu" else LANES
+        for start in range(0, n, len(scratch)):
+            part = slice(start, min(start + len(scratch), n))
+            views = part.stop - part.start
+            keys = wp.from_torch(scratch[:views])
+            scene = [
+                self.bank.data,
+                scenes.data,
+                wp.from_torch(view_scene[part]),
+                wp.from_torch(windows[part], dtype=wp.vec4f),
+            ]
+            launch(
+                rasterize_scenes,
+                (views * instances, self.bank.most_faces, lanes),
+                [*scene, NEAR, lanes, keys],
+                device=self.device,
+            )
+            launch(
+                render_observed,
+                render_kernels.tiles(views, r, r),
+                [
+                    *scene,
+                    keys,
+                    wp.from_torch(sight.rgb[part], dtype=wp.vec3f),
+                    *(wp.from_torch(x[part]) for x in (sight.z, sight.cosine, sight.target)),
+                ],
+                device=self.device,
+            )
