@@ -18,6 +18,7 @@ from rfdetr_foundationpose.train.pair_scenes import BOXES, INSTANCES, TIDY, Scen
 from rfdetr_foundationpose.train.pairs import PairSampler
 from rfdetr_foundationpose.warp_setup import launch
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NOTHING = {"mesh": -1, "box_half": 0.0, "capsule_radius": 0.0, "plane": 0.0}
 
 
@@ -28,7 +29,7 @@ def items():
 
 def sampler_of(items, effects, seed=4):
     """A sampler, and what its sensors are shown."""
-    sampler = PairSampler(items, "cpu", seed, effects)
+    sampler = PairSampler(items, DEVICE, seed, effects)
     shown: list = []
     sampler.sensors.observe = lambda sight, place, min_z, out: shown.append(sight)
     return sampler, shown
@@ -75,11 +76,11 @@ def test_objects_are_seen_as_rays_meet_them(items):
     scenes = only(sampler.composer.draw(n), "mesh", slice(None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "VIEWS_AT_ONCE", 10)
-        sampler._inputs(scenes, scenes.T_cam_obj, torch.arange(n), "refiner")
-    z, instance = torch.zeros_like(shown[0].z), torch.zeros(shown[0].z.shape, dtype=torch.int32)
+        sampler._inputs(scenes, scenes.T_cam_obj, torch.arange(n, device=DEVICE), "refiner")
+    z, instance = torch.zeros_like(shown[0].z), torch.zeros_like(shown[0].z, dtype=torch.int32)
     windows = wp.from_torch(places[0].windows, dtype=wp.vec4f)
     inputs = [sampler.bank.data, scenes.data, windows, wp.from_torch(z), wp.from_torch(instance)]
-    launch(cast_scenes, tuple(z.shape), inputs, "cpu")
+    launch(cast_scenes, tuple(z.shape), inputs, DEVICE)
     covered = (z > 0).float().sum()
     assert covered > 0.2 * z.numel()
     assert ((shown[0].z - z).abs() > 1e-4).sum() < 1e-3 * covered
@@ -105,7 +106,7 @@ def test_what_is_seen_is_the_nearest_of_all_things(items):
     things = [("mesh", i) for i in range(INSTANCES)] + [("box_half", i) for i in range(BOXES)]
     things += [("capsule_radius", slice(None)), ("plane", 0), ("plane", 1)]
     for drawn in (scenes, *(only(scenes, *thing) for thing in things)):
-        sampler._inputs(drawn, scenes.T_cam_obj, torch.arange(12), "refiner")
+        sampler._inputs(drawn, scenes.T_cam_obj, torch.arange(12, device=DEVICE), "refiner")
     together, alone = shown[0], shown[1:]
     z = torch.stack([torch.where(a.z > 0, a.z, torch.inf) for a in alone])
     nearest, which = z.min(0)
@@ -122,7 +123,7 @@ def test_the_target_is_seen_where_its_true_pose_renders_it(items):
     alone = replace(TIDY, cover=0.0)
     sampler, shown = sampler_of(items, alone, 6)
     scenes = sampler.composer.draw(16)
-    rendered, _, visible = sampler._inputs(scenes, scenes.T_cam_obj, torch.arange(16), "refiner")
+    rendered, _, visible = sampler._inputs(scenes, scenes.T_cam_obj, torch.arange(16, device=DEVICE), "refiner")
     on = shown[0].target > 0.5
     model = (rendered[:, 3:] != 0).any(1)
     # The crop reads whole source pixels and lies half a pixel beside the rendering: outlines differ.

@@ -21,6 +21,8 @@ from rfdetr_foundationpose.train.train_pose import TrainSettings, train
 from support.clocks import StepClock
 from support.pose_scenes import object_of, textured_box
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 @pytest.fixture(scope="module")
 def objects():
@@ -76,7 +78,7 @@ def test_some_starts_have_been_moved_once(objects):
 def test_the_rendered_side_is_what_rays_see(draw):
     """Of random objects, in the windows of rough guesses; as test_pose_raster.py holds the estimator's renderer to rays."""
     items = make_all([1, 2, 3, 4, 5, 6])
-    raster, rays = (PairSampler(items, "cpu", 8) for _ in range(2))
+    raster, rays = (PairSampler(items, DEVICE, 8) for _ in range(2))
     rays.renderer.scratch = lambda views, size: None
     found, expected = draw(raster), draw(rays)
     torch.testing.assert_close(found.weight, expected.weight)
@@ -87,10 +89,10 @@ def test_the_rendered_side_is_what_rays_see(draw):
 
 
 def test_pairs_are_deterministic_and_differ(objects):
-    a, b = (PairSampler(objects, "cpu", 5).refiner_batch(4) for _ in range(2))
+    a, b = (PairSampler(objects, DEVICE, 5).refiner_batch(4) for _ in range(2))
     torch.testing.assert_close(a.observed, b.observed)
     torch.testing.assert_close(a.target_rot, b.target_rot)
-    sampler = PairSampler(objects, "cpu", 5)
+    sampler = PairSampler(objects, DEVICE, 5)
     first, second = sampler.refiner_batch(4), sampler.refiner_batch(4)
     assert (first.observed - second.observed).abs().mean() > 0.01
 

@@ -288,3 +288,24 @@ def test_each_effect_alone_changes_what_is_seen(name):
     plain, changed = observed(only()), observed(only(**{name: 1.0}))
     differs = [(a - b).abs().gt(1e-4).float().mean() for a, b in zip(plain, changed, strict=True)]
     assert differs[1] > 0.05 if name == "motion" else differs[0] > 0.005
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_devices_see_the_same_of_the_same_numbers(device, monkeypatch):
+    """All effects at once; torch's numbers, which differ between devices, are drawn on the CPU."""
+    numbers = torch.Generator().manual_seed(9)
+    for name in ("randint", "randn", "rand"):
+        draw = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *a, generator, device, f=draw: f(*a, generator=numbers).to(device))
+    effects = only(**dict.fromkeys(EFFECTS, 0.5))
+    seen = []
+    for where in ("cpu", device):
+        numbers.manual_seed(9)
+        sight = Sight(**{f.name: getattr(square(), f.name).to(where) for f in fields(Sight)})
+        at = Place(**{f.name: getattr(place(), f.name).to(where) for f in fields(Place)})
+        out = torch.full((SCENES, SIZE, SIZE, 6), 7.0, device=where)
+        Sensors(torch.Generator(where), effects).observe(sight, at, 0.001, out)
+        seen.append(out.cpu())
+    # Rounding decides over pixels at a limit.
+    assert ((seen[0] - seen[1]).abs().amax(-1) > 1e-3).float().mean() < 1e-3
+    assert 0.05 < (seen[0][..., 5] == 0).float().mean() < 0.6
