@@ -250,6 +250,9 @@ class Prepared:
     things: list
     rgb: torch.Tensor
 
+    def detached(self) -> Prepared:
+        return replace(self, rgb=self.rgb.clone())
+
 
 class LooksAtPixels(pipeline_world.ScriptedEstimator):
     """pixels: what a registration saw when it was let go."""
