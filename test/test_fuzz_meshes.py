@@ -114,12 +114,15 @@ MATERIAL = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
 
 
 def _model(folder: Path) -> tuple[Path, Path]:
-    """The model of a 3MF: base materials, a colour group, a texture, an object of components, items with transforms."""
+    """The model of a 3MF: base materials, a colour group, a texture, mixtures, layers, an object of components, items with transforms."""
     mesh = trimesh.creation.icosphere(1, 20)
     vertices = "\n".join('<vertex x="{:.4f}" y="{:.4f}" z="{:.4f}"/>'.format(*v) for v in mesh.vertices)
-    looks = ("", 'pid="5" p1="1"', 'pid="6" p1="0" p2="1" p3="1"', 'pid="7" p1="0" p2="1" p3="2"')
+    looks = (
+        *("", 'pid="5" p1="1"', 'pid="6" p1="0" p2="1" p3="1"', 'pid="7" p1="0" p2="1" p3="2"'),
+        *('pid="8" p1="0" p2="1" p3="0"', 'pid="9" p1="0" p2="1" p3="2"'),
+    )
     triangles = "\n".join(
-        f'<triangle v1="{a}" v2="{b}" v3="{c}" {looks[i % 4]}/>' for i, (a, b, c) in enumerate(mesh.faces)
+        f'<triangle v1="{a}" v2="{b}" v3="{c}" {looks[i % 6]}/>' for i, (a, b, c) in enumerate(mesh.faces)
     )
     png(folder / "a.png", RED)
     file = folder / "3dmodel.model"
@@ -129,6 +132,8 @@ def _model(folder: Path) -> tuple[Path, Path]:
 <m:colorgroup id="6"><m:color color="#C82814"/><m:color color="#28C828"/></m:colorgroup>
 <m:texture2d id="4" path="/3D/a.png" contenttype="image/png" tilestyleu="mirror"/>
 <m:texture2dgroup id="7" texid="4"><m:tex2coord u="0" v="0"/><m:tex2coord u="1" v="0"/><m:tex2coord u="1" v="1"/></m:texture2dgroup>
+<m:compositematerials id="8" matid="5" matindices="0 1"><m:composite values="0.2 0.8"/><m:composite values="1 0"/></m:compositematerials>
+<m:multiproperties id="9" pids="5 7 6" blendmethods="mix multiply"><m:multi pindices="0 0 0"/><m:multi pindices="1 1 1"/><m:multi pindices="1 2"/></m:multiproperties>
 <object id="1" type="model" pid="5" pindex="0"><mesh><vertices>{vertices}</vertices><triangles>{triangles}</triangles></mesh></object>
 <object id="2"><components><component objectid="1" transform="1 0 0 0 1 0 0 0 1 0 0 50"/><component objectid="1"/></components></object>
 </resources><build><item objectid="2"/><item objectid="1" transform="0 1 0 1 0 0 0 0 1 60 0 0"/></build></model>

@@ -49,6 +49,23 @@ def test_face_colours_of_off_and_faces_without(tmp_path, left):
     assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [128] * 3
 
 
+@pytest.mark.parametrize("head", ["OFF", "COFF"])
+def test_rows_of_off_that_are_broken_into_lines(tmp_path, head):
+    extra = f"{BYTES} 255" if head == "COFF" else ""
+    whole, _ = load(off(tmp_path / "m.off", head, extra))
+    words = [w for line in (tmp_path / "m.off").read_text().split("\n")[1:] for w in line.partition("#")[0].split()]
+    for step in (1, 5, 1000):
+        rows = [" ".join(words[i : i + step]) for i in range(3, len(words), step)]
+        (tmp_path / "m.off").write_text("\n".join([head, " ".join(words[:3]), *rows]))
+        item, _ = load(tmp_path / "m.off")
+        np.testing.assert_array_equal(item.arrays.faces, whole.arrays.faces)
+        np.testing.assert_allclose(item.arrays.vertices, whole.arrays.vertices)
+        assert item.color_source == whole.color_source
+    (tmp_path / "m.off").write_text("\n".join([head, " ".join(words[:3]), *words[3:-2]]))
+    with pytest.raises(MeshError, match=r"damaged|cut off|fewer than"):
+        load(tmp_path / "m.off")
+
+
 def test_polygons_of_off_keep_their_outline(tmp_path):
     outline = np.array([(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]) * 0.05
     rows = "".join(f"{x:g} {y:g} 0\n" for x, y in outline)
@@ -136,6 +153,79 @@ def test_a_texture_of_3mf(tmp_path):
     assert item.color_source == "uniform grey" and "its texture '/3D/a.png' is not in the archive" in said[1]
 
 
+MIXED = '<m:compositematerials id="6" matid="5" matindices="0 1"><m:composite values="0.5 0.5"/><m:composite values="2 0"/></m:compositematerials>'
+LAYERS = '<m:multiproperties id="6" pids="5 7" blendmethods="{}"><m:multi pindices="0 0"/><multi pindices="1 1"/></m:multiproperties>'
+OVER = '<m:colorgroup id="7"><m:color color="#00FF0080"/><m:color color="#00FF00"/></m:colorgroup>'
+
+
+@pytest.mark.parametrize(
+    ("resources", "left", "right"),
+    [
+        (BASE + MIXED, (np.array(RED) + BLUE) / 2, RED),
+        (MIXED + BASE, (np.array(RED) + BLUE) / 2, RED),
+        (
+            BASE + OVER + LAYERS.format("mix"),
+            np.array(RED) * 127 / 255 + np.array([0, 255, 0]) * 128 / 255,
+            [0, 255, 0],
+        ),
+        (BASE + OVER + LAYERS.format("multiply"), [0, RED[1], 0], [0, BLUE[1], 0]),
+    ],
+)
+def test_mixtures_and_layers_of_3mf(tmp_path, resources, left, right):
+    path = three_mf(tmp_path / "m.3mf", resources, 'pid="6" pindex="1"', left='pid="6" p1="0"')
+    item, said = load(path, scale=0.001)
+    np.testing.assert_allclose(color_at(item, *LEFT), left, atol=2)
+    np.testing.assert_allclose(color_at(item, *RIGHT), right, atol=2)
+    assert len(said) == 1
+
+
+def picture(*colors, alpha=255):
+    image = stripes(*colors)
+    image.putalpha(alpha)
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("method", "alpha", "colors"),
+    [("", 128, (0.5, 0.5)), ("mix", 255, (0, 1)), ("multiply", 128, None), ("mix", 0, (1, 0))],
+)
+def test_an_image_over_a_colour_of_3mf(tmp_path, method, alpha, colors):
+    """As a sticker on a painted box: the sample files of the 3MF consortium do so."""
+    corners = "".join(f'<m:tex2coord u="{u}" v="{v}"/>' for u, v in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    multi = "".join(f'<m:multi pindices="1 {i}"/>' for i in range(4))
+    resources = (
+        f'{COLORS}<m:texture2d id="3" path="/3D/a.png" contenttype="image/png"/><m:texture2dgroup id="4" texid="3">{corners}</m:texture2dgroup>'
+        f'<m:multiproperties id="6" pids="5 4" blendmethods="{method}">{multi}</m:multiproperties>'
+    ).replace("80", "")
+    use = 'pid="6" p1="{}" p2="{}" p3="{}"'
+    files = {"3D/a.png": picture(RED, RED, alpha=alpha)}
+    path = three_mf(tmp_path / "m.3mf", resources, left=use, right='pid="5" p1="0"', files=files)
+    item, said = load(path, scale=0.001)
+    below, above = np.array(BLUE, float), np.array(RED, float)
+    expected = below * above / 255 if colors is None else colors[0] * below + colors[1] * above
+    np.testing.assert_allclose(color_at(item, *LEFT), expected, atol=3)
+    assert color_at(item, *RIGHT) == list(RED) and "colour group + texture a.png (16 x 16)" in said[0]
+
+
+def test_what_is_not_read_of_3mf_is_said(tmp_path):
+    path = three_mf(tmp_path / "m.3mf", thing='name="ring" xmlns:s="slices" s:slicestackid="9"')
+    _, said = load(path, scale=0.001)
+    assert any("ring is described by slices" in line for line in said)
+    undeclared = '<x:unknown id="9"><x:entry y:value="1"/></x:unknown>'
+    item, _ = load(three_mf(tmp_path / "m.3mf", undeclared + BASE, 'pid="5" pindex="1"'), scale=0.001)
+    assert color_at(item, *LEFT) == list(BLUE)
+    with zipfile.ZipFile(path, "w") as package:
+        mesh = '<mesh><vertices/><triangles/><b:beamlattice xmlns:b="beams"/></mesh>'
+        package.writestr(
+            "3D/3dmodel.model",
+            f'<model xmlns="{CORE}"><resources><object id="1">{mesh}</object></resources><build><item objectid="1"/></build></model>',
+        )
+    with pytest.raises(MeshError, match="lattice of beams, which are not read; export it as triangles"):
+        load(path, scale=0.001)
+
+
 def test_items_components_and_units_of_3mf(tmp_path):
     build = '<item objectid="1"/><item objectid="2" transform="2 0 0 0 2 0 0 0 2 10 0 0"/>'
     item, said = load(three_mf(tmp_path / "m.3mf", build=build, unit="inch"), scale=0.001)
@@ -149,12 +239,18 @@ def test_items_components_and_units_of_3mf(tmp_path):
         ('<item objectid="7"/>', "", "refers to object '7'"),
         ('<item objectid="1"/>', 'pid="5" p1="9"', "asks for entry 9 of material 5"),
         ('<item objectid="1" transform="1 2"/>', "", "expected twelve numbers"),
+        ('<item objectid="1"/>', 'pid="6" p1="0"', "material 6 asks for entry 9 of another one, which has 2"),
         ('<item objectid="1"/>', 'pid="5" p1="x"', "a triangle of it has 'x' where a number belongs"),
-        ('<item objectid="1"/>', 'pid="5" p1="99999999999999999999"', "a triangle of it has one that is too large"),
+        (
+            '<item objectid="1"/>',
+            'pid="5" p1="99999999999999999999"',
+            "a triangle of it has a number that is too large",
+        ),
     ],
 )
 def test_damage_to_3mf_is_named(tmp_path, build, left, words):
-    path = three_mf(tmp_path / "m.3mf", BASE, left=left, build=build)
+    mixed = MIXED.replace('matindices="0 1"', 'matindices="0 9"') if "6" in left else ""
+    path = three_mf(tmp_path / "m.3mf", BASE + mixed, left=left, build=build)
     with pytest.raises(MeshError, match=words):
         load(path, scale=0.001)
     path.write_bytes(path.read_bytes()[:-60])

@@ -107,6 +107,15 @@ def read(source: Path | bytes) -> NDArray[np.uint8]:
         raise ImageError(f"it cannot be decoded ({type(error).__name__}: {error})") from error
 
 
+def opacity(data: bytes, size: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """(h, w) in [0, 1] of an image that ``read`` reads, at the ``size`` that it gave; None where it is opaque."""
+    with Image.open(io.BytesIO(data)) as image:
+        if "A" not in image.getbands() and "transparency" not in image.info:
+            return None
+        alpha = image.convert("RGBA").getchannel("A").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(alpha, np.float32) / np.float32(255)
+
+
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(4)

@@ -32,10 +32,17 @@ def read(path: Path) -> RawMesh:
     if len(counts) < 2 or not all(c.isdigit() for c in counts):
         raise MeshError("its first line says no numbers of vertices and faces")
     vertices, faces = int(counts[0]), int(counts[1])
-    if 1 + vertices + faces > len(lines):
-        raise MeshError(f"it ends within its {vertices} vertices and {faces} faces; is it cut off?")
-    table = _table(lines[1 : 1 + vertices])
-    sizes, corners, painted = _faces(lines[1 + vertices : 1 + vertices + faces])
+    try:
+        if 1 + vertices + faces > len(lines):
+            raise MeshError(f"it ends within its {vertices} vertices and {faces} faces; is it cut off?")
+        table = _table(lines[1 : 1 + vertices])
+        sizes, corners, painted = _faces(lines[1 + vertices : 1 + vertices + faces])
+    except MeshError as error:
+        free = _free_form(" ".join(lines).split(), vertices, faces, has)
+        if free is None:
+            raise error from None
+        table, sizes, corners = free
+        painted = np.full((len(sizes), 3), np.nan)
     if not len(corners):
         raise MeshError("it has no faces; export it as triangles")
     if int(corners.min()) < 0 or int(corners.max()) >= vertices:
@@ -86,6 +93,28 @@ def _faces(lines: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     except ValueError:
         raise MeshError(f"its face {i} is damaged: {line[:60]!r}") from None
     return sizes, np.array(corners, np.int64), colors
+
+
+def _free_form(
+    words: list[str], vertices: int, faces: int, has: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """Vertices (V, 3 or more), corner counts and corners of a file whose rows are broken into lines elsewhere; None where
+    its words are not just those, after three counts. Faces have no colours then, since nothing tells where one ends."""
+    width = 3 + 3 * ("N" in has) + 4 * ("C" in has) + 2 * ("ST" in has)
+    at = 3 + width * vertices
+    try:
+        table = np.array(words[3:at], np.float64).reshape(vertices, width)
+        sizes = np.zeros(min(faces, len(words)), np.int64)
+        corners: list[int] = []
+        for i in range(faces):
+            size = sizes[i] = int(words[at])
+            corners += [int(w) for w in words[at + 1 : at + 1 + size]]
+            at += 1 + max(size, 0)
+    except (ValueError, IndexError):
+        return None
+    if at != len(words) or int(sizes.sum()) != len(corners):
+        return None
+    return table, sizes, np.array(corners, np.int64)
 
 
 def _scaled(colors: NDArray[np.float64]) -> NDArray[np.float32]:
