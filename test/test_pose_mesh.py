@@ -126,6 +126,21 @@ def test_faces_of_any_winding_are_turned_outwards():
         assert outward(item).min() > 0.99
 
 
+def test_open_parts_are_wound_as_the_closed_ones_of_their_file():
+    ball = sphere()
+    flag = trimesh.Trimesh(
+        [[0, 0, 0.05], [0.1, 0, 0.05], [0.1, 0, 0.1], [0, 0, 0.1]], [[0, 1, 2], [0, 2, 3]], process=False
+    )
+    right = trimesh.util.concatenate([ball, flag])
+    inside_out = right.copy()
+    inside_out.invert()
+    for mesh in (right, inside_out):
+        item = object_of(mesh)
+        np.testing.assert_array_equal(np.sort(item.arrays.faces, axis=1), np.sort(right.faces, axis=1))
+        a, b, c = (item.arrays.vertices[item.arrays.faces[-1, i]] for i in range(3))
+        assert np.cross(b - a, c - a)[1] < 0, "the flag keeps the side that the file gave it"
+
+
 def test_a_second_side_with_vertices_of_its_own_is_dropped():
     mesh = sphere()
     both = trimesh.util.concatenate([mesh, trimesh.Trimesh(mesh.vertices, mesh.faces[:, ::-1], process=False)])

@@ -179,6 +179,22 @@ def test_mixtures_and_layers_of_3mf(tmp_path, resources, left, right):
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (MIXED.replace('"0 1"', '"0 9"'), "material 6 asks for entry 9 of another one, which has 2"),
+        (MIXED.replace('"0.5 0.5"', '"0.5"'), "a composite of it has another count of numbers than others"),
+        (MIXED.replace('matid="5"', 'matid="8"'), "a mixture refers to base materials '8'"),
+        (COLORS.replace('"5"', '"6"').replace("#BE", "#?E"), "has the colour '#?E1E28', expected #RRGGBB"),
+    ],
+)
+def test_a_damaged_material_of_3mf_costs_its_colour_alone(tmp_path, resources, words):
+    path = three_mf(tmp_path / "m.3mf", BASE + resources, 'pid="5" pindex="1"', left='pid="6" p1="0"')
+    item, said = load(path, scale=0.001)
+    assert color_at(item, *LEFT) == [128] * 3 and color_at(item, *RIGHT) == list(BLUE)
+    assert words in said[1] and "what has that is rendered grey" in said[1] and "its material is damaged" in said[0]
+
+
 def picture(*colors, alpha=255):
     image = stripes(*colors)
     image.putalpha(alpha)
@@ -239,7 +255,6 @@ def test_items_components_and_units_of_3mf(tmp_path):
         ('<item objectid="7"/>', "", "refers to object '7'"),
         ('<item objectid="1"/>', 'pid="5" p1="9"', "asks for entry 9 of material 5"),
         ('<item objectid="1" transform="1 2"/>', "", "expected twelve numbers"),
-        ('<item objectid="1"/>', 'pid="6" p1="0"', "material 6 asks for entry 9 of another one, which has 2"),
         ('<item objectid="1"/>', 'pid="5" p1="x"', "a triangle of it has 'x' where a number belongs"),
         (
             '<item objectid="1"/>',
@@ -249,8 +264,7 @@ def test_items_components_and_units_of_3mf(tmp_path):
     ],
 )
 def test_damage_to_3mf_is_named(tmp_path, build, left, words):
-    mixed = MIXED.replace('matindices="0 1"', 'matindices="0 9"') if "6" in left else ""
-    path = three_mf(tmp_path / "m.3mf", BASE + mixed, left=left, build=build)
+    path = three_mf(tmp_path / "m.3mf", BASE, left=left, build=build)
     with pytest.raises(MeshError, match=words):
         load(path, scale=0.001)
     path.write_bytes(path.read_bytes()[:-60])

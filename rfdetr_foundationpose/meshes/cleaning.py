@@ -182,7 +182,8 @@ def _corners(
 def _inside_out(
     mesh: RawMesh, turned: NDArray[np.bool_], part: NDArray[np.int32], closed: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """(F,) True for the faces of closed parts that face inwards and are in no other, or for all of an open mesh that does."""
+    """(F,) True for the faces of closed parts that face inwards and are in no other, and for the open
+    parts where these do, or where most of the closed ones do and nothing speaks against it."""
     middle = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
     flux = np.empty(len(mesh.faces))
     for rows, a, b, c in _corners(mesh):
@@ -198,7 +199,9 @@ def _inside_out(
     if rest.any():
         reach = float(np.linalg.norm(mesh.vertices - middle, axis=1).max())
         area = _areas(mesh)
-        if flux[rest].sum() < -0.1 * reach * area[rest].sum():
+        outwards = float(flux[rest].sum()) / max(reach * float(area[rest].sum()), 1e-300)
+        against = float(area[inwards[part]].sum()) > float(area[~inwards[part] & ~rest].sum())
+        if outwards < -0.1 or (against and outwards < 0.1):  # in doubt the open parts are wound as the closed ones are
             return np.asarray(inwards[part] | rest)
     return np.asarray(inwards[part])
 

@@ -161,9 +161,8 @@ class _Reader:
             group, rows = model.groups.get(key, Group("")), raw.surface == i
             table = group.colors if group.colors is not None else group.uv
             if table is None or not len(table):
-                raw.surfaces.append(
-                    grey_surface(name, "it has no colour" if not key else "its material is of a kind not read")
-                )
+                why = "its material is damaged" if group.source else "its material is of a kind not read"
+                raw.surfaces.append(grey_surface(name, why if key else "it has no colour"))
             elif corner[rows].min() < 0 or corner[rows].max() >= len(table):
                 raise MeshError(
                     f"a face asks for entry {int(corner[rows].max())} of material {key}, which has {len(table)}"

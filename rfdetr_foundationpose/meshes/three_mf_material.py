@@ -51,8 +51,13 @@ class Groups:
         }
         for kind, read in readers.items():  # in this order: later ones are made of those before
             for number, element in every.items():
-                if tag(element) == kind:
+                if tag(element) != kind:
+                    continue
+                try:
                     self.found[number] = read(element)
+                except MeshError as error:  # the shape is worth more than a colour
+                    notes.append(f"{error}; what has that is rendered grey")
+                    self.found[number] = Group("a material that is damaged")
 
     def _base(self, element: ET.Element) -> Group:
         return _painted("base materials", [c.get("displaycolor", "") for c in element])
