@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
 from rfdetr_foundationpose.node_bench.session import PARTS, summarize
-from rfdetr_foundationpose.node_bench.traced_node import QUEUE
+from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
@@ -62,6 +62,17 @@ def test_without_keeping_the_latest_ten_frames_wait_in_order():
         taken.append(pair.stamp_ns)
         queue.done(None)
     assert len(taken) == 10 and taken == sorted(taken) and queue.tally().processed == 10
+
+
+@pytest.mark.slow
+def test_a_run_over_dds_says_of_every_frame_where_its_time_went(tmp_path, capsys):
+    options = ["--rates", "2", "--seconds", "3", "--size", "640x480", "--device", "cpu"]
+    code, said = run_cli(capsys, "bench", "node", *options, "--out", str(tmp_path / "out"))
+    assert code == 0, said
+    trace = json.loads((tmp_path / "out" / "runs" / "00" / "trace.json").read_text())
+    assert tuple(trace["columns"]) == COLUMNS and trace["rows"]
+    assert all(row == sorted(row) for row in trace["rows"]), "a later time comes later"
+    assert "shutting down" in (tmp_path / "out" / "runs" / "00" / "node.log").read_text()
 
 
 def test_wrong_options_are_named(tmp_path, capsys):

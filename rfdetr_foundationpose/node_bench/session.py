@@ -57,7 +57,7 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     trace = folder / "trace.json"
     settings = dict(settings) | (dict(VARIANTS[run.without].settings) if run.without else {})
-    module = "traced_node" if run.style == "ours" else "naive_node"
+    module = "traced" if run.style == "ours" else "naive_node"
     command = [sys.executable, "-m", f"{PACKAGE}.{module}"]
     if run.style == "ours":
         command += [str(trace), *(["--without", run.without] if run.without else [])]

@@ -1,22 +1,16 @@
-"""``pose_node``, with the times of every frame written to a file when it ends, and with what a variant takes away.
-
-``python -m rfdetr_foundationpose.node_bench.traced_node TRACE.json [--without NAME] --ros-args ...``
-"""
+"""``pose_node``, with the times of every frame written to a file when it ends, and with what a variant takes away."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from ..ros.node import PoseNode
-from ..ros.process import run
-from ..ros.signals import Stop
 from ..ros.worker import Pair
 
 QUEUE = 10
@@ -79,18 +73,3 @@ class TracedNode(PoseNode):
             tree = {"columns": COLUMNS, "rows": self._rows, "stages": stages, "gpu_memory_bytes": memory}
             self.trace.write_text(json.dumps(tree))
         super().destroy_node()
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The node until a signal."""
-    stop = Stop()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    TracedNode.trace = Path(given.pop(0))
-    if given[:1] == ["--without"]:
-        TracedNode.without = given[1]
-        del given[:2]
-    run(stop, ["pose_node", *given], node_class=TracedNode)
-
-
-if __name__ == "__main__":
-    main()
