@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,63 @@ def test_vertex_colours_blend_over_a_face(tmp_path):
     path.write_text(text)
     item, _ = load(path)
     np.testing.assert_allclose(color_at(item, 0.15, 0.1), (np.array(RED) + GREEN) / 2, atol=1)
+
+
+def test_numbers_with_decimal_commas(tmp_path):
+    """As programs write them on computers whose language has such numbers."""
+    path = dae(tmp_path / "m.dae")
+    whole, _ = load(path)
+    text = path.read_text()
+    numbers = re.compile(r">([\s\d.e+-]*\d\.\d[\s\d.e+-]*)<")
+    assert len(numbers.findall(text)) >= 2
+    path.write_text(numbers.sub(lambda found: found[0].replace(".", ","), text))
+    item, _ = load(path)
+    np.testing.assert_array_equal(item.arrays.vertices, whole.arrays.vertices)
+    assert color_at(item, *RIGHT) == [0, 128, 255]
+
+
+@pytest.mark.parametrize("how", ["not defined", "damaged"])
+def test_a_material_that_is_not_there_costs_no_faces(tmp_path, how):
+    path = dae(tmp_path / "m.dae", image="wood.png")
+    png(tmp_path / "wood.png", RED)
+    text = path.read_text()
+    if how == "damaged":
+        path.write_text(text.replace("0 0.5 1 1</color>", "blue</color>"))
+    else:
+        path.write_text(text.replace('target="#blue"', 'target="#gone"'))
+    item, said = load(path)
+    name = "gone" if how == "not defined" else "blue"
+    assert len(item.arrays.faces) == 4 and color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [128] * 3
+    assert f"its materials '{name}' are not defined or damaged" in said[1]
+
+
+def test_a_scene_that_shows_nothing(tmp_path):
+    path = dae(tmp_path / "m.dae")
+    path.write_text(path.read_text().replace('url="#g"', 'url="#other"'))
+    item, said = load(path)
+    assert len(item.arrays.faces) == 4 and any("its scene shows none of its geometries" in line for line in said)
+
+
+SKIN = """<library_controllers><controller id="c"><skin source="#g">
+<bind_shape_matrix>2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1</bind_shape_matrix>
+<source id="j"><Name_array id="ja" count="1">bone</Name_array><technique_common><accessor source="#ja" count="1" stride="1"><param
+name="JOINT" type="name"/></accessor></technique_common></source>
+<source id="m"><float_array id="ma" count="16">1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1</float_array><technique_common><accessor source="#ma" count="1"
+stride="16"><param name="TRANSFORM" type="float4x4"/></accessor></technique_common></source>
+<source id="w"><float_array id="wa" count="1">1</float_array><technique_common><accessor source="#wa" count="1" stride="1"><param
+name="WEIGHT" type="float"/></accessor></technique_common></source>
+<joints><input semantic="JOINT" source="#j"/><input semantic="INV_BIND_MATRIX" source="#m"/></joints>
+<vertex_weights count="6"><input semantic="JOINT" source="#j" offset="0"/><input semantic="WEIGHT" source="#w" offset="1"/>
+<vcount>1 1 1 1 1 1</vcount><v>0 0 0 0 0 0 0 0 0 0 0 0</v></vertex_weights></skin></controller></library_controllers>"""
+
+
+def test_a_skin_is_shown_as_it_was_bound(tmp_path):
+    path = dae(tmp_path / "m.dae", image="wood.png")
+    png(tmp_path / "wood.png", RED)
+    plain, _ = load(path)
+    text = path.read_text().replace("<library_visual_scenes>", SKIN + "<library_visual_scenes>")
+    text = text.replace('<instance_geometry url="#g">', '<instance_controller url="#c">')
+    path.write_text(text.replace("</instance_geometry>", "</instance_controller>"))
+    item, said = load(path)
+    np.testing.assert_allclose(item.extents, 2 * plain.extents, atol=1e-6)
+    assert item.color_source == plain.color_source and any("moved by joints or targets" in line for line in said)

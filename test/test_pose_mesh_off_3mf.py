@@ -27,7 +27,8 @@ def off(path, head="OFF", vertex="", face=("", ""), counts="6 2 0"):
 
 
 @pytest.mark.parametrize(
-    ("head", "counts"), [("OFF", "6 2 0"), ("off", "6 2"), ("OFF # by hand", "\n6 2 7 # n"), ("", "6 2 0")]
+    ("head", "counts"),
+    [("OFF", "6 2 0"), ("off", "6 2"), ("OFF # by hand", "\n6 2 7 # n"), ("", "6 2 0"), (" \tOFF6 2 0", "# n")],
 )
 def test_heads_of_off(tmp_path, head, counts):
     item, said = load(off(tmp_path / "m.off", head, counts=counts))

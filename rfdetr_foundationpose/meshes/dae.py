@@ -5,6 +5,9 @@ Parsed by pycollada, which trimesh reads it with too; images are resolved here, 
 
 from __future__ import annotations
 
+import html
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +26,78 @@ def read(path: Path) -> RawMesh:
         import collada
     except ImportError as error:
         raise MeshError("COLLADA needs pycollada: pip install pycollada; or export it as GLB") from error
-    document: Any = collada.Collada(str(path), ignore=[collada.common.DaeError])
     notes: list[str] = []
+    data = path.read_bytes()
+    if _ROWS.search(data):
+        data = _ROWS.sub(lambda found: _COMMA.sub(b".", found[0]), data)
+    document: Any = collada.Collada(io.BytesIO(data), ignore=[collada.common.DaeError])
+    bound = _without_broken_materials(data, {m.id for m in document.materials}, notes)
+    if bound != data:  # a geometry that is bound to one would be missing
+        document = collada.Collada(io.BytesIO(bound), ignore=[collada.common.DaeError])
     looks = _Looks(path, document, notes)
     parts = []
     if document.scene is None:
         raise MeshError("it shows no scene; export it as GLB")
-    for geometry in document.scene.objects("geometry"):
-        for primitive in geometry.primitives():
-            part = _part(primitive, np.asarray(geometry.matrix), looks)
-            if part is not None:
-                parts.append(part)
+    for geometry in (*document.scene.objects("geometry"), *_skinned(document, notes)):
+        parts += _parts(geometry, looks)
+    if not parts and document.geometries:
+        placed = [g.bind(np.eye(4), {}) for g in document.geometries]
+        parts = [part for geometry in placed for part in _parts(geometry, looks)]
+        if parts:
+            words = "; ".join(dict.fromkeys(str(getattr(e, "msg", e)) for e in document.errors))
+            notes.append(
+                f"its scene shows none of its geometries ({words[:160] or 'it is empty'}), so all are taken, unplaced"
+            )
     if not parts:
         raise MeshError("it has no faces (lines only, or nothing in its scene?); export it as triangles")
     mesh = joined(parts)
     mesh.notes += notes
     mesh.unit = None if document.assetInfo is None else document.assetInfo.unitmeter
     return mesh
+
+
+_COMMA = re.compile(rb"(?<=\d),(?=\d)")
+_ROWS = re.compile(rb">[\s\d.,eE+-]*\d,\d[\s\d.,eE+-]*<")
+"""Numbers with decimal commas, as programs in some languages write them."""
+_BOUND = re.compile(
+    rb"""<instance_material\b[^>]*\btarget\s*=\s*["']#?([^"']*)["'][^>]*?(?:/>|>.*?</instance_material>)""", re.DOTALL
+)
+
+
+def _without_broken_materials(data: bytes, known: set[str], notes: list[str]) -> bytes:
+    """The file without the uses of materials that are not ``known``, since they are not there or are damaged."""
+    missing: dict[str, None] = {}
+
+    def kept(found: re.Match[bytes]) -> bytes:
+        name = html.unescape(found[1].decode("utf-8", "replace"))
+        if name in known:
+            return found[0]
+        missing[name] = None
+        return b""
+
+    data = _BOUND.sub(kept, data)
+    if missing:
+        names = ", ".join(repr(name) for name in list(missing)[:6])
+        notes.append(f"its materials {names} are not defined or damaged; what has them is rendered grey")
+    return data
+
+
+def _skinned(document: Any, notes: list[str]) -> list[Any]:
+    """The geometries under skins and morphs, in the shape that these start from."""
+    found = []
+    for controller in document.scene.objects("controller"):
+        geometry = getattr(controller, "geometry", None)
+        if geometry is None:
+            geometry = controller.original.source_geometry.bind(controller.matrix, controller.materialnodebysymbol)
+        found.append(geometry)
+    if found:
+        notes.append("it is moved by joints or targets, and is shown in the shape that these start from")
+    return found
+
+
+def _parts(geometry: Any, looks: _Looks) -> list[RawMesh]:
+    every = (_part(primitive, np.asarray(geometry.matrix), looks) for primitive in geometry.primitives())
+    return [part for part in every if part is not None]
 
 
 def _part(primitive: Any, matrix: NDArray[np.floating], looks: _Looks) -> RawMesh | None:

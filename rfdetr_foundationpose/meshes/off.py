@@ -12,7 +12,7 @@ from .mtl import decode
 from .polygons import triangulate
 from .raw import MeshError, RawMesh, Surface, grey_surface
 
-_KEYWORD = re.compile(r"(?P<kind>(?:ST|C|N|4|n)*)(?:OFF|off)(?P<binary>\s+BINARY)?\b")
+_KEYWORD = re.compile(r"(?P<kind>(?:ST|C|N|4|n)*)(?:OFF|off)(?P<binary>\s+BINARY\b)?(?![A-Za-z])")
 
 
 def read(path: Path) -> RawMesh:
