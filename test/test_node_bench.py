@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
-from rfdetr_foundationpose.node_bench.session import PARTS, summarize
+from rfdetr_foundationpose.node_bench.report import node_tables
+from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
@@ -51,6 +53,31 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     assert [found["parts_ms"][part]["p50"] for part in PARTS] == pytest.approx([2, 1, 1, 3, 1, 2])
     assert sum(found["parts_ms"][part]["p50"] for part in PARTS) == pytest.approx(found["stamp_to_pose_ms"]["p50"])
     assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
+
+
+def test_tables_are_whole_on_a_terminal_of_80_columns(capsys):
+    """Every figure, the longest name of a run included; what has no parts is a dash."""
+    points = dict.fromkeys(POINTS, 1234.5)
+    row = {
+        "run": "ours, without fixed-shape-detector, 30 Hz",
+        "objects": 16,
+        "objects_found": 15,
+        "frames": 1800,
+        "dropped": 1234,
+        "stamp_to_pose_ms": points,
+        "image_age_at_empty_subscriber_ms": {"p50": 12.345},
+        "cpu_cores": {"node": 1.25},
+        "parts_ms": {part: {"p50": 10.0 + i} for i, part in enumerate(PARTS)},
+    }
+    naive = row | {"run": "naive, 30 Hz", "parts_ms": {}, "stamp_to_pose_ms": dict.fromkeys(POINTS)}
+    console = Console(width=80)
+    for table in node_tables([row, naive], "NVIDIA H200, 1280x720, milliseconds"):
+        console.print(table)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for figure in ("15 of 16", "1234 of 1800", "1234", "12.35", "1.25", *(f"{10 + i}.00" for i in range(6))):
+        assert figure in said
+    assert "fixed-shape-detector" in said.replace("\n", "").replace(" ", "") and "–" in said
 
 
 def test_without_keeping_the_latest_ten_frames_wait_in_order():

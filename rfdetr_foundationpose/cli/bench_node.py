@@ -41,7 +41,7 @@ def node(
     from ..config import from_flat, to_flat
     from ..device import resolve_device
     from ..evaluate.bench_report import environment
-    from ..node_bench.report import node_picture, node_table
+    from ..node_bench.report import node_picture, node_tables
     from ..node_bench.session import NodeRun, run_node, store_frames
     from ..node_bench.variants import VARIANTS
     from ..objects import load_objects
@@ -94,7 +94,8 @@ def node(
             say(f"{len(listed)} kinds of objects, {count} on the table")
     if rows:
         node_picture(rows, out / "bench_node.png")
-        console.print(node_table(rows, f"{machine.get('gpu', place.type)}, {size}, milliseconds"))
+        for table in node_tables(rows, f"{machine.get('gpu', place.type)}, {size}, milliseconds"):
+            console.print(table)
     kept(cut, len(rows), len(ways) * len(numbers), "runs", out / "bench_node.json")
     say(f"Look at: {out / 'bench_node.json'}, {out / 'bench_node.png'}")
 

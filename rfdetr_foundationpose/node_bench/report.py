@@ -1,4 +1,4 @@
-"""Table and picture of ``bench node``."""
+"""Tables and picture of ``bench node``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from rich import box
 from rich.table import Table
 
+from ..tables import plain_table
 from .session import PARTS, POINTS
 
 matplotlib.use("Agg")
@@ -19,33 +19,31 @@ LABELS = {
     "dds_in": "DDS in",
     "waiting": "waiting",
     "conversion": "conversion",
-    "processing": "upload, GPU",
+    "processing": "processing",
     "publish": "publish",
     "dds_out": "DDS out",
 }
 
+SHORT = LABELS | {"dds_in": "in", "waiting": "wait", "conversion": "convert", "processing": "process", "dds_out": "out"}
+"""For a table of 80 columns."""
 
-def node_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """A run a row; milliseconds."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("run", "objects", "frames", "dropped", *POINTS, "image at empty subscriber p50"):
-        table.add_column(column, justify="left" if column == "run" else "right")
-    for part in PARTS:
-        table.add_column(f"{LABELS[part]} p50", justify="right")
-    table.add_column("cores of the node", justify="right")
+
+def node_tables(rows: Sequence[dict[str, Any]], title: str) -> list[Table]:
+    """A run a row: ages of the poses and what was dropped; and where the milliseconds go, p50 of each part."""
+    ages = plain_table(f"{title}: from stamp to pose", "run", "objects", "dropped", *POINTS, "cores")
+    parts = plain_table("its parts, p50", "run", *(SHORT[part] for part in PARTS), "image")
+    parts.caption = (
+        "in, out: over DDS; image: its age in an rclpy subscriber that does nothing; cores: CPU time of the node"
+    )
+    parts.caption_justify = "left"
     for row in rows:
-        parts = row.get("parts_ms") or {}
-        table.add_row(
-            row["run"],
-            f"{row['objects_found']} of {row['objects']}",
-            str(row["frames"]),
-            str(row["dropped"]),
-            *(_ms(row["stamp_to_pose_ms"][point]) for point in POINTS),
-            _ms(row["image_age_at_empty_subscriber_ms"]["p50"]),
-            *(_ms(parts[part]["p50"] if part in parts else None) for part in PARTS),
-            f"{row['cpu_cores']['node']:.2f}",
-        )
-    return table
+        found, dropped = f"{row['objects_found']} of {row['objects']}", f"{row['dropped']} of {row['frames']}"
+        points = (_ms(row["stamp_to_pose_ms"][point]) for point in POINTS)
+        ages.add_row(row["run"], found, dropped, *points, f"{row['cpu_cores']['node']:.2f}")
+        each = row.get("parts_ms") or {}
+        medians = (_ms(each[part]["p50"] if part in each else None) for part in PARTS)
+        parts.add_row(row["run"], *medians, _ms(row["image_age_at_empty_subscriber_ms"]["p50"]))
+    return [ages, parts]
 
 
 def node_picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -72,4 +70,4 @@ def node_picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "–" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
