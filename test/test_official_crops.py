@@ -16,7 +16,7 @@ from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.pose import build as building
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose import warp_kernels as kernels
-from rfdetr_foundationpose.pose.constants import MIN_Z
+from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -74,6 +74,35 @@ def crops_of(role: str, observation: Observation, poses: Tensor, size: int, offi
     views.diameters.fill_(item.diameter)
     views.observed = views.pairs(len(poses), observation, role)[1]  # type: ignore[attr-defined]
     return views
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("role", ["refiner", "scorer"])
+def test_no_window_is_another_pixel_wide(role, device):
+    """Of 100,000 hypotheses: torch's product with the camera matrix, and points at the radius on four sides."""
+    count, diameter = 100_000, 0.15
+    generator = torch.Generator().manual_seed(3)
+    poses = torch.eye(4).repeat(count, 1, 1)
+    poses[:, :3, 3] = torch.rand(count, 3, generator=generator) - 0.5
+    poses[:, 2, 3] = 0.2 + 1.5 * torch.rand(count, generator=generator)
+    camera = torch.tensor([[613.3, 611.9, 320.2, 241.7]])
+    poses, camera = poses.to(device), camera.to(device)
+    views = ViewSet(WarpRenderer([object_of(textured_box())], device), count, device, 4, compared=0)
+    views.poses.copy_(poses)
+    views.diameters.fill_(diameter)
+    blank = torch.zeros(8, 8, 3, dtype=torch.uint8, device=device), torch.zeros(8, 8, device=device)
+    views._windows(count, Observation(*blank, camera), role)
+
+    radius = float(np.float32(diameter)) * CROP_RATIO[role] / 2
+    sides = torch.tensor([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], device=device) * radius
+    points = (poses[:, None, :3, 3] + sides).reshape(-1, 3)
+    fx, fy, cx, cy = camera[0]
+    k = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], device=device)
+    seen = (k @ points.T).T
+    seen = (seen[:, :2] / seen[:, 2:]).reshape(count, 5, 2)
+    reach = (seen - seen[:, :1]).abs().flatten(1).amax(1, keepdim=True)
+    expected = torch.cat([seen[:, 0] - reach, seen[:, 0] + reach], 1).round()
+    assert torch.equal(views._window_observed, expected)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

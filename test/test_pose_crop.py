@@ -92,9 +92,11 @@ def test_network_input(role):
     image = Observation(torch.from_numpy(frame.rgb), depth, K)
     rendered, observed = views.pairs(1, image, role)
     crops = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
-    views._launch(kernels.crop_observed, (1, 160, 160), *views._observed(1, image), *map(wp.from_torch, crops))
+    views._launch(
+        kernels.crop_observed, (1, 160, 160), *views._observed(slice(0, 1), image), *map(wp.from_torch, crops)
+    )
     renderings = [torch.zeros(1, 160, 160, 3) for _ in range(2)]
-    views.renderer.render_into(views._rendered(1, image), *renderings)
+    views.renderer.render_into(views._rendered(slice(0, 1), image), *renderings)
     assert rendered.shape == observed.shape == (1, 6, 160, 160)
     assert rendered.is_contiguous(memory_format=torch.channels_last)
     # The silhouettes of what is rasterized and what rays see differ by a pixel here and there.

@@ -82,25 +82,47 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), nearness: mat55, out: w
     out[y, x] = wp.where(weights > 0.0, total / wp.max(weights, 1.0e-6), 0.0)
 
 
+@wp.func
+def projected(focal: float, centre: float, x: float, z: float, cuda: int):
+    """Image coordinate of a point, rounded as torch's product with the camera matrix: on CUDA the second product is added before it
+    is rounded. float64 holds products whole."""
+    first = wp.float64(float(wp.float64(focal) * wp.float64(x)))
+    second = wp.float64(centre) * wp.float64(z)
+    if cuda == 0:
+        second = wp.float64(float(second))
+    return float(first + second) / z
+
+
 @wp.kernel
 def crop_windows(
     poses: wp.array(dtype=wp.mat44f),
     diameters: wp.array(dtype=wp.float32),
     cameras: wp.array(dtype=wp.vec4f),
-    crop_ratio: float,
+    crop_ratio: wp.float64,
     size: float,
+    cuda: int,
     observed: wp.array(dtype=wp.vec4f),
     rendered: wp.array(dtype=wp.vec4f),
 ):
-    """Crop window of each hypothesis, and the window its rendering covers (one crop pixel smaller, as the weights learned)."""
+    """Crop window of each hypothesis, and the window its rendering covers (one crop pixel smaller, as the weights learned).
+
+    Edges are whole pixels, so that the last bit decides between two where one falls midway: computed in the official order, from
+    the projections of the points at the radius left and right of the centre, above and below it.
+    """
     n = wp.tid()
     t = pose_translation(poses[n])
-    r = diameters[n] * crop_ratio * 0.5
+    r = float(wp.float64(diameters[n]) * crop_ratio * wp.float64(0.5))
     z = wp.max(t[2], 1.0e-3)
     k = cameras[n % cameras.shape[0]]
-    u = k[0] * t[0] / z + k[2]
-    v = k[1] * t[1] / z + k[3]
-    radius = wp.max(k[0], k[1]) * r / z
+    u = projected(k[0], k[2], t[0], z, cuda)
+    v = projected(k[1], k[3], t[1], z, cuda)
+    across = wp.max(
+        wp.abs(projected(k[0], k[2], t[0] + r, z, cuda) - u), wp.abs(projected(k[0], k[2], t[0] - r, z, cuda) - u)
+    )
+    along = wp.max(
+        wp.abs(projected(k[1], k[3], t[1] + r, z, cuda) - v), wp.abs(projected(k[1], k[3], t[1] - r, z, cuda) - v)
+    )
+    radius = wp.max(across, along)
     left = wp.rint(u - radius)
     right = wp.rint(u + radius)
     top = wp.rint(v - radius)
