@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
+from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
 from rfdetr_foundationpose.node_bench.report import node_tables
 from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
@@ -25,6 +27,30 @@ def test_frames_are_played_there_and_back_without_a_jump():
     shown = [there_and_back(4, i) for i in range(13)]
     assert shown == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
     assert there_and_back(1, 7) == 0
+
+
+def test_things_hardly_move_until_every_object_has_a_pose(tmp_path):
+    """A CPU takes seconds to register, after which a thing that moved would be elsewhere."""
+    shown: list[int] = []
+    stop, moving = threading.Event(), tmp_path / "moving"
+
+    class Publisher:
+        def publish(self, message) -> None:
+            if hasattr(message, "encoding") and message.encoding == "rgb8":
+                shown.append(message.data[0])
+                if len(shown) == 5:
+                    moving.touch()
+                if len(shown) == 10:
+                    stop.set()
+
+    node = SimpleNamespace(
+        create_publisher=lambda *_: Publisher(),
+        get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=len(shown))),
+    )
+    rgb = np.stack([np.full((4, 4, 3), i, np.uint8) for i in range(3)])
+    frames = StoredFrames(rgb, np.zeros((3, 4, 4), np.uint16), CameraIntrinsics(5.0, 5.0, 2.0, 2.0, 4, 4))
+    assert publish(frames, 1000.0, stop, node, moving) == list(range(10))
+    assert shown == [0, 0, 0, 0, 0, 0, 1, 2, 1, 0]
 
 
 def test_stored_frames_come_back(tmp_path):

@@ -45,6 +45,7 @@ def node(
     from ..node_bench.session import NodeRun, run_node, store_frames
     from ..node_bench.variants import VARIANTS
     from ..objects import load_objects
+    from ..process import prepare_process
     from ..replay.node_process import free_domain_id
     from ..resources import default_objects_file
     from ..synth.generate import load_scene_objects
@@ -57,7 +58,7 @@ def node(
     wanted = _choices(styles, ("ours", "naive"), "--styles") or ["ours"]
     speeds = _numbers(rates, "--rates", 1, 240)
     numbers = [int(n) for n in _numbers(counts, "--counts", 1, 32)]
-    place = resolve_device(device)
+    place = prepare_process(resolve_device(device))
     file = Path(objects_file or default_objects_file())
     specs = load_objects(file)
     config = read_settings(None, setting or [], None, from_flat({"device": device, "input.reliability": "reliable"}))

@@ -23,6 +23,8 @@ from ..types import CameraIntrinsics
 from .helper_node import helper_node
 
 FRAME_ID = "camera_color_optical_frame"
+SLOW = 1.0
+"""Seconds that a frame is shown before things move at their speed."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,14 @@ def there_and_back(count: int, index: int) -> int:
     return position if position < count else 2 * count - 2 - position
 
 
-def publish(frames: StoredFrames, rate: float, stop: threading.Event, node: Node) -> list[int]:
-    """Send frames until ``stop`` is set. Returns their stamps, ns. Messages are made before: only stamps change."""
+def publish(
+    frames: StoredFrames, rate: float, stop: threading.Event, node: Node, moving: Path | None = None
+) -> list[int]:
+    """Send frames until ``stop`` is set. Returns their stamps, ns. Messages are made before: only stamps change.
+
+    moving: until this file exists each frame is shown for SLOW seconds: on a CPU a registration takes seconds, after which a thing
+    that moved at its speed would be elsewhere.
+    """
     rgb_topic = node.create_publisher(Image, "rgb/image", CAMERA_QOS)
     depth_topic = node.create_publisher(Image, "depth/image", CAMERA_QOS)
     info_topic = node.create_publisher(CameraInfo, "rgb/camera_info", CAMERA_QOS)
@@ -68,10 +76,13 @@ def publish(frames: StoredFrames, rate: float, stop: threading.Event, node: Node
     info = to_camera_info(header, frames.camera)
     clock = node.get_clock()
     sent: list[int] = []
-    due = time.monotonic()
+    moved, released = 0, moving is None
+    due = begin = time.monotonic()
     while not stop.is_set():
         stop.wait(max(0.0, due - time.monotonic()))
-        shown = there_and_back(len(colours), len(sent))
+        shown = there_and_back(len(colours), moved)
+        released = released or (moving is not None and moving.exists())
+        moved = moved + 1 if released else int((time.monotonic() - begin) / SLOW)
         stamp = clock.now().nanoseconds
         for message in (info, depths[shown], colours[shown]):
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
@@ -88,11 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--moving", type=Path, help="Each frame is shown for a second until this file exists.")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     frames = StoredFrames.load(options.frames)
     with helper_node("bench_camera") as (node, stop):
-        sent = publish(frames, options.rate, stop, node)
+        sent = publish(frames, options.rate, stop, node, options.moving)
     options.out.write_text(json.dumps({"stamps": sent}))
     return 0
 

@@ -60,11 +60,13 @@ def node_picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
         total = row["stamp_to_pose_ms"]["p50"]
         if not parts and total is not None:
             axes.barh(y, total, color="0.6")
-    axes.set_yticks(range(len(rows)), [f"{row['run']}, {row['objects']} objects" for row in rows])
+    axes.set_yticks(
+        range(len(rows)), [f"{row['run']}, {row['objects']} object{'s' * (row['objects'] != 1)}" for row in rows]
+    )
     axes.invert_yaxis()
     axes.set_xlabel("ms from the camera's stamp to the pose received, p50")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", fontsize="small")
+        figure.legend(loc="outside lower center", ncols=len(PARTS), fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

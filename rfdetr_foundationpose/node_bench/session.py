@@ -55,7 +55,9 @@ class NodeRun:
 def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Path, domain: int) -> dict[str, Any]:
     """One row of the table. frames: what StoredFrames wrote. Raises NodeDied, and UserError when no object gets a pose."""
     folder.mkdir(parents=True, exist_ok=True)
-    trace = folder / "trace.json"
+    trace, moving = folder / "trace.json", folder / "moving"
+    for left in (trace, moving):
+        left.unlink(missing_ok=True)
     settings = dict(settings) | (dict(VARIANTS[run.without].settings) if run.without else {})
     module = "traced" if run.style == "ours" else "naive_node"
     command = [sys.executable, "-m", f"{PACKAGE}.{module}"]
@@ -76,7 +78,12 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
                 *("--kind", "image", "--topic", "/pose_node/debug_image", "--depth", "1"),
                 *("--sleep", str(run.slow_viewer)),
             ),
-            "camera": _start("camera", folder / "sent.json", domain, "--frames", str(frames), "--rate", str(run.rate)),
+            "camera": _start(
+                "camera",
+                folder / "sent.json",
+                domain,
+                *("--frames", str(frames), "--rate", str(run.rate), "--moving", str(moving)),
+            ),
         }
         stack.callback(_stop, helpers)
         found = _wait_for_poses(folder / "poses.seen", len(topics), node, run.patience)
@@ -85,6 +92,7 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
                 f"bench node: {run.name}: no pose within {run.patience:g} s; the node's log:\n{node.tail()}"
             )
         logger.info(f"{run.name}: {found} of {len(topics)} objects have poses; measuring {run.seconds:g} s")
+        moving.touch()
         time.sleep(SETTLE)
         pids = {"node": node.pid, **{name: process.pid for name, process in helpers.items()}}
         before, begin = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.time_ns()
@@ -161,7 +169,8 @@ def _topics(topics: Sequence[str]) -> list[str]:
 
 def _start(module: str, out: Path, domain: int, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **local_domain(domain), "PYTHONUNBUFFERED": "1"}
-    out.unlink(missing_ok=True)
+    for left in (out, out.with_suffix(".seen")):  # of an earlier run into this folder
+        left.unlink(missing_ok=True)
     command = [sys.executable, "-m", f"{PACKAGE}.{module}", "--out", str(out), *arguments]
     with unblocked():
         return subprocess.Popen(command, env=environment, start_new_session=True)
