@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from rfdetr_foundationpose.detect import rfdetr_library as library
 from rfdetr_foundationpose.detect.checkpoint import load_file, save
-from support.fuzz import cases, damaged, try_seeds
+from support.fuzz import cases, damaged, outcome, try_seeds
 
 CPU = torch.device("cpu")
 PER_FORM = cases(5)
@@ -125,6 +125,27 @@ def test_wrong_settings_and_tensors(form, whole, tmp_path):
         return str(args)
 
     run(write, path)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf")])
+def test_numbers_that_no_network_can_have(whole, tmp_path, value):
+    """One at a time, since a division by each of them is somewhere."""
+    path = tmp_path / "dict.pth"
+    for key in (
+        "num_windows",
+        "patch_size",
+        "resolution",
+        "hidden_dim",
+        "sa_nheads",
+        "ca_nheads",
+        "dec_n_points",
+        "num_select",
+    ):
+        torch.save(
+            {"model": whole, "args": {**TINY, "class_names": ["mug", "can", "drill"], "num_classes": 3, key: value}},
+            path,
+        )
+        assert outcome(lambda: load(path)) in ("a detector", "one sentence"), key
 
 
 def test_wrong_metadata_of_our_own(network, tmp_path):

@@ -230,7 +230,7 @@ def rfdetr_config(file: RfdetrFile, symbol: str, told: bool) -> dict[str, Any]:
     try:
         config["num_select"] = min(int(config.get("num_select", default.num_select)), queries * file.outputs)
         _set_resolution(file, config, default)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # the last: infinite
         raise DetectorError(f"{file.path} has settings that no {symbol} can have: {one_line(error)}") from error
     return config
 
@@ -241,6 +241,9 @@ def _set_resolution(file: RfdetrFile, config: dict[str, Any], default: Any) -> N
     side = _side(file) or default.positional_encoding_size
     config["positional_encoding_size"] = side
     patch = int(config.get("patch_size", default.patch_size))
+    windows = int(config.get("num_windows", default.num_windows))
+    if patch < 1 or windows < 1:
+        raise ValueError(f"patch_size = {patch} and num_windows = {windows}, expected 1 or more of each")
     if "resolution" not in config:
         config["resolution"] = side * patch
         logger.warning(
@@ -250,7 +253,7 @@ def _set_resolution(file: RfdetrFile, config: dict[str, Any], default: Any) -> N
             config["resolution"],
             SIDECAR,
         )
-    resolution, block = int(config["resolution"]), patch * int(config.get("num_windows", default.num_windows))
+    resolution, block = int(config["resolution"]), patch * windows
     if not 0 < resolution <= _LARGEST or resolution % block:
         raise ValueError(f"resolution = {resolution}, expected a multiple of {block} up to {_LARGEST}")
     config["resolution"] = resolution
