@@ -176,7 +176,6 @@ class ViewSet:
             wp.from_torch(observation.camera, dtype=wp.vec4f),
             CROP_RATIO[role],
             float(self.size),
-            int(self.device.type == "cuda"),
             wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
             wp.from_torch(self._window_rendered[:n], dtype=wp.vec4f),
         )

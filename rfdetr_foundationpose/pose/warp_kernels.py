@@ -83,14 +83,11 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), nearness: mat55, out: w
 
 
 @wp.func
-def projected(focal: float, centre: float, x: float, z: float, cuda: int):
-    """Image coordinate of a point, rounded as torch's product with the camera matrix: on CUDA the second product is added before it
-    is rounded. float64 holds products whole."""
-    first = wp.float64(float(wp.float64(focal) * wp.float64(x)))
-    second = wp.float64(centre) * wp.float64(z)
-    if cuda == 0:
-        second = wp.float64(float(second))
-    return float(first + second) / z
+def projected(focal: float, centre: float, x: float, z: float):
+    """Image coordinate of a point, rounded as torch's product with the camera matrix; float64 keeps the compiler from fusing."""
+    first = float(wp.float64(focal) * wp.float64(x))
+    second = float(wp.float64(centre) * wp.float64(z))
+    return (first + second) / z
 
 
 @wp.kernel
@@ -100,7 +97,6 @@ def crop_windows(
     cameras: wp.array(dtype=wp.vec4f),
     crop_ratio: wp.float64,
     size: float,
-    cuda: int,
     observed: wp.array(dtype=wp.vec4f),
     rendered: wp.array(dtype=wp.vec4f),
 ):
@@ -114,14 +110,10 @@ def crop_windows(
     r = float(wp.float64(diameters[n]) * crop_ratio * wp.float64(0.5))
     z = wp.max(t[2], 1.0e-3)
     k = cameras[n % cameras.shape[0]]
-    u = projected(k[0], k[2], t[0], z, cuda)
-    v = projected(k[1], k[3], t[1], z, cuda)
-    across = wp.max(
-        wp.abs(projected(k[0], k[2], t[0] + r, z, cuda) - u), wp.abs(projected(k[0], k[2], t[0] - r, z, cuda) - u)
-    )
-    along = wp.max(
-        wp.abs(projected(k[1], k[3], t[1] + r, z, cuda) - v), wp.abs(projected(k[1], k[3], t[1] - r, z, cuda) - v)
-    )
+    u = projected(k[0], k[2], t[0], z)
+    v = projected(k[1], k[3], t[1], z)
+    across = wp.max(wp.abs(projected(k[0], k[2], t[0] + r, z) - u), wp.abs(projected(k[0], k[2], t[0] - r, z) - u))
+    along = wp.max(wp.abs(projected(k[1], k[3], t[1] + r, z) - v), wp.abs(projected(k[1], k[3], t[1] - r, z) - v))
     radius = wp.max(across, along)
     left = wp.rint(u - radius)
     right = wp.rint(u + radius)

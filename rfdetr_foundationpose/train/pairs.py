@@ -222,7 +222,6 @@ class PairSampler:
                 cameras,
                 CROP_RATIO[role],
                 float(r),
-                int(self.device.type == "cuda"),
                 observed_window,
                 rendered_window,
             ],
