@@ -130,3 +130,14 @@ def test_random_numbers_are_checked_each_time(tmp_path):
     context = RunnerContext(label="refiner", engines=EngineOptions(cache=tmp_path))
     make_runner(network(), "half", context)
     assert not list(tmp_path.rglob(CHECKED))
+
+
+def test_a_process_that_set_the_precision_by_both_of_torchs_interfaces_starts_as_well(tmp_path, monkeypatch):
+    """Other libraries may do so; torch then refuses to say which precision it is."""
+
+    def refuse() -> str:
+        raise RuntimeError("a mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert start(tmp_path) == (1, "onnxruntime")
+    assert start(tmp_path) == (0, "onnxruntime")

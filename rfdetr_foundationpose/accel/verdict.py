@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..device import matmul_precision
 from ..resources import cache_directory, write_whole
 from .base import BaseRunner
 from .digests import file_digest, state_digest
@@ -50,7 +51,7 @@ class Verdict:
             "crop": list(runner.crop),
             "runner": f"{type(runner).__module__}.{type(runner).__qualname__}",
             "precision": [str(runner.dtype), None if runner.coarse is None else str(runner.coarse.dtype)],
-            "matmul_precision": torch.get_float32_matmul_precision(),
+            "matmul_precision": matmul_precision(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "code": _code(),
             "processor": _processor(),
