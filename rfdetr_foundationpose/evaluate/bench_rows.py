@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..accel.base import Runner, RunnerContext, Step
+from ..accel.base import Runner, Step
 from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
 from ..device_frame import Uploader
-from ..engines.options import engine_options
-from ..pose.example_crops import example_pairs
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
@@ -57,22 +54,13 @@ class EstimatorRow:
         device: torch.device,
         wrap_scorer: Callable[[Runner], Runner] | None = None,
     ) -> None:
-        from ..pose.build import make_renderer
+        from ..pose.build import make_renderer, runner_contexts
         from ..pose.estimator import Networks, PoseEstimator
 
-        options = engine_options(config)
+        contexts = runner_contexts(config, device)
 
         def runner(role: str, label: str, pool: GraphPool | None = None, step: Step | None = None) -> Runner:
-            about = networks.about[role]
-            context = RunnerContext(
-                device,
-                label=label,
-                pool=pool,
-                engines=options,
-                examples=partial(example_pairs, device=device),
-                about=about,
-                step=step,
-            )
+            context = contexts(label=label, about=networks.about[role], pool=pool, step=step)
             return make_runner(networks.modules[role], backend, context, fallback=False)
 
         register = GraphPool("register", device)  # as build_estimator does

@@ -92,6 +92,14 @@ def official_roles(crop_sampling: str, official: Mapping[str, bool]) -> list[str
     ]
 
 
+def runner_contexts(config: Config, device: torch.device) -> Callable[..., RunnerContext]:
+    """``RunnerContext`` of a device, with the engines of the settings and crops that the device renders; label, about, pool and step
+    are the caller's, by name."""
+    return partial(
+        RunnerContext, device, engines=engine_options(config), examples=partial(example_pairs, device=device)
+    )
+
+
 def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimator:
     """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError."""
     device = resolve_device(config.device)
@@ -108,24 +116,13 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     backend = config.pose.backend
     register = GraphPool("register", device)
 
-    options = engine_options(config)
-
-    def context(source: _Source, label: str, pool: GraphPool | None = None, step: Step | None = None) -> RunnerContext:
-        about = source.description
-        return RunnerContext(
-            device,
-            label=label,
-            pool=pool,
-            engines=options,
-            examples=partial(example_pairs, device=device),
-            about=about,
-            step=step,
-        )
-
+    context = runner_contexts(config, device)
     networks = Networks(
-        refining.runner(backend, context(refining, "refiner", step=Step.TRACKING), track_batches(instances)),
-        refining.runner(backend, context(refining, "register refiner", register)),
-        scoring.runner(backend, context(scoring, "scorer", register)),
+        refining.runner(
+            backend, context(label="refiner", about=refining.description, step=Step.TRACKING), track_batches(instances)
+        ),
+        refining.runner(backend, context(label="register refiner", about=refining.description, pool=register)),
+        scoring.runner(backend, context(label="scorer", about=scoring.description, pool=register)),
     )
     example_pairs.cache_clear()
     renderer = make_renderer(config.pose.renderer, objects, device)

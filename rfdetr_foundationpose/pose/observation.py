@@ -20,6 +20,17 @@ class Observation:
     camera: Tensor
     parts: PartlyFiltered | None = None
 
+    @classmethod
+    def blank(cls, size: tuple[int, int], device: torch.device) -> Observation:
+        """Static buffers of an image size, (rows, columns), which a captured program reads."""
+        rgb = torch.zeros(*size, 3, dtype=torch.uint8, device=device)
+        return cls(rgb, torch.zeros(*size, device=device), torch.ones(1, 4, device=device))
+
+    def copy_images(self, other: Observation) -> None:
+        """Overwrite ``rgb`` and ``depth`` with those of another one of this size, its depth filtered in the whole image."""
+        self.rgb.copy_(other.rgb)
+        self.depth.copy_(other.everywhere().depth)
+
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns."""

@@ -155,11 +155,7 @@ class RegisterProgram:
         self.top_k = min(TOP_K, self.kept[-1])
         self.total = total
         self.size = size
-        self._static = Observation(
-            torch.zeros(*size, 3, dtype=torch.uint8, device=device),
-            torch.zeros(*size, device=device),
-            torch.ones(1, 4, device=device),
-        )
+        self._static = Observation.blank(size, device)
         self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
@@ -219,8 +215,7 @@ class RegisterProgram:
             self.mask.copy_(mask)
             if self.graph.will_capture:
                 own = self._observation = self._static
-                own.rgb.copy_(observation.rgb)
-                own.depth.copy_(observation.everywhere().depth)
+                own.copy_images(observation)
                 own.camera.copy_(observation.camera)
                 packed, scores, poses = self.graph()
             else:

@@ -43,11 +43,7 @@ class TrackProgram:
         self.k = k
         self.iterations = iterations
         self.size = size
-        self._static = Observation(
-            torch.zeros(*size, 3, dtype=torch.uint8, device=device),
-            torch.zeros(*size, device=device),
-            torch.ones(1, 4, device=device),
-        )
+        self._static = Observation.blank(size, device)
         self._observation = self._static
         self._camera = self._static.camera
         pinned = device.type == "cuda"
@@ -86,8 +82,7 @@ class TrackProgram:
             self._observation = observation
             return
         own = self._observation = self._static
-        own.rgb.copy_(observation.rgb)
-        own.depth.copy_(observation.everywhere().depth)
+        own.copy_images(observation)
         if observation.camera is not self._camera:
             own.camera.copy_(observation.camera)
             self._camera = observation.camera

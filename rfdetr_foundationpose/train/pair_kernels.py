@@ -151,7 +151,8 @@ def render_observed(
 ):
     """Per crop pixel: colour, depth, cosine of incidence, and 1 where the target is seen.
 
-    keys: of the objects, from ``rasterize_scenes``; cleared for the next. Launched over ``tiles``. Rays go through the source pixel that the crop would read, so the crop's coarseness is that of a real image.
+    keys: of the objects, from ``rasterize_scenes``, which finds them cleared the next time. Launched over ``tiles``. Rays go through the
+    source pixel that the crop would read, so the crop's coarseness is that of a real image.
     """
     n, tile_y, tile_x, lane = wp.tid()
     at = tile_pixel(tile_y, tile_x, lane)

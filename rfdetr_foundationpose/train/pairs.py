@@ -216,15 +216,7 @@ class PairSampler:
         launch(
             kernels.crop_windows,
             n,
-            [
-                poses,
-                diameters,
-                cameras,
-                CROP_RATIO[role],
-                float(r),
-                observed_window,
-                rendered_window,
-            ],
+            [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
             device=self.device,
         )
         scratch = self.renderer.scratch(n, r)
