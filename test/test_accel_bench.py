@@ -89,7 +89,7 @@ def test_a_row_samples_its_crops_as_the_setting_says(official, setting, expected
     networks = LoadedNetworks(modules, dict.fromkeys(modules, "random"), {"refiner": False, "scorer": official})
     config = Config.from_dict({"pose.crop_sampling": setting, "device": "cpu"})
     row = EstimatorRow("eager", smallest_objects(1)[1], networks, config, torch.device("cpu"))
-    assert list(row.estimator.official_crops) == expected
+    assert list(row.estimator._networks.official_crops) == expected
     shown = official_crops(networks, config)
     assert shown == (f", official crops for {' and '.join(expected)}" if expected else "")
 

@@ -24,12 +24,13 @@ from rfdetr_foundationpose.evaluate.reference import (
     warp_perspective,
 )
 from rfdetr_foundationpose.pose.depth import DepthFilter
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.example_scene import ExampleScene
 from rfdetr_foundationpose.pose.networks import RefineNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
-from rfdetr_foundationpose.pose.views import ViewSet
+from rfdetr_foundationpose.pose.runners import Networks
+from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
 from rfdetr_foundationpose.synth import so3
 from support.pose_scenes import object_of, textured_box
 
@@ -57,8 +58,8 @@ def case():
     row = ReferenceRow([item], networks, CONFIG, CPU)
     row.warm_up(shown.frame.camera)
     runners = [make_runner(networks[role], "eager", RunnerContext(CPU)) for role in ("refiner", "refiner", "scorer")]
-    networks_of_ours = Networks(*runners)
-    ours = PoseEstimator([item], WarpRenderer([item], CPU), networks_of_ours, CONFIG.pose, CPU, official_crops=ROLES)
+    networks_of_ours = Networks(*runners, official_crops=ROLES)
+    ours = PoseEstimator([item], WarpRenderer([item], CPU), networks_of_ours, CONFIG.pose, CPU)
     few = ours.rotations[0][::12].contiguous()
     ours.rotations[0] = few
     reference = row._estimators[item.name]
@@ -75,7 +76,7 @@ def test_network_inputs_are_equal(case, role):
     poses[1, :3, 3] += torch.tensor([0.02, -0.01, 0.03])
     poses[2, :3, 3] += torch.tensor([0.25, 0.1, 0.0])  # half outside of the image
     filtered = DepthFilter(CPU, CONFIG.pose.min_depth, CONFIG.pose.max_depth)(torch.from_numpy(metres(frame)))
-    views = ViewSet(WarpRenderer([item], CPU), 3, CPU, official_crops=ROLES)
+    views = ViewSet(WarpRenderer([item], CPU), 3, CPU, CropSettings(official_crops=ROLES))
     views.poses.copy_(poses)
     views.diameters.fill_(item.diameter)
     intrinsics = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)

@@ -20,7 +20,7 @@ from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
-from rfdetr_foundationpose.pose.views import ViewSet
+from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
 from rfdetr_foundationpose.resources import default_objects_file
 from rfdetr_foundationpose.warp_setup import launch
 from support.pose_scenes import object_of, textured_box
@@ -69,7 +69,8 @@ def sampled_points(role: str, observation: Observation, tf: Tensor, size: int) -
 
 def crops_of(role: str, observation: Observation, poses: Tensor, size: int, official: tuple[str, ...]) -> ViewSet:
     item, device = object_of(textured_box()), poses.device
-    views = ViewSet(WarpRenderer([item], device), len(poses), device, size, official_crops=official)
+    crops = CropSettings(size, official_crops=official)
+    views = ViewSet(WarpRenderer([item], device), len(poses), device, crops)
     views.poses.copy_(poses)
     views.diameters.fill_(item.diameter)
     views.observed = views.pairs(len(poses), observation, role)[1]  # type: ignore[attr-defined]
@@ -87,7 +88,8 @@ def test_no_window_is_another_pixel_wide(role, device):
     poses[:, 2, 3] = 0.2 + 1.5 * torch.rand(count, generator=generator)
     camera = torch.tensor([[613.3, 611.9, 320.2, 241.7]])
     poses, camera = poses.to(device), camera.to(device)
-    views = ViewSet(WarpRenderer([object_of(textured_box())], device), count, device, 4, compared=0)
+    crops = CropSettings(size=4, compared=0)
+    views = ViewSet(WarpRenderer([object_of(textured_box())], device), count, device, crops)
     views.poses.copy_(poses)
     views.diameters.fill_(diameter)
     blank = torch.zeros(8, 8, 3, dtype=torch.uint8, device=device), torch.zeros(8, 8, device=device)
@@ -204,8 +206,7 @@ def test_setting(tmp_path, setting, expected, caplog):
     values = {"pose.weights": str(tmp_path), "pose.crop_sampling": setting, "pose.backend": "eager", "device": "cpu"}
     with caplog.at_level(logging.INFO):
         estimator = building.build_estimator(Config.from_dict(values), load_objects(default_objects_file())[:1])
-    assert list(estimator.official_crops) == expected
     assert ("as in the official code" in caplog.text) == bool(expected)
     observation, _ = observed_scene(480, 640, 615.0)
-    assert list(estimator._program(1, observation).views._official_crops) == expected
-    assert list(estimator._register_program(0, observation).views._official_crops) == expected
+    assert list(estimator._program(1, observation).views.crops.official_crops) == expected
+    assert list(estimator._register_program(0, observation).views.crops.official_crops) == expected

@@ -10,9 +10,10 @@ from torch import Tensor
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.confidence import DEFAULT
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, RegistrationError
 from rfdetr_foundationpose.pose.register_program import TOP_K, UNSCORED, TopHypotheses
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from support.runners import FakeRunner

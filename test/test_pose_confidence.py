@@ -32,8 +32,9 @@ from rfdetr_foundationpose.pose.agreement_columns import (
 from rfdetr_foundationpose.pose.agreement_kernels import CHROMA_NOISE, DARK
 from rfdetr_foundationpose.pose.checkpoints import CheckpointError
 from rfdetr_foundationpose.pose.confidence import FILE_NAME, TEXTURE, Calibration, fit, load_calibration
-from rfdetr_foundationpose.pose.estimator import Estimate, Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import Estimate, PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from support.pose_scenes import object_of, prepared, random_pose, scene_of
 from support.runners import stays
 

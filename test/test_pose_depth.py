@@ -12,10 +12,11 @@ import torch
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import depth as depth_module
 from rfdetr_foundationpose.pose.depth import REACH, TILE, DepthFilter
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.hypotheses import bounding_box, guess_translation
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from support.runners import FakeRunner
 

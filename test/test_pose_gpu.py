@@ -14,9 +14,10 @@ from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, RegistrationError, TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, RegistrationError, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import Views, WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
 from rfdetr_foundationpose.resources import models_dir
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box

@@ -11,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 
 WAITS = ("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select", "is_nonzero", "equal.default")

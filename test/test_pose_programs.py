@@ -14,10 +14,11 @@ from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import register_program
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.register_program import _copies_last, _flipping_iteration
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.resources import models_dir
 from support.pose_scenes import object_of, prepared, random_pose, scene_of, textured_box
 from support.runners import FakeRunner

@@ -16,7 +16,7 @@ from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.hypotheses import view_rotations
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
-from rfdetr_foundationpose.pose.views import ViewSet
+from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
 from rfdetr_foundationpose.warp_setup import parts_of, side_by_side
 from support.pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
 
@@ -37,7 +37,8 @@ def everything(observed, threads: int, monkeypatch, official=()) -> list[torch.T
     """Crops of both roles, with one observed crop each and with a shared one, and sums."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     item, T, observation = observed
-    views = ViewSet(WarpRenderer([item], "cpu"), HYPOTHESES, "cpu", textured=True, official_crops=official)
+    crops = CropSettings(textured=True, official_crops=official)
+    views = ViewSet(WarpRenderer([item], "cpu"), HYPOTHESES, "cpu", crops)
     views.poses[:, :3, :3] = torch.tensor(view_rotations()[:: 252 // HYPOTHESES], dtype=torch.float32)
     views.poses[:, :3, 3] = torch.tensor(T[:3, 3], dtype=torch.float32)
     views.diameters.fill_(item.diameter)

@@ -55,7 +55,8 @@ class EstimatorRow:
         wrap_scorer: Callable[[Runner], Runner] | None = None,
     ) -> None:
         from ..pose.build import make_renderer, runner_contexts
-        from ..pose.estimator import Networks, PoseEstimator
+        from ..pose.estimator import PoseEstimator
+        from ..pose.runners import Networks
 
         contexts = runner_contexts(config, device)
 
@@ -69,13 +70,13 @@ class EstimatorRow:
             runner("refiner", "refiner", step=Step.TRACKING),
             runner("refiner", "register refiner", register),
             scorer if wrap_scorer is None else wrap_scorer(scorer),
+            official_crops=networks.official_crops(config.pose.crop_sampling),
         )
         self.name = backend
         self.ran = runners.track_refiner.name
         self.degraded = runners.track_refiner.degraded
         renderer = make_renderer(config.pose.renderer, objects, device)
-        official = networks.official_crops(config.pose.crop_sampling)
-        self.estimator = PoseEstimator(objects, renderer, runners, config.pose, device, official_crops=official)
+        self.estimator = PoseEstimator(objects, renderer, runners, config.pose, device)
         self._upload = Uploader(device)
         self._device = device
 

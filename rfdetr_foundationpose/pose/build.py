@@ -23,10 +23,11 @@ from ..objects import ObjectSpec
 from ..resources import models_dir
 from .checkpoints import Weights, find, load_refiner, load_scorer
 from .confidence import load_calibration
-from .estimator import Networks, PoseEstimator, track_batches
+from .estimator import PoseEstimator, track_batches
 from .example_crops import example_pairs
 from .mesh import ObjectModel, load_object
 from .renderer import Renderer, WarpRenderer
+from .runners import Networks
 
 logger = logging.getLogger(__name__)
 
@@ -123,18 +124,10 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
         ),
         refining.runner(backend, context(label="register refiner", about=refining.description, pool=register)),
         scoring.runner(backend, context(label="scorer", about=scoring.description, pool=register)),
+        weights,
+        official,
     )
     example_pairs.cache_clear()
     renderer = make_renderer(config.pose.renderer, objects, device)
     calibration = load_calibration(directory)
-    return PoseEstimator(
-        objects,
-        renderer,
-        networks,
-        config.pose,
-        device,
-        weights,
-        instances,
-        calibration,
-        official_crops=official,
-    )
+    return PoseEstimator(objects, renderer, networks, config.pose, device, instances, calibration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..accel.base import Runner
 from ..config import PoseConfig
 from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics
@@ -23,6 +22,7 @@ from .mesh import ObjectModel
 from .observation import Observation
 from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, pruning_counts
 from .renderer import Renderer
+from .runners import Networks
 from .symmetry import nearest_equivalent
 from .track_program import START_COLUMNS, TrackProgram
 
@@ -63,29 +63,13 @@ class Estimate:
     ranking: Ranking | None = None
 
 
-@dataclass(frozen=True)
-class Networks:
-    """Runners of one role set each; tracking and registration run at the same time, so they share none."""
-
-    track_refiner: Runner
-    register_refiner: Runner
-    scorer: Runner
-
-    @property
-    def degraded(self) -> list[str]:
-        """Why runners are not what was asked for; empty when all are."""
-        runners = (self.track_refiner, self.register_refiner, self.scorer)
-        return list(dict.fromkeys(r.degraded for r in runners if r.degraded))
-
-
 class PoseEstimator:
     """Poses of known objects on one device.
 
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
     one thread at a time. backend, weights: what runs and with what. library: what runs the networks besides torch, and why.
-    instances: how many objects may be tracked together, which is what warm-up prepares. official_crops: the roles whose
-    observed crops are sampled as in the official code. kept_programs: of registration; the one that was used longest ago gives
-    way.
+    instances: how many objects may be tracked together, which is what warm-up prepares. kept_programs: of registration; the one
+    that was used longest ago gives way.
     """
 
     def __init__(
@@ -95,21 +79,16 @@ class PoseEstimator:
         networks: Networks,
         config: PoseConfig,
         device: torch.device | str,
-        weights: str = "",
         instances: int = 1,
         calibration: Calibration = DEFAULT,
-        *,
-        official_crops: Collection[str] = (),
     ) -> None:
         self.objects = list(objects)
         self.device = torch.device(device)
         self.config = config
-        self.weights = weights
-        self.official_crops = official_crops
+        self.weights = networks.weights
         self._calibration = calibration
         self.backend = networks.track_refiner.name
-        runners = (networks.track_refiner, networks.register_refiner, networks.scorer)
-        self.library = next((r.library for r in runners if r.library), "")
+        self.library = networks.library
         self._batches = track_batches(instances)
         self._index = {o.name: i for i, o in enumerate(objects)}
         self._renderer = renderer
@@ -226,16 +205,7 @@ class PoseEstimator:
         program = self._registers.pop((total, kept), None)
         if program is None or program.size != size:
             with torch.inference_mode(False):  # its buffers are written to inside and outside of it
-                program = RegisterProgram(
-                    self._renderer,
-                    self._networks.register_refiner,
-                    self._networks.scorer,
-                    total,
-                    kept,
-                    size,
-                    self.device,
-                    official_crops=self.official_crops,
-                )
+                program = RegisterProgram(self._renderer, self._networks, total, kept, size, self.device)
         self._registers[total, kept] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
@@ -245,15 +215,8 @@ class PoseEstimator:
         size = frame.size
         program = self._tracks.get(k)
         if program is None or program.size != size or program.iterations != self.config.track_iterations:
-            program = TrackProgram(
-                self._renderer,
-                self._networks.track_refiner,
-                k,
-                size,
-                self.config.track_iterations,
-                self.device,
-                official_crops=self.official_crops,
-            )
+            iterations = self.config.track_iterations
+            program = TrackProgram(self._renderer, self._networks, k, size, iterations, self.device)
             self._tracks[k] = program
         return program
 

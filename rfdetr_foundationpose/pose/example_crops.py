@@ -21,7 +21,7 @@ from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel, load_object
 from .observation import Observation
 from .renderer import WarpRenderer
-from .views import ViewSet
+from .views import CropSettings, ViewSet
 
 SIZE = (480, 640)
 NOISE = 0.002
@@ -63,7 +63,7 @@ def hypothesis_crops(scene: int, role: str, every: int = 1, device: torch.device
         torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32, device=device),
     )
     rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None])[::every], dtype=torch.float32)
-    views = ViewSet(WarpRenderer([item], device), len(rotations), torch.device(device), compared=0)
+    views = ViewSet(WarpRenderer([item], device), len(rotations), device, CropSettings(compared=0))
     views.poses[:, :3, :3] = rotations
     views.poses[:, :3, 3] = torch.tensor(item.to_centered(frame.truths[item.name])[:3, 3], dtype=torch.float32)
     views.diameters.fill_(item.diameter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,7 +22,8 @@ from .confidence import Calibration
 from .hypotheses import bounding_box, guess_translation
 from .observation import Observation
 from .renderer import Renderer
-from .views import ViewSet
+from .runners import Networks
+from .views import CropSettings, ViewSet
 
 logger = logging.getLogger(__name__)
 
@@ -136,20 +137,18 @@ class RegisterProgram:
     captured.
 
     An observation, mask (H, W) bool, rotations (total, 3, 3) of the first hypotheses and the object, by ``choose``, are
-    inputs. kept: hypotheses of each iteration, see pruning_counts. official_crops: see ViewSet.
+    inputs. networks: of which it runs ``register_refiner`` and ``scorer``. kept: hypotheses of each iteration, see
+    pruning_counts. size: (H, W) of the image.
     """
 
     def __init__(
         self,
         renderer: Renderer,
-        refiner: Runner,
-        scorer: Runner,
+        networks: Networks,
         total: int,
         kept: Sequence[int],
         size: tuple[int, int],
         device: torch.device,
-        *,
-        official_crops: Collection[str] = (),
     ) -> None:
         self.kept = tuple(kept)
         self.top_k = min(TOP_K, self.kept[-1])
@@ -159,7 +158,7 @@ class RegisterProgram:
         self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
-        self._refiner, self._scorer = refiner, scorer
+        refiner, scorer = self._refiner, self._scorer = networks.register_refiner, networks.scorer
         # Dropping hypotheses by what coarse runners say would change who is left.
         coarse = _coarse(refiner, scorer)
         self._coarse = coarse if self.kept[-1] == self.kept[0] >= COARSE_FROM else None
@@ -181,16 +180,18 @@ class RegisterProgram:
             renderer,
             self.kept[0],
             device,
-            dtype=refiner.dtype,
-            compared=self.top_k,
-            textured=True,
+            CropSettings(
+                dtype=refiner.dtype,
+                compared=self.top_k,
+                textured=True,
+                official_crops=networks.official_crops,
+            ),
             inputs=inputs,
-            official_crops=official_crops,
         )
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 1, device=device)
         self._flipping = _flipping_iteration(self.kept)
         self._half_turns = HALF_TURNS.to(device)
-        self.preview = ViewSet(renderer, total, device, PREVIEW_SIZE, paired=False)
+        self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False))
         self.graph = GraphedProgram(
             self.run,
             device,

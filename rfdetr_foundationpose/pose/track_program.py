@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..accel.base import Runner, Step, runner_for
+from ..accel.base import Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from .agreement_columns import RESULT_COLUMNS
 from .observation import Observation
 from .renderer import Renderer
-from .views import ViewSet
+from .runners import Networks
+from .views import CropSettings, ViewSet
 
 START_COLUMNS = 16 + 1 + 1
 """A start row holds a pose (4, 4), the object's index and its diameter."""
@@ -25,21 +24,21 @@ class TrackProgram:
     image at the final pose.
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
-    agreement_columns names. official_crops: see ViewSet.
+    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image.
     """
 
     def __init__(
         self,
         renderer: Renderer,
-        refiner: Runner,
+        networks: Networks,
         k: int,
         size: tuple[int, int],
         iterations: int,
         device: torch.device,
-        *,
-        official_crops: Collection[str] = (),
     ) -> None:
-        self.views = ViewSet(renderer, k, device, dtype=refiner.dtype, textured=True, official_crops=official_crops)
+        refiner = networks.track_refiner
+        crops = CropSettings(dtype=refiner.dtype, textured=True, official_crops=networks.official_crops)
+        self.views = ViewSet(renderer, k, device, crops)
         self.k = k
         self.iterations = iterations
         self.size = size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 import warp as wp
@@ -19,15 +20,30 @@ from .official_kernels import PASSES, official_inputs
 from .renderer import Renderer, Views
 
 
+@dataclass(frozen=True)
+class CropSettings:
+    """How large the crops of a ``ViewSet`` are, and what they are for.
+
+    size: R, rows and columns of a crop, pixels. dtype: of the runner that takes what ``pairs`` returns. compared: hypotheses
+    that ``agree`` serves, None for all; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100. textured:
+    whether ``agree`` sums up what ``report`` needs, of texture and of areas, too. official_crops: the roles, of "refiner" and
+    "scorer", whose observed crops ``pairs`` samples as the official code does, see official_kernels.
+    """
+
+    size: int = CROP_SIZE
+    dtype: torch.dtype = torch.float32
+    compared: int | None = None
+    paired: bool = True
+    textured: bool = False
+    official_crops: Collection[str] = ()
+
+
 class ViewSet:
     """Buffers for up to ``capacity`` hypotheses; methods work on the first ``n``, in place, without waiting.
 
-    poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m. dtype: of the runner.
-    compared: hypotheses that ``agree`` serves; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100.
-    textured: whether ``agree`` sums up what ``report`` needs, of texture and of areas, too.
+    poses (capacity, 4, 4) float32 T_cam_center; model (capacity,) int32; diameters (capacity,) m.
     inputs: rendered (capacity, 6, R, R) and observed (M, 6, R, R), channels-last, for ``pairs`` to write to instead of its
     own; M is how many it is asked for with observed crops of their own.
-    official_crops: the roles whose observed crops ``pairs`` samples as the official code does, see official_kernels.
     """
 
     def __init__(
@@ -35,37 +51,32 @@ class ViewSet:
         renderer: Renderer,
         capacity: int,
         device: torch.device | str,
-        size: int = CROP_SIZE,
-        dtype: torch.dtype = torch.float32,
+        crops: CropSettings = CropSettings(),
         *,
-        compared: int | None = None,
-        paired: bool = True,
-        textured: bool = False,
         inputs: tuple[Tensor, Tensor] | None = None,
-        official_crops: Collection[str] = (),
     ) -> None:
         self.renderer = renderer
-        self._official_crops = official_crops
+        self.crops = crops
         self.capacity = capacity
         self.device = torch.device(device)
-        self.size = size
+        self.size = size = crops.size
         self.poses = torch.eye(4, device=self.device).repeat(capacity, 1, 1)
         self.model = torch.zeros(capacity, dtype=torch.int32, device=self.device)
         self.diameters = torch.ones(capacity, device=self.device)
         self.delta = torch.zeros(capacity, 2, device=self.device)
-        self._scratch = renderer.scratch(capacity, size) if paired else None
+        self._scratch = renderer.scratch(capacity, size) if crops.paired else None
         self._window_observed = torch.zeros(capacity, 4, device=self.device)
         self._window_rendered = torch.zeros(capacity, 4, device=self.device)
-        compared = capacity if compared is None else compared
-        sums = ALL_SUMS if textured else SHAPE_SUMS
+        compared = capacity if crops.compared is None else crops.compared
+        sums = ALL_SUMS if crops.textured else SHAPE_SUMS
         self._sums = torch.zeros(compared, sums, device=self.device)
         self._partial = torch.zeros(compared, sums, size * comparing.LANES, device=self.device)
         shape: tuple[int, ...] = (compared, size, size, 3)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
         if inputs is None:
             # Written in the runner's own FP16, its conversion costs nothing.
-            packed = torch.float16 if dtype == torch.float16 else torch.float32
-            shape = (capacity if paired else 0, size, size, 6)
+            packed = torch.float16 if crops.dtype == torch.float16 else torch.float32
+            shape = (capacity if crops.paired else 0, size, size, 6)
             self._in_r, self._in_o = (torch.zeros(shape, dtype=packed, device=self.device) for _ in range(2))
         else:
             self._in_r, self._in_o = (buffer.permute(0, 2, 3, 1) for buffer in inputs)
@@ -95,7 +106,7 @@ class ViewSet:
 
     def _crop(self, part: slice, observation: Observation, role: str) -> None:
         """Network inputs of what was observed, for some hypotheses."""
-        official = role in self._official_crops
+        official = role in self.crops.official_crops
         self._launch(
             official_inputs if official else kernels.crop_inputs,
             (part.stop - part.start) * self.size * self.size,

@@ -15,10 +15,11 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
-from rfdetr_foundationpose.pose.estimator import Networks, PoseEstimator
+from rfdetr_foundationpose.pose.estimator import PoseEstimator
 from rfdetr_foundationpose.pose.mesh import ObjectModel, make_object
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import Views, WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame
 from support.runners import FakeRunner
