@@ -59,6 +59,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "stages": Command("cli.bench_stages:stages", "Each stage, for each way to run the networks (the default)."),
         "networks": Command("cli.bench_networks:networks", "Refiner and scorer alone, by batch size."),
         "node": Command("cli.bench_node:node", "From the camera's stamp to the pose received, over DDS."),
+        "scaling": Command("cli.bench_scaling:scaling", "How the time grows with objects, faces, pixels and cameras."),
         "overlap": Command(
             "cli.bench_overlap:overlap", "The detector beside the tracker, against one after the other."
         ),

@@ -16,7 +16,7 @@ from ..accel.base import Runner, Step
 from ..accel.graph import GraphPool
 from ..accel.runner import make_runner
 from ..config import Config
-from ..device_frame import Uploader
+from ..device_frame import DeviceFrame, Uploader
 from ..pose.hypotheses import hypothesis_rotations
 from ..pose.mesh import ObjectModel
 from ..types import CameraIntrinsics, Frame, ObjectPose, TrackState
@@ -25,6 +25,7 @@ from .reference import ReferenceEstimator, ReferenceObject
 
 if TYPE_CHECKING:
     from ..pose.observation import Observation
+    from ..pose.runners import Networks
 
 Pose = NDArray[np.float64]
 
@@ -42,6 +43,33 @@ class Row(Protocol):
     def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]: ...
 
 
+def pose_runners(
+    backend: str,
+    networks: LoadedNetworks,
+    config: Config,
+    device: torch.device,
+    wrap_scorer: Callable[[Runner], Runner] | None = None,
+) -> Networks:
+    """Refiner and scorer at a backend, as build_estimator makes them. Raises BackendUnavailable."""
+    from ..pose.build import runner_contexts
+    from ..pose.runners import Networks
+
+    contexts = runner_contexts(config, device)
+
+    def runner(role: str, label: str, pool: GraphPool | None = None, step: Step | None = None) -> Runner:
+        context = contexts(label=label, about=networks.about[role], pool=pool, step=step)
+        return make_runner(networks.modules[role], backend, context, fallback=False)
+
+    register = GraphPool("register", device)
+    scorer = runner("scorer", "scorer", register)
+    return Networks(
+        runner("refiner", "refiner", step=Step.TRACKING),
+        runner("refiner", "register refiner", register),
+        scorer if wrap_scorer is None else wrap_scorer(scorer),
+        official_crops=networks.official_crops(config.pose.crop_sampling),
+    )
+
+
 class EstimatorRow:
     """Our pipeline's pose stage with both networks at one backend."""
 
@@ -53,25 +81,15 @@ class EstimatorRow:
         config: Config,
         device: torch.device,
         wrap_scorer: Callable[[Runner], Runner] | None = None,
+        runners: Networks | None = None,
     ) -> None:
-        from ..pose.build import make_renderer, runner_contexts
+        """runners: those of another row with the same backend and networks, which must not work at the same time."""
+        from ..pose.build import make_renderer
         from ..pose.estimator import PoseEstimator
-        from ..pose.runners import Networks
 
-        contexts = runner_contexts(config, device)
-
-        def runner(role: str, label: str, pool: GraphPool | None = None, step: Step | None = None) -> Runner:
-            context = contexts(label=label, about=networks.about[role], pool=pool, step=step)
-            return make_runner(networks.modules[role], backend, context, fallback=False)
-
-        register = GraphPool("register", device)  # as build_estimator does
-        scorer = runner("scorer", "scorer", register)
-        runners = Networks(
-            runner("refiner", "refiner", step=Step.TRACKING),
-            runner("refiner", "register refiner", register),
-            scorer if wrap_scorer is None else wrap_scorer(scorer),
-            official_crops=networks.official_crops(config.pose.crop_sampling),
-        )
+        if runners is None:
+            runners = pose_runners(backend, networks, config, device, wrap_scorer)
+        self.runners = runners
         self.name = backend
         self.ran = runners.track_refiner.name
         self.degraded = runners.track_refiner.degraded
@@ -86,6 +104,10 @@ class EstimatorRow:
     def prepare(self, frame: Frame) -> Observation:
         """Upload and filter."""
         return self.estimator.prepare(self._upload(frame))
+
+    def upload(self, frame: Frame) -> DeviceFrame:
+        """Bring a frame to the device; enqueued."""
+        return self._upload(frame)
 
     def on_device(self, mask: NDArray[np.bool_]) -> torch.Tensor:
         """A mask where the estimator wants it."""

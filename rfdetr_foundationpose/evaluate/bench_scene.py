@@ -14,6 +14,14 @@ from ..pose.example_scene import ExampleFrame
 from ..pose.mesh import ObjectModel, load_object
 from ..resources import default_objects_file
 
+MOST_SHOWN = 4
+"""A scene shows so many objects."""
+
+
+def most_objects(objects_file: Path | None = None) -> int:
+    """How many objects of an objects.yaml (None: the demo's) a scene can show."""
+    return min(len(load_objects(objects_file or default_objects_file())), MOST_SHOWN)
+
 
 def smallest_objects(count: int, objects_file: Path | None = None) -> tuple[list[ObjectSpec], list[ObjectModel]]:
     """The ``count`` smallest objects of an objects.yaml (None: the demo's), an object "mug" first.
