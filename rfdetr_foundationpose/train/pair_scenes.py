@@ -59,6 +59,19 @@ class Scenes:
     size: Tensor
 
 
+@dataclass(frozen=True)
+class _Target:
+    """The targets of n scenes, around which the rest is put, in the camera's frame. center: (n, 3) m. toward: (n, 3) unit vectors
+    from the camera to it. up: (n, 3) unit vectors. points: (n, P, 3) m of its surface, turned as it stands, from its centre.
+    diameter: (n,) m."""
+
+    center: Tensor
+    toward: Tensor
+    up: Tensor
+    points: Tensor
+    diameter: Tensor
+
+
 class SceneComposer:
     """Draws scenes of the objects in ``tables``."""
 
@@ -105,9 +118,10 @@ class SceneComposer:
         mesh = torch.cat([target[:, None], torch.where(present, mesh[:, 1:], -1)], 1)
         tint = self._tints(n, target)
 
-        plane, table_edge = self._planes(n, t, toward, up, points[:, 0], diameter[:, 0])
-        box, box_half = self._boxes(n, t, toward, up, points[:, 0], diameter[:, 0], crowded[:, 0], table_edge)
-        capsule, radius = self._hands(n, t, toward, points[:, 0], diameter[:, 0])
+        placed = _Target(t, toward, up, points[:, 0], diameter[:, 0])
+        plane, table_edge = self._planes(placed)
+        box, box_half = self._boxes(placed, crowded[:, 0], table_edge)
+        capsule, radius = self._hands(placed)
         color = uniform(n, 2, 2, 3)
         box_color = uniform(n, BOXES, 3)
         box_color[:, 1:5] = torch.where((uniform(n, 1, 1) < 0.7), box_color[:, :1], box_color[:, 1:5])
@@ -227,11 +241,10 @@ class SceneComposer:
         tint[:, 1:, 3] = same
         return tint
 
-    def _planes(
-        self, n: int, t: Tensor, toward: Tensor, up: Tensor, points: Tensor, diameter: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _planes(self, target: _Target) -> tuple[Tensor, Tensor]:
         """(n, 2, 4) table and wall, and (n,) height of a table that is a slab instead, 0 where it is none."""
-        e, uniform = self.effects, self._uniform
+        e, uniform, n = self.effects, self._uniform, len(target.center)
+        t, toward, up, points, diameter = target.center, target.toward, target.up, target.points, target.diameter
         lowest = torch.einsum("ni,npi->np", -up, points).amax(-1)
         near = diameter * uniform(n, low=0.2, high=0.6)
         below = torch.where(uniform(n) < e.resting, lowest * 1.002, torch.maximum(near, lowest))
@@ -252,19 +265,11 @@ class SceneComposer:
         )
         return plane, torch.where(edge, below, 0.0)
 
-    def _boxes(
-        self,
-        n: int,
-        t: Tensor,
-        toward: Tensor,
-        up: Tensor,
-        points: Tensor,
-        diameter: Tensor,
-        crowded: Tensor,
-        edge: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Poses (n, B, 4, 4) and half sizes (n, B, 3), 0 where there is none: a slab of a table, four sides, a bar."""
-        e, uniform = self.effects, self._uniform
+    def _boxes(self, target: _Target, crowded: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses (n, B, 4, 4) and half sizes (n, B, 3), 0 where there is none: a slab of a table, four sides, a bar. crowded: (n,)
+        bool, whether neighbours touch the target. edge: (n,) m, see ``_planes``."""
+        e, uniform, n = self.effects, self._uniform, len(target.center)
+        t, toward, up, points, diameter = target.center, target.toward, target.up, target.points, target.diameter
         side = F.normalize(torch.linalg.cross(up, self._direction(n)), dim=-1)
         # Copies on a shelf face the camera: mostly the walls do.
         facing = F.normalize(torch.linalg.cross(up, toward), dim=-1)
@@ -319,9 +324,10 @@ class SceneComposer:
         half[:, 5] = bar * ((uniform(n) < e.bar) & (pose[:, 5, 2, 3] > 0.1))[:, None]
         return pose, half
 
-    def _hands(self, n: int, t: Tensor, toward: Tensor, points: Tensor, diameter: Tensor) -> tuple[Tensor, Tensor]:
+    def _hands(self, target: _Target) -> tuple[Tensor, Tensor]:
         """Ends (n, C, 2, 3) and radii (n, C) of a palm, a thumb and four fingers that reach around the target."""
-        e, uniform = self.effects, self._uniform
+        e, uniform, n = self.effects, self._uniform, len(target.center)
+        t, toward, points, diameter = target.center, target.toward, target.points, target.diameter
         palm = self._direction(n)
         front = (palm * toward).sum(-1, keepdim=True)
         palm = F.normalize(palm - front.clamp(max=0) * 1.5 * toward, dim=-1)
