@@ -46,8 +46,8 @@ def images(n, channels, height, width, seed=0):
     return small_integers((n, channels, height, width), 0, 8, seed).half().contiguous(memory_format=torch.channels_last)
 
 
-def tap_by_tap(weight, kernels):
-    return weight.permute(2, 3, 0, 1).flatten(0, 2).to(kernels.FP8)
+def tap_by_tap(weight, unit, bias, kernels):
+    return kernels.Fp8Weights(weight.permute(2, 3, 0, 1).flatten(0, 2).to(kernels.FP8), unit, bias)
 
 
 def unflat(flat, channels):
@@ -67,7 +67,7 @@ def test_convolution_is_that_of_torch(kernels, n, channels_in, channels_out, hei
     unit = torch.full((channels_out,), 0.5, device=DEVICE)
     flat = kernels.flatten(x, 2.0)
     assert torch.equal(unflat(flat, channels_in), x.float())
-    found = kernels.convolve(flat, tap_by_tap(weight, kernels), unit, bias, None, None)
+    found = kernels.convolve(flat, tap_by_tap(weight, unit, bias, kernels), None, None)
     expected = F.conv2d(x.float(), weight * 0.5, bias, padding=1).relu()
     assert expected.max() < 2048 and (expected > 0).float().mean() > 0.3
     assert torch.equal(found[:, :, :height, :width].float(), expected)
@@ -81,7 +81,7 @@ def test_each_tap_sees_its_neighbour_and_the_residual_is_added(kernels, tap):
     weight[:, :, tap // 3, tap % 3] = torch.eye(64)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
     flat, other = kernels.flatten(x, 4.0), kernels.flatten(images(2, 64, 6, 4, seed=3), 1.0)
-    found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, other, 8.0)
+    found = kernels.convolve(flat, tap_by_tap(weight, one, none, kernels), other, 8.0)
     expected = F.conv2d(x.float(), weight, padding=1) + images(2, 64, 6, 4, seed=3).float()
     assert torch.equal(unflat(found, 64), expected)
 
@@ -90,9 +90,9 @@ def test_what_is_too_large_saturates(kernels):
     x = torch.full((1, 64, 2, 2), 60000.0, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
     flat = kernels.flatten(x, 1.0)
     assert torch.equal(unflat(flat, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
-    weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
-    found = kernels.convolve(flat, weight, one, none, None, 1.0)
+    weights = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), one, none, kernels)
+    found = kernels.convolve(flat, weights, None, 1.0)
     assert torch.equal(unflat(found, 64), torch.full((1, 64, 2, 2), 448.0, device=DEVICE))
 
 
@@ -121,7 +121,7 @@ def test_strided_convolution_of_split_images_is_that_of_torch(kernels, n, height
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
     out = torch.full((n * (height // 2 + 1) * (width // 2 + 1), 256), 7.0, device=DEVICE).to(kernels.FP8)
     flat = kernels.flatten(x, 1.0)
-    split = kernels.convolve(flat, tap_by_tap(copy, kernels), one, none, None, 1.0, out, split=True)
+    split = kernels.convolve(flat, tap_by_tap(copy, one, none, kernels), None, 1.0, out, split=True)
     assert split.size == (n, height // 2, width // 2)
     quarters = F.pixel_unshuffle(x.float(), 2).unflatten(1, (64, 4)).transpose(1, 2).flatten(1, 2)
     assert torch.equal(unflat(split, 256), quarters)
@@ -129,7 +129,7 @@ def test_strided_convolution_of_split_images_is_that_of_torch(kernels, n, height
     weight = small_integers((128, 64, 3, 3), -3, 4, seed=1, share=0.05)
     bias = small_integers((128,), -5, 6, seed=2)
     unit = torch.full((128,), 0.5, device=DEVICE)
-    found = kernels.convolve(split, tap_by_tap(weight, kernels), unit, bias, None, None, strided=True)
+    found = kernels.convolve(split, tap_by_tap(weight, unit, bias, kernels), None, None, strided=True)
     expected = F.conv2d(x.float(), weight * 0.5, bias, stride=2, padding=1).relu()
     assert torch.equal(found[:, :, : height // 2, : width // 2].float(), expected)
 
@@ -137,11 +137,11 @@ def test_strided_convolution_of_split_images_is_that_of_torch(kernels, n, height
 def test_images_of_odd_size_are_not_split(kernels):
     flat = kernels.flatten(images(1, 64, 5, 4), 1.0)
     one = torch.ones(64, device=DEVICE)
-    weight = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), kernels)
+    weights = tap_by_tap(torch.ones(64, 64, 3, 3, device=DEVICE), one, one, kernels)
     with pytest.raises(ValueError, match="5 x 4 pixels cannot be split"):
-        kernels.convolve(flat, weight, one, one, None, 1.0, split=True)
+        kernels.convolve(flat, weights, None, 1.0, split=True)
     with pytest.raises(ValueError, match="only flat images"):
-        kernels.convolve(flat, weight, one, one, None, None, split=True)
+        kernels.convolve(flat, weights, None, None, split=True)
 
 
 def test_a_convolution_writes_beside_another_one(kernels):
@@ -151,7 +151,7 @@ def test_a_convolution_writes_beside_another_one(kernels):
     one, none = torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
     both = torch.full((2 * 7 * 5, 128), 7.0, device=DEVICE).to(kernels.FP8)
     flat = kernels.flatten(x, 1.0)
-    found = kernels.convolve(flat, tap_by_tap(weight, kernels), one, none, None, 1.0, both[:, 64:])
+    found = kernels.convolve(flat, tap_by_tap(weight, one, none, kernels), None, 1.0, both[:, 64:])
     assert torch.equal(unflat(found, 64), x.float())
     assert torch.equal(both[:, 64:].float(), found.values.float()) and bool((both[:, :64].float() == 7).all())
 
@@ -160,9 +160,8 @@ def test_product_of_rows_is_that_of_torch(kernels):
     x = small_integers((200, 128), -7, 8)
     weight = small_integers((384, 128), -3, 4, seed=1, share=0.2)
     bias = small_integers((384,), -5, 6, seed=2)
-    found = kernels.linear(
-        (2 * x).to(kernels.FP8), 2.0, weight.to(kernels.FP8), torch.full((384,), 0.25, device=DEVICE), bias
-    )
+    weights = kernels.Fp8Weights(weight.to(kernels.FP8), torch.full((384,), 0.25, device=DEVICE), bias)
+    found = kernels.linear((2 * x).to(kernels.FP8), 2.0, weights)
     assert torch.equal(found.float(), F.linear(x, weight * 0.25, bias))
 
 

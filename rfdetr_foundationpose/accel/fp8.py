@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from .attention import PlainAttention
 from .encoder_layer import PostNormLayer
 from .fold import ConvReLU, copy_sharing_weights, set_submodule
-from .fp8_kernels import FP8, LARGEST, FlatImages, can_be_flat, convolve, embed, flatten, linear
+from .fp8_kernels import FP8, LARGEST, FlatImages, Fp8Weights, can_be_flat, convolve, embed, flatten, linear
 from .network import PairNetwork, RefinerNetwork, ScorerNetwork
 
 HEADROOM = 16.0
@@ -34,9 +34,8 @@ class Fp8Conv(nn.Module):
     def __init__(self, conv: ConvReLU, out_scale: float | None, split: bool = False) -> None:
         super().__init__()
         # No buffers: they would be cast with the rest of the network.
-        self.weight, self.unit = _stored(conv.weight.detach().float().permute(2, 3, 0, 1).flatten(0, 1))
-        self.bias = conv.bias.detach().float()
-        self.channels = len(self.bias)
+        self.weights = _stored(conv.weight.detach().float().permute(2, 3, 0, 1).flatten(0, 1), conv.bias)
+        self.channels = len(conv.bias)
         self.out_scale = out_scale
         self.split, self.strided = split, conv.stride == [2, 2]
 
@@ -55,21 +54,21 @@ class Fp8Conv(nn.Module):
         self, x: FlatImages, residual: FlatImages | None = None, out: Tensor | None = None
     ) -> FlatImages | Tensor:
         how = {"split": self.split, "strided": self.strided}
-        return convolve(x, self.weight, self.unit, self.bias, residual, self.out_scale, out, **how)
+        return convolve(x, self.weights, residual, self.out_scale, out, **how)
 
 
 class Fp8Projection:
     """The first projections of several attentions over the same tokens, as one product."""
 
     def __init__(self, attentions: Sequence[PlainAttention], scale: float) -> None:
-        self.weight, self.unit = _stored(torch.cat([a.in_proj_weight.detach().float() for a in attentions])[None])
-        self.bias = torch.cat([a.in_proj_bias.detach().float() for a in attentions])
+        weight = torch.cat([a.in_proj_weight.detach().float() for a in attentions])
+        self.weights = _stored(weight[None], torch.cat([a.in_proj_bias for a in attentions]))
         self.scale = scale
         self.parts = len(attentions)
 
     def __call__(self, tokens: Tensor, n: int) -> tuple[Tensor, ...]:
         """tokens: (N * L, C) float8, ``scale`` times what they stand for -> (N, L, 3 C) float16 for each attention."""
-        found = linear(tokens, self.scale, self.weight, self.unit, self.bias)
+        found = linear(tokens, self.scale, self.weights)
         return found.view(n, -1, found.shape[1]).chunk(self.parts, dim=2)
 
 
@@ -182,11 +181,10 @@ def _fused(encoder: nn.Module) -> fx.GraphModule:
     return encoder
 
 
-def _stored(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight (taps, K, C) float32 as float8 (taps * K, C), scaled to the full range, and its unit (K,): what a stored 1 of each
-    output channel stands for."""
+def _stored(weight: Tensor, bias: Tensor) -> Fp8Weights:
+    """A weight (taps, K, C) float32, scaled to the full range of float8, and a bias (K,)."""
     room = LARGEST / weight.abs().amax((0, 2)).clamp(min=1e-12)
-    return (weight * room[:, None]).flatten(0, 1).to(FP8), 1 / room
+    return Fp8Weights((weight * room[:, None]).flatten(0, 1).to(FP8), 1 / room, bias.detach().float())
 
 
 def _layers(traced: fx.GraphModule) -> dict[fx.Node, nn.Module]:

@@ -5,6 +5,7 @@ cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/be
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,19 @@ class FlatImages(NamedTuple):
         _, height, width = self.size
         pitch = (height + 1) * (width + 1)
         return FlatImages(self.values[begin * pitch : (begin + count) * pitch], (count, height, width), self.scale)
+
+
+@dataclass(frozen=True)
+class Fp8Weights:
+    """Weights of a convolution or of a product of matrices, for K output and C input channels.
+
+    values: (taps * K, C) float8_e4m3fn, tap by tap, 9 taps or 1; unit: (K,) float32, what a stored 1 of each output channel
+    stands for; bias: (K,) float32.
+    """
+
+    values: Tensor
+    unit: Tensor
+    bias: Tensor
 
 
 @triton.jit
@@ -237,9 +251,7 @@ def embed(images: Tensor, embedding: Tensor, scale: float) -> tuple[Tensor, Tens
 
 def convolve(
     x: FlatImages,
-    weight: Tensor,
-    unit: Tensor,
-    bias: Tensor,
+    weights: Fp8Weights,
     residual: FlatImages | None,
     out_scale: float | None,
     out: Tensor | None = None,
@@ -247,17 +259,17 @@ def convolve(
     split: bool = False,
     strided: bool = False,
 ) -> FlatImages | Tensor:
-    """relu(x * weight + bias [+ residual]), a 3x3 convolution with padding 1.
+    """relu(x * weights + bias [+ residual]), a 3x3 convolution with padding 1.
 
-    weight: (9 K, C) float8, tap by tap, of which a stored 1 stands for ``unit`` (K,) float32; bias: (K,) float32. out_scale: of
-    the flat images that are returned; None returns (N, K, H + 1, W + 1) float16, channels-last, zeros in the last row and
-    column. out: (rows, K) float8 for the values of the former, rows may lie apart; a new tensor by default.
+    weights: of 9 taps. out_scale: of the flat images that are returned; None returns (N, K, H + 1, W + 1) float16,
+    channels-last, zeros in the last row and column. out: (rows, K) float8 for the values of the former, rows may lie apart; a
+    new tensor by default.
 
     split: return images of half the size and 4 K channels, those of four pixels, row by row. strided: x is such, and the
     stride is 2. Raises ValueError for images to be split whose size is odd, or that are not to be flat.
     """
     n, height, width = x.size
-    rows, k = len(x.values), len(bias)
+    rows, k = len(x.values), len(weights.bias)
     size = (height, width)
     if split:
         if out_scale is None or (out is not None and not out.is_contiguous()):
@@ -268,62 +280,58 @@ def convolve(
         rows, k = n * (size[0] + 1) * (size[1] + 1), 4 * k
     if out is None:
         out = torch.empty(rows, k, dtype=torch.float16 if out_scale is None else FP8, device=x.values.device)
-    added = None if residual is None else (residual.values, 1.0 / residual.scale)
-    _multiply(
-        x.values, 1.0 / x.scale, (height, width), weight, unit, bias, added, out, out_scale or 1.0, strided, split
-    )
+    _multiply(x, weights, residual, out, out_scale or 1.0, strided=strided, split=split)
     if out_scale is None:
-        return out.view(n, height + 1, width + 1, len(bias)).permute(0, 3, 1, 2)
+        return out.view(n, height + 1, width + 1, len(weights.bias)).permute(0, 3, 1, 2)
     return FlatImages(out, (n, *size), out_scale)
 
 
-def linear(x: Tensor, scale: float, weight: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
-    """(R, K) float16: x (R, C) float8, ``scale`` times what it stands for, by weight (K, C) float8 plus bias; see ``convolve``."""
-    out = torch.empty(len(x), len(bias), dtype=torch.float16, device=x.device)
-    _multiply(x, 1.0 / scale, (0, 0), weight, unit, bias, None, out, 1.0)
+def linear(x: Tensor, scale: float, weights: Fp8Weights) -> Tensor:
+    """(R, K) float16: x (R, C) float8, ``scale`` times what it stands for, by weights of one tap plus bias."""
+    out = torch.empty(len(x), len(weights.bias), dtype=torch.float16, device=x.device)
+    _multiply(FlatImages(x, (len(x), 0, 0), scale), weights, None, out, 1.0)
     return out
 
 
 def _multiply(
-    x: Tensor,
-    x_unit: float,
-    size: tuple[int, int],
-    weight: Tensor,
-    unit: Tensor,
-    bias: Tensor,
-    added: tuple[Tensor, float] | None,
+    x: FlatImages,
+    weights: Fp8Weights,
+    residual: FlatImages | None,
     out: Tensor,
     out_scale: float,
+    *,
     strided: bool = False,
     split: bool = False,
 ) -> None:
-    """Launch ``convolve_kernel``. added: residual and what a stored 1 of it stands for."""
-    rows, channels = len(x), weight.shape[1]
-    k = len(bias)
+    """Launch ``convolve_kernel``. x: with weights of one tap every row is an image without pixels, of which its empty one is left."""
+    rows, channels = len(x.values), weights.values.shape[1]
+    _, height, width = x.size
+    k = len(weights.bias)
     columns, step = min(k, COLUMNS), min(channels, STEP)
     target = out if split else _tiles(out, PIXELS, columns)
     _launch(
         convolve_kernel,
         triton.cdiv(rows, PIXELS) * (k // columns),
         out,
-        _tiles(x, PIXELS, step),
-        _tiles(weight, columns, step),
-        unit,
-        bias,
-        target if added is None else _tiles(added[0], PIXELS, columns),
+        _tiles(x.values, PIXELS, step),
+        _tiles(weights.values, columns, step),
+        weights.unit,
+        weights.bias,
+        target if residual is None else _tiles(residual.values, PIXELS, columns),
         target,
         rows,
-        *size,
+        height,
+        width,
         k,
-        x_unit,
-        0.0 if added is None else added[1],
+        1.0 / x.scale,
+        0.0 if residual is None else 1.0 / residual.scale,
         out_scale,
         CHANNELS=channels,
         STEP=step,
         PIXELS=PIXELS,
         COLUMNS=columns,
-        TAPS=len(weight) // k,
-        ADDS=added is not None,
+        TAPS=len(weights.values) // k,
+        ADDS=residual is not None,
         WIDE=out.dtype == torch.float16,
         STRIDED=strided,
         SPLIT=split,
