@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+import typer
 
+from rfdetr_foundationpose.cli.bench_common import keeping
 from rfdetr_foundationpose.evaluate.bench_rows import EstimatorRow
 from rfdetr_foundationpose.evaluate.bench_scaling import Points, part_tree
 from rfdetr_foundationpose.evaluate.growth import Limit, growth
 from rfdetr_foundationpose.evaluate.scaling_report import remarks
 from rfdetr_foundationpose.meshes.decimation import MOST_FACES
+from rfdetr_foundationpose.replay.result import write_json
 from rfdetr_foundationpose.synth.counted_mesh import counted_ring
 from support.cli_runs import run_cli
 
@@ -143,6 +146,17 @@ def test_ctrl_c_keeps_the_parts_and_the_samples_that_there_are(weights, tmp_path
     assert [ms["count"] for ms in parts["objects"]["series"]["track"]["ms"]] == [2, 2]
     assert [ms["count"] for ms in parts["images"]["series"]["track"]["ms"]] == [1]
     assert "slope to here" in text
+
+
+def test_a_file_of_an_earlier_run_is_not_what_was_kept(tmp_path, said):
+    path = tmp_path / "scaling.json"
+    path.write_text("{}")
+    for written in (False, True):
+        with pytest.raises(typer.Exit), keeping(path):
+            if written:
+                write_json(path, {})
+            raise KeyboardInterrupt
+    assert said == ["interrupted before a figure", f"interrupted: what was measured is kept in {path}"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Triton kernels for 3x3 convolutions in FP8 on Hopper and newer GPUs: twice the rate of FP16, half the memory traffic.
 
-cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/benchmarks.md).
+cuDNN's own FP8 convolutions are hardly faster than its FP16 ones there (docs/log/2026-11.md, FP8).
 """
 
 from __future__ import annotations

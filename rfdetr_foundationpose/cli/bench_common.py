@@ -41,14 +41,23 @@ def chosen_backends(text: str, default: str) -> list[str]:
 
 @contextmanager
 def keeping(path: Path) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, say where what was measured is, and end with 130 or 143."""
+    """On Ctrl-C or SIGTERM, say where what was measured is, and end with 130 or 143. A file of an earlier run is not it."""
+    earlier = _written(path)
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        logger.info(
-            f"interrupted: what was measured is kept in {path}" if path.is_file() else "interrupted before a figure"
-        )
+        new = _written(path) != earlier
+        logger.info(f"interrupted: what was measured is kept in {path}" if new else "interrupted before a figure")
         raise typer.Exit(status_of(interrupt)) from interrupt
+
+
+def _written(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that replaces it; None where there is none."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns
 
 
 @dataclass(frozen=True)

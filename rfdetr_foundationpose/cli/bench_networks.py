@@ -21,9 +21,7 @@ def networks(
     weights: PoseWeights = "default",
     repeat: Annotated[
         int,
-        typer.Option(
-            min=0, help="Samples of small batches, and five times as many as of large ones; 0: the device's default."
-        ),
+        typer.Option(min=0, help="Samples of batches up to 16, of larger ones a fifth; 0: the device's default."),
     ] = 0,
     seed: Seed = 0,
     out: Out = Path("out/bench"),

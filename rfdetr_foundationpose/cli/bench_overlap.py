@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench_common import Backends, Iterations, Schedule, keeping, set_up
+from .bench_common import Iterations, Schedule, keeping, set_up
 from .console import open_console, sayer
 from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, Size, Tracked, parse_size
 from .outputs import Overwrite, claim
 
 
 def overlap(
-    backends: Backends = "cuda_graph",
+    backends: Annotated[str, typer.Option(help="Ways to run the networks, separated by commas.")] = "cuda_graph",
     device: Device = "auto",
     size: Size = "1280x720",
     objects_file: ObjectsFile = None,

@@ -251,8 +251,8 @@ def cameras(ground: Ground, stack: ExitStack) -> Points:
     limits = [] if ground.device.type == "cuda" else [Limit(cores, f"there are {cores} cores")]
     if ground.device.type == "cuda":
         notes.append("the cameras' steps take turns on one CUDA stream, as those of a node's threads do")
-    chosen = [facts[c - 1] for c in counts]
-    return Points("cameras", counts, [str(c) for c in counts], {"track": works}, limits, chosen, notes)
+    memory_of = [{key: sum(fact[key] for fact in facts[:c]) for key in facts[0]} for c in counts]
+    return Points("cameras", counts, [str(c) for c in counts], {"track": works}, limits, memory_of, notes)
 
 
 def _at_once(

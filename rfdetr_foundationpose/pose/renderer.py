@@ -19,7 +19,7 @@ from .mesh_bank import MeshBank
 
 NEAR = 0.001
 MOST_FACES = {"cuda": 40_000, "cpu": 20_000}
-"""Rasterization is faster than casting rays up to so many faces of the largest mesh (docs/benchmarks.md, Rendering)."""
+"""Rasterization is faster than casting rays up to so many faces of the largest mesh (docs/log/2026-11.md, Rendering)."""
 VIEWS_AT_ONCE = 126
 """So many views are rasterized at once: their keys, 26 MB, stay in an H200's cache."""
 SHARED_FROM = 16
