@@ -74,6 +74,17 @@ def test_a_cliff_names_the_limit_that_lies_below_it_and_no_other():
     assert "nothing that we know of changes there" in remarks(unknown)[0]
 
 
+def test_what_of_a_step_on_the_largest_image_is_not_the_step_is_said():
+    points = Points("image", [0.3, 12.6], ["640x480", "4096x3072"], {}, unit="megapixels")
+    stages = {"track": [[2.0], [10.0]], "upload": [[0.1], [6.0]], "depth filter": [[0.1], [1.0]]}
+    tree = {"images": part_tree(points, stages)}
+    assert "images: at 4096x3072 upload and depth filter are 70% of a tracking step" in remarks(tree)
+    tree["images"]["series"].pop("depth filter")
+    assert "images: at 4096x3072 upload is 60% of a tracking step" in remarks(tree)
+    interrupted = {"images": part_tree(points, {**stages, "upload": [[0.1], []]})}
+    assert not [line for line in remarks(interrupted) if "upload" in line]
+
+
 def test_wrong_series_are_refused():
     for sizes, costs in (([], []), ([1.0], [1.0, 2.0]), ([2.0, 1.0], [1.0, 1.0]), ([0.0, 1.0], [1.0, 1.0])):
         with pytest.raises(ValueError, match="sizes"):

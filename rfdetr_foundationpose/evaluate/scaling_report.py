@@ -53,10 +53,20 @@ def remarks(parts: Mapping[str, Any]) -> list[str]:
                     f"{at} is out of line: {_ms(cliff['cost'])} ms are {cliff['ratio']:.1f} times what its neighbours lead one "
                     f"to expect ({_ms(cliff['expected'])} ms); {why}"
                 )
-        lines += [f"{part}: {note}" for note in (*tree["limits"], *tree["notes"])]
+        lines += [f"{part}: {note}" for note in (*tree["limits"], *tree["notes"], *_transfers(tree["series"]))]
     if parts and not any(s["cliffs"] for tree in parts.values() for s in tree["series"].values()):
         lines.append("no size is out of line with its neighbours")
     return lines
+
+
+def _transfers(series: Mapping[str, Any]) -> list[str]:
+    """How much of a tracking step on the largest image is spent before the step itself."""
+    track, stages = series.get("track"), [series[name] for name in ("upload", "depth filter") if name in series]
+    if track is None or not stages or any(s["x"] != track["x"] for s in stages):
+        return []
+    share = sum(s["ms"][-1]["p50"] for s in stages) / track["ms"][-1]["p50"]
+    what = "upload and depth filter are" if len(stages) > 1 else "upload is"
+    return [f"at {track['labels'][-1]} {what} {share:.0%} of a tracking step"]
 
 
 def scaling_picture(parts: Mapping[str, Any], title: str, path: Path) -> None:
