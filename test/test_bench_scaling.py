@@ -140,6 +140,26 @@ def test_every_part_is_measured(weights, tmp_path, capsys):
         assert words in text
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_with_graphs_filter_and_memory(weights, tmp_path, capsys):
+    words = ["--device", "cuda", "--backends", "cuda_graph", "--size", "320x240", "--samples", "10"]
+    words += ["--counts", "1,3,9", "--waiting", "1,3", "--faces", "1000,60000,300000", "--sizes", "320x240,640x480"]
+    code, text = run_cli(
+        capsys, "bench", "scaling", *words, "--cameras", "1,2", "--weights", str(weights), "--out", str(tmp_path)
+    )
+    assert code == 0, text
+    parts = json.loads((tmp_path / "scaling.json").read_text())["parts"]
+    assert set(parts["images"]["series"]) == {"track", "register", "upload", "depth filter"}
+    assert [len(s["x"]) for found in parts.values() for s in found["series"].values()] == [
+        *(3, 2, 2, 2, 3, 3),
+        *(2, 2, 2, 2, 2, 2),
+    ]
+    drawn = [fact["faces drawn"] for fact in parts["faces"]["facts"]]
+    assert drawn[0] < drawn[1] < drawn[2] <= MOST_FACES * 1.01
+    assert all(fact["memory MB"] > 0 for fact in parts["cameras"]["facts"])
+    assert not [note for found in parts.values() for note in found["notes"] if "not measured" in note]
+
+
 def test_ctrl_c_keeps_the_parts_and_the_samples_that_there_are(weights, tmp_path, capsys, monkeypatch):
     measured, calls = EstimatorRow.track, []
 
