@@ -15,7 +15,7 @@ from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.train import train_pose
 from rfdetr_foundationpose.train.object_stream import make_all
-from rfdetr_foundationpose.train.pairs import MOVED_ON_SHARE, PairSampler
+from rfdetr_foundationpose.train.pairs import ALL_STARTS, PairSampler
 from rfdetr_foundationpose.train.pose_losses import ranking_loss
 from rfdetr_foundationpose.train.train_pose import TrainSettings, train
 from support.clocks import StepClock
@@ -66,7 +66,7 @@ def test_some_starts_have_been_moved_once(objects):
 
     plain = PairSampler(objects[:1], "cpu", 3).refiner_batch(10)
     moved = PairSampler(objects[:1], "cpu", 3).refiner_batch(10, still)
-    m = round(MOVED_ON_SHARE * 10)
+    m = round(ALL_STARTS.moved_on * 10)
     assert 0 < m < 10
     torch.testing.assert_close(moved.target_trans[:m], plain.target_trans[:m] - step, atol=1e-5, rtol=0)
     torch.testing.assert_close(moved.target_trans[m:], plain.target_trans[m:])
@@ -147,7 +147,7 @@ def test_logarithm_inverts_the_exponential():
     torch.testing.assert_close(so3.log(so3.exp(v)), v, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize("role", ["refiner", "scorer"])
+@pytest.mark.parametrize("role", ["refiner", "first_pass", "scorer"])
 def test_training_writes_weights_and_resumes_from_them_alone(role, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "rfdetr_foundationpose")
     StepClock(monkeypatch, train_pose, train_pose._Training, "_step", 0.1)
@@ -157,9 +157,10 @@ def test_training_writes_weights_and_resumes_from_them_alone(role, tmp_path, mon
     metrics = train(settings)
     assert metrics["step"] == 10  # 0.6 s are looked for at every fifth step
     assert np.isfinite(metrics["loss"])
-    load = checkpoints.load_refiner if role == "refiner" else checkpoints.load_scorer
+    load = checkpoints.load_scorer if role == "scorer" else checkpoints.load_refiner
     network, weights = load(tmp_path / f"{role}.safetensors")
     assert network.width == 0.125
+    assert network.crop_size == (80 if role == "first_pass" else 160)
     assert "generated pairs" in weights.description
     again = train(replace(settings, minutes=0.03))
     assert again["pairs"] == metrics["pairs"] + 10 * 4

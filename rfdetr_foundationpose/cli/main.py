@@ -74,6 +74,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "build-engines": Command("cli.build_engines:build_engines", "Build TensorRT engines for this GPU, or for others."),
     "train": {
         "refiner": Command("cli.train_pose:refiner", "Train the pose refiner on generated pairs."),
+        "first-pass": Command("cli.train_pose:first_pass", "Train the refiner of a registration's first pass."),
         "scorer": Command("cli.train_pose:scorer", "Train the pose scorer on generated hypotheses."),
         "detector": Command("cli.train_detector:train", "Train RF-DETR on generated scenes."),
     },

@@ -68,6 +68,27 @@ def refiner(
     _train("refiner", **locals())
 
 
+def first_pass(
+    out: Out = Path("out/train"),
+    minutes: Minutes = 10.0,
+    stop_after: StopAfter = 10.0,
+    width: Width = 0.5,
+    batch: Batch = 2048,
+    objects: Objects = 2048,
+    refresh: Refresh = 20.0,
+    workers: Workers = 4,
+    learning_rate: Rate = 0.0,
+    device: Device = "cuda",
+    seed: Seed = 0,
+    compile: Compile = 0.0,
+    weights: Start = "default",
+    without: Without = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the refiner of small crops that moves all hypotheses of a registration once; by default it begins from the refiner."""
+    _train("first_pass", **locals())
+
+
 def scorer(
     out: Out = Path("out/train"),
     minutes: Minutes = 10.0,
@@ -101,7 +122,7 @@ def _train(
     asked = TrainSettings(
         role,
         out,
-        start=_weights(weights, role),
+        start=_weights(weights, "scorer" if role == "scorer" else "refiner"),
         refiner=_weights(refiner, "refiner"),
         scene=scene,
         sensor=sensor,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
-from .networks import RefineNet, ScoreNet, channels_at
+from .networks import CROP_SIZE, RefineNet, ScoreNet, channels_at
 
 Network = TypeVar("Network", RefineNet, ScoreNet)
 
@@ -87,13 +87,14 @@ def read(path: str | Path) -> Weights:
 
 
 def write(path: str | Path, network: RefineNet | ScoreNet, description: str, **metadata: str) -> None:
-    """FP16 safetensors with the width and ``metadata``; the position buffer is derived and left out."""
+    """FP16 safetensors with width, crop size and ``metadata``; the position buffer is derived and left out."""
     state = {
         k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
         for k, v in network.state_dict().items()
         if k != "pos_embed.pe"
     }
-    save_file(state, str(path), metadata=metadata | {"description": description, "width": repr(network.width)})
+    shape = {"width": repr(network.width), "crop_size": str(network.crop_size)}
+    save_file(state, str(path), metadata=metadata | {"description": description} | shape)
 
 
 def _load(weights: Weights, role: str, kind: type[Network]) -> Network:
@@ -101,7 +102,7 @@ def _load(weights: Weights, role: str, kind: type[Network]) -> Network:
     if first is None:
         raise CheckpointError(f"{weights.description} is no {role}: it has no {FIRST_CONVOLUTION[role]}")
     width = first.shape[0] / channels_at(1.0)[0]
-    network = kind(width)
+    network = kind(width, int(weights.metadata.get("crop_size", CROP_SIZE)))
     state = {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()}
     state.setdefault("pos_embed.pe", network.pos_embed.pe)
     for name, tensor in state.items():

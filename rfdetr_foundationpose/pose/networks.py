@@ -14,6 +14,9 @@ from torchvision.models.resnet import BasicBlock
 from ..accel.network import PositionEmbedding, RefinerNetwork, ScorerNetwork, TokenMeanLayer
 
 CROP_SIZE = 160
+"""Rows and columns of refiner's and scorer's crops (FoundationPose, section 3.3)."""
+FIRST_PASS_CROP = 80
+"""Rows and columns of the crops of a first pass: a quarter of the work a hypothesis."""
 
 
 class ConvBNReLU(nn.Module):
@@ -77,7 +80,7 @@ class RefineNet(RefinerNetwork):
 
     def __init__(self, width: float = 1.0, crop_size: int = CROP_SIZE) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.crop_size = width, crop_size
         self.encodeA, self.encodeAB, channels = make_encoders(width)
         self.pos_embed = sinusoidal(channels, (crop_size // 8) ** 2)
         self.trans_head = UpdateHead(channels)
@@ -101,7 +104,7 @@ class ScoreNet(ScorerNetwork):
 
     def __init__(self, width: float = 1.0, crop_size: int = CROP_SIZE) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.crop_size = width, crop_size
         self.encoderA, self.encoderAB, channels = make_encoders(width)
         self.pos_embed = sinusoidal(channels, (crop_size // 8) ** 2)
         self.att = nn.MultiheadAttention(channels, 4, batch_first=True)

@@ -19,7 +19,7 @@ from ..pose import render_kernels
 from ..pose import warp_kernels as kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
-from ..pose.networks import CROP_SIZE
+from ..pose.networks import CROP_SIZE, FIRST_PASS_CROP
 from ..pose.raster_kernels import NOTHING
 from ..pose.renderer import NEAR, VIEWS_AT_ONCE, Views, WarpRenderer
 from ..synth import so3
@@ -32,9 +32,6 @@ from .pair_sensors import Place, SensorEffects, Sensors, Sight
 
 REFINEMENTS, REFINED_SHARE = 2, 0.8
 """The scorer's hypotheses are refined in this many rounds, each of which moves this share of them."""
-MOVED_ON_SHARE = 0.4
-"""This share of the refiner's starts are poses that it has moved once already, as from a registration's second iteration
-on."""
 MIN_DISTANCE = 0.05
 LANES = 2
 """So many threads of a GPU share the rows of a face."""
@@ -65,6 +62,23 @@ class ScorerBatch:
     weight: Tensor
 
 
+@dataclass(frozen=True)
+class Starts:
+    """What the refiner is shown. crop_size: rows and columns of its crops. rough, fine: shares of the starts that are off as those
+    of a registration are, and as a tracked pose is. moved_on: share that the refiner has moved once already."""
+
+    crop_size: int = CROP_SIZE
+    rough: float = 0.3
+    fine: float = 0.3
+    moved_on: float = 0.4
+
+
+ALL_STARTS = Starts()
+"""A registration's iterations and tracking, so that one network serves both."""
+FIRST_STARTS = Starts(FIRST_PASS_CROP, rough=0.8, fine=0.0, moved_on=0.15)
+"""The first pass of a registration."""
+
+
 class PairSampler:
     """Draws batches; deterministic in its seed on one device."""
 
@@ -75,8 +89,10 @@ class PairSampler:
         seed: int = 0,
         scene: SceneEffects | None = None,
         sensor: SensorEffects | None = None,
+        starts: Starts = ALL_STARTS,
     ) -> None:
         self.device = torch.device(device)
+        self.starts = starts
         self.renderer = WarpRenderer(objects, device)
         self.bank = self.renderer.bank
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
@@ -92,7 +108,7 @@ class PairSampler:
         owner = torch.arange(n, device=self.device)
         guess = self._perturb(scenes.T_cam_obj, diameter)
         if refine is not None:
-            m = round(MOVED_ON_SHARE * n)
+            m = round(self.starts.moved_on * n)
             guess[:m] = self._refined(scenes, guess[:m], owner[:m], diameter[:m], refine)
         truth = self._nearest_look(scenes.T_cam_obj, guess, scenes.target)
         rendered, observed, seen = self._inputs(scenes, guess, owner, "refiner")
@@ -135,14 +151,14 @@ class PairSampler:
         return torch.randn(*shape, generator=self.generator, device=self.device)
 
     def _perturb(self, T: Tensor, diameter: Tensor) -> Tensor:
-        """Register-like, middling and tracking-like errors, so that one network serves both uses.
+        """Register-like, middling and tracking-like errors.
 
         A registration begins at the depth of the surface that is seen, which half of its starts have; and beside the object
         where something hides a part of it.
         """
         n = len(T)
         kind = self._uniform(n)
-        rough, fine = kind < 0.3, kind > 0.7
+        rough, fine = kind < self.starts.rough, kind > 1 - self.starts.fine
         angle = torch.where(
             rough, self._uniform(n, high=50.0), torch.where(fine, 4.0, 15.0) * self._normal(n).abs()
         ).clamp(max=50.0)
@@ -195,7 +211,7 @@ class PairSampler:
         return looks[torch.arange(len(T), device=self.device), closeness.argmax(1)]
 
     def _inputs(self, scenes: Scenes, guess: Tensor, owner: Tensor, role: str) -> tuple[Tensor, Tensor, Tensor]:
-        n, r = len(guess), CROP_SIZE
+        n, r = len(guess), self.starts.crop_size
         diameter = self.diameter[scenes.target][owner].contiguous()
         camera = scenes.camera[owner].contiguous()
         mesh_index = scenes.target[owner].int().contiguous()

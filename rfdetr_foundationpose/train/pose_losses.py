@@ -55,7 +55,7 @@ def ranking_loss(logits: Tensor, error: Tensor, weight: Tensor) -> Tensor:
 def evaluate(
     network: RefineNet | ScoreNet, held_out: Sequence[RefinerBatch | ScorerBatch], role: str
 ) -> dict[str, float]:
-    """refiner: median errors that are left after one update of held-out objects. scorer: error of the chosen over the best."""
+    """Of refiners: errors that are left after one update of held-out objects. Of a scorer: error of the chosen over the best."""
     network.eval()
     device = next(network.parameters()).device
     rows = []
@@ -78,7 +78,7 @@ def evaluate(
                 )
     names = (
         ("trans_p50_diameters", "rot_p50_deg", "trans_mean", "rot_mean_deg")
-        if role == "refiner"
+        if role != "scorer"
         else ("chosen_error", "best_error", "right", "_")
     )
     return {name: float(np.mean([row[i] for row in rows])) for i, name in enumerate(names) if name != "_"}

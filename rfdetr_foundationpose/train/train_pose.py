@@ -5,17 +5,14 @@ A training resumes from the weights it writes: the optimizer's moments are rebui
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -26,10 +23,11 @@ from ..interrupts import Interruptible
 from ..pose import checkpoints
 from ..pose.networks import RefineNet, ScoreNet
 from ..process import prepare_process
+from .clocks import StepWatch, at_most
 from .object_stream import ObjectStream
 from .pair_scenes import TIDY, SceneEffects
 from .pair_sensors import STEADY, SensorEffects
-from .pairs import PairSampler, Refine, RefinerBatch, ScorerBatch
+from .pairs import ALL_STARTS, FIRST_STARTS, PairSampler, Refine, RefinerBatch, ScorerBatch, Starts
 from .parallel import FlatGradients, Ranks
 from .pose_losses import evaluate, pair_loss
 from .widen import widened
@@ -37,7 +35,7 @@ from .widen import widened
 logger = logging.getLogger(__name__)
 
 EVALUATION_SEED = 1_000_003
-LEARNING_RATE = {"refiner": 6e-4, "scorer": 2e-4}
+LEARNING_RATE = {"refiner": 6e-4, "first_pass": 6e-4, "scorer": 2e-4}
 """The scorer's attention has no normalization of its own: at 6e-4 it diverged within 500 steps."""
 WARM_UP = 300
 AVERAGE_DECAY = 0.998
@@ -49,7 +47,8 @@ BANKS = 8
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """minutes: budget of the whole schedule; stop_after: minutes of this call, from its start. batch: pairs a step of each device.
+    """role: "refiner", "scorer" or "first_pass", a refiner of small crops that moves all hypotheses of a registration once.
+    minutes: budget of the whole schedule; stop_after: minutes of this call, from its start. batch: pairs a step of each device.
     learning_rate: 0 takes the role's own. compile: seconds that compiling may take, 0 for none.
 
     start: weights to begin from where ``out`` has none; of half the width they are widened. refiner: weights by which the
@@ -75,6 +74,15 @@ class TrainSettings:
     refiner: Path | None = None
     scene: SceneEffects = field(default_factory=SceneEffects)
     sensor: SensorEffects = field(default_factory=SensorEffects)
+
+    @property
+    def starts(self) -> Starts:
+        return FIRST_STARTS if self.role == "first_pass" else ALL_STARTS
+
+    def network(self) -> RefineNet | ScoreNet:
+        """A network of the role, width and crop size, with random weights."""
+        kind = ScoreNet if self.role == "scorer" else RefineNet
+        return kind(self.width, self.starts.crop_size)
 
 
 def train(settings: TrainSettings, stop: Interruptible | None = None) -> dict[str, float]:
@@ -108,7 +116,7 @@ class _Training:
         self.stream = ObjectStream(first, max(settings.objects // BANKS, 1), settings.workers)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         ranks.same_start(self.network)
-        self.average = _make(settings.role, settings.width).to(device).to(memory_format=torch.channels_last)
+        self.average = settings.network().to(device).to(memory_format=torch.channels_last)
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval()
         floating = [
@@ -200,7 +208,7 @@ class _Training:
 
     def _step(self, encode: Callable[..., Tensor], step: int) -> Tensor:
         """The loss of one step. The step before an evaluation is timed, by waiting for the device in between."""
-        watch = _Watch(self.device, (step + 1) % EVALUATE_EVERY == 0)
+        watch = StepWatch(self.device, (step + 1) % EVALUATE_EVERY == 0)
         batch = self._draw(self._next_sampler())
         watch.lap("draw_ms")
         self.network.train()
@@ -223,10 +231,10 @@ class _Training:
     def _start(self) -> tuple[RefineNet | ScoreNet, int, float]:
         """Network, pairs trained on before, and seconds of the schedule that are spent."""
         s = self.settings
-        load = checkpoints.load_refiner if s.role == "refiner" else checkpoints.load_scorer
+        load = checkpoints.load_scorer if s.role == "scorer" else checkpoints.load_refiner
         path = self.weights if self.weights.is_file() else s.start
         if path is None:
-            return _make(s.role, s.width), 0, 0.0
+            return s.network(), 0, 0.0
         loaded, weights = load(path)
         network: RefineNet | ScoreNet = loaded
         resumed = path == self.weights
@@ -238,6 +246,8 @@ class _Training:
             raise ValueError(
                 f"{path} has width {network.width:g}, the training {s.width:g}: only a doubling is possible"
             )
+        if network.crop_size != s.starts.crop_size:
+            network = _resized(network, s.network())
         word = f"resumed {path.name} after {pairs:,} pairs" if resumed else f"started from {path.name}"
         self._tell(f"{word}, {spent / 60:.1f} of {s.minutes:g} min")
         return network, pairs, spent
@@ -246,8 +256,8 @@ class _Training:
         objects = self.stream.take()
         if len(self.banks) == BANKS and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the oldest bank's meshes are freed: nothing may read them any more
-        seed = self.seed + 7919 * (self.ranks.rank + 64 * self.next_bank)
-        self.banks.append(PairSampler(objects, self.device, seed, self.settings.scene, self.settings.sensor))
+        s, seed = self.settings, self.seed + 7919 * (self.ranks.rank + 64 * self.next_bank)
+        self.banks.append(PairSampler(objects, self.device, seed, s.scene, s.sensor, s.starts))
         self.next_bank += 1
 
     def _next_sampler(self) -> PairSampler:
@@ -260,15 +270,15 @@ class _Training:
         kinds = {"tidy": (TIDY, STEADY), "crowd": (SceneEffects(crowd=1.0), SensorEffects())}
         drawn = {}
         for name, (scene, sensor) in kinds.items():
-            sampler = PairSampler(objects, self.device, EVALUATION_SEED, scene, sensor)
+            sampler = PairSampler(objects, self.device, EVALUATION_SEED, scene, sensor, self.settings.starts)
             drawn[name] = [self._draw(sampler, moving=False) for _ in range(3)]
         return drawn
 
     def _draw(self, sampler: PairSampler, moving: bool = True) -> RefinerBatch | ScorerBatch:
         s = self.settings
-        if s.role == "refiner":
-            return sampler.refiner_batch(s.batch, self.refine if moving else None)
-        return sampler.scorer_batch(s.batch // s.hypotheses, s.hypotheses, self.refine)
+        if s.role == "scorer":
+            return sampler.scorer_batch(s.batch // s.hypotheses, s.hypotheses, self.refine)
+        return sampler.refiner_batch(s.batch, self.refine if moving else None)
 
     def _measure(
         self, held_out: dict[str, list[RefinerBatch | ScorerBatch]], step: int, seconds: float, loss: float
@@ -325,7 +335,7 @@ class _Training:
         quick_moving = None if moving is None else torch.compile(moving, dynamic=False)
         ours = 1.0
         try:
-            with _at_most(self.settings.compile):
+            with at_most(self.settings.compile):
                 if quick_moving is not None:
                     self.refine = self._moving_on(quick_moving)
                 self.network.train()
@@ -343,44 +353,11 @@ class _Training:
         return quick, quick_moving
 
 
-class _Watch:
-    """Milliseconds of a step's parts, where ``on``."""
-
-    def __init__(self, device: torch.device, on: bool) -> None:
-        self.device, self.on = device, on
-        self.laps: dict[str, float] = {}
-        self.since = self._now() if on else 0.0
-
-    def lap(self, name: str) -> None:
-        if self.on:
-            now = self._now()
-            self.laps[name] = (now - self.since) * 1e3
-            self.since = now
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.monotonic()
-
-
-@contextlib.contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the main thread."""
-
-    def late(_: int, __: FrameType | None) -> None:
-        raise TimeoutError(f"took more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _make(role: str, width: float) -> RefineNet | ScoreNet:
-    return RefineNet(width) if role == "refiner" else ScoreNet(width)
+def _resized(network: RefineNet | ScoreNet, empty: RefineNet | ScoreNet) -> RefineNet | ScoreNet:
+    """``empty``, which is of another crop size, with the weights of ``network``: positions alone depend on the size."""
+    positions = empty.pos_embed.pe
+    empty.load_state_dict(network.state_dict() | {"pos_embed.pe": positions})
+    return empty
 
 
 def _refine(path: Path, device: torch.device) -> Refine:

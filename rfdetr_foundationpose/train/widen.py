@@ -29,7 +29,7 @@ READS_TOKENS = (
 def widened(network: Network, seed: int = 0) -> Network:
     """Of twice the width; the scorer's answers are the same, the refiner's nearly."""
     generator = torch.Generator().manual_seed(seed)
-    wide: Network = type(network)(2 * network.width)
+    wide: Network = type(network)(2 * network.width, network.crop_size)
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     made = {
         name: target if name == "pos_embed.pe" else _wide(name, state[name], target.shape, generator)
