@@ -15,6 +15,9 @@ from .backends import DETECTOR, POSE, TENSORRT_LIBRARIES
 from .errors import ConfigError
 from .yaml_files import read_yaml, shown, suggestion
 
+FIRST = "first"
+"""A pruning schedule that begins with this word has a first pass."""
+
 
 def setting(
     default: Any,
@@ -133,7 +136,8 @@ class PoseConfig:
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
     register_schedule: str = setting(
         "auto",
-        "hypotheses kept before each iteration, e.g. '252,64,16,8,8'; 'full' keeps all; 'auto' prunes",
+        "hypotheses kept before each iteration, e.g. '252,64,16,8,8', or 'first,64,16,8,8' where a network of small crops moves "
+        "all of them once before; 'full' keeps all in full size; 'auto' prunes, after a first pass where the weights have one",
     )
     register_confidence: float = setting(
         2.0,
@@ -325,14 +329,14 @@ def check_consistency(config: Config) -> None:
 
 
 def schedule_counts(text: str) -> tuple[int, ...]:
-    """Counts of pose.register_schedule; empty for "auto" and "full". Raises ConfigError."""
+    """Counts of pose.register_schedule, those after a first pass; empty for "auto" and "full". Raises ConfigError."""
     if text in ("auto", "full"):
         return ()
     try:
-        counts = tuple(int(part) for part in text.split(","))
+        counts = tuple(int(part) for part in text.removeprefix(FIRST + ",").split(","))
     except ValueError as error:
         raise ConfigError(
-            f"pose.register_schedule={text!r} must be 'auto', 'full' or counts like '252,64,16,8,8'"
+            f"pose.register_schedule={text!r} must be 'auto', 'full' or counts like '252,64,16,8,8' or 'first,64,16,8,8'"
         ) from error
     if any(c < 1 for c in counts) or list(counts) != sorted(counts, reverse=True):
         raise ConfigError(f"pose.register_schedule={text!r} must hold counts of at least 1 that never grow")

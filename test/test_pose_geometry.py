@@ -8,10 +8,9 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from rfdetr_foundationpose.config import ConfigError, PoseConfig
+from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
 from rfdetr_foundationpose.pose.estimator import RegistrationError, TrackRequest
-from rfdetr_foundationpose.pose.register_program import pruning_counts
 from rfdetr_foundationpose.pose.symmetry import nearest_equivalent, rotation_angle
 from rfdetr_foundationpose.types import Frame
 from support.pose_scenes import (
@@ -156,17 +155,3 @@ def test_tracking_without_depth_keeps_the_pose_finite_and_says_it_is_unsure():
     estimate = estimator.track(prepared(estimator, frame), [TrackRequest("thing", item.from_centered(T))])[0]
     assert np.isfinite(estimate.T_cam_obj).all()
     assert estimate.confidence < 0.5
-
-
-def test_schedules():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert pruning_counts("full", 252, 5, cpu) == (252,) * 5
-    assert pruning_counts("64,16", 252, 4, cpu) == (64, 16, 16, 16)
-    assert pruning_counts("300,10", 45, 2, cpu) == (45, 10)
-    for device in (cpu, cuda):
-        counts = pruning_counts("auto", 252, 5, device)
-        assert list(counts) == sorted(counts, reverse=True)
-        assert counts[-1] >= 4
-    for text in ("some", "16,64", "0", "252;64"):
-        with pytest.raises(ConfigError, match="register_schedule"):
-            pruning_counts(text, 252, 5, cpu)

@@ -16,7 +16,8 @@ from rfdetr_foundationpose.pose import register_program
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
 from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
-from rfdetr_foundationpose.pose.register_program import _copies_last, _flipping_iteration
+from rfdetr_foundationpose.pose.pruning import Pruning
+from rfdetr_foundationpose.pose.register_program import _copies_last
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.resources import models_dir
@@ -62,7 +63,7 @@ def test_copies_of_better_hypotheses_come_last():
     [((252, 63, 33, 15, 8), 3), ((63, 33, 15, 8, 8), 3), ((252,) * 5, None), ((8, 4), None), ((40, 3, 3), None)],
 )
 def test_the_best_is_flipped_where_pruning_leaves_an_iteration(schedule, expected):
-    assert _flipping_iteration(schedule) == expected
+    assert Pruning(schedule).flipping == expected
 
 
 def test_half_turns_of_the_best_take_the_place_of_the_last():

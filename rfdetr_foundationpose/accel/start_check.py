@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from .base import EXAMPLES_OF_A_FRAME, BackendUnavailable, BaseRunner, Runner, as_tuple
 from .network import ScorerNetwork
 
-RENDERED_CROP = (6, 160)
-"""Channels and size of the crops that ``RunnerContext.examples`` gives."""
+RENDERED_CROPS = {(6, 160), (6, 80)}
+"""Channels and sizes of the crops that ``RunnerContext.examples`` gives."""
 CHECKED_PAIRS, CHECKED_HYPOTHESES = 2, 8
 """Batch sizes on which a refiner and a scorer are checked."""
 MIN_ORDER = 0.8
@@ -24,7 +24,7 @@ this; with random weights it is not."""
 
 def sees_rendered_crops(runner: BaseRunner) -> bool:
     """Whether a runner is checked on rendered crops, else on random numbers."""
-    return runner.context.examples is not None and runner.crop == RENDERED_CROP
+    return runner.context.examples is not None and runner.crop in RENDERED_CROPS
 
 
 def check_runner(runner: BaseRunner, module: nn.Module) -> None:

@@ -122,11 +122,11 @@ def choose_machine(target: str, library: str, device: str) -> tuple[Library, Mac
 
 
 def parse_batches(text: str) -> dict[str, list[int]]:
-    """Batch sizes by role; empty: what the pipeline uses. Raises typer.BadParameter."""
+    """Batch sizes by role, and of the first pass; empty: what the pipeline uses. Raises typer.BadParameter."""
     if not text:
         return default_batches()
     sizes = parse_numbers(text, "--batches")
-    return {"refiner": sizes, "scorer": sizes}
+    return {"refiner": sizes, "scorer": sizes, "first pass": sizes}
 
 
 def default_batches() -> dict[str, list[int]]:
@@ -135,16 +135,18 @@ def default_batches() -> dict[str, list[int]]:
 
     from ..config import PoseConfig
     from ..pose.estimator import TRACK_BATCHES
-    from ..pose.register_program import pruning_counts, scored_batches
+    from ..pose.hypotheses import MOST_HYPOTHESES
+    from ..pose.pruning import pruning_schedule
 
     settings = PoseConfig()
-    total = 252
     refiner, scorer = set(TRACK_BATCHES), set()
     for schedule in (settings.register_schedule, "full"):
-        kept = pruning_counts(schedule, total, settings.register_iterations, torch.device("cuda"))
-        refiner |= set(kept)
-        scorer |= set(scored_batches(kept))
-    return {"refiner": sorted(refiner), "scorer": sorted(scorer)}
+        pruning = pruning_schedule(
+            schedule, MOST_HYPOTHESES, settings.register_iterations, torch.device("cuda"), first_pass=True
+        )
+        refiner |= set(pruning.kept)
+        scorer |= set(pruning.scored)
+    return {"refiner": sorted(refiner), "scorer": sorted(scorer), "first pass": [MOST_HYPOTHESES]}
 
 
 def _pose_engines(
@@ -157,9 +159,10 @@ def _pose_engines(
 ) -> list[Wanted]:
     from ..accel.base import RunnerContext
     from ..engines.build_folder import Wanted
-    from ..engines.onnx_file import OnnxFormatError
+    from ..engines.onnx_file import CHANNELS, OnnxFormatError
     from ..engines.runners import file_source, module_source
     from ..evaluate.networks import load_networks
+    from ..pose.networks import FIRST_PASS_CROP
 
     files = {"refiner": refiner, "scorer": scorer}
     loaded = load_networks(weights, official_size) if None in files.values() else None
@@ -174,6 +177,10 @@ def _pose_engines(
                 raise OnnxFormatError(f"{file} is a {source.role}, given as --{role}-onnx")
         batches: Sequence[int] = [source.spec.batch] if source.spec.batch else sizes[role]
         wanted += [Wanted(source, batch, precision) for batch in batches]
+    if loaded is not None and loaded.first_pass is not None:
+        crop, about = (CHANNELS, FIRST_PASS_CROP), loaded.about_first_pass
+        source = module_source(loaded.first_pass, RunnerContext(crop=crop, label="first-pass refiner", about=about))
+        wanted += [Wanted(source, batch, precision) for batch in sizes["first pass"]]
     return wanted
 
 

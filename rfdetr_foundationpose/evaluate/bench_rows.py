@@ -51,7 +51,7 @@ def pose_runners(
     wrap_scorer: Callable[[Runner], Runner] | None = None,
 ) -> Networks:
     """Refiner and scorer at a backend, as build_estimator makes them. Raises BackendUnavailable."""
-    from ..pose.build import runner_contexts
+    from ..pose.build import first_pass_context, runner_contexts
     from ..pose.runners import Networks
 
     contexts = runner_contexts(config, device)
@@ -62,11 +62,16 @@ def pose_runners(
 
     register = GraphPool("register", device)
     scorer = runner("scorer", "scorer", register)
+    first_pass = None
+    if networks.first_pass is not None:
+        context = first_pass_context(contexts, networks.about_first_pass, register)
+        first_pass = make_runner(networks.first_pass, backend, context, fallback=False)
     return Networks(
         runner("refiner", "refiner", step=Step.TRACKING),
         runner("refiner", "register refiner", register),
         scorer if wrap_scorer is None else wrap_scorer(scorer),
         official_crops=networks.official_crops(config.pose.crop_sampling),
+        first_pass=first_pass,
     )
 
 

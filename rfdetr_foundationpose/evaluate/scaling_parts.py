@@ -233,7 +233,8 @@ def cameras(ground: Ground, stack: ExitStack) -> Points:
         with skipping(f"{camera + 1} cameras", notes):
             memory = ground.memory_mb()
             modules = {role: copy.deepcopy(module) for role, module in ground.networks.modules.items()}
-            row = ground.another([model], replace(ground.networks, modules=modules))
+            first_pass = copy.deepcopy(ground.networks.first_pass)
+            row = ground.another([model], replace(ground.networks, modules=modules, first_pass=first_pass))
             row.warm_up(frames[0].frame.camera)
             rows.append(row)
             facts.append(_grown(ground, memory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from ..engines.options import engine_options
 from ..engines.runners import FILE_BACKENDS, runner_from_onnx
 from ..objects import ObjectSpec
 from ..resources import models_dir
-from .checkpoints import Weights, find, load_refiner, load_scorer
+from .checkpoints import Weights, find, load_first_pass, load_refiner, load_scorer
 from .confidence import load_calibration
 from .estimator import PoseEstimator, track_batches
 from .example_crops import example_pairs
 from .mesh import ObjectModel, load_object
+from .networks import FIRST_PASS_CROP
 from .renderer import Renderer, WarpRenderer
 from .runners import Networks
 
@@ -36,6 +37,12 @@ def weights_directory(config: Config) -> Path:
     """Where refiner and scorer are read from."""
     shipped = {"default": models_dir() / "pose", "base": models_dir() / "pose" / "base"}
     return shipped.get(config.pose.weights) or Path(config.pose.weights).expanduser()
+
+
+def first_pass_file(directory: Path) -> Path | None:
+    """The refiner of a registration's first pass: of the weights, else the shipped one, which serves any, official ones too."""
+    candidates = (directory / "first_pass.safetensors", models_dir() / "pose" / "first_pass.safetensors")
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def make_renderer(name: str, objects: Sequence[ObjectModel], device: torch.device) -> Renderer:
@@ -101,6 +108,12 @@ def runner_contexts(config: Config, device: torch.device) -> Callable[..., Runne
     )
 
 
+def first_pass_context(contexts: Callable[..., RunnerContext], about: str, pool: GraphPool) -> RunnerContext:
+    """Of the runner of a registration's first pass. contexts: from ``runner_contexts``."""
+    context = contexts(label="first-pass refiner", about=about, pool=pool, crop=(6, FIRST_PASS_CROP))
+    return replace(context, examples=partial(example_pairs, device=context.device, size=FIRST_PASS_CROP))
+
+
 def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimator:
     """Loads meshes and weights. Raises MeshError, CheckpointError, ConfigError."""
     device = resolve_device(config.device)
@@ -118,6 +131,12 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
     register = GraphPool("register", device)
 
     context = runner_contexts(config, device)
+    first_pass = None
+    if (path := first_pass_file(directory)) is not None:
+        moving = _source(path, load_first_pass)
+        weights += f"; {moving.description}"
+        logger.info("first pass of registration: %s", moving.description)
+        first_pass = moving.runner(backend, first_pass_context(context, moving.description, register))
     networks = Networks(
         refining.runner(
             backend, context(label="refiner", about=refining.description, step=Step.TRACKING), track_batches(instances)
@@ -126,6 +145,7 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
         scoring.runner(backend, context(label="scorer", about=scoring.description, pool=register)),
         weights,
         official,
+        first_pass,
     )
     example_pairs.cache_clear()
     renderer = make_renderer(config.pose.renderer, objects, device)

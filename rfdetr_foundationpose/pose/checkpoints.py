@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
-from .networks import CROP_SIZE, RefineNet, ScoreNet, channels_at
+from .networks import CROP_SIZE, FIRST_PASS_CROP, RefineNet, ScoreNet, channels_at
 
 Network = TypeVar("Network", RefineNet, ScoreNet)
 
@@ -122,6 +122,17 @@ def load_refiner(path: str | Path) -> tuple[RefineNet, Weights]:
     """Network in eval mode, FP32, with what was read. Raises CheckpointError."""
     weights = read(path)
     return _load(weights, "refiner", RefineNet), weights
+
+
+def load_first_pass(path: str | Path) -> tuple[RefineNet, Weights]:
+    """Network in eval mode, FP32, with what was read. Raises CheckpointError, also for a refiner of other crops."""
+    network, weights = load_refiner(path)
+    if network.crop_size != FIRST_PASS_CROP:
+        raise CheckpointError(
+            f"{path} is a refiner of crops of {network.crop_size} pixels, a first pass has {FIRST_PASS_CROP}: it is what "
+            "`train first-pass` writes"
+        )
+    return network, weights
 
 
 def load_scorer(path: str | Path) -> tuple[ScoreNet, Weights]:

@@ -20,7 +20,8 @@ from .depth import DepthFilter
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
 from .observation import Observation
-from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram, pruning_counts
+from .pruning import Pruning, pruning_schedule
+from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram
 from .renderer import Renderer
 from .runners import Networks
 from .symmetry import nearest_equivalent
@@ -69,7 +70,7 @@ class PoseEstimator:
     ``track`` and ``register`` may run in two threads (registration goes on in the background); each by itself is for
     one thread at a time. backend, weights: what runs and with what. library: what runs the networks besides torch, and why.
     instances: how many objects may be tracked together, which is what warm-up prepares. kept_programs: of registration; the one
-    that was used longest ago gives way.
+    that was used longest ago gives way. Raises ConfigError for a pruning schedule that the networks cannot serve.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class PoseEstimator:
         self._filter = DepthFilter(device, config.min_depth, config.max_depth)
         by_look: dict[bytes, Tensor] = {}
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
+        for rotations in self.rotations:
+            self._pruning(len(rotations))
         self.kept_programs = REGISTER_PROGRAMS
-        self._registers: dict[tuple[int, tuple[int, ...]], RegisterProgram] = {}
+        self._registers: dict[tuple[int, Pruning], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
         self._camera: tuple[CameraIntrinsics, Tensor] | None = None
         self._register_lock = Lock()
@@ -198,15 +201,21 @@ class PoseEstimator:
     def _hypotheses(self, item: ObjectModel) -> Tensor:
         return torch.tensor(hypothesis_rotations(item.symmetries), dtype=torch.float32, device=self.device)
 
+    def _pruning(self, total: int) -> Pruning:
+        """Raises ConfigError."""
+        schedule, iterations = self.config.register_schedule, self.config.register_iterations
+        has_first = self._networks.first_pass is not None
+        return pruning_schedule(schedule, total, iterations, self.device, first_pass=has_first)
+
     def _register_program(self, index: int, frame: Observation) -> RegisterProgram:
         """The program for the object's number of hypotheses, the pruning schedule and the image size."""
         total, size = len(self.rotations[index]), frame.size
-        kept = pruning_counts(self.config.register_schedule, total, self.config.register_iterations, self.device)
-        program = self._registers.pop((total, kept), None)
+        pruning = self._pruning(total)
+        program = self._registers.pop((total, pruning), None)
         if program is None or program.size != size:
             with torch.inference_mode(False):  # its buffers are written to inside and outside of it
-                program = RegisterProgram(self._renderer, self._networks, total, kept, size, self.device)
-        self._registers[total, kept] = program  # the latest comes last
+                program = RegisterProgram(self._renderer, self._networks, total, pruning, size, self.device)
+        self._registers[total, pruning] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
         return program

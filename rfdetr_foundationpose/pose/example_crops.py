@@ -19,6 +19,7 @@ from .depth import DepthFilter
 from .example_scene import ExampleScene
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel, load_object
+from .networks import CROP_SIZE
 from .observation import Observation
 from .renderer import WarpRenderer
 from .views import CropSettings, ViewSet
@@ -30,7 +31,7 @@ NOISE = 0.002
 
 @dataclass(frozen=True)
 class Crops:
-    """rendered, observed: (N, 6, 160, 160) float32 on the CPU. name: of the scene, for people."""
+    """rendered, observed: (N, 6, R, R) float32 on the CPU. name: of the scene, for people."""
 
     name: str
     rendered: Tensor
@@ -47,9 +48,11 @@ def _models() -> list[ObjectModel]:
     return [load_object(spec) for spec in load_objects(default_objects_file())]
 
 
-def hypothesis_crops(scene: int, role: str, every: int = 1, device: torch.device | str = "cpu") -> Crops:
+def hypothesis_crops(
+    scene: int, role: str, every: int = 1, device: torch.device | str = "cpu", size: int = CROP_SIZE
+) -> Crops:
     """Of all 252 hypotheses of an object, at its true place and in all rotations, or of every n-th. scene: 0, 1, ...: object and
-    view. device: that renders them."""
+    view. device: that renders them. size: rows and columns of the crops."""
     models = _models()
     item = models[scene % len(models)]
     frame = ExampleScene([item], SIZE, device, seed=scene).frame(scene)
@@ -63,7 +66,7 @@ def hypothesis_crops(scene: int, role: str, every: int = 1, device: torch.device
         torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32, device=device),
     )
     rotations = torch.tensor(hypothesis_rotations(np.eye(4)[None])[::every], dtype=torch.float32)
-    views = ViewSet(WarpRenderer([item], device), len(rotations), device, CropSettings(compared=0))
+    views = ViewSet(WarpRenderer([item], device), len(rotations), device, CropSettings(size, compared=0))
     views.poses[:, :3, :3] = rotations
     views.poses[:, :3, 3] = torch.tensor(item.to_centered(frame.truths[item.name])[:3, 3], dtype=torch.float32)
     views.diameters.fill_(item.diameter)
@@ -72,11 +75,11 @@ def hypothesis_crops(scene: int, role: str, every: int = 1, device: torch.device
 
 
 @cache
-def example_pairs(role: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Rendered and observed crops (48, 6, 160, 160) of four scenes, some hypotheses of each, for ``RunnerContext.examples``, on the
+def example_pairs(role: str, device: torch.device | str = "cpu", size: int = CROP_SIZE) -> tuple[Tensor, Tensor]:
+    """Rendered and observed crops (48, 6, size, size) of four scenes, some hypotheses of each, for ``RunnerContext.examples``, on the
     CPU. Kept, 59 MB, until ``example_pairs.cache_clear()``.
 
     device: that renders them; on the one that poses are estimated on, no kernels are compiled for another one.
     """
-    chosen = [hypothesis_crops(scene, role, 252 // EXAMPLES_OF_A_FRAME, device) for scene in range(4)]
+    chosen = [hypothesis_crops(scene, role, 252 // EXAMPLES_OF_A_FRAME, device, size) for scene in range(4)]
     return torch.cat([c.rendered for c in chosen]), torch.cat([c.observed for c in chosen])

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from .symmetry import rotation_angle
 
-IN_PLANE_STEPS = 6
+VIEWS, IN_PLANE_STEPS = 42, 6
+MOST_HYPOTHESES = VIEWS * IN_PLANE_STEPS
+"""Of an object without symmetries."""
 MERGE_ANGLE = np.deg2rad(30.0)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,11 +14,12 @@ from torch import Tensor
 
 from ..accel.base import Runner, ScoreRunner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
-from ..config import schedule_counts
 from .agreement_columns import DESCRIBED, RESULT_COLUMNS
 from .confidence import Calibration
 from .hypotheses import bounding_box, guess_translation
+from .networks import FIRST_PASS_CROP
 from .observation import Observation
+from .pruning import SCORED_WHEN_PRUNING, Pruning
 from .renderer import Renderer
 from .runners import Networks
 from .views import CropSettings, ViewSet
@@ -40,8 +39,6 @@ RESCORED = 12
 one as good, is among them (docs/accuracy.md)."""
 UNSCORED = -1e9
 """This stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
-SCORED_WHEN_PRUNING = 64
-"""From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 SAME_TURN = math.radians(15)
 """Hypotheses that differ by less, rad, are copies of each other."""
 SET_BACK = 1e4
@@ -49,8 +46,6 @@ SET_BACK = 1e4
 HALF_TURNS = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1]])[:, None]
 """These signs of the columns of a pose, (3, 1, 4), are half a turn about each axis of the mesh, after which it looks the same
 but for its texture, or nearly so."""
-AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
-"""The pruning schedule "auto" keeps these shares of the hypotheses, iteration by iteration."""
 
 
 @dataclass(frozen=True)
@@ -110,35 +105,13 @@ def _coarse(refiner: Runner, scorer: Runner) -> _Coarse | None:
     return _Coarse(refiner.coarse, scorer.coarse, scorer)
 
 
-def pruning_counts(text: str, hypotheses: int, iterations: int, device: torch.device) -> tuple[int, ...]:
-    """Hypotheses refined in each iteration, never growing. Raises ConfigError.
-
-    "full": all in every iteration. "auto": a share of them that evaluation found to lose no accuracy on this kind of
-    device. Else counts, e.g. "252,64,16,8,8"; the last one serves the remaining iterations.
-    """
-    if text == "full":
-        return (hypotheses,) * iterations
-    if text == "auto":
-        shares = AUTO_SCHEDULE["cuda" if device.type == "cuda" else "cpu"]
-        counts = [max(4, round(share * hypotheses)) for share in shares]
-    else:
-        counts = list(schedule_counts(text))
-    counts += counts[-1:] * (iterations - len(counts))
-    return tuple(min(c, hypotheses) for c in counts[:iterations])
-
-
-def scored_batches(kept: Sequence[int]) -> list[int]:
-    """How many hypotheses the scorer is asked about, each number once: before small sets are pruned, and at the end."""
-    return sorted({kept[-1]} | {a for a, b in pairwise(kept) if b < a <= SCORED_WHEN_PRUNING})
-
-
 class RegisterProgram:
     """Static buffers and the registration of one object over them; one CUDA graph launch where everything in it can be
     captured.
 
     An observation, mask (H, W) bool, rotations (total, 3, 3) of the first hypotheses and the object, by ``choose``, are
-    inputs. networks: of which it runs ``register_refiner`` and ``scorer``. kept: hypotheses of each iteration, see
-    pruning_counts. size: (H, W) of the image.
+    inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
+    size: (H, W) of the image.
     """
 
     def __init__(
@@ -146,11 +119,12 @@ class RegisterProgram:
         renderer: Renderer,
         networks: Networks,
         total: int,
-        kept: Sequence[int],
+        pruning: Pruning,
         size: tuple[int, int],
         device: torch.device,
     ) -> None:
-        self.kept = tuple(kept)
+        self.pruning = pruning
+        self.kept = pruning.kept
         self.top_k = min(TOP_K, self.kept[-1])
         self.total = total
         self.size = size
@@ -172,9 +146,10 @@ class RegisterProgram:
         self._dropping_refiner, self._dropping_scorer = (
             runner_for(Step.DROPPING, network) for network in (refiner, scorer)
         )
+        self._first_pass = networks.first_pass if pruning.first_pass else None
         self._prepare_runners()
         # A runner with static inputs lends them; refiner and scorer, which take turns, have the same ones.
-        observed = max([*self.kept[1:], *scored_batches(self.kept)])  # the first iteration's hypotheses share one
+        observed = max([*self.kept[self._shared_iterations :], *pruning.scored])
         inputs = refiner.inputs(self.kept[0], observed)
         self.views = ViewSet(
             renderer,
@@ -189,21 +164,27 @@ class RegisterProgram:
             inputs=inputs,
         )
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 1, device=device)
-        self._flipping = _flipping_iteration(self.kept)
         self._half_turns = HALF_TURNS.to(device)
         self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False))
+        self._first_views: ViewSet | None = None
+        if self._first_pass is not None:
+            crops = CropSettings(FIRST_PASS_CROP, dtype=self._first_pass.dtype, compared=0)
+            self._first_views = ViewSet(renderer, total, device, crops, inputs=self._first_pass.inputs(total, 1))
         self.graph = GraphedProgram(
             self.run,
             device,
-            name=f"register {total} x {','.join(map(str, self.kept))}",
+            name=f"register {total} x {pruning}",
             pool=refiner.pool or GraphPool("register", device),
-            capture=renderer.capturable and refiner.capturable and scorer.capturable,
+            capture=renderer.capturable
+            and all(r.capturable for r in (refiner, scorer, self._first_pass) if r is not None),
         )
 
     def choose(self, index: int, diameter: float, rotations: Tensor) -> None:
         """Make object ``index`` of the renderer the one that is registered. rotations: (total, 3, 3)."""
         self.rotations.copy_(rotations)
-        for views in (self.views, self.preview):
+        for views in (self.views, self.preview, self._first_views):
+            if views is None:
+                continue
             views.model.fill_(index)
             views.diameters.fill_(diameter)
 
@@ -235,6 +216,7 @@ class RegisterProgram:
         translation, pixels = self._guess()
         preview.poses[:, :3, :3] = self.rotations
         preview.poses[:, :3, 3] = translation
+        self._move_all_once()
         if kept[0] < self.total:
             preview.keep(self._agreement(self.total).topk(kept[0]).indices)
         views.poses.copy_(preview.poses[: kept[0]])
@@ -242,9 +224,9 @@ class RegisterProgram:
         for i, n in enumerate(kept):
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
-            if i == self._flipping:
+            if i == self.pruning.flipping:
                 self._try_half_turns(n)
-            self._refine(self._refiner_at(i), n, shared=i == 0)
+            self._refine(self._refiner_at(i), n, shared=i < self._shared_iterations)
 
         n = kept[-1]
         coarse = self._coarse
@@ -269,7 +251,7 @@ class RegisterProgram:
         n, views = len(start), self.views
         views.poses[:n] = start
         for i in range(len(self.kept)):
-            self._refine(self._refiner, n, shared=i == 0)
+            self._refine(self._refiner, n, shared=i < self._shared_iterations)
         found = scorer.embed(*self._scored_pairs(n))
         # Each is ranked beside all others: one that is not finite would make them all so.
         finite = found.isfinite().all(1)
@@ -283,6 +265,15 @@ class RegisterProgram:
         """scores (N,) of the first N hypotheses, without NaN, which would come first and keep others out of the top."""
         scores = scores.nan_to_num(UNSCORED, UNSCORED, UNSCORED)
         return scores.masked_fill(~self.views.poses[: len(scores)].flatten(1).isfinite().all(1), -torch.inf)
+
+    def _move_all_once(self) -> None:
+        """The first pass, of small crops: move all hypotheses, those of the preview."""
+        first, views = self._first_pass, self._first_views
+        if first is None or views is None:
+            return
+        views.poses.copy_(self.preview.poses)
+        views.update(self.total, *first(*views.pairs(self.total, self._observation, "refiner", shared=True)))
+        self.preview.poses.copy_(views.poses)
 
     def _refine(self, refiner: Runner, n: int, *, shared: bool = False) -> None:
         """Move the first n hypotheses."""
@@ -315,13 +306,20 @@ class RegisterProgram:
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
         for i, n in enumerate(self.kept):
-            self._refiner_at(i).prepare(n, 1 if i == 0 else n)
+            self._refiner_at(i).prepare(n, 1 if i < self._shared_iterations else n)
+        if self._first_pass is not None:
+            self._first_pass.prepare(self.total, 1)
         if self._coarse is not None:
             for observed in (1, RESCORED):
                 self._refiner.prepare(RESCORED, observed)
             self._scorer.prepare(RESCORED)
-        for n in scored_batches(self.kept):
+        for n in self.pruning.scored:
             (self._first_scorer if n == self.kept[-1] else self._dropping_scorer).prepare(n)
+
+    @property
+    def _shared_iterations(self) -> int:
+        """Iterations whose hypotheses have one translation, so that one observed crop serves all: the first, while none was moved."""
+        return 0 if self.pruning.first_pass else 1
 
     def _refiner_at(self, iteration: int) -> Runner:
         return self._dropping_refiner if self.kept[iteration] > self.kept[-1] else self._first_refiner
@@ -357,12 +355,6 @@ def _copies_last(scores: Tensor, poses: Tensor) -> Tensor:
     same = rotations @ rotations.T > 1 + 2 * math.cos(SAME_TURN)  # the trace of a turn by SAME_TURN
     better = scores[None] > scores[:, None]
     return scores - SET_BACK * (same & better).any(1)
-
-
-def _flipping_iteration(kept: Sequence[int]) -> int | None:
-    """The iteration before which the best hypothesis is flipped: the last that prunes and has another one after it."""
-    pruning = [i for i in range(1, len(kept) - 1) if len(HALF_TURNS) < kept[i] < kept[i - 1]]
-    return pruning[-1] if pruning else None
 
 
 def camera_matrix(camera: Tensor) -> Tensor:

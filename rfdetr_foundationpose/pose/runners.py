@@ -13,7 +13,8 @@ class Networks:
     """Runners of one role set each; tracking and registration run at the same time, so they share none.
 
     weights: what diagnostics and results say of the weights. official_crops: the roles, of "refiner" and "scorer", whose observed
-    crops are sampled as in the official code, as official weights expect.
+    crops are sampled as in the official code, as official weights expect. first_pass: refiner of small crops, which moves all
+    hypotheses of a registration once; None where the weights have none.
     """
 
     track_refiner: Runner
@@ -21,11 +22,13 @@ class Networks:
     scorer: Runner
     weights: str = ""
     official_crops: Collection[str] = ()
+    first_pass: Runner | None = None
 
     @property
     def runners(self) -> tuple[Runner, ...]:
         """All of them."""
-        return self.track_refiner, self.register_refiner, self.scorer
+        every = (self.track_refiner, self.register_refiner, self.scorer, self.first_pass)
+        return tuple(runner for runner in every if runner is not None)
 
     @property
     def library(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from rfdetr_foundationpose.accel.base import Runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
@@ -101,14 +103,27 @@ def scene_of(item: ObjectModel, T_cam_center: NDArray[np.float64], device: str =
     return Frame(0, "camera", rgb, depth, 1.0, CAMERA), rendering.mask[0]
 
 
-def oracle_estimator(item: ObjectModel, T_cam_center: NDArray[np.float64], config: PoseConfig) -> PoseEstimator:
-    """An estimator whose networks know the truth, so that only the geometry around them is at stake."""
+def oracle_estimator(
+    item: ObjectModel,
+    T_cam_center: NDArray[np.float64],
+    config: PoseConfig,
+    watch: Callable[[Networks], Sequence[Runner]] | None = None,
+) -> PoseEstimator:
+    """An estimator whose networks know the truth, so that only the geometry around them is at stake.
+
+    watch: what stands in the place of the first pass and of the registration's refiner.
+    """
     truth = torch.tensor(T_cam_center, dtype=torch.float32)
     symmetries = torch.tensor(item.symmetries, dtype=torch.float32)
     renderer = WarpRenderer([item], "cpu")
 
     def registering() -> Tensor:
         return next(iter(estimator._registers.values())).views.poses
+
+    def passing() -> Tensor:
+        views = next(iter(estimator._registers.values()))._first_views
+        assert views is not None
+        return views.poses
 
     def tracking() -> Tensor:
         return estimator._tracks[1].views.poses
@@ -117,7 +132,11 @@ def oracle_estimator(item: ObjectModel, T_cam_center: NDArray[np.float64], confi
         Oracle(tracking, truth, symmetries, item.diameter),
         Oracle(registering, truth, symmetries, item.diameter),
         ScoreOracle(registering, truth, symmetries, item.diameter),
+        first_pass=Oracle(passing, truth, symmetries, item.diameter),
     )
+    if watch is not None:
+        first_pass, refiner = watch(networks)
+        networks = replace(networks, first_pass=first_pass, register_refiner=refiner)
     estimator = PoseEstimator([item], renderer, networks, config, "cpu")
     return estimator
 

@@ -1,0 +1,75 @@
+"""The pruning schedule of a registration: how many hypotheses are refined in each iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from ..config import FIRST, ConfigError, schedule_counts
+
+AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
+"""The pruning schedule "auto" keeps these shares of the hypotheses, iteration by iteration, without a first pass."""
+AFTER_FIRST_PASS = {"cuda": (0.25, 0.13, 0.06, 0.03), "cpu": (0.13, 0.06, 0.05, 0.05)}
+"""And these after a first pass, which is an iteration of all of them."""
+SCORED_WHEN_PRUNING = 64
+"""From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
+HALF_TURN_HYPOTHESES = 3
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """kept: hypotheses refined in each iteration, never growing. first_pass: whether a refiner of small crops moves all hypotheses
+    once before."""
+
+    kept: tuple[int, ...]
+    first_pass: bool = False
+
+    def __str__(self) -> str:
+        return ",".join([FIRST] * self.first_pass + [str(n) for n in self.kept])
+
+    @property
+    def flipping(self) -> int | None:
+        """The iteration before which the best hypothesis is flipped: the last that prunes and has another one after it."""
+        kept, half_turns = self.kept, HALF_TURN_HYPOTHESES
+        pruning = [i for i in range(1, len(kept) - 1) if half_turns < kept[i] < kept[i - 1]]
+        return pruning[-1] if pruning else None
+
+    @property
+    def scored(self) -> list[int]:
+        """How many hypotheses the scorer is asked about, each number once: before small sets are pruned, and at the end."""
+        return sorted({self.kept[-1]} | {a for a, b in pairwise(self.kept) if b < a <= SCORED_WHEN_PRUNING})
+
+
+def pruning_schedule(
+    text: str, hypotheses: int, iterations: int, device: torch.device, *, first_pass: bool = False
+) -> Pruning:
+    """What pose.register_schedule means for so many hypotheses and iterations. Raises ConfigError.
+
+    "full": all in every iteration. "auto": a share of them that evaluation found to lose no accuracy on this kind of
+    device, after a first pass where the weights have one. Else counts, e.g. "252,64,16,8,8" or "first,64,16,8,8"; the last one
+    serves the remaining iterations. first_pass: whether there is a refiner for it.
+    """
+    if text == "full":
+        return Pruning((hypotheses,) * iterations)
+    if text == "auto":
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        with_first = first_pass and iterations > 1
+        shares = AFTER_FIRST_PASS[kind] if with_first else AUTO_SCHEDULE[kind]
+        return _filled([max(4, round(share * hypotheses)) for share in shares], hypotheses, iterations, with_first)
+    with_first = text.startswith(FIRST)
+    if with_first and not first_pass:
+        raise ConfigError(
+            f"pose.register_schedule={text!r} begins with a first pass, for which there is no first_pass.safetensors beside the "
+            "weights; `train first-pass` makes one, or take counts alone"
+        )
+    return _filled(schedule_counts(text), hypotheses, iterations, with_first)
+
+
+def _filled(counts: Sequence[int], hypotheses: int, iterations: int, first_pass: bool) -> Pruning:
+    """The first pass is one of the iterations, of which at least one is left after it."""
+    left = max(iterations - first_pass, 1)
+    counts = [*counts, *[counts[-1]] * (left - len(counts))]
+    return Pruning(tuple(min(c, hypotheses) for c in counts[:left]), first_pass)
