@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..interrupts import CutShort
+from ..node_bench.variants import VARIANTS
 from .console import kept, open_console, progress_bar, sayer
 from .options import Device, ObjectsFile, Out, Seed, Settings, Size, parse_names, parse_size
 from .outputs import Overwrite, claim
@@ -22,11 +23,16 @@ def node(
         str, typer.Option(help="ours, naive (as wrappers are usually written), or both: ours,naive.")
     ] = "ours",
     without: Annotated[
-        str, typer.Option(help="What to take away, one run each, separated by commas; all: everything there is.")
+        str,
+        typer.Option(
+            help=f"What to take away, one run each, separated by commas: {', '.join(VARIANTS)}; all: each of them."
+        ),
     ] = "",
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Measured seconds of each run.")] = 20.0,
     size: Size = "1280x720",
-    frames: Annotated[int, typer.Option(min=2, max=600, help="Frames, played forwards and backwards.")] = 60,
+    frames: Annotated[
+        int, typer.Option(min=2, max=600, help="Frames that are generated, and played forwards and backwards.")
+    ] = 60,
     slow_viewer: Annotated[
         float, typer.Option(min=0, max=10, help="Seconds that a subscriber of the debug image sleeps on each picture.")
     ] = 0.0,
@@ -43,7 +49,6 @@ def node(
     from ..evaluate.bench_report import environment
     from ..node_bench.report import node_picture, node_tables
     from ..node_bench.session import NodeRun, run_node, store_frames
-    from ..node_bench.variants import VARIANTS
     from ..objects import load_objects
     from ..process import prepare_process
     from ..replay.node_process import free_domain_id

@@ -34,8 +34,8 @@ def stages(
         bool,
         typer.Option(
             "--check",
-            help="Instead: hold each backend's poses and scores to FP32 eager, and print what there is to paste. --repeat-track "
-            "is then the number of frames.",
+            help="Instead: hold each backend's poses and scores to FP32 eager and print the verdict, with the machine's facts. "
+            "--repeat-track is then the number of frames.",
         ),
     ] = False,
     seed: Seed = 0,
