@@ -249,7 +249,7 @@ def cameras(ground: Ground, stack: ExitStack) -> Points:
     for work in works:
         ground.warm_up("track", work)
     cores = os.cpu_count() or 1
-    limits = [] if ground.device.type == "cuda" else [Limit(cores, f"there are {cores} cores")]
+    limits = [] if ground.device.type == "cuda" else [Limit(cores, f"more than {cores} share {cores} cores")]
     if ground.device.type == "cuda":
         notes.append("the cameras' steps take turns on one CUDA stream, as those of a node's threads do")
     memory_of = [{key: sum(fact[key] for fact in facts[:c]) for key in facts[0]} for c in counts]
