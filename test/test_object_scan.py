@@ -104,6 +104,15 @@ def test_a_scanned_mesh_is_the_object_within_a_millimetre_and_a_half(good):
     red = (colours[:, 0] > 2 * colours[:, 1]) & (colours[:, 0] > 2 * colours[:, 2]) & (colours[:, 0] > 40)
     handle = ((found.mesh.vertices - T[:3, 3]) @ T[:3, :3])[:, 0] > 0.05  # along x in the mug's own frame
     assert red[handle].mean() > 0.8 > 0.2 > red[~handle].mean()
+    # White is white on every side, though one was lit and the other was not.
+    around = (found.mesh.vertices - T[:3, 3]) @ T[:3, :3]
+    wall = (np.hypot(around[:, 0], around[:, 1]) > 0.038) & (np.abs(found.mesh.vertex_normals[:, 2]) < 0.3)
+    white = wall & (np.ptp(colours, axis=1) < 40) & (colours.max(1) > 90)
+    sector = (np.arctan2(around[:, 1], around[:, 0]) / (2 * np.pi) % 1 * 8).astype(int)
+    medians = [
+        np.median(colours[white & (sector == i)].mean(1)) for i in range(8) if (white & (sector == i)).sum() > 100
+    ]
+    assert len(medians) >= 6 and min(medians) > 160 and max(medians) < 1.3 * min(medians), medians
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +128,8 @@ def test_a_second_pass_adds_the_underside_where_the_first_pass_has_it_flat(good,
     assert found.passes == 2 and found.frames == len(frames) + len(others)
     assert found.seam.overlap > 0.4 and found.seam.distance < 1e-3
     assert found.mesh.is_watertight and found.mesh.volume > 0
-    # The sides and the underside; what is deep inside of the mug no pass saw well.
-    assert max(apart(found, made)) < 2e-3
+    # Also inside of the mug, whose wall is thinner than what the fusion takes in behind a surface.
+    assert max(apart(found, made)) < 1.5e-3
     assert max(apart(found, made, lambda p: p[:, 2] < 0.004)) < 1.5e-3
     low, high = found.mesh.bounds
     np.testing.assert_allclose((low + high)[:2], 0, atol=1e-6)

@@ -20,9 +20,14 @@ from scipy.spatial import cKDTree
 from ..types import CameraIntrinsics
 from ..warp_setup import launch, warp_device
 from . import fusion_kernels as kernels
+from .shading import PAPER, Light
 
 EDGE_STEP = 0.008
 """Pixels beside a step of depth of so many metres are mixed of both sides and left out."""
+MIXED_PIXELS = 2
+"""The colour of pixels so near to such a step is taken only where no view has a better one."""
+AROUND = 24
+"""What no view saw gets the mean colour of so many of the nearest points that one did."""
 MOST_VOXELS = 12_000_000
 
 Array = NDArray[np.float64]
@@ -30,12 +35,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """rgb: (H, W, 3) uint8. depth: (H, W) float32, m, 0 for none, negative for what is not the object. T_cam_board: (4, 4)."""
+    """rgb: (H, W, 3) uint8. depth: (H, W) float32, m, 0 for none, negative for what is not the object. T_cam_board: (4, 4).
+
+    white: (3,) colour of the board's paper in it, by which exposure and white balance are taken out; None: as they are.
+    light: what shaded the object, in the frame of the volume; one and the same for all views of a pass. None: nothing known.
+    """
 
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32]
     camera: CameraIntrinsics
     T_cam_board: Array
+    white: Array | None = None
+    light: Light | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def fuse(
     trimesh.smoothing.filter_taubin(mesh, iterations=4)
     if mesh.volume < 0:
         mesh.invert()
-    return _coloured(mesh, views, voxel, device)
+    return paint(mesh, views, voxel, device, 0.0 if floor is None else floor + voxel)
 
 
 def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: float | None) -> NDArray[np.float32]:
@@ -126,28 +137,54 @@ def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: fl
     return np.where(solid & (field >= 0), np.float32(-1), field)
 
 
-def _coloured(mesh: trimesh.Trimesh, views: Sequence[View], voxel: float, device: str) -> Surface:
+def paint(
+    mesh: trimesh.Trimesh, views: Sequence[View], voxel: float, device: str = "cpu", above: float = 0.0
+) -> Surface:
+    """The mesh in the colours that the views have for it, without the light that they know of.
+
+    above: below this height (m) the board's print is mixed with what is seen.
+    """
     place = warp_device(device)
+    directions = np.asarray(mesh.vertex_normals, np.float64)
     points = wp.array(np.asarray(mesh.vertices, np.float32), dtype=wp.vec3f, device=place)
-    normals = wp.array(np.asarray(mesh.vertex_normals, np.float32), dtype=wp.vec3f, device=place)
-    total = wp.zeros(len(points), dtype=wp.vec3f, device=place)
-    weight = wp.zeros(len(points), dtype=wp.float32, device=place)
+    normals = wp.array(directions.astype(np.float32), dtype=wp.vec3f, device=place)
     seen = wp.zeros(len(points), dtype=wp.int32, device=place)
-    for view in views:
-        rgb = wp.array(view.rgb, dtype=wp.uint8, device=place)
-        depth = wp.array(view.depth, dtype=wp.float32, device=place)
-        where = [_camera(view), wp.mat44f(view.T_cam_board), points, normals, max(3 * voxel, 0.005)]
-        launch(kernels.colour, len(points), [rgb, depth, *where, total, weight, seen], device)
-    weights, count = weight.numpy(), seen.numpy()
-    colours = total.numpy() / np.maximum(weights, 1e-9)[:, None]
-    unseen = weights <= 0
+    colours, weights = np.zeros((len(points), 3)), np.zeros(len(points))
+    lights = {id(view.light): view.light for view in views}
+    for key, light in lights.items():
+        total = wp.zeros(len(points), dtype=wp.vec3f, device=place)
+        weight = wp.zeros(len(points), dtype=wp.float32, device=place)
+        for view in (v for v in views if id(v.light) == key):
+            rgb = wp.array(view.rgb, dtype=wp.uint8, device=place)
+            depth = wp.array(view.depth, dtype=wp.float32, device=place)
+            pure = wp.array(_pure(view.depth), dtype=wp.uint8, device=place)
+            gain = np.ones(3) if view.white is None else PAPER / np.maximum(view.white, 1.0)
+            where = [_camera(view), wp.mat44f(view.T_cam_board), points, normals, max(3 * voxel, 0.005)]
+            launch(
+                kernels.colour, len(points), [rgb, depth, pure, wp.vec3f(*gain), *where, total, weight, seen], device
+            )
+        strength = np.ones(len(points)) if light is None else light.strength(directions)
+        colours += total.numpy() / strength[:, None]
+        weights += weight.numpy()
+    colours /= np.maximum(weights, 1e-9)[:, None]
+    unseen = (weights <= 0) | (np.asarray(mesh.vertices)[:, 2] < above)
     if unseen.any() and not unseen.all():
-        # What no view saw gets the colour of the nearest that one did.
-        _, nearest = cKDTree(mesh.vertices[~unseen]).query(mesh.vertices[unseen])
-        colours[unseen] = colours[~unseen][nearest]
+        # A mean, since the colour of the nearest alone would draw rays across an underside.
+        k = min(AROUND, int((~unseen).sum()))
+        near = cKDTree(mesh.vertices[~unseen]).query(mesh.vertices[unseen], k=k)[1].reshape(-1, k)
+        colours[unseen] = colours[~unseen][near].mean(1)
+    # What is brighter than paper is a light's reflection, or lies where that light is stronger than on the board.
+    colours *= min(1.0, 250 / max(float(np.quantile(colours, 0.99)), 1.0))
     rgba = np.concatenate([np.clip(colours, 0, 255), np.full((len(colours), 1), 255)], 1).astype(np.uint8)
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
-    return Surface(mesh, count)
+    return Surface(mesh, seen.numpy())
+
+
+def _pure(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """1 where the colour of a pixel is that of one thing alone: no step of depth is near."""
+    step = (without_edges(depth) == 0).astype(np.uint8)
+    size = 2 * MIXED_PIXELS - 1
+    return np.asarray(1 - cv2.dilate(step, np.ones((size, size), np.uint8)), np.uint8)
 
 
 def _camera(view: View) -> wp.vec4f:

@@ -18,6 +18,8 @@ def integrate(
 ):
     """Truncated signed distances along the ray (Curless and Levoy 1996), averaged with a weight of 1 / z^2.
 
+    The weight falls off behind the surface, or views of the outside of a thin wall would thicken it on the inside.
+
     distance: in units of ``band`` (m), 1 in front of the surface, -1 behind. Negative depth is that of what is not the
     object: it only tells that nothing is before it.
     """
@@ -43,6 +45,9 @@ def integrate(
             return
         signed = 1.0
     w = 0.25 / (d * d)
+    behind = -signed * band
+    if behind > voxel:
+        w = w * wp.max((band - behind) / (band - voxel), 0.02)
     before = weight[i, j, k]
     distance[i, j, k] = (distance[i, j, k] * before + wp.min(signed, 1.0) * w) / (before + w)
     weight[i, j, k] = before + w
@@ -52,6 +57,8 @@ def integrate(
 def colour(
     rgb: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=wp.float32),
+    pure: wp.array2d(dtype=wp.uint8),
+    gain: wp.vec3f,
     camera: wp.vec4f,
     T_cam_volume: wp.mat44f,
     points: wp.array(dtype=wp.vec3f),
@@ -61,7 +68,10 @@ def colour(
     weight: wp.array(dtype=wp.float32),
     views: wp.array(dtype=wp.int32),
 ):
-    """Adds the colour of each surface point in one view, where it is seen; views near the normal count most."""
+    """Adds the colour of each surface point in one view, times ``gain``, where it is seen; views near the normal count most.
+
+    pure: 0 for pixels that are mixed of two things, which count a thousandth.
+    """
     i = wp.tid()
     q = wp.transform_point(T_cam_volume, points[i])
     if q[2] < 0.05:
@@ -72,7 +82,9 @@ def colour(
     v = wp.int32(wp.floor(y))
     if u < 1 or v < 1 or v >= depth.shape[0] - 2 or u >= depth.shape[1] - 2:
         return
-    d = depth[wp.int32(wp.round(y)), wp.int32(wp.round(x))]
+    row = wp.int32(wp.round(y))
+    column = wp.int32(wp.round(x))
+    d = depth[row, column]
     if d <= 0.0 or wp.abs(d - q[2]) > tolerance:
         return
     n = wp.transform_vector(T_cam_volume, normals[i])
@@ -91,6 +103,8 @@ def colour(
                 wp.float32(rgb[v + dv, u + du, 2]),
             )
     w = wp.pow(cosine, 4.0) / (q[2] * q[2])
-    total[i] = total[i] + w * c
+    if pure[row, column] == wp.uint8(0):
+        w = 0.001 * w
+    total[i] = total[i] + w * wp.cw_mul(gain, c)
     weight[i] = weight[i] + w
     views[i] = views[i] + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from ..pose.mesh import ObjectModel, make_object
 from ..pose.renderer import Views, WarpRenderer
 from ..types import Frame
 from .board import Board
-from .fusion import MOST_VOXELS, Surface, View, fuse
+from .fusion import MOST_VOXELS, Surface, View, fuse, paint
 from .pass_registration import PassFit, fit_passes
 from .scan_pass import FLOOR, Pass, ScanError, read_pass
+from .shading import Light, fit_light
 
 LEAST_OVERLAP = 0.35
 """The first pass must have seen this share of another one's surface."""
@@ -86,9 +87,12 @@ def scan(
     remarks = [r if len(recorded) == 1 else f"pass {i + 1}: {r}" for i, p in enumerate(recorded) for r in p.remarks]
     low, high = recorded[0].low, recorded[0].high
     voxel = voxel or float(np.clip(max(np.linalg.norm(p.high - p.low) for p in recorded) / 130, 0.0008, 0.003))
-    surfaces = []
+    surfaces, lights = [], []
     for one in recorded:
-        surfaces.append(_fuse(one.views, one.low, one.high, voxel, FLOOR, device))
+        surface = _fuse(one.views, one.low, one.high, voxel, FLOOR, device)
+        lights.append(_light(surface))
+        lit = [replace(view, light=lights[-1]) for view in one.views]
+        surfaces.append(paint(surface.mesh, lit, voxel, device, FLOOR + voxel))
         progress("fuse", len(surfaces))
     surface, views = surfaces[0], recorded[0].views
     seam: PassFit | None = None
@@ -96,7 +100,7 @@ def scan(
         fits = [_fit(surfaces[0], s, i + 2) for i, s in enumerate(surfaces[1:])]
         seam = max(fits, key=lambda f: f.distance)
         moved = [np.eye(4), *(f.T_first_second for f in fits)]
-        views = [v for p, T in zip(recorded, moved, strict=True) for v in p.of_the_object(T)]
+        views = [v for p, T, light in zip(recorded, moved, lights, strict=True) for v in p.of_the_object(T, light)]
         corners = [s.mesh.vertices @ T[:3, :3].T + T[:3, 3] for s, T in zip(surfaces, moved, strict=True)]
         low = np.min([c.min(0) for c in corners], 0) - 0.004
         high = np.max([c.max(0) for c in corners], 0) + 0.004
@@ -134,6 +138,16 @@ def _fuse(
         )
     except ValueError as error:
         raise ScanError(f"{error}; put the object on the middle of the board") from error
+
+
+def _light(surface: Surface) -> Light:
+    """What shaded a surface on the board, by those parts of it that were seen well."""
+    mesh = surface.mesh
+    assert isinstance(mesh.visual, trimesh.visual.ColorVisuals)
+    points = np.asarray(mesh.vertices, np.float64)
+    colours = np.asarray(mesh.visual.vertex_colors, np.float64)[:, :3]
+    seen = (surface.views >= 3) & (points[:, 2] > 2 * FLOOR)
+    return fit_light(points, np.asarray(mesh.vertex_normals, np.float64), colours, seen)
 
 
 def _fit(first: Surface, second: Surface, number: int) -> PassFit:

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..types import Frame
 from .board import Board, BoardFinder
 from .fusion import View
+from .shading import Light
 
 FLOOR = 0.003
 """Points less than so many metres above the board may be the board, by the noise of its depth."""
@@ -42,21 +43,21 @@ class Pass:
     frames: int
     remarks: list[str]
 
-    def of_the_object(self, T_first_board: Array) -> list[View]:
+    def of_the_object(self, T_first_board: Array, light: Light) -> list[View]:
         """The views with poses in the first pass's frame, and negative depth for all but the object.
 
-        T_first_board: (4, 4) how the object, seen in this pass's frame, stands in the first one's.
+        T_first_board: (4, 4) how the object, seen in this pass's frame, stands in the first one's. light: in this pass's.
         """
         T = np.linalg.inv(T_first_board)
+        light = light.seen_from(T_first_board[:3, :3])
         low, high = self.low.copy(), self.high
         low[2] = FLOOR
         made = []
         for view in self.views:
             points = _grid_points(view)
             inside = ((points > low) & (points < high)).all(-1)
-            made.append(
-                replace(view, depth=np.where(inside, view.depth, -view.depth), T_cam_board=view.T_cam_board @ T)
-            )
+            depth = np.where(inside, view.depth, -view.depth)
+            made.append(replace(view, depth=depth, T_cam_board=view.T_cam_board @ T, light=light))
         return made
 
 
@@ -90,7 +91,8 @@ def _views(frames: Iterable[Frame], board: Board, progress: Callable[[int], None
             few += 1
             continue
         depth = np.nan_to_num(frame.depth.astype(np.float32) * np.float32(frame.depth_scale), posinf=0, neginf=0)
-        views.append(View(frame.rgb, depth, frame.camera, found.T_cam_board))
+        view = View(frame.rgb, depth, frame.camera, found.T_cam_board)
+        views.append(replace(view, white=_white(view, board)))
         stamps.append(frame.stamp_ns)
     if total == 0:
         raise ScanError("the recording holds no frame")
@@ -119,6 +121,26 @@ def _views(frames: Iterable[Frame], board: Board, progress: Callable[[int], None
         )
     step = max(1, -(-len(views) // MOST_VIEWS))
     return views[::step], total, remarks
+
+
+def _white(view: View, board: Board) -> Array | None:
+    """(3,) colour of the board's paper in a view, out of shadows; None where too little of it is seen."""
+    k, (width, height) = view.camera, board.size
+    x, y = np.meshgrid(np.linspace(-0.49, 0.49, 70) * width, np.linspace(-0.49, 0.49, 100) * height)
+    T = view.T_cam_board
+    p = np.stack([x.ravel(), y.ravel()], 1) @ T[:3, :2].T + T[:3, 3]
+    p = p[p[:, 2] > 0.05]
+    u = np.round(p[:, 0] / p[:, 2] * k.fx + k.cx).astype(int)
+    v = np.round(p[:, 1] / p[:, 2] * k.fy + k.cy).astype(int)
+    inside = (u >= 0) & (v >= 0) & (u < k.width) & (v < k.height)
+    u, v, z = u[inside], v[inside], p[inside, 2]
+    bare = np.abs(view.depth[v, u] - z) < 0.015  # nothing stands before it
+    if bare.sum() < 300:
+        return None
+    colours = view.rgb[v[bare], u[bare]].astype(np.float64)
+    bright = colours.mean(1)
+    low, high = np.quantile(bright, [0.82, 0.97])
+    return np.asarray(colours[(bright >= low) & (bright <= high)].mean(0))
 
 
 def side_of(T_cam_board: Array) -> int:
