@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.object_tools.board import BOARDS, BoardFinder, write_pdf
-from rfdetr_foundationpose.object_tools.fusion import Surface, without_edges
+from rfdetr_foundationpose.object_tools.fusion import Surface, closed, without_edges
 from rfdetr_foundationpose.object_tools.pass_registration import fit_passes
 from rfdetr_foundationpose.object_tools.scan import scan
 from rfdetr_foundationpose.object_tools.scan_pass import ScanError
@@ -229,6 +229,19 @@ def test_depth_beside_steps_is_left_out():
     kept = without_edges(depth)
     assert (kept[:, 9:11] == 0).all()
     assert (kept[10:, :8] == 0.5).all() and (kept[:, 12:] == np.float32(0.6)).all()
+
+
+def test_what_the_pictures_cut_off_is_closed_flat():
+    """Nothing is known above the highest pixels: neither that it is free nor that it is solid."""
+    i, j, k = np.mgrid[0:48, 0:48, 0:48]
+    # A block of 20 x 20 x 30, whose sides were seen; its top and what is above were not.
+    outside = np.maximum(np.maximum(np.abs(i - 23.5), np.abs(j - 23.5)) - 10, 4 - k)
+    weight = (outside > -3).astype(np.float32)
+    weight[(k > 33) & (outside < 8)] = 0
+    field = closed(np.clip(outside / 4, -1, 1).astype(np.float32), weight, 0)
+    assert (field[outside <= -3][k[outside <= -3] <= 33] < 0).all()
+    assert (field[k > 36] > 0).all()
+    assert (field[(outside > 0) & (k <= 33)] > 0).all()
 
 
 def run(*arguments: str) -> int:

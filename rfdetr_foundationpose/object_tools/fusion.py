@@ -1,7 +1,8 @@
 """Depth images with known camera poses fused into one coloured surface.
 
 A truncated signed distance volume (Curless and Levoy 1996), in which what nobody saw to be free counts as inside: the
-surface is closed, and what was not seen is filled as far as the views leave it open. Marching cubes are Warp's.
+surface is closed, and what was not seen is filled as far as the views and the convex hull of what they saw leave it open.
+Marching cubes are Warp's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trimesh
 import warp as wp
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ..types import CameraIntrinsics
 from ..warp_setup import launch, warp_device
@@ -94,7 +95,7 @@ def fuse(
             [depth, _camera(view), wp.mat44f(view.T_cam_board), wp.vec3f(*low), voxel, band, distance, weight],
             device,
         )
-    field = np.where(weight.numpy() > 0, distance.numpy(), np.float32(-1))
+    field = closed(distance.numpy(), weight.numpy(), 0 if floor is None else int(np.ceil((floor - low[2]) / voxel)))
     x, y, z = (low[i] + voxel * np.arange(n) for i, n in enumerate(field.shape))
     for T in boards:
         n = T[:3, 2]
@@ -112,6 +113,29 @@ def fuse(
     if mesh.volume < 0:
         mesh.invert()
     return paint(mesh, views, voxel, device, 0.0 if floor is None else floor + voxel)
+
+
+def closed(distance: NDArray[np.float32], weight: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    """The field with what no view looked into: solid inside the convex hull of the seen surface, free outside of it, such as
+    above a thing that the pictures cut off at its top.
+
+    first: of the layers that count for the hull; below them lies the board.
+    """
+    unseen = weight <= 0
+    field = np.where(unseen, np.float32(-1), distance)
+    up = np.array((0, 0, first))
+    behind = np.argwhere((field < 0)[..., first:] & ~unseen[..., first:]) + up
+    if len(behind) < 100:
+        return field
+    try:
+        planes = ConvexHull(behind).equations.astype(np.float32)
+    except QhullError:  # flat
+        return field
+    where = (np.argwhere(unseen[..., first:]) + up).astype(np.float32)
+    for some in np.array_split(where, max(1, len(where) // 20_000)):
+        outside = some[(some @ planes[:, :3].T + planes[:, 3]).max(1) > 1.0].astype(int)
+        field[tuple(outside.T)] = 1
+    return field
 
 
 def _only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: float | None) -> NDArray[np.float32]:

@@ -215,7 +215,7 @@ def _remarks(coverage: float, holes: float, residual: tuple[float, float], missi
     if coverage < 0.9:
         found.append(
             f"{1 - coverage:.0%} of the surface was seen by less than three views ({holes:.0%} by none, filled by guess): "
-            "record from lower and from higher too"
+            "record from lower and from higher too, and all of it: from farther away where the pictures cut it off"
         )
     if residual[1] > 0.006:
         found.append(
