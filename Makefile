@@ -16,7 +16,7 @@ SOAK_ARGS ?=
 SHM_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format types tests storm soak small-shm fuzz privacy test-jazzy install clean
+.PHONY: demo test lint format types tests storm soak small-shm fuzz scan-accuracy privacy test-jazzy install clean
 
 demo: $(STAMP)
 	$(BIN)/rfdetr-foundationpose demo $(DEMO_ARGS)
@@ -54,6 +54,10 @@ fuzz: $(STAMP)
 # Camera, node and a watcher with a container's /dev/shm of 64 MB; needs root.
 small-shm: $(STAMP)
 	$(BIN)/python test/support/small_shm.py $(SHM_ARGS)
+
+# Scans of generated recordings: how far from the object, and how its poses compare with those by the true mesh. Ten minutes.
+scan-accuracy: $(STAMP)
+	$(BIN)/python test/support/scan_accuracy.py $(SCAN_ARGS)
 
 # A whole demo where every name that is looked up is seen: there must be none. About five minutes on two cores.
 privacy: $(STAMP)
