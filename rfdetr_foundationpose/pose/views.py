@@ -18,6 +18,7 @@ from .networks import CROP_SIZE
 from .observation import Observation
 from .official_kernels import PASSES, official_inputs
 from .renderer import Renderer, Views
+from .window_kernels import crop_windows
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class ViewSet:
 
     def _windows(self, n: int, observation: Observation, role: str) -> None:
         self._launch(
-            kernels.crop_windows,
+            crop_windows,
             n,
             wp.from_torch(self.poses[:n], dtype=wp.mat44f),
             wp.from_torch(self.diameters[:n]),

@@ -83,50 +83,6 @@ def bilateral_depth(depth: wp.array2d(dtype=wp.float32), nearness: mat55, out: w
 
 
 @wp.func
-def projected(focal: float, centre: float, x: float, z: float):
-    """Image coordinate of a point, rounded as torch's product with the camera matrix; float64 keeps the compiler from fusing."""
-    first = float(wp.float64(focal) * wp.float64(x))
-    second = float(wp.float64(centre) * wp.float64(z))
-    return (first + second) / z
-
-
-@wp.kernel
-def crop_windows(
-    poses: wp.array(dtype=wp.mat44f),
-    diameters: wp.array(dtype=wp.float32),
-    cameras: wp.array(dtype=wp.vec4f),
-    crop_ratio: wp.float64,
-    size: float,
-    observed: wp.array(dtype=wp.vec4f),
-    rendered: wp.array(dtype=wp.vec4f),
-):
-    """Crop window of each hypothesis, and the window its rendering covers (one crop pixel smaller, as the weights learned).
-
-    Edges are whole pixels, so that the last bit decides between two where one falls midway: computed in the official order, from
-    the projections of the points at the radius left and right of the centre, above and below it.
-    """
-    n = wp.tid()
-    t = pose_translation(poses[n])
-    r = float(wp.float64(diameters[n]) * crop_ratio * wp.float64(0.5))
-    z = wp.max(t[2], 1.0e-3)
-    k = cameras[n % cameras.shape[0]]
-    u = projected(k[0], k[2], t[0], z)
-    v = projected(k[1], k[3], t[1], z)
-    across = wp.max(wp.abs(projected(k[0], k[2], t[0] + r, z) - u), wp.abs(projected(k[0], k[2], t[0] - r, z) - u))
-    along = wp.max(wp.abs(projected(k[1], k[3], t[1] + r, z) - v), wp.abs(projected(k[1], k[3], t[1] - r, z) - v))
-    radius = wp.max(across, along)
-    left = wp.rint(u - radius)
-    right = wp.rint(u + radius)
-    top = wp.rint(v - radius)
-    bottom = wp.rint(v + radius)
-    right = wp.max(right, left + 1.0)
-    bottom = wp.max(bottom, top + 1.0)
-    last = (size - 1.0) / size
-    observed[n] = wp.vec4f(left, top, right, bottom)
-    rendered[n] = wp.vec4f(left, top, left + (right - left) * last, top + (bottom - top) * last)
-
-
-@wp.func
 def observed_coordinate(i: int, low: float, high: float, size: float, extent: float):
     """Image coordinate that crop pixel i reads (kornia's warp_perspective with align_corners=False)."""
     return (low + float(i) * (high - low) / size) * extent / (extent - 1.0) - 0.5

@@ -16,12 +16,12 @@ import warp as wp
 from torch import Tensor
 
 from ..pose import render_kernels
-from ..pose import warp_kernels as kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.networks import CROP_SIZE, FIRST_PASS_CROP
 from ..pose.raster_kernels import NOTHING
 from ..pose.renderer import NEAR, VIEWS_AT_ONCE, Views, WarpRenderer
+from ..pose.window_kernels import crop_windows
 from ..synth import so3
 from ..warp_setup import launch
 from .object_tables import ObjectTables
@@ -230,7 +230,7 @@ class PairSampler:
         observed_window = wp.from_torch(window_b, dtype=wp.vec4f)
         rendered_window = wp.from_torch(window_a, dtype=wp.vec4f)
         launch(
-            kernels.crop_windows,
+            crop_windows,
             n,
             [poses, diameters, cameras, CROP_RATIO[role], float(r), observed_window, rendered_window],
             device=self.device,
