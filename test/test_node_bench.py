@@ -12,10 +12,14 @@ from rich.console import Console
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from rclpy.serialization import deserialize_message, serialize_message
+
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
 from rfdetr_foundationpose.node_bench.report import node_tables
 from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
+from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
+from rfdetr_foundationpose.ros.serialization import stamped
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
@@ -32,25 +36,45 @@ def test_frames_are_played_there_and_back_without_a_jump():
 def test_things_hardly_move_until_every_object_has_a_pose(tmp_path):
     """A CPU takes seconds to register, after which a thing that moved would be elsewhere."""
     shown: list[int] = []
+    stamps: list[int] = []
     stop, moving = threading.Event(), tmp_path / "moving"
 
     class Publisher:
-        def publish(self, message) -> None:
-            if hasattr(message, "encoding") and message.encoding == "rgb8":
-                shown.append(message.data[0])
+        def __init__(self, kind, topic, _qos) -> None:
+            self.kind, self.topic = kind, topic
+
+        def publish(self, message: bytes) -> None:
+            sent = deserialize_message(message, self.kind)
+            stamps.append(sent.header.stamp.sec * 1_000_000_000 + sent.header.stamp.nanosec)
+            if self.topic == "rgb/image":
+                shown.append(sent.data[0])
                 if len(shown) == 5:
                     moving.touch()
                 if len(shown) == 10:
                     stop.set()
 
-    node = SimpleNamespace(
-        create_publisher=lambda *_: Publisher(),
-        get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=len(shown))),
-    )
+    node = SimpleNamespace(create_publisher=Publisher)
     rgb = np.stack([np.full((4, 4, 3), i, np.uint8) for i in range(3)])
     frames = StoredFrames(rgb, np.zeros((3, 4, 4), np.uint16), CameraIntrinsics(5.0, 5.0, 2.0, 2.0, 4, 4))
-    assert publish(frames, 1000.0, stop, node, moving) == list(range(10))
+    sent = publish(frames, 1000.0, stop, node, moving)
+    assert stamps == [stamp for stamp in sent for _ in ("info", "depth", "colour")] and sent == sorted(set(sent))
     assert shown == [0, 0, 0, 0, 0, 0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("stamp", [0, 1_796_043_582_583_152_362, (2**31 - 1) * 1_000_000_000 + 999_999_999])
+def test_a_frame_is_its_message_with_another_stamp(stamp):
+    """What rclpy reads of the bytes is what it would have been sent, for each kind of message that the camera has."""
+    rng = np.random.default_rng(0)
+    rgb, depth = rng.integers(0, 255, (3, 5, 3)).astype(np.uint8), rng.integers(0, 9000, (3, 5)).astype(np.uint16)
+    old, new = to_header(7, "camera"), to_header(stamp, "camera")
+    calibration = CameraIntrinsics(5.0, 5.5, 2.0, 1.0, 5, 3)
+    for make in (
+        lambda head: to_image(head, rgb, "rgb8"),
+        lambda head: to_image(head, depth, "16UC1"),
+        lambda head: to_camera_info(head, calibration),
+    ):
+        sent = stamped(serialize_message(make(old)), stamp)
+        assert sent == serialize_message(make(new)) and deserialize_message(sent, type(make(new))) == make(new)
 
 
 def test_stored_frames_come_back(tmp_path):

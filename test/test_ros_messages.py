@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,14 +12,16 @@ import trimesh
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from rclpy.serialization import serialize_message
+from geometry_msgs.msg import PoseStamped
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 from visualization_msgs.msg import Marker
 
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.overlay import OverlayModel
-from rfdetr_foundationpose.ros import compat, messages
+from rfdetr_foundationpose.ros import compat, messages, serialization
+from rfdetr_foundationpose.ros.serialization import PoseBytes, serialized
 from rfdetr_foundationpose.types import ObjectPose, TrackState
 
 STAMP = 1_700_000_000_123_456_789
@@ -50,6 +53,36 @@ def test_quaternions_are_unit_with_w_not_negative_and_give_the_rotation_back():
         assert np.linalg.norm(values) == pytest.approx(1)
         assert q.w >= 0
         assert (Rotation.from_quat(values).inv() * rotation).magnitude() < 1e-9
+
+
+def test_quaternions_are_those_of_scipy_also_of_half_turns_and_single_precision():
+    rng = np.random.default_rng(1)
+    turns = [Rotation.from_rotvec(np.pi * np.array(axis, float)) for axis in ([1, 0, 0], [0, 1, 0], [0, 0, 1])]
+    turns += [Rotation.from_rotvec((np.pi - 1e-9) * np.array([0.6, -0.8, 0.0])), Rotation.identity()]
+    for rotation in [*turns, *Rotation.random(200, rng=rng)]:
+        R = rotation.as_matrix()
+        assert messages.unit_quaternion(R) == pytest.approx(Rotation.from_matrix(R).as_quat(canonical=True), abs=1e-12)
+        single = messages.unit_quaternion(R.astype(np.float32).astype(np.float64))
+        assert (Rotation.from_quat(single).inv() * rotation).magnitude() < 1e-6
+        assert np.linalg.norm(single) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("frame_id", ["", "c", "camera", "camera_color_optical_frame", "kamera_für_alles"])
+def test_the_bytes_of_a_pose_are_those_that_rclpy_makes_of_its_message(frame_id):
+    """Also after another camera's, and for every length of a frame's name: what follows it is aligned."""
+    pose_bytes = PoseBytes()
+    for rotation in Rotation.random(5, rng=np.random.default_rng(2)):
+        for name in (frame_id, frame_id + "2"):
+            found = replace(tracked(rotation=rotation), frame_id=name, stamp_ns=STAMP + 10**9 - 1)
+            message = messages.pose_stamped(found)
+            assert pose_bytes(found) == serialize_message(message)
+            assert deserialize_message(pose_bytes(found), PoseStamped) == message
+    assert serialized(found, pose_bytes)[0] == serialize_message(message)
+
+
+def test_of_a_representation_that_is_not_known_rclpy_makes_every_pose(monkeypatch):
+    monkeypatch.setattr(serialization, "serialize_message", lambda message: serialize_message(message) + b"more")
+    assert PoseBytes()(tracked()) == serialize_message(messages.pose_stamped(tracked())) + b"more"
 
 
 def test_transform_goes_from_camera_to_prefixed_object():

@@ -172,3 +172,41 @@ def test_refused_pairs_are_counted():
     assert latest.tally().received == 1
     assert latest.tally().dropped == {"out_of_order": 1}
     assert balanced(latest)
+
+
+def test_who_brought_a_pair_rests_until_it_is_done_once_and_no_longer_than_told():
+    latest = LatestFrame()
+    latest.rest(60)  # nothing came: does not wait
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(_: Pair) -> None:
+        begun.set()
+        assert release.wait(60)
+
+    worker = Worker(latest, handle, lambda *_: None)
+    worker.start()
+    latest.put(pair(0))
+    assert begun.wait(60)
+    latest.rest(0.001)  # a frame that takes long does not keep callbacks waiting
+    assert latest.tally().in_flight == 1
+    latest.rest(60)  # nor is it waited for again
+    latest.put(pair(1), rest=False)  # its masks are still to come
+    latest.rest(60)
+    latest.put(pair(2))
+    resting = threading.Thread(target=latest.rest, args=(60,))
+    resting.start()
+    release.set()
+    resting.join(60)
+    assert not resting.is_alive() and latest.tally().processed == 2 and latest.tally().in_flight == 0
+    assert worker.stop(60)
+
+
+def test_who_brought_a_pair_does_not_rest_for_one_that_is_dropped_or_after_the_end():
+    for end in (lambda latest: latest.clear("time_jump"), lambda latest: latest.close("deactivated")):
+        latest = LatestFrame()
+        latest.put(pair(0))
+        resting = threading.Thread(target=latest.rest, args=(60,))
+        resting.start()
+        end(latest)
+        resting.join(60)
+        assert not resting.is_alive()

@@ -246,14 +246,16 @@ def detector_call(
 def publish_call() -> tuple[Callable[[Frame, Mapping[str, Pose]], float] | None, str]:
     """Poses -> milliseconds to serialize their messages, as the publishers do; None and the reason without ROS."""
     try:
-        from ..ros.serialization import serialized
+        from ..ros.serialization import PoseBytes, serialized
     except ImportError as error:
         return None, f"needs ROS (no {error.name})"
+    pose_bytes = PoseBytes()
 
     def publish(frame: Frame, poses: Mapping[str, Pose]) -> float:
         begin = time.perf_counter()
         for name, T in poses.items():
-            serialized(ObjectPose(name, 0, T, 1.0, 1.0, TrackState.TRACKING, frame.stamp_ns, frame.frame_id))
+            pose = ObjectPose(name, 0, T, 1.0, 1.0, TrackState.TRACKING, frame.stamp_ns, frame.frame_id)
+            serialized(pose, pose_bytes)
         return (time.perf_counter() - begin) * 1e3
 
     return publish, ""

@@ -1,5 +1,8 @@
 """A camera as a process: publishes stored frames over DDS at a steady rate, stamped when they are sent.
 
+As a driver in C++ it converts no Python message: each is serialized once, and a frame is its bytes with another stamp, which
+are ready before their time comes.
+
 ``python -m rfdetr_foundationpose.node_bench.camera --frames DIR --rate 30 --out sent.json`` runs until SIGINT or SIGTERM.
 """
 
@@ -16,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from ..replay.player import CAMERA_QOS, to_camera_info, to_header, to_image
+from ..ros.serialization import stamped
 from ..types import CameraIntrinsics
 from .helper_node import helper_node
 
@@ -62,35 +67,34 @@ def there_and_back(count: int, index: int) -> int:
 def publish(
     frames: StoredFrames, rate: float, stop: threading.Event, node: Node, moving: Path | None = None
 ) -> list[int]:
-    """Send frames until ``stop`` is set. Returns their stamps, ns. Messages are made before: only stamps change.
+    """Send frames until ``stop`` is set. Returns their stamps, ns of the system clock.
 
     moving: until this file exists each frame is shown for SLOW seconds: on a CPU a registration takes seconds, after which a thing
     that moved at its speed would be elsewhere.
     """
-    rgb_topic = node.create_publisher(Image, "rgb/image", CAMERA_QOS)
-    depth_topic = node.create_publisher(Image, "depth/image", CAMERA_QOS)
-    info_topic = node.create_publisher(CameraInfo, "rgb/camera_info", CAMERA_QOS)
     header = to_header(0, FRAME_ID)
-    colours = [to_image(header, rgb, "rgb8") for rgb in frames.rgb]
-    depths = [to_image(header, depth, "16UC1") for depth in frames.depth]
-    info = to_camera_info(header, frames.camera)
-    clock = node.get_clock()
+    info = serialize_message(to_camera_info(header, frames.camera))
+    shots = [
+        (info, serialize_message(to_image(header, depth, "16UC1")), serialize_message(to_image(header, rgb, "rgb8")))
+        for rgb, depth in zip(frames.rgb, frames.depth, strict=True)
+    ]
+    kinds = ((CameraInfo, "rgb/camera_info"), (Image, "depth/image"), (Image, "rgb/image"))
+    topics = [node.create_publisher(kind, name, CAMERA_QOS) for kind, name in kinds]
     sent: list[int] = []
     moved, released = 0, moving is None
-    due = begin = time.monotonic()
+    period = round(1e9 / rate)
+    due = begin = time.time_ns()
     while not stop.is_set():
-        stop.wait(max(0.0, due - time.monotonic()))
-        shown = there_and_back(len(colours), moved)
+        due = max(due, time.time_ns())
         released = released or (moving is not None and moving.exists())
-        moved = moved + 1 if released else int((time.monotonic() - begin) / SLOW)
-        stamp = clock.now().nanoseconds
-        for message in (info, depths[shown], colours[shown]):
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-        info_topic.publish(info)
-        depth_topic.publish(depths[shown])
-        rgb_topic.publish(colours[shown])
-        sent.append(stamp)
-        due = max(due + 1 / rate, time.monotonic() - 1 / rate)
+        moved = moved if released else int((due - begin) / 1e9 / SLOW)
+        messages = [stamped(message, due) for message in shots[there_and_back(len(shots), moved)]]
+        stop.wait(max(0.0, (due - time.time_ns()) / 1e9))
+        for topic, message in zip(topics, messages, strict=True):
+            topic.publish(message)
+        sent.append(due)
+        moved += released
+        due += period
     return sent
 
 

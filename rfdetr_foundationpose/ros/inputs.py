@@ -336,4 +336,4 @@ class Inputs:
         elif order == "late":
             self._latest.refuse("out_of_order")
             return
-        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))
+        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()), rest=not self._mask_topics)

@@ -87,10 +87,10 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._starts: StartTopics | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
+        self.rest = self._latest.rest  # for the executor
         self._worker = Worker(self._latest, self._handle, self._report)
         self._timer = StageTimer()
-        self._state = "unconfigured"
-        self._failure = ""
+        self._state, self._failure = "unconfigured", ""
         self._enabled = True
         self._since = 0.0
         self._age: float | None = None

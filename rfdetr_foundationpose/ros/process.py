@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from ..config import ConfigError
-from . import shared_memory
+from . import host_memory, shared_memory
 from .executor import NodeExecutor
 from .log_folder import log_environment
 from .node import PoseNode
@@ -42,6 +42,7 @@ def run(
 ) -> NoReturn:
     """The node until ``stop``; then the process ends with its exit status."""
     stop.begin()
+    host_memory.keep()
     freed = shared_memory.remove_left_behind()
     os.environ.update(log_environment())
     try:
@@ -60,7 +61,7 @@ def run(
             stop,
             f"{error}; is {get_rmw_implementation_identifier()} set up as it needs, and ROS_DOMAIN_ID from 0 to 101?",
         )
-    executor = NodeExecutor(node.transitions, node.ros_lock)
+    executor = NodeExecutor(node.transitions, node.ros_lock, node.rest)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
     spinner.start()

@@ -12,6 +12,7 @@ from ..config import OutputConfig
 from ..objects import ObjectSpec
 from ..types import ObjectPose, TrackState
 from . import compat, messages
+from .serialization import PoseBytes
 
 if TYPE_CHECKING:
     from ..pipeline import FrameResult
@@ -34,6 +35,7 @@ class Outputs:
         self._poses = {
             n: node.create_lifecycle_publisher(PoseStamped, f"~/pose/{n}", DEPTH) for n in instance_names(specs)
         }
+        self._pose_bytes = PoseBytes()
         self._uncertain: dict[str, Any] = {}
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", DEPTH)
         self._detections: Any = None
@@ -47,7 +49,7 @@ class Outputs:
         """Publish everything of one frame; returns the number of poses published."""
         tracked = [p for p in result.poses if p.state is TrackState.TRACKING]
         for found in tracked:
-            self._poses[found.name].publish(messages.pose_stamped(found))
+            self._poses[found.name].publish(self._pose_bytes(found))
             if config.covariance:
                 self._with_covariance(found)
         if self._tf is not None and config.tf and tracked:
