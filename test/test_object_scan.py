@@ -19,6 +19,7 @@ from rfdetr_foundationpose.object_tools.fusion import Surface, closed, without_e
 from rfdetr_foundationpose.object_tools.pass_registration import fit_passes
 from rfdetr_foundationpose.object_tools.scan import scan
 from rfdetr_foundationpose.object_tools.scan_pass import ScanError
+from rfdetr_foundationpose.object_tools.texture import FACES
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.synth.generate import load_scene_objects
 from rfdetr_foundationpose.synth.scan_video import ScanSettings, ScanVideo
@@ -97,6 +98,8 @@ def test_a_scanned_mesh_is_the_object_within_a_millimetre_and_a_half(good):
     np.testing.assert_allclose((low + high)[:2], 0, atol=1e-6)
     assert abs(low[2]) < 2e-3 and 0.08 < high[2] < 0.11
     assert found.mesh.is_watertight and found.mesh.volume > 0
+    # What is written is that with fewer triangles.
+    assert len(found.textured.faces) <= FACES and max(apart(replace(found, mesh=found.textured), made)) < 1.5e-3
     assert found.coverage > 0.85 and found.residual[0] < 1.5e-3 and found.holes < 0.1
     assert not any("fast" in r or "glossy" in r or "printed" in r for r in found.remarks), found.remarks
     # The print is on it: the red handle and the white body.
@@ -262,11 +265,11 @@ def test_board_scan_and_entry_from_the_command_line(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train detector --objects-file" in printed and "from 24 of 24 frames" in printed
     (spec,) = load_objects(file)
-    assert spec.mesh == (tmp_path / "meshes" / "cup.ply").resolve() and spec.scale == 1.0
+    assert spec.mesh == (tmp_path / "meshes" / "cup.glb").resolve() and spec.scale == 1.0
     assert json.loads((tmp_path / "meshes" / "cup.json").read_text())["coverage"] > 0.5
     assert np.asarray(Image.open(tmp_path / "cup.sides.png")).std() > 10
     assert run(*words) == 2
-    assert "cup.ply exists" in capsys.readouterr().err
+    assert "cup.glb exists" in capsys.readouterr().err
     assert run("object", "scan", "--name", "jar", "--objects-file", str(file)) == 2
     assert "give recordings, or --camera" in capsys.readouterr().err
     assert run(*words, "--overwrite", "--turned-over") == 2

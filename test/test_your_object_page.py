@@ -97,7 +97,7 @@ def test_every_command_of_the_page_runs_and_each_finds_what_the_one_before_wrote
             "out/bracket/results.png",
             "out/bag/metadata.yaml",
         ),
-        *("out/replay/report.html", "out/meshes/scanned_mug.ply", "out/evaluate-detector/result.json"),
+        *("out/replay/report.html", "out/meshes/scanned_mug.glb", "out/evaluate-detector/result.json"),
     ):
         assert Path(name).is_file(), name
     assert json.loads(Path("out/bracket/metrics.json").read_text())["classes"] == ["bracket"]

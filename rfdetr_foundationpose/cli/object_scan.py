@@ -43,7 +43,7 @@ def scan(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace mesh and entry of that name.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Make a coloured mesh in metres of an object that was recorded on the board, and add it to objects.yaml."""
+    """Make a textured mesh in metres of an object that was recorded on the board, and add it to objects.yaml."""
     import json
 
     from ..device import resolve_device
@@ -64,7 +64,7 @@ def scan(
         console.print(text, markup=False, highlight=False, soft_wrap=True, style=style or None)
 
     folder = objects_file.parent
-    mesh_file, picture = folder / "meshes" / f"{name}.ply", folder / f"{name}.sides.png"
+    mesh_file, picture = folder / "meshes" / f"{name}.glb", folder / f"{name}.sides.png"
     spec = ObjectSpec(name, mesh_file)  # refuses names that are no topic
     if mesh_file.exists() and not overwrite:
         raise ScanError(f"{mesh_file} exists; give another --name, or --overwrite")
@@ -98,7 +98,7 @@ def scan(
             progress=lambda phase, done: progress.update(tasks[phase], completed=done),
         )
     mesh_file.parent.mkdir(parents=True, exist_ok=True)
-    found.mesh.export(mesh_file)
+    found.textured.export(mesh_file)
     mesh_file.with_suffix(".json").write_text(json.dumps(found.as_dict(), indent=1) + "\n")
     model = load_object(spec)
     write_sides(picture, model, place)
@@ -106,7 +106,7 @@ def scan(
     text = entry_text(name, mesh_file, objects_file, discrete=turns.discrete, continuous=turns.continuous)
     done = write_entry(objects_file, name, text, overwrite=overwrite)
     size = " x ".join(f"{1e3 * v:.0f}" for v in found.mesh.extents)
-    say(f"{mesh_file}: {size} mm, {len(found.mesh.faces):,} triangles, from {found.used} of {found.frames} frames")
+    say(f"{mesh_file}: {size} mm, {len(found.textured.faces):,} triangles, from {found.used} of {found.frames} frames")
     say(
         f"  seen well {found.coverage:.0%} of the surface, guessed {found.holes:.1%}; depth off the mesh by "
         f"{1e3 * found.residual[0]:.1f} mm (median), {1e3 * found.residual[1]:.1f} mm (90th percentile)"

@@ -52,10 +52,12 @@ class View:
 
 @dataclass(frozen=True)
 class Surface:
-    """mesh: in the board's frame, metres, with vertex colours. views: (V,) so many views saw each vertex well."""
+    """mesh: in the board's frame, metres, with vertex colours. views: (V,) so many views saw each vertex well. gain: by which
+    its colours were darkened to stay below white."""
 
     mesh: trimesh.Trimesh
     views: NDArray[np.int32]
+    gain: float = 1.0
 
 
 def without_edges(depth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,10 +170,27 @@ def paint(
 
     above: below this height (m) the board's print is mixed with what is seen.
     """
+    points, normals = (np.asarray(v, np.float64) for v in (mesh.vertices, mesh.vertex_normals))
+    colours, weights, seen = seen_colours(points, normals, views, voxel, device)
+    unseen = (weights <= 0) | (points[:, 2] < above)
+    if unseen.any() and not unseen.all():
+        # A mean, since the colour of the nearest alone would draw rays across an underside.
+        k = min(AROUND, int((~unseen).sum()))
+        near = cKDTree(points[~unseen]).query(points[unseen], k=k)[1].reshape(-1, k)
+        colours[unseen] = colours[~unseen][near].mean(1)
+    # What is brighter than paper is a light's reflection, or lies where that light is stronger than on the board.
+    gain = min(1.0, 250 / max(float(np.quantile(colours, 0.99)), 1.0))
+    rgba = np.concatenate([np.clip(gain * colours, 0, 255), np.full((len(colours), 1), 255)], 1).astype(np.uint8)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
+    return Surface(mesh, seen, gain)
+
+
+def seen_colours(
+    points: Array, normals: Array, views: Sequence[View], voxel: float, device: str
+) -> tuple[Array, Array, NDArray[np.int32]]:
+    """Mean colours (N, 3) of surface points (N, 3), their weights (N,), 0 for what no view saw, and how many views did."""
     place = warp_device(device)
-    directions = np.asarray(mesh.vertex_normals, np.float64)
-    points = wp.array(np.asarray(mesh.vertices, np.float32), dtype=wp.vec3f, device=place)
-    normals = wp.array(directions.astype(np.float32), dtype=wp.vec3f, device=place)
+    where = [wp.array(v.astype(np.float32), dtype=wp.vec3f, device=place) for v in (points, normals)]
     seen = wp.zeros(len(points), dtype=wp.int32, device=place)
     colours, weights = np.zeros((len(points), 3)), np.zeros(len(points))
     lights = {id(view.light): view.light for view in views}
@@ -183,25 +202,13 @@ def paint(
             depth = wp.array(view.depth, dtype=wp.float32, device=place)
             pure = wp.array(_pure(view.depth), dtype=wp.uint8, device=place)
             gain = np.ones(3) if view.white is None else PAPER / np.maximum(view.white, 1.0)
-            where = [_camera(view), wp.mat44f(view.T_cam_board), points, normals, max(3 * voxel, 0.005)]
-            launch(
-                kernels.colour, len(points), [rgb, depth, pure, wp.vec3f(*gain), *where, total, weight, seen], device
-            )
-        strength = np.ones(len(points)) if light is None else light.strength(directions)
+            camera = [wp.vec3f(*gain), _camera(view), wp.mat44f(view.T_cam_board)]
+            inputs = [rgb, depth, pure, *camera, *where, max(3 * voxel, 0.005), total, weight, seen]
+            launch(kernels.colour, len(points), inputs, device)
+        strength = np.ones(len(points)) if light is None else light.strength(normals)
         colours += total.numpy() / strength[:, None]
         weights += weight.numpy()
-    colours /= np.maximum(weights, 1e-9)[:, None]
-    unseen = (weights <= 0) | (np.asarray(mesh.vertices)[:, 2] < above)
-    if unseen.any() and not unseen.all():
-        # A mean, since the colour of the nearest alone would draw rays across an underside.
-        k = min(AROUND, int((~unseen).sum()))
-        near = cKDTree(mesh.vertices[~unseen]).query(mesh.vertices[unseen], k=k)[1].reshape(-1, k)
-        colours[unseen] = colours[~unseen][near].mean(1)
-    # What is brighter than paper is a light's reflection, or lies where that light is stronger than on the board.
-    colours *= min(1.0, 250 / max(float(np.quantile(colours, 0.99)), 1.0))
-    rgba = np.concatenate([np.clip(colours, 0, 255), np.full((len(colours), 1), 255)], 1).astype(np.uint8)
-    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
-    return Surface(mesh, seen.numpy())
+    return colours / np.maximum(weights, 1e-9)[:, None], weights, seen.numpy()
 
 
 def _pure(depth: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from .fusion import MOST_VOXELS, Surface, View, fuse, paint
 from .pass_registration import PassFit, fit_passes
 from .scan_pass import FLOOR, Pass, ScanError, read_pass
 from .shading import Light, fit_light
+from .texture import textured
 
 LEAST_OVERLAP = 0.35
 """The first pass must have seen this share of another one's surface."""
@@ -30,7 +31,8 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Scan:
-    """mesh: object frame, metres, vertex colours; z is up from the board, the origin below the middle of the box.
+    """mesh: object frame, metres, vertex colours; z is up from the board, the origin below the middle of the box. textured: the
+    same with fewer triangles and a texture, for use.
 
     coverage: share of the surface that several views saw well. residual: median and 90th percentile of what the depth
     differs from the mesh, m. holes: share of the surface that nobody saw, filled by guess (the underside is not counted).
@@ -40,6 +42,7 @@ class Scan:
     """
 
     mesh: trimesh.Trimesh
+    textured: trimesh.Trimesh
     coverage: float
     residual: tuple[float, float]
     holes: float
@@ -59,8 +62,8 @@ class Scan:
             "holes": self.holes,
             "frames": self.frames,
             "frames_used": self.used,
-            "vertices": len(self.mesh.vertices),
-            "triangles": len(self.mesh.faces),
+            "triangles": len(self.textured.faces),
+            "triangles_fused": len(self.mesh.faces),
             "size_mm": [1e3 * float(v) for v in self.mesh.extents],
             "passes": self.passes,
             **({} if self.seam is None else {"seam_mm": 1e3 * self.seam.distance, "seam_overlap": self.seam.overlap}),
@@ -94,7 +97,7 @@ def scan(
         lit = [replace(view, light=lights[-1]) for view in one.views]
         surfaces.append(paint(surface.mesh, lit, voxel, device, FLOOR + voxel))
         progress("fuse", len(surfaces))
-    surface, views = surfaces[0], recorded[0].views
+    surface, views, above = surfaces[0], lit, FLOOR + voxel
     seam: PassFit | None = None
     if len(recorded) > 1:
         fits = [_fit(surfaces[0], s, i + 2) for i, s in enumerate(surfaces[1:])]
@@ -104,9 +107,11 @@ def scan(
         corners = [s.mesh.vertices @ T[:3, :3].T + T[:3, 3] for s, T in zip(surfaces, moved, strict=True)]
         low = np.min([c.min(0) for c in corners], 0) - 0.004
         high = np.max([c.max(0) for c in corners], 0) + 0.004
-        surface = _fuse(views, low, high, voxel, None, device, moved)
+        surface, above = _fuse(views, low, high, voxel, None, device, moved), 0.0
         progress("fuse", len(surfaces) + 1)
     mesh, T_board_obj = _own_frame(surface.mesh)
+    few = textured(surface, views, voxel, device, above)
+    few.apply_translation(-T_board_obj[:3, 3])
     # Of a single pass the underside stands on the board.
     asked = (mesh.vertex_normals[:, 2] > -0.7) if len(recorded) == 1 else np.ones(len(mesh.vertices), bool)
     area = np.zeros(len(mesh.vertices))
@@ -117,7 +122,7 @@ def scan(
     residual, missing = _compare(mesh, T_board_obj, views, device)
     remarks += _remarks(coverage, holes, residual, missing)
     total, used = sum(p.frames for p in recorded), sum(len(p.views) for p in recorded)
-    return Scan(mesh, coverage, residual, holes, total, used, T_board_obj, len(recorded), seam, remarks)
+    return Scan(mesh, few, coverage, residual, holes, total, used, T_board_obj, len(recorded), seam, remarks)
 
 
 def _fuse(

@@ -71,7 +71,7 @@ def apart(found: Scan, made: ScanVideo) -> str:
     arrays = made.model.arrays
     true = trimesh.Trimesh(arrays.vertices.astype(float) + made.model.center, arrays.faces, process=False)
     true.apply_transform(T)
-    seen, scanned = outside(true), trimesh.sample.sample_surface(found.mesh, 200_000, seed=1)[0]
+    seen, scanned = outside(true), trimesh.sample.sample_surface(found.textured, 200_000, seed=1)[0]
     there = 1e3 * cKDTree(scanned).query(seen[::3])[0]
     back = 1e3 * cKDTree(seen).query(scanned[::10])[0]
     return " ".join(f"{np.quantile(d, q):.2f}" for d in (there, back) for q in (0.5, 0.9))
@@ -159,8 +159,8 @@ def main() -> None:
             meshes = {}
             for count in sorted({1, len(passes)}):
                 found = scan(passes[:count], BOARD, device=asked.device)
-                path = Path(folder) / f"{name}_{count}.ply"
-                found.mesh.export(path)
+                path = Path(folder) / f"{name}_{count}.glb"
+                found.textured.export(path)
                 label = "one pass" if count == 1 else f"{count} passes"
                 meshes[label] = (path, np.linalg.inv(found.T_board_obj) @ made[0].T_board_obj)
                 print(
