@@ -12,8 +12,8 @@ from ..config import FIRST, ConfigError, schedule_counts
 
 AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
 """The pruning schedule "auto" keeps these shares of the hypotheses, iteration by iteration, without a first pass."""
-AFTER_FIRST_PASS = {"cuda": (0.25, 0.13, 0.06, 0.03), "cpu": (0.13, 0.06, 0.05, 0.05)}
-"""And these after a first pass, which is an iteration of all of them."""
+AFTER_FIRST_PASS = {"cpu": (0.13, 0.06, 0.05, 0.05)}
+"""And these after a first pass, which is an iteration of all of them, where one gains more than it loses (docs/accuracy.md)."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 HALF_TURN_HYPOTHESES = 3
@@ -49,14 +49,14 @@ def pruning_schedule(
     """What pose.register_schedule means for so many hypotheses and iterations. Raises ConfigError.
 
     "full": all in every iteration. "auto": a share of them that evaluation found to lose no accuracy on this kind of
-    device, after a first pass where the weights have one. Else counts, e.g. "252,64,16,8,8" or "first,64,16,8,8"; the last one
+    device, on a CPU after a first pass where there is a refiner for it. Else counts, e.g. "252,64,16,8,8" or "first,64,16,8,8"; the last one
     serves the remaining iterations. first_pass: whether there is a refiner for it.
     """
     if text == "full":
         return Pruning((hypotheses,) * iterations)
     if text == "auto":
         kind = "cuda" if device.type == "cuda" else "cpu"
-        with_first = first_pass and iterations > 1
+        with_first = first_pass and iterations > 1 and kind in AFTER_FIRST_PASS
         shares = AFTER_FIRST_PASS[kind] if with_first else AUTO_SCHEDULE[kind]
         return _filled([max(4, round(share * hypotheses)) for share in shares], hypotheses, iterations, with_first)
     with_first = text.startswith(FIRST)
