@@ -25,6 +25,7 @@ SMALLER = {
     "generate bop": "--scenes 1 --frames 1 --size 160x120 --device cpu",
     "generate coco": "--train 1 --valid 1 --size 160x120 --device cpu",
     "train refiner": "--minutes 0.001 --batch 2 --random-objects 8 --workers 0 --device cpu",
+    "train first-pass": "--minutes 0.001 --batch 2 --random-objects 8 --workers 0 --device cpu",
     "train scorer": "--minutes 0.001 --batch 4 --hypotheses 2 --random-objects 8 --workers 0 --device cpu",
     "calibrate": "--scenes 10 --device cpu",
     "evaluate schedules": "--scenes 1 --size 160x120 --schedules 12 --random-objects 1 --device cpu",
