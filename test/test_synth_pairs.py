@@ -72,6 +72,8 @@ def test_some_starts_have_been_moved_once(objects):
     torch.testing.assert_close(moved.target_trans[m:], plain.target_trans[m:])
     torch.testing.assert_close(moved.target_rot, plain.target_rot, atol=1e-5, rtol=0)
     assert (moved.rendered[:m] - plain.rendered[:m]).abs().mean() > 1e-3
+    alone = PairSampler(objects[:1], "cpu", 3).refiner_batch(1, still)  # a share of which is none
+    assert len(alone.rendered) == 1
 
 
 @pytest.mark.parametrize("draw", [lambda s: s.refiner_batch(24), lambda s: s.scorer_batch(2, 12)])

@@ -107,8 +107,8 @@ class PairSampler:
         diameter = self.diameter[scenes.target]
         owner = torch.arange(n, device=self.device)
         guess = self._perturb(scenes.T_cam_obj, diameter)
-        if refine is not None:
-            m = round(self.starts.moved_on * n)
+        m = round(self.starts.moved_on * n)
+        if refine is not None and m > 0:
             guess[:m] = self._refined(scenes, guess[:m], owner[:m], diameter[:m], refine)
         truth = self._nearest_look(scenes.T_cam_obj, guess, scenes.target)
         rendered, observed, seen = self._inputs(scenes, guess, owner, "refiner")
