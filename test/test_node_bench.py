@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import threading
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
 from rfdetr_foundationpose.node_bench.report import node_tables
-from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize
+from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize, usage
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
 from rfdetr_foundationpose.ros.serialization import stamped
@@ -150,6 +152,15 @@ def test_a_run_over_dds_says_of_every_frame_where_its_time_went(tmp_path, capsys
     assert tuple(trace["columns"]) == COLUMNS and trace["rows"]
     assert all(row == sorted(row) for row in trace["rows"]), "a later time comes later"
     assert "shutting down" in (tmp_path / "out" / "runs" / "00" / "node.log").read_text()
+
+
+def test_time_and_page_faults_of_a_process_are_those_that_it_counts_itself():
+    begin, counted = usage(os.getpid()), resource.getrusage(resource.RUSAGE_SELF)
+    np.full(64 << 20, 1, np.uint8)
+    end, after = usage(os.getpid()), resource.getrusage(resource.RUSAGE_SELF)
+    assert end[1] - begin[1] == pytest.approx(after.ru_minflt - counted.ru_minflt, abs=200) and end[1] > begin[1]
+    assert end[0] == pytest.approx(after.ru_utime + after.ru_stime, abs=0.5)
+    assert usage(2**22 + 1) == (0.0, 0)
 
 
 def test_wrong_options_are_named(tmp_path, capsys):

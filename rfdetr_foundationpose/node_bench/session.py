@@ -95,10 +95,10 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
         moving.touch()
         time.sleep(SETTLE)
         pids = {"node": node.pid, **{name: process.pid for name, process in helpers.items()}}
-        before, begin = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.time_ns()
+        before, begin = {name: usage(pid) for name, pid in pids.items()}, time.time_ns()
         time.sleep(run.seconds)
         end = time.time_ns()
-        cpu = {name: (cpu_seconds(pid) - before[name]) / run.seconds for name, pid in pids.items()}
+        used = {name: [b - a for a, b in zip(before[name], usage(pid), strict=True)] for name, pid in pids.items()}
         node.check()
         _stop(helpers)
         node.stop()
@@ -106,7 +106,8 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
         "run": run.name,
         "objects": len(topics),
         "objects_found": found,
-        "cpu_cores": cpu,
+        "cpu_cores": {name: seconds / run.seconds for name, (seconds, _) in used.items()},
+        "page_faults_per_frame": {name: faults / (run.seconds * run.rate) for name, (_, faults) in used.items()},
         **summarize(folder, begin, end),
     }
 
@@ -148,13 +149,16 @@ def _parts(rows: Sequence[Sequence[int]], arrived: Mapping[int, int], stamps: se
     return {name: percentiles(steps[:, i].tolist(), POINTS) for i, name in enumerate(PARTS)}
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far; 0 where the kernel does not tell."""
+def usage(pid: int) -> tuple[float, int]:
+    """User and system time of a process so far, s, and its page faults that needed no disk; 0 where the kernel does not tell.
+
+    Each such fault is a page of memory that was given back after one image and is cleared for the next.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+        return 0.0, 0
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK")), int(fields[7])
 
 
 def store_frames(frames: Sequence[Any], folder: Path) -> None:
