@@ -32,6 +32,9 @@ class TracedNode(PoseNode):
         super()._set_up(factory)
         if self.without == "keep-latest":
             self._latest.depth = QUEUE
+        self._draw = self._telemetry._draw
+        if self.without == "debug-off-path":  # the worker draws, and the thread whose work it is must not be quicker
+            self._telemetry._draw = lambda: None  # type: ignore[method-assign]
 
     def _configure(self) -> Any:
         result = super()._configure()
@@ -62,7 +65,7 @@ class TracedNode(PoseNode):
         if self.without == "no-empty-cache" and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.without == "debug-off-path":
-            self._telemetry._draw()
+            self._draw()
         marks = self._marks
         self._rows.append([pair.stamp_ns, received, taken, marks["converted"], marks["processed"], marks["published"]])
 
