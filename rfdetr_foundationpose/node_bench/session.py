@@ -26,7 +26,7 @@ from .variants import VARIANTS
 logger = logging.getLogger(__name__)
 
 SETTLE = 2.0
-"""So many seconds pass between the last object's first pose and the first measured frame."""
+"""So many seconds pass between the last object's first pose and the first measured frame, and between the last one and the end."""
 PARTS = ("dds_in", "waiting", "conversion", "processing", "publish", "dds_out")
 POINTS = ("p50", "p95", "p99", "max")
 PACKAGE = "rfdetr_foundationpose.node_bench"
@@ -99,6 +99,7 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
         time.sleep(run.seconds)
         end = time.time_ns()
         used = {name: [b - a for a, b in zip(before[name], usage(pid), strict=True)] for name, pid in pids.items()}
+        time.sleep(SETTLE)  # poses of the last measured frames are still on their way
         node.check()
         _stop(helpers)
         node.stop()
