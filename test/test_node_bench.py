@@ -76,7 +76,10 @@ def test_a_frame_is_its_message_with_another_stamp(stamp):
         lambda head: to_camera_info(head, calibration),
     ):
         sent = stamped(serialize_message(make(old)), stamp)
-        assert sent == serialize_message(make(new)) and deserialize_message(sent, type(make(new))) == make(new)
+        assert deserialize_message(sent, type(make(new))) == make(new)
+        assert len(sent) == len(
+            serialize_message(make(new))
+        )  # not its bytes: what fills a gap between fields is left to chance
 
 
 def test_stored_frames_come_back(tmp_path):
