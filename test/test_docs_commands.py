@@ -35,6 +35,7 @@ SMALLER = {
         "--repeat-track 1"
     ),
     "bench networks": "--device cpu --backends eager --batches 1 --repeat 1",
+    "bench scaling": "--device cpu --backends eager --parts objects --counts 1 --samples 1 --size 160x120 --schedule 12",
     "export": "--weights DIR --no-detector --scenes 0",  # checked on no scene: random weights would be refused, rightly
 }
 # What keeps a shown command from running here: its first words -> why. What it says is still read.
