@@ -9,7 +9,7 @@ from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.build import build_estimator
 from rfdetr_foundationpose.pose.networks import CROP_SIZE, FIRST_PASS_CROP, RefineNet, ScoreNet
-from rfdetr_foundationpose.pose.pruning import Pruning, pruning_schedule
+from rfdetr_foundationpose.pose.pruning import Pruning, asks_for_first_pass, pruning_schedule
 from support.pose_scenes import object_of, oracle_estimator, prepared, random_pose, scene_of, textured_box
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -33,6 +33,13 @@ def test_schedules():
     for text in ("some", "16,64", "0", "252;64", "first", "first,", "first,16,64", "64,first,16"):
         with pytest.raises(ConfigError, match="register_schedule"):
             schedule(text, first_pass=True)
+
+
+def test_its_refiner_is_made_only_where_it_is_used():
+    asked = {
+        text: [asks_for_first_pass(text, device) for device in (CPU, CUDA)] for text in ("auto", "full", "first,8", "8")
+    }
+    assert asked == {"auto": [True, False], "full": [False] * 2, "first,8": [True] * 2, "8": [False] * 2}
 
 
 def test_the_first_pass_is_one_of_the_iterations():
@@ -103,8 +110,10 @@ def spec(tmp_path):
 def test_weights_with_a_first_pass_of_their_own(tmp_path):
     write_weights(tmp_path, first_crop=FIRST_PASS_CROP)
     config = from_flat({"device": "cpu", "pose.weights": str(tmp_path), "pose.register_schedule": "first,8,4"})
+    plain = from_flat({"device": "cpu", "pose.weights": str(tmp_path), "pose.register_schedule": "8,4"})
     estimator = build_estimator(config, [spec(tmp_path)])
     assert "random first pass" in estimator.weights
+    assert "random first pass" not in build_estimator(plain, [spec(tmp_path)]).weights
     network, weights = checkpoints.load_first_pass(tmp_path / "first_pass.safetensors")
     assert network.crop_size == FIRST_PASS_CROP and weights.metadata["crop_size"] == "80"
 

@@ -52,6 +52,7 @@ def pose_runners(
 ) -> Networks:
     """Refiner and scorer at a backend, as build_estimator makes them. Raises BackendUnavailable."""
     from ..pose.build import first_pass_context, runner_contexts
+    from ..pose.pruning import asks_for_first_pass
     from ..pose.runners import Networks
 
     contexts = runner_contexts(config, device)
@@ -63,7 +64,7 @@ def pose_runners(
     register = GraphPool("register", device)
     scorer = runner("scorer", "scorer", register)
     first_pass = None
-    if networks.first_pass is not None:
+    if networks.first_pass is not None and asks_for_first_pass(config.pose.register_schedule, device):
         context = first_pass_context(contexts, networks.about_first_pass, register)
         first_pass = make_runner(networks.first_pass, backend, context, fallback=False)
     return Networks(

@@ -16,8 +16,10 @@ from scipy.stats import binomtest
 
 from ..accel.graph import totals
 from ..config import Config, ConfigError, schedule_counts
+from ..device import resolve_device
 from ..pose.build import build_estimator
 from ..pose.hypotheses import hypothesis_rotations
+from ..pose.pruning import asks_for_first_pass
 from ..replay.judge import MIN_VISIBILITY
 from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, percentiles
 from ..synth.batch_frames import host_frames, instance_pixels
@@ -136,7 +138,11 @@ def compare_schedules(
     else:
         logger.info("generating %d objects", settings.objects)
     with specs_or_random(settings.objects_file, settings.object_seeds, settings.maker) as specs:
-        estimator = build_estimator(config, specs)
+        # One that needs a first pass, if any does, so that the estimator has a refiner for it.
+        device = resolve_device(config.device)
+        needing = [s for s in settings.schedules if asks_for_first_pass(s, device)]
+        pose = dataclasses.replace(config.pose, register_schedule=[*needing, *settings.schedules][0])
+        estimator = build_estimator(dataclasses.replace(config, pose=pose), specs)
     items = dict(zip((s.name for s in specs), estimator.objects, strict=True))
     geometries = {s.name: ObjectGeometry.from_model(items[s.name], s) for s in specs}
     hypotheses = {name: len(hypothesis_rotations(item.symmetries)) for name, item in items.items()}

@@ -27,6 +27,7 @@ from .estimator import PoseEstimator, track_batches
 from .example_crops import example_pairs
 from .mesh import ObjectModel, load_object
 from .networks import FIRST_PASS_CROP
+from .pruning import asks_for_first_pass
 from .renderer import Renderer, WarpRenderer
 from .runners import Networks
 
@@ -132,7 +133,8 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
 
     context = runner_contexts(config, device)
     first_pass = None
-    if (path := first_pass_file(directory)) is not None:
+    asked = asks_for_first_pass(config.pose.register_schedule, device)
+    if asked and (path := first_pass_file(directory)) is not None:
         moving = _source(path, load_first_pass)
         weights += f"; {moving.description}"
         logger.info("first pass of registration: %s", moving.description)

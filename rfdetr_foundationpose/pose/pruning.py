@@ -43,6 +43,11 @@ class Pruning:
         return sorted({self.kept[-1]} | {a for a, b in pairwise(self.kept) if b < a <= SCORED_WHEN_PRUNING})
 
 
+def asks_for_first_pass(text: str, device: torch.device) -> bool:
+    """Whether pose.register_schedule has a first pass on a device, where there is a refiner for it."""
+    return text.startswith(FIRST) or (text == "auto" and device.type in AFTER_FIRST_PASS)
+
+
 def pruning_schedule(
     text: str, hypotheses: int, iterations: int, device: torch.device, *, first_pass: bool = False
 ) -> Pruning:
@@ -54,18 +59,17 @@ def pruning_schedule(
     """
     if text == "full":
         return Pruning((hypotheses,) * iterations)
+    asked = asks_for_first_pass(text, device)
     if text == "auto":
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        with_first = first_pass and iterations > 1 and kind in AFTER_FIRST_PASS
-        shares = AFTER_FIRST_PASS[kind] if with_first else AUTO_SCHEDULE[kind]
+        with_first = asked and first_pass and iterations > 1
+        shares = (AFTER_FIRST_PASS if with_first else AUTO_SCHEDULE)[device.type]
         return _filled([max(4, round(share * hypotheses)) for share in shares], hypotheses, iterations, with_first)
-    with_first = text.startswith(FIRST)
-    if with_first and not first_pass:
+    if asked and not first_pass:
         raise ConfigError(
             f"pose.register_schedule={text!r} begins with a first pass, for which there is no first_pass.safetensors beside the "
             "weights; `train first-pass` makes one, or take counts alone"
         )
-    return _filled(schedule_counts(text), hypotheses, iterations, with_first)
+    return _filled(schedule_counts(text), hypotheses, iterations, asked)
 
 
 def _filled(counts: Sequence[int], hypotheses: int, iterations: int, first_pass: bool) -> Pruning:
