@@ -117,6 +117,17 @@ def test_weights_are_loaded_as_the_node_would(tmp_path):
     assert not ran.exists()
 
 
+def test_the_first_pass_is_named_and_a_refiner_in_its_place_is_refused(tmp_path):
+    shipped = {f.name: f for f in inputs.pose_weights(from_flat({}))}
+    assert shipped["pose first pass"].verdict is Verdict.OK
+    assert "first_pass.safetensors" in shipped["pose first pass"].value
+    for role in ("refiner", "scorer"):
+        shutil.copy(models_dir() / "pose" / f"{role}.safetensors", tmp_path)
+    shutil.copy(tmp_path / "refiner.safetensors", tmp_path / "first_pass.safetensors")
+    found = {f.name: f for f in inputs.pose_weights(from_flat({"pose.weights": str(tmp_path)}))}["pose first pass"]
+    assert found.verdict is Verdict.MISSING and "train first-pass" in found.value
+
+
 def test_objects_are_loaded_as_the_node_would(tmp_path):
     box = trimesh.creation.box((0.1, 0.2, 0.3))
     box.export(tmp_path / "box.ply")

@@ -15,6 +15,7 @@ from .findings import Finding, Verdict
 if TYPE_CHECKING:
     from ..config import Config
     from ..objects import ObjectSpec
+    from ..pose.checkpoints import Weights
 
 
 class _Collected(logging.Handler):
@@ -38,9 +39,9 @@ def warnings_said() -> Iterator[list[str]]:
 
 
 def pose_weights(config: Config) -> list[Finding]:
-    """Refiner, scorer and calibration, loaded."""
+    """Refiner, scorer, first pass and calibration, loaded."""
     from ..pose import checkpoints
-    from ..pose.build import weights_directory
+    from ..pose.build import first_pass_file, weights_directory
     from ..pose.confidence import FILE_NAME, load_calibration
 
     directory = weights_directory(config)
@@ -57,12 +58,8 @@ def pose_weights(config: Config) -> list[Finding]:
         except UserError as error:
             lines.append(_missing(name, error))
             continue
-        licence = weights.metadata.get("license") or (
-            "this package's (Apache-2.0)"
-            if path.suffix == ".safetensors"
-            else "NVIDIA Source Code License (non-commercial)"
-        )
-        lines.append(Finding(name, Verdict.OK, f"{weights.description}; licence: {licence}"))
+        lines.append(_known(name, weights, path))
+    lines.append(_first_pass(first_pass_file(directory)))
     try:
         load_calibration(directory)
     except UserError as error:
@@ -73,6 +70,28 @@ def pose_weights(config: Config) -> list[Finding]:
         found = str(directory / FILE_NAME) if there else "none beside the weights: a default calibration is used"
         lines.append(Finding("confidence", Verdict.OK if there else Verdict.OPTIONAL, found, fix))
     return lines
+
+
+def _first_pass(path: Path | None) -> Finding:
+    """The refiner of a registration's first pass."""
+    from ..pose.checkpoints import load_first_pass
+
+    name = "pose first pass"
+    if path is None:
+        return Finding(
+            name, Verdict.OPTIONAL, "none: a CPU registers without it", "rfdetr-foundationpose train first-pass"
+        )
+    try:
+        return _known(name, load_first_pass(path)[1], path)
+    except UserError as error:
+        return _missing(name, error)
+
+
+def _known(name: str, weights: Weights, path: Path) -> Finding:
+    """Weights that were read, with their licence."""
+    ours = path.suffix == ".safetensors"
+    licence = "this package's (Apache-2.0)" if ours else "NVIDIA Source Code License (non-commercial)"
+    return Finding(name, Verdict.OK, f"{weights.description}; licence: {weights.metadata.get('license') or licence}")
 
 
 def _onnx(name: str, path: Path, role: str) -> Finding:
