@@ -19,7 +19,7 @@ from ..pose.example_scene import ExampleFrame, ExampleScene
 from ..pose.mesh import ObjectModel
 from .bench_rows import EstimatorRow
 from .bench_scene import before
-from .bench_timing import Stats, interleave, synchronize, timed
+from .bench_timing import Stats, interleave, memory_in_use, timed
 from .growth import Limit, growth
 from .networks import LoadedNetworks
 
@@ -130,14 +130,8 @@ class Ground:
         return work
 
     def memory_mb(self) -> float | None:
-        """What the whole device has in use, MB, that of torch's cache not counted; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        gc.collect()
-        synchronize(self.device)
-        torch.cuda.empty_cache()
-        free, total = torch.cuda.mem_get_info(self.device)
-        return (total - free) / 1e6
+        """See ``memory_in_use``."""
+        return memory_in_use(self.device)
 
 
 Part = Callable[[Ground, ExitStack], Points]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -72,6 +73,17 @@ def interleave(
             samples[name].append(calls[name](round_number))
             advance()
     return samples
+
+
+def memory_in_use(device: torch.device) -> float | None:
+    """What the whole device has in use, MB, that of torch's cache not counted; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    gc.collect()
+    synchronize(device)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 1e6
 
 
 class MemoryMeter:
