@@ -214,7 +214,14 @@ def test_an_option_takes_the_same_in_every_command():
 
 def test_every_command_that_uses_objects_takes_an_objects_file():
     without = {"evaluate bop", "evaluate ycbv"}  # whose data sets bring their objects
-    without |= {"export", "build-engines", "bench networks", "train refiner", "train scorer"}  # which need none
+    without |= {
+        "export",
+        "build-engines",
+        "bench networks",
+        "train refiner",
+        "train first-pass",
+        "train scorer",
+    }  # which need none
     without |= {"generate objects", "object board"}  # which make them
     have = set(options()["--objects-file"])
     assert {" ".join(words) for words in paths()} - have == without

@@ -54,6 +54,7 @@ WRITES = {
     "bench stages": ("bench.json", ["--weights", "WEIGHTS"]),
     "bench node": ("bench_node.json", []),
     "bench networks": ("networks.json", ["--weights", "WEIGHTS"]),
+    "bench scaling": ("scaling.json", ["--weights", "WEIGHTS"]),
     "export": ("refiner_fp32.onnx", ["--weights", "WEIGHTS"]),
     "generate recording": ("metadata.yaml", ["--frames", "1"]),
     "generate scan": ("metadata.yaml", ["--object", "mug", "--frames", "2"]),
@@ -62,6 +63,7 @@ WRITES = {
     "generate objects": ("mug.glb", []),
     "train detector": ("detector.safetensors", []),
     "train refiner": ("refiner.safetensors", []),
+    "train first-pass": ("first_pass.safetensors", []),
     "train scorer": ("scorer.safetensors", []),
 }
 ELSEWHERE = {
