@@ -122,11 +122,11 @@ def choose_machine(target: str, library: str, device: str) -> tuple[Library, Mac
 
 
 def parse_batches(text: str) -> dict[str, list[int]]:
-    """Batch sizes by role, and of the first pass; empty: what the pipeline uses. Raises typer.BadParameter."""
+    """Batch sizes by role; empty: what the pipeline uses. Raises typer.BadParameter."""
     if not text:
         return default_batches()
     sizes = parse_numbers(text, "--batches")
-    return {"refiner": sizes, "scorer": sizes, "first pass": sizes}
+    return {"refiner": sizes, "scorer": sizes}
 
 
 def default_batches() -> dict[str, list[int]]:
@@ -141,12 +141,10 @@ def default_batches() -> dict[str, list[int]]:
     settings = PoseConfig()
     refiner, scorer = set(TRACK_BATCHES), set()
     for schedule in (settings.register_schedule, "full"):
-        pruning = pruning_schedule(
-            schedule, MOST_HYPOTHESES, settings.register_iterations, torch.device("cuda"), first_pass=True
-        )
+        pruning = pruning_schedule(schedule, MOST_HYPOTHESES, settings.register_iterations, torch.device("cuda"))
         refiner |= set(pruning.kept)
         scorer |= set(pruning.scored)
-    return {"refiner": sorted(refiner), "scorer": sorted(scorer), "first pass": [MOST_HYPOTHESES]}
+    return {"refiner": sorted(refiner), "scorer": sorted(scorer)}
 
 
 def _pose_engines(
@@ -159,10 +157,9 @@ def _pose_engines(
 ) -> list[Wanted]:
     from ..accel.base import RunnerContext
     from ..engines.build_folder import Wanted
-    from ..engines.onnx_file import CHANNELS, OnnxFormatError
+    from ..engines.onnx_file import OnnxFormatError
     from ..engines.runners import file_source, module_source
     from ..evaluate.networks import load_networks
-    from ..pose.networks import FIRST_PASS_CROP
 
     files = {"refiner": refiner, "scorer": scorer}
     loaded = load_networks(weights, official_size) if None in files.values() else None
@@ -177,10 +174,6 @@ def _pose_engines(
                 raise OnnxFormatError(f"{file} is a {source.role}, given as --{role}-onnx")
         batches: Sequence[int] = [source.spec.batch] if source.spec.batch else sizes[role]
         wanted += [Wanted(source, batch, precision) for batch in batches]
-    if loaded is not None and loaded.first_pass is not None:
-        crop, about = (CHANNELS, FIRST_PASS_CROP), loaded.about_first_pass
-        source = module_source(loaded.first_pass, RunnerContext(crop=crop, label="first-pass refiner", about=about))
-        wanted += [Wanted(source, batch, precision) for batch in sizes["first pass"]]
     return wanted
 
 

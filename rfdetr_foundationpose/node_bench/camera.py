@@ -89,7 +89,8 @@ def publish(
         released = released or (moving is not None and moving.exists())
         moved = moved if released else int((due - begin) / 1e9 / SLOW)
         messages = [stamped(message, due) for message in shots[there_and_back(len(shots), moved)]]
-        stop.wait(max(0.0, (due - time.time_ns()) / 1e9))
+        if stop.wait(max(0.0, (due - time.time_ns()) / 1e9)):
+            break  # before its time; a stamp in the future would be sent
         for topic, message in zip(topics, messages, strict=True):
             topic.publish(message)
         sent.append(due)

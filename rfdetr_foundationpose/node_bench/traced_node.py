@@ -61,13 +61,15 @@ class TracedNode(PoseNode):
     def _handle(self, pair: Pair) -> None:
         taken = time.time_ns()
         received = taken - round((time.monotonic() - pair.arrival) * 1e9)
+        self._marks.clear()
         super()._handle(pair)
         if self.without == "no-empty-cache" and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.without == "debug-off-path":
             self._draw()
-        marks = self._marks
-        self._rows.append([pair.stamp_ns, received, taken, marks["converted"], marks["processed"], marks["published"]])
+        steps = [self._marks[name] for name in ("converted", "processed", "published") if name in self._marks]
+        if len(steps) == 3:  # the frame in work when the node is stopped ends without having been published
+            self._rows.append([pair.stamp_ns, received, taken, *steps])
 
     def destroy_node(self) -> None:
         if hasattr(self, "_rows"):
