@@ -114,6 +114,7 @@ CALLS: list[tuple[str, str]] = [
     ("train refiner --device abacus --out OUT", "is not a torch device"),
     ("train refiner --weights DIR/none.safetensors --out OUT", "DIR/none.safetensors is no file"),
     ("train refiner --without rain --out OUT", "--without rain: no such effect"),
+    ("train first-pass --device abacus --out OUT", "is not a torch device"),
     ("train scorer --refiner DIR/none.safetensors --out OUT", "DIR/none.safetensors is no file"),
     ("train detector --resolution 100 --out OUT", "--resolution 100 must be a multiple of 32"),
     ("train detector --minutes 0 --out OUT", "Invalid value for '--minutes'"),
