@@ -10,7 +10,7 @@ import typer
 from ..interrupts import CutShort
 from ..node_bench.variants import VARIANTS
 from .console import kept, open_console, progress_bar, sayer
-from .options import Device, ObjectsFile, Out, Seed, Settings, Size, parse_names, parse_size
+from .options import Device, ObjectsFile, Out, Seed, Settings, Size, parse_choices, parse_names, parse_size
 from .outputs import Overwrite, claim
 
 ORDER = ("mug", "drill", "cereal_box", "spray_bottle", "soup_can")
@@ -115,10 +115,7 @@ def _targets(names: list[str], count: int) -> tuple[str, ...]:
 def _choices(text: str, known: tuple[str, ...], option: str) -> list[str]:
     if text == "all":
         return list(known)
-    found = list(dict.fromkeys(parse_names(text)))
-    if unknown := [name for name in found if name not in known]:
-        raise typer.BadParameter(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}, all")
-    return found
+    return parse_choices(text, known, option, also=("all",))
 
 
 def _numbers(text: str, option: str, low: float, high: float) -> list[float]:

@@ -10,7 +10,18 @@ import typer
 
 from .bench_common import Iterations, Schedule, keeping, set_up
 from .console import open_console, progress_bar, sayer
-from .options import Device, ObjectsFile, OfficialSize, Out, PoseWeights, Seed, parse_names, parse_size
+from .options import (
+    Device,
+    ObjectsFile,
+    OfficialSize,
+    Out,
+    PoseWeights,
+    Seed,
+    parse_choices,
+    parse_names,
+    parse_size,
+    whole_numbers,
+)
 from .outputs import Overwrite, claim
 
 Backend = Annotated[str, typer.Option("--backends", help="One way to run the networks; default: what the node takes.")]
@@ -125,20 +136,18 @@ def _device_type(device: str) -> str:
 
 
 def _parts(text: str, known: Sequence[str]) -> list[str]:
-    found = list(dict.fromkeys(parse_names(text)))
-    if unknown := [name for name in found if name not in known]:
-        raise typer.BadParameter(f"--parts: {', '.join(unknown)} is none of {', '.join(known)}")
+    found = parse_choices(text, known, "--parts")
     if not found:
         raise typer.BadParameter(f"--parts must name one or more of {', '.join(known)}")
     return found
 
 
 def _numbers(text: str, option: str, low: int, high: int) -> list[int]:
-    """Whole numbers, ascending, none twice. Raises typer.BadParameter."""
-    parts = parse_names(text)
-    if not parts or not all(p.isascii() and p.isdigit() and len(p) < 10 and low <= int(p) <= high for p in parts):
+    """As ``whole_numbers`` gives them. Raises typer.BadParameter."""
+    found = whole_numbers(text, low, high)
+    if not found:
         raise typer.BadParameter(f"{option}={text} must be whole numbers from {low} to {high}, separated by commas")
-    return sorted({int(p) for p in parts})
+    return found
 
 
 def _size(text: str, option: str) -> tuple[int, int]:

@@ -115,11 +115,26 @@ def parse_targets(text: str, specs: Sequence[ObjectSpec]) -> tuple[str, ...]:
     return names
 
 
-def parse_numbers(text: str, option: str) -> list[int]:
-    """Positive whole numbers, ascending, none twice: "1,2,4" -> [1, 2, 4]. Raises typer.BadParameter."""
+def parse_choices(text: str, known: Sequence[str], option: str, also: Sequence[str] = ()) -> list[str]:
+    """Names that are all among ``known``, none twice. also: what else the option takes. Raises typer.BadParameter."""
+    found = list(dict.fromkeys(parse_names(text)))
+    if unknown := [name for name in found if name not in known]:
+        raise typer.BadParameter(f"{option}: {', '.join(unknown)} is none of {', '.join([*known, *also])}")
+    return found
+
+
+def whole_numbers(text: str, low: int, high: int) -> list[int]:
+    """Ascending, none twice: "1,2,4" -> [1, 2, 4]; empty where one is no whole number from ``low`` to ``high``."""
     parts = parse_names(text)
-    if not parts or not all(re.fullmatch(r"[0-9]{1,9}", p) and 0 < int(p) <= LARGEST_BATCH for p in parts):
+    fits = all(re.fullmatch(r"[0-9]{1,9}", p) and low <= int(p) <= high for p in parts)
+    return sorted({int(p) for p in parts}) if fits else []
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Batch sizes, as ``whole_numbers`` gives them. Raises typer.BadParameter."""
+    found = whole_numbers(text, 1, LARGEST_BATCH)
+    if not found:
         raise typer.BadParameter(
             f"{option}={text} must be numbers from 1 to {LARGEST_BATCH}, with commas, e.g. 1,2,4,252"
         )
-    return sorted({int(p) for p in parts})
+    return found

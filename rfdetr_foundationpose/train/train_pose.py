@@ -77,6 +77,7 @@ class TrainSettings:
 
     @property
     def starts(self) -> Starts:
+        """What a refiner of this role is shown; a scorer has its crops' size."""
         return FIRST_STARTS if self.role == "first_pass" else ALL_STARTS
 
     def network(self) -> RefineNet | ScoreNet:
