@@ -57,6 +57,35 @@ def test_targets_lead_to_the_truth(objects, monkeypatch):
     assert torch.isfinite(batch.observed).all()
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3, 0.5, 2.0, 3.1])
+def test_rotation_of_a_vector_is_the_exponential_of_its_matrix(size):
+    direction = torch.nn.functional.normalize(
+        torch.randn(64, 3, generator=torch.Generator().manual_seed(4)).double(), dim=-1
+    )
+    v = size * direction
+    torch.testing.assert_close(so3.exp(v), torch.linalg.matrix_exp(so3.hat(v)), atol=1e-12, rtol=0)
+    torch.testing.assert_close(so3.exp(v.float()).double(), torch.linalg.matrix_exp(so3.hat(v)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.gpu
+def test_drawing_does_not_wait_for_the_device(objects):
+    """So that the host draws the next batch while the network still learns from this one."""
+    sampler = PairSampler(objects, "cuda", 3)
+
+    def refine(rendered, observed):
+        return torch.zeros(len(rendered), 3, device="cuda"), torch.zeros(len(rendered), 3, device="cuda")
+
+    def draw():
+        return sampler.refiner_batch(32, refine), sampler.scorer_batch(2, 16, refine)
+
+    draw()  # memory and kernels of the first call
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draw()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_some_starts_have_been_moved_once(objects):
     """By a refiner that always answers the same, whose errors the targets are then to undo."""
     step = torch.tensor([0.1, 0.0, 0.05])

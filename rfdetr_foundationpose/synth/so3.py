@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def exp(v: Tensor) -> Tensor:
-    """(..., 3) rotation vectors (rad) -> (..., 3, 3) rotation matrices (Rodrigues)."""
-    return torch.linalg.matrix_exp(hat(v))
+    """(..., 3) rotation vectors (rad) -> (..., 3, 3) rotation matrices (Rodrigues).
+
+    torch.linalg.matrix_exp waits for a GPU six times a call, to sort the matrices by their norms.
+    """
+    K = hat(v)
+    turn = v.norm(dim=-1)[..., None, None] / math.pi
+    # sin(a) / a and (1 - cos(a)) / a^2, which sinc(x) = sin(pi x) / (pi x) gives down to 0.
+    first, second = torch.sinc(turn), 0.5 * torch.sinc(turn / 2).square()
+    return torch.eye(3, dtype=v.dtype, device=v.device) + first * K + second * (K @ K)
 
 
 def hat(v: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class SceneComposer:
         self.generator = generator
         self.device = tables.diameter.device
         self.effects = effects
+        self.skin = torch.tensor(SKIN, device=self.device)
 
     def draw(self, n: int) -> Scenes:
         e, uniform = self.effects, self._uniform
@@ -125,8 +126,7 @@ class SceneComposer:
         color = uniform(n, 2, 2, 3)
         box_color = uniform(n, BOXES, 3)
         box_color[:, 1:5] = torch.where((uniform(n, 1, 1) < 0.7), box_color[:, :1], box_color[:, 1:5])
-        skin = torch.tensor(SKIN, device=self.device)
-        hand_color = skin[torch.randint(len(SKIN), (n,), generator=self.generator, device=self.device)]
+        hand_color = self.skin[torch.randint(len(SKIN), (n,), generator=self.generator, device=self.device)]
         glove = uniform(n, 1) < 0.2
         hand_color = torch.where(glove, uniform(n, 3), hand_color * uniform(n, 1, low=0.8, high=1.1)).contiguous()
         light = F.normalize(torch.stack([self._normal(n), self._normal(n) - 0.7, self._normal(n) - 0.7], -1), dim=-1)
