@@ -27,15 +27,24 @@ LABELS = {
 SHORT = LABELS | {"dds_in": "in", "waiting": "wait", "conversion": "convert", "processing": "process", "dds_out": "out"}
 """For a table of 80 columns."""
 
+PROCESSING = ("upload", "depth", "launch", "gpu", "detector", "other")
+"""As ``traced_node.HOST``, which needs ROS."""
+
 
 def node_tables(rows: Sequence[dict[str, Any]], title: str) -> list[Table]:
-    """A run a row: ages of the poses and what was dropped; and where the milliseconds go, p50 of each part."""
+    """A run a row: ages of the poses and what was dropped; where the milliseconds go, p50 of each part; and of processing, too."""
     ages = plain_table(f"{title}: from stamp to pose", "run", "objects", "dropped", *POINTS, "cores")
     parts = plain_table("its parts, p50", "run", *(SHORT[part] for part in PARTS), "image")
     parts.caption = (
         "in, out: over DDS; image: its age in an rclpy subscriber that does nothing; cores: CPU time of the node"
     )
     parts.caption_justify = "left"
+    host = plain_table("of process: the host's time, p50", "run", *PROCESSING)
+    host.caption = (
+        "depth: its filter; launch: a tracking step but for the wait, which is gpu; detector: the wait for it, 0 in "
+        "frames that it does not run on"
+    )
+    host.caption_justify = "left"
     for row in rows:
         found, dropped = f"{row['objects_found']} of {row['objects']}", f"{row['dropped']} of {row['frames']}"
         points = (_ms(row["stamp_to_pose_ms"][point]) for point in POINTS)
@@ -43,7 +52,9 @@ def node_tables(rows: Sequence[dict[str, Any]], title: str) -> list[Table]:
         each = row.get("parts_ms") or {}
         medians = (_ms(each[part]["p50"] if part in each else None) for part in PARTS)
         parts.add_row(row["run"], *medians, _ms(row["image_age_at_empty_subscriber_ms"]["p50"]))
-    return [ages, parts]
+        inside = row.get("processing_ms") or {}
+        host.add_row(row["run"], *(_ms(inside[name]["p50"] if name in inside else None) for name in PROCESSING))
+    return [ages, parts, host]
 
 
 def node_picture(rows: Sequence[dict[str, Any]], path: Path) -> None:

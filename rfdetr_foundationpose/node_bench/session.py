@@ -137,6 +137,7 @@ def summarize(folder: Path, begin: int, end: int) -> dict[str, Any]:
     if trace.is_file():
         traced = json.loads(trace.read_text())
         tree["parts_ms"] = _parts(traced["rows"], arrived, set(stamps))
+        tree["processing_ms"] = _processing(traced["host"], traced["host_columns"][1:], set(stamps))
         tree["stages_ms"] = {name: s["p50"] for name, s in traced["stages"].items()}
         tree["gpu_memory_mb"] = traced["gpu_memory_bytes"] / 1e6
     return tree
@@ -148,6 +149,14 @@ def _parts(rows: Sequence[Sequence[int]], arrived: Mapping[int, int], stamps: se
         return {}
     steps = np.diff(times, axis=1) / 1e6
     return {name: percentiles(steps[:, i].tolist(), POINTS) for i, name in enumerate(PARTS)}
+
+
+def _processing(rows: Sequence[Sequence[int]], names: Sequence[str], stamps: set[int]) -> dict[str, Any]:
+    """Where the host's time of a frame's processing goes."""
+    times = np.array([row[1:] for row in rows if row[0] in stamps], np.int64).reshape(-1, len(names)) / 1e6
+    if len(times) == 0:
+        return {}
+    return {name: percentiles(times[:, i].tolist(), POINTS) for i, name in enumerate(names)}
 
 
 def usage(pid: int) -> tuple[float, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ QUEUE = 10
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 """A frame's row holds these times, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
 converted to arrays; poses known; poses published."""
+HOST = ("upload", "depth", "launch", "gpu", "detector", "other")
+"""The parts of a frame's processing, ns of the worker's thread: the images are handed to the device; so is the depth filter; the tracking
+step is set up, launched and its result read; the host waits for it; the host waits for the detector, where that runs; all the rest."""
 
 
 class TracedNode(PoseNode):
@@ -29,9 +34,14 @@ class TracedNode(PoseNode):
     def _set_up(self, factory: Any) -> None:
         self._rows: list[list[int]] = []
         self._marks: dict[str, int] = {}
+        self._host: list[list[int]] = []
+        self._spent: Counter[str] = Counter()
+        self._worker_thread = 0
         super()._set_up(factory)
         if self.without == "keep-latest":
             self._latest.depth = QUEUE
+        if torch.cuda.is_available():  # what the worker waits for the device with
+            torch.cuda.Stream.synchronize = self._timing("gpu", torch.cuda.Stream.synchronize)  # type: ignore[method-assign]
         self._draw = self._telemetry._draw
         if self.without == "debug-off-path":  # the worker draws, and the thread whose work it is must not be quicker
             self._telemetry._draw = lambda: None  # type: ignore[method-assign]
@@ -40,7 +50,12 @@ class TracedNode(PoseNode):
         result = super()._configure()
         if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
-            self._pipeline.process = self._marking("processed", self._pipeline.process)  # type: ignore[method-assign]
+            pipeline: Any = self._pipeline
+            pipeline._upload = self._timing("upload", pipeline._upload)
+            pipeline._prepare = self._timing("depth", pipeline._prepare)
+            pipeline._estimator.track = self._timing("launch", pipeline._estimator.track)
+            pipeline._collect = self._timing("detector", pipeline._collect)
+            pipeline.process = self._marking("processed", self._timing("other", pipeline.process))
             self._outputs.publish = self._marking("published", self._outputs.publish)  # type: ignore[method-assign]
         return result
 
@@ -52,6 +67,20 @@ class TracedNode(PoseNode):
 
         return marked
 
+    def _timing(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, whose time counts as the part ``name``, less that of parts inside of it."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if threading.get_ident() != self._worker_thread:
+                return function(*arguments, **options)
+            begin, before = time.perf_counter_ns(), self._spent.total()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._spent[name] += time.perf_counter_ns() - begin - (self._spent.total() - before)
+
+        return timed
+
     def _warm_up(self, camera: Any) -> None:
         if self.without == "warm-up":
             self._warmed = (camera.width, camera.height)
@@ -62,6 +91,8 @@ class TracedNode(PoseNode):
         taken = time.time_ns()
         received = taken - round((time.monotonic() - pair.arrival) * 1e9)
         self._marks.clear()
+        self._spent.clear()
+        self._worker_thread = threading.get_ident()
         super()._handle(pair)
         if self.without == "no-empty-cache" and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -70,11 +101,19 @@ class TracedNode(PoseNode):
         steps = [self._marks[name] for name in ("converted", "processed", "published") if name in self._marks]
         if len(steps) == 3:  # the frame in work when the node is stopped ends without having been published
             self._rows.append([pair.stamp_ns, received, taken, *steps])
+            self._host.append([pair.stamp_ns, *(self._spent[name] for name in HOST)])
 
     def destroy_node(self) -> None:
         if hasattr(self, "_rows"):
             stages = {name: vars(s) for name, s in self._latency().items()} if self._rows else {}
             memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
-            tree = {"columns": COLUMNS, "rows": self._rows, "stages": stages, "gpu_memory_bytes": memory}
+            tree = {
+                "columns": COLUMNS,
+                "rows": self._rows,
+                "host_columns": ("stamp", *HOST),
+                "host": self._host,
+                "stages": stages,
+                "gpu_memory_bytes": memory,
+            }
             self.trace.write_text(json.dumps(tree))
         super().destroy_node()
