@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 
+from rfdetr_foundationpose.errors import UserError
+from rfdetr_foundationpose.object_tools.board import BOARDS
 from rfdetr_foundationpose.object_tools.fusion import Surface, View
-from rfdetr_foundationpose.object_tools.texture import GAP, MOST_SIDE, _layout, _longest_last, _texels, textured
+from rfdetr_foundationpose.object_tools.scan import scan
+from rfdetr_foundationpose.object_tools.texture import MOST_SIDE, TEXEL, _texels, textured, unwrapped
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.pose.mesh import load_object
 from rfdetr_foundationpose.types import CameraIntrinsics
@@ -48,7 +52,11 @@ def test_the_texture_has_the_surfaces_colours_through_a_file(tmp_path, faces):
     model = load_object(ObjectSpec("ball", Path(path)))
     assert model.color_source == "texture"
     arrays = model.arrays
-    assert len(arrays.faces) <= faces and max(arrays.texture.shape[:2]) <= MOST_SIDE
+    assert (
+        len(arrays.faces) <= faces
+        and len(arrays.vertices) < len(arrays.faces)
+        and max(arrays.texture.shape[:2]) <= MOST_SIDE
+    )
     np.testing.assert_allclose(model.extents, 0.1, atol=5e-4)
     rng = np.random.default_rng(1)
     which = rng.integers(len(arrays.faces), size=4000)
@@ -63,22 +71,35 @@ def test_the_texture_has_the_surfaces_colours_through_a_file(tmp_path, faces):
     assert ((normals * ball_normals).sum(1) > 0.97).mean() > 0.99
 
 
-def test_squares_keep_apart_and_large_things_get_larger_texels():
+@pytest.mark.parametrize("size", [0.02, 2.0])
+def test_charts_keep_apart_and_large_things_get_larger_texels(size):
+    mesh = trimesh.creation.torus(size / 2, size / 5, 60, 40)
+    which, corners, uv, (width, height) = unwrapped(mesh, TEXEL)
+    assert max(width, height) <= MOST_SIDE
+    np.testing.assert_array_equal(which[corners], mesh.faces)
+    assert uv.min() >= 0 and uv.max() <= 1
+    edges = uv[corners] * (width, height)
+    areas = np.abs(np.linalg.det(edges[:, 1:] - edges[:, :1])) / 2
+    texel = np.sqrt(mesh.area / areas.sum())
+    assert texel < 1.2 * TEXEL if size < 0.1 else texel > TEXEL and areas.sum() > 0.4 * MOST_SIDE**2
+    # Each chart is taken to its own colour: none shows beside it another's.
+    parts = trimesh.Trimesh(np.c_[uv, np.zeros(len(uv))], corners, process=False)
+    labels = trimesh.graph.connected_component_labels(parts.edges, node_count=len(uv))
+    face, share = _texels(uv, corners, width, height, "cpu")
+    np.testing.assert_allclose(share.sum(1), 1, atol=1e-5)
+    owner = labels[corners[face][:, 0]].reshape(height, width)
     rng = np.random.default_rng(0)
-    for scale in (0.02, 2.0):
-        p = rng.normal(size=(3000, 3)) * scale
-        faces = _longest_last(p, rng.permutation(3000).reshape(-1, 3))
-        length = np.linalg.norm(p[faces[:, [1, 2, 0]]] - p[faces[:, [2, 0, 1]]], axis=2)
-        assert (length[:, 0] >= length.max(1) - 1e-12).all()
-        place, sides, size = _layout(p[faces])
-        assert size <= MOST_SIDE and (place + sides[:, None] <= size).all() and (sides > GAP).all()
-        face, texel, share = _texels(place, sides)
-        key = texel[:, 1] * size + texel[:, 0]
-        owner = np.full(size * size, -1)
-        owner[key] = face // 2
-        assert (owner[key] == face // 2).all()
-        np.testing.assert_allclose(share.sum(1), 1)
-        assert share.min() >= 0
+    some = rng.integers(len(corners), size=4000)
+    spots = np.einsum("nk,nkc->nc", rng.dirichlet((0.3, 0.3, 0.3), 4000), edges[some]) - 0.5
+    i, j = np.floor(spots).astype(int).T
+    mixed = [owner[np.clip(j + d, 0, height - 1), np.clip(i + e, 0, width - 1)] for d in (0, 1) for e in (0, 1)]
+    assert (np.stack(mixed) == labels[corners[some][:, 0]]).all(0).mean() > 0.999
+
+
+def test_a_missing_library_is_named_before_anything_is_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    with pytest.raises(UserError, match=r"pip install 'rfdetr_foundationpose\[scan\]'"):
+        scan([iter(lambda: pytest.fail("a frame was read"), None)], BOARDS["a4"])
 
 
 def test_what_a_view_saw_is_sharper_than_the_vertices():

@@ -53,6 +53,7 @@ def scan(
     from ..object_tools.scan import scan as run
     from ..object_tools.six_views import write_sides
     from ..object_tools.symmetry_search import FoundSymmetries, find_symmetries
+    from ..object_tools.texture import atlas_library
     from ..objects import ObjectSpec
     from ..pose.mesh import load_object
     from ..process import prepare_process
@@ -73,6 +74,7 @@ def scan(
         raise typer.BadParameter("give recordings, or --camera for topics that are published now")
     if turned_over and not camera:
         raise typer.BadParameter("--turned-over is with --camera; give two recordings, the second of it turned over")
+    atlas_library()  # before anybody walks round an object
     if camera:
         from .scan_camera import REALSENSE, record_passes
 

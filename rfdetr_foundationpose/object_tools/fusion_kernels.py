@@ -1,4 +1,4 @@
-"""Warp kernels of the fusion of depth images into a volume, and of views into the colours of a surface."""
+"""Warp kernels of the fusion of depth images into a volume, of views into the colours of a surface, and of its texture."""
 
 from __future__ import annotations
 
@@ -108,3 +108,18 @@ def colour(
     total[i] = total[i] + w * wp.cw_mul(gain, c)
     weight[i] = weight[i] + w
     views[i] = views[i] + 1
+
+
+@wp.kernel
+def nearest_face(
+    charts: wp.uint64,
+    farthest: wp.float32,
+    face: wp.array2d(dtype=wp.int32),
+    share: wp.array2d(dtype=wp.vec3f),
+):
+    """Which face of flat charts, in texels, is nearest to each texel's middle, and the shares of its corners there."""
+    row, column = wp.tid()
+    p = wp.vec3f(wp.float32(column) + 0.5, wp.float32(row) + 0.5, 0.0)
+    found = wp.mesh_query_point_no_sign(charts, p, farthest)
+    face[row, column] = found.face
+    share[row, column] = wp.vec3f(found.u, found.v, 1.0 - found.u - found.v)

@@ -19,7 +19,7 @@ from .fusion import MOST_VOXELS, Surface, View, fuse, paint
 from .pass_registration import PassFit, fit_passes
 from .scan_pass import FLOOR, Pass, ScanError, read_pass
 from .shading import Light, fit_light
-from .texture import textured
+from .texture import atlas_library, textured
 
 LEAST_OVERLAP = 0.35
 """The first pass must have seen this share of another one's surface."""
@@ -81,8 +81,9 @@ def scan(
 ) -> Scan:
     """passes: the frames of each recording, between which the object was turned over; one is enough where nobody asks for
     its underside. voxel: resolution in m, 0: by the object's size. progress: gets "read" and frames done, then "fuse" and
-    surfaces done. Raises ScanError.
+    surfaces done. Raises ScanError; UserError where xatlas is not installed.
     """
+    atlas_library()  # before minutes of work
     recorded: list[Pass] = []
     for frames in passes:
         before = sum(p.frames for p in recorded)
