@@ -29,11 +29,18 @@ def _find_cache() -> None:
 _find_cache()
 
 
-def start() -> None:
-    """Start Warp without its banner. Without it Warp starts by itself, when first used."""
+def _be_quiet() -> None:
+    """Warp starts by itself when first used, and would print its banner and a line for each module that it loads."""
     wp.config.quiet = True
     if hasattr(wp, "LOG_WARNING"):  # what replaced quiet in newer Warp
-        wp.config.log_level = wp.LOG_WARNING
+        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+
+
+_be_quiet()
+
+
+def start() -> None:
+    """Start Warp now. Without it Warp starts by itself, when first used."""
     wp.init()
 
 

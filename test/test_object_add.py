@@ -111,18 +111,22 @@ def test_found_symmetries_are_those_the_pose_stage_takes():
 
 
 @pytest.mark.parametrize(
-    "units, suffix, scale, remark",
+    "units, suffix, told, scale, remark",
     [
-        (0.12, ".obj", 1.0, ""),
-        (120.0, ".stl", 0.001, ""),
-        (12.0, ".obj", 0.01, "--scale 0.0254 if it is in inches"),
-        (30.0, ".obj", 0.001, "--scale 0.01 if it is in centimetres"),
-        (120.0, ".glb", 0.001, "in metres by definition"),
-        (1e6, ".ply", 1.0, ""),
+        (0.12, ".obj", None, 1.0, ""),
+        (120.0, ".stl", None, 0.001, ""),
+        (12.0, ".obj", None, 0.01, "--scale 0.0254 if it is in inches"),
+        (30.0, ".obj", None, 0.001, "--scale 0.01 if it is in centimetres"),
+        (120.0, ".glb", None, 0.001, "in metres by definition"),
+        (1e6, ".ply", None, 1.0, ""),
+        (4.0, ".dae", 0.0254, 0.0254, ""),
+        (0.4, ".3mf", 0.3048, 0.3048, ""),
+        (30.0, ".3mf", 0.001, 0.001, ""),
+        (120.0, ".dae", 1.0, 0.001, "got its unit wrong"),
     ],
 )
-def test_scale_is_suggested_and_a_guess_is_called_one(units, suffix, scale, remark):
-    found, said = suggest_scale(units, suffix)
+def test_scale_is_suggested_and_a_guess_is_called_one(units, suffix, told, scale, remark):
+    found, said = suggest_scale(units, suffix, told)
     assert found == scale
     assert remark in said and bool(remark) == bool(said)
 

@@ -120,6 +120,14 @@ def test_an_image_as_collada_1_5_names_it(tmp_path):
     assert color_at(load(dae(tmp_path / "m.dae", image="<ref>wood.png</ref>"))[0], *LEFT) == list(RED)
 
 
+def test_blender_writes_linear_light(tmp_path):
+    path = dae(tmp_path / "m.dae")
+    tool = "<contributor><authoring_tool>Blender 4.5.15 LTS commit date:2026-10-21</authoring_tool></contributor>"
+    path.write_text(path.read_text().replace("<asset>", f"<asset>{tool}"))
+    item, said = load(path)
+    assert color_at(item, *RIGHT) == [0, 188, 255] and "diffuse colour 0/188/255 (Blender's linear light)" in said[0]
+
+
 def test_what_only_shines(tmp_path):
     png(tmp_path / "wood.png", RED)
     path = dae(tmp_path / "m.dae", image="wood.png")

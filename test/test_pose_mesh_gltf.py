@@ -60,9 +60,12 @@ def test_bytes_of_an_image_stay_what_they_are(tmp_path, colors):
     near(color_at(item, *LEFT), BLUE)
 
 
-def test_packers_store_linear_light_in_bytes(tmp_path):
+@pytest.mark.parametrize(
+    "said", [{"asset": {"version": "2.0", "generator": "gltfpack 0.20"}}, {"extensionsUsed": ["KHR_mesh_quantization"]}]
+)
+def test_packers_store_linear_light_in_bytes(tmp_path, said):
     g = Gltf()
-    g.json["asset"]["generator"] = "gltfpack 0.20"
+    g.json.update(said)
     g.mesh(g.quad(0, COLOR_0=g.accessor(np.tile(np.array([[55, 0, 255]], "u1"), (4, 1)), normalized=True)))
     item, _ = load(g.save(tmp_path / "m.glb"))
     near(color_at(item, *LEFT), [srgb(55 / 255), 0, 255])

@@ -248,6 +248,32 @@ def test_vertices_of_which_some_have_a_colour(tmp_path):
     assert any("2 of its 6 vertices have no colour" in line for line in said)
 
 
+def test_faces_whose_vertices_have_no_colour_are_of_their_material(tmp_path):
+    text = " ".join(f"{v / 255:.6f}" for v in RED)
+    points = [*STRIP[[0, 1, 4, 3]], *STRIP[[1, 2, 5, 4]]]
+    lines = "".join("v {:g} {:g} {:g} {}\n".format(*p, text if i < 4 else "") for i, p in enumerate(points))
+    (tmp_path / "m.obj").write_text(f"mtllib m.mtl\n{lines}usemtl A\nf 1 2 3 4\nusemtl A\nf 5 6 7 8\n")
+    (tmp_path / "m.mtl").write_text("newmtl A\nKd 0.2 0.4 0.6\n")
+    item, said = load(tmp_path / "m.obj")
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == [51, 102, 153]
+    assert not any("no colour" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "# Blender 4.5.15 LTS MTL File: 'None'\n# www.blender.org\n",
+        "# Blender MTL File: 'a.blend'\n# Material Count: 1\n",
+    ],
+)
+def test_blender_writes_linear_light(tmp_path, head):
+    path = obj(tmp_path / "m.obj", f"usemtl A\n{BOTH}", f"{head}\nnewmtl A\nKd 0.05 0.2 0.8\n")
+    item, said = load(path)
+    assert color_at(item, *LEFT) == [63, 124, 231] and "Kd 63/124/231 of m.mtl, Blender's linear light" in said[0]
+    path = obj(tmp_path / "m.obj", f"usemtl A\n{BOTH}", "# not of Blender MTL File\nnewmtl A\nKd 0.2 0.4 0.6\n")
+    assert color_at(load(path)[0], *LEFT) == [51, 102, 153]
+
+
 def test_white_that_an_exporter_filled_in_hides_no_material(tmp_path):
     path = obj(tmp_path / "m.obj", f"usemtl A\n{BOTH}", "newmtl A\nKd 0.2 0.4 0.6\n")
     path.write_text(re.sub(r"^(v .*)$", r"\1 1 1 1", path.read_text(), flags=re.MULTILINE))

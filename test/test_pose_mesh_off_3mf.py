@@ -37,7 +37,16 @@ def test_heads_of_off(tmp_path, head, counts):
 
 @pytest.mark.parametrize(
     ("head", "extra"),
-    [("COFF", f"{BYTES} 255"), ("COFF", f"{FLOATS} 1"), ("NCOFF", f"0 0 1 {BYTES} 255"), ("OFF", BYTES)],
+    [
+        ("COFF", f"{BYTES} 255"),
+        ("COFF", f"{FLOATS} 1"),
+        ("NCOFF", f"0 0 1 {BYTES} 255"),
+        ("CNOFF", f"-0.6 0 0.8 {BYTES} 255"),
+        ("CNOFF", f"0 0 1 {FLOATS} 1"),
+        ("NCOFF", f"{BYTES} 255 -1.2 -1 1.9"),  # MeshLab's order
+        ("NCSTOFF", f"{BYTES} 255 0.3 -1 0 0.5 0.25"),
+        ("OFF", BYTES),
+    ],
 )
 def test_vertex_colours_of_off(tmp_path, head, extra):
     item, _ = load(off(tmp_path / "m.off", head, extra))

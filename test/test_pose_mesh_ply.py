@@ -208,6 +208,30 @@ def test_colours_of_binary_stl(tmp_path):
     assert item.color_source == "uniform grey" and "rendered grey" in said[1]
 
 
+def test_colours_of_stl_as_meshlab_writes_them(tmp_path):
+    grey = b"COLOR=\x7f\x7f\x7f MATERIAL=\x7f\x7f\x7f \x7f\x7f\x7f \x7f\x7f\x7f"
+    item, said = load(stl(tmp_path / "none.stl", [0] * 4, grey.ljust(80)))
+    assert item.color_source == "uniform grey" and "rendered grey" in said[1]
+    item, _ = load(stl(tmp_path / "own.stl", [0x801F] * 2 + [0xFC00] * 2, grey.ljust(80)))
+    assert color_at(item, *LEFT) == [255, 0, 0] and color_at(item, *RIGHT) == [0, 0, 255]
+    item, _ = load(stl(tmp_path / "part.stl", [0] * 4, b"COLOR=" + bytes([*BLUE, 255])))
+    np.testing.assert_allclose(color_at(item, *LEFT), BLUE, atol=1)
+
+
+def test_vertices_of_an_object_without_colours_that_was_joined_with_coloured_ones(tmp_path):
+    colors = "property uchar red\nproperty uchar green\nproperty uchar blue\nproperty uchar alpha\n"
+    own = f"{' '.join(map(str, RED))} 255"
+    rows = ["3 0 1 4", "3 0 4 3", "3 1 2 5"]
+    item, said = load(ply(tmp_path / "m.ply", colors, rows=rows, points=[own, own, "0 0 0 0", own, own, "0 0 0 0"]))
+    assert color_at(item, *LEFT) == list(RED)
+    assert any("2 of its 6 vertices have no colour" in line for line in said)
+    assert [128, 128, 128] in (255 * item.arrays.colors).round().astype(int).tolist()
+    for clear in (["0 0 0 255"] * 6, ["0 0 0 0"] * 6, [f"{' '.join(map(str, RED))} 0"] * 6):  # alpha that says nothing
+        item, said = load(ply(tmp_path / "m.ply", colors, rows=rows, points=clear))
+        assert not any("no colour" in line for line in said)
+        assert color_at(item, *LEFT) == [int(v) for v in clear[0].split()[:3]]
+
+
 def test_stl_that_begins_like_text_or_is_cut(tmp_path):
     path = stl(tmp_path / "s.stl", [0] * 4, b"solid made by some CAD")
     assert load(path)[0].arrays.faces.shape == (4, 3)

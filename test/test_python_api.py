@@ -81,6 +81,7 @@ def test_the_example_of_the_readme_prints_the_poses_of_both_objects():
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     done = python(code)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr  # of other packages, at which a user can do nothing
     number = r"-?\d+\.?\d*(?:e-?\d+)?"
     rows = re.findall(rf"^(\w+) \[([^]]*)\] \[([^]]*)\] ({number})$", done.stdout, re.MULTILINE)
     assert {name for name, *_ in rows} == TRUTH.keys(), done.stdout
@@ -98,6 +99,12 @@ def test_the_example_of_the_readme_prints_the_poses_of_both_objects():
         error = pose_error(T, truth, geometry[name])
         assert error.translation_mm < 10 and error.rotation_deg < 5, (name, error)
         assert float(confidence) > 0.5
+
+
+def test_warp_prints_nothing_when_it_is_first_used():
+    script = "from rfdetr_foundationpose.warp_setup import wp; wp.zeros(3, dtype=float, device='cpu')"
+    done = python(script)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
 def images(dtype=np.uint16) -> tuple[np.ndarray, np.ndarray]:

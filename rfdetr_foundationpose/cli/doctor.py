@@ -162,7 +162,11 @@ def _torch() -> list[Finding]:
             )
     else:
         fix = "" if torch.version.cuda is None else "check the driver (nvidia-smi)"
-        lines.append(Finding("GPU", Verdict.OPTIONAL, "none usable: runs on the CPU, a few poses per second", fix))
+        lines.append(
+            Finding(
+                "GPU", Verdict.OPTIONAL, "none usable: runs on the CPU, some ten frames a second of one object", fix
+            )
+        )
     importlib.import_module("torchvision")
     lines.append(Finding("torchvision", Verdict.OK, str(_installed("torchvision"))))
     return lines

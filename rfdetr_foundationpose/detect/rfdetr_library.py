@@ -62,8 +62,12 @@ def load_library() -> Any:
     """The rfdetr package, without its side effect of allowing TF32 in the whole process."""
     precision = matmul_precision()
     try:
-        import rfdetr
-        import rfdetr.detr
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # it compiles losses by torch.jit, which torch calls deprecated
+            import rfdetr
+            import rfdetr.detr
     except ImportError as error:
         raise DetectorError(f"RF-DETR cannot be imported ({error}); install it: pip install rfdetr") from error
     finally:

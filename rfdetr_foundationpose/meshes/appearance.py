@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import atlas
-from .gltf_material import decode_srgb, encode_srgb
 from .normals import split
 from .raw import GREY, RawMesh, Surface, Texture
+from .srgb import decode_srgb, encode_srgb
 
 Floats = NDArray[np.float64]
 

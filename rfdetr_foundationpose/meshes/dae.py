@@ -18,6 +18,7 @@ from . import images
 from .normals import split
 from .polygons import triangulate
 from .raw import MeshError, RawMesh, Surface, Texture, grey_surface, joined
+from .srgb import encode_srgb
 
 
 def read(path: Path) -> RawMesh:
@@ -168,6 +169,10 @@ class _Looks:
     def __init__(self, path: Path, document: Any, notes: list[str]) -> None:
         self.path, self.notes = path, notes
         self.files = {image.id: _file_of(image) for image in document.images}
+        tools = [str(c.authoring_tool or "") for c in getattr(document.assetInfo, "contributors", None) or []]
+        self.linear = any(
+            tool.startswith("Blender") for tool in tools
+        )  # it writes the colours of its scene, which are linear
         self._textures: dict[tuple[str, tuple[str, str]], Texture | None] = {}
 
     def coordinates(self, primitive: Any) -> int:
@@ -194,8 +199,11 @@ class _Looks:
         color = getattr(effect, channel, None)
         if isinstance(color, tuple) and len(color) >= 3:
             red, green, blue = (min(max(float(v), 0.0), 1.0) for v in color[:3])
+            if self.linear:
+                red, green, blue = encode_srgb(np.array([red, green, blue])).tolist()
             shown = "/".join(str(round(255 * v)) for v in (red, green, blue))
-            return Surface(name, "uniform colour", f"{channel} colour {shown}", (red, green, blue))
+            light = " (Blender's linear light)" if self.linear else ""
+            return Surface(name, "uniform colour", f"{channel} colour {shown}{light}", (red, green, blue))
         return grey_surface(
             name, "its image is missing" if reference else "its material has neither an image nor a colour"
         )

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from .gltf_file import GltfFile, Json, compressed
-from .gltf_material import Materials, decode_srgb
+from .gltf_material import Materials
 from .raw import MeshError, RawMesh, Surface
+from .srgb import decode_srgb
 
 Array = NDArray[np.float64]
 _DRACO = "KHR_draco_mesh_compression"
@@ -191,7 +192,8 @@ class _Reader:
         """(count, 3) linear, None where there are none.
 
         glTF's are linear. But who writes bytes copies those of an sRGB image (trimesh, Open3D, most of what machine
-        learning writes), as integers or divided by 255: all on that grid, where linear values would not be.
+        learning writes), as integers or divided by 255: all on that grid, where linear values would not be. What packs
+        linear values into bytes (gltfpack, glTF-Transform) names itself or KHR_mesh_quantization.
         """
         if "COLOR_0" not in attributes:
             return None
@@ -200,7 +202,9 @@ class _Reader:
             raise MeshError(f"its COLOR_0 are {colors.shape}, expected {(count, 3)} or with alpha")
         bytes_of = colors * 255
         generator = str((self.file.json.get("asset") or {}).get("generator", ""))
-        if not generator.startswith("gltfpack") and np.abs(bytes_of - np.round(bytes_of)).max(initial=0) < 2e-3:
+        used = self.file.json.get("extensionsUsed")
+        packed = generator.startswith("gltfpack") or (isinstance(used, list) and "KHR_mesh_quantization" in used)
+        if not packed and np.abs(bytes_of - np.round(bytes_of)).max(initial=0) < 2e-3:
             return decode_srgb(colors).astype(np.float32)
         return colors
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import images
 from .gltf_file import GltfFile, Json
 from .raw import MeshError, Surface, Texture, grey_surface
+from .srgb import encode_srgb
 
 _WRAP = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 _SOURCES = ("EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds")
@@ -155,13 +156,3 @@ def _placement(info: Json) -> tuple[int, NDArray[np.float64]]:
 def _shown(factor: tuple[float, float, float]) -> str:
     """Linear factor as sRGB of 0..255."""
     return "/".join(str(round(255 * float(v))) for v in encode_srgb(np.array(factor)))
-
-
-def encode_srgb(linear: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Linear light in [0, 1] -> sRGB in [0, 1] (IEC 61966-2-1)."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-
-
-def decode_srgb(srgb: NDArray[np.floating]) -> NDArray[np.floating]:
-    """sRGB in [0, 1] -> linear light in [0, 1]."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+
+from .srgb import encode_srgb
 
 _ARITY = {
     "-blendu": 1,
@@ -36,12 +41,14 @@ class Map:
 
 @dataclass
 class Material:
-    """One ``newmtl``. colors: "kd", "ka", "ke" -> RGB in [0, 1]; maps: "map_kd", ... -> Map."""
+    """One ``newmtl``. colors: "kd", "ka", "ke" -> RGB in [0, 1] as displayed; maps: "map_kd", ... -> Map. linear: the file has
+    its colours in linear light."""
 
     name: str
     file: Path
     colors: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     maps: dict[str, Map] = field(default_factory=dict)
+    linear: bool = False
 
 
 def decode(data: bytes) -> str:
@@ -55,18 +62,26 @@ def decode(data: bytes) -> str:
 
 
 def parse(path: Path) -> list[Material]:
-    """The materials of a file, in its order. What is not understood is skipped, as every reader of this format does."""
+    """The materials of a file, in its order. What is not understood is skipped, as every reader of this format does.
+
+    The format says nothing of light, and viewers show its colours as they are. Blender, which names itself in the first line,
+    writes those of its scene, which are linear.
+    """
     materials: list[Material] = []
     text = decode(path.read_bytes()).replace("\\\n", " ").replace("\\\r\n", " ")
+    linear = re.match(r"\s*# Blender\b.*\bMTL File", text) is not None
     for line in text.splitlines():
         key, _, rest = line.strip().replace("\t", " ").partition(" ")
         key, rest = key.lower(), rest.strip()
         if key == "newmtl":
-            materials.append(Material(rest, path))
+            materials.append(Material(rest, path, linear=linear))
         elif not materials:
             continue
         elif key in ("kd", "ka", "ke"):
             color = _color(rest)
+            if color is not None and linear:
+                red, green, blue = encode_srgb(np.array(color)).tolist()
+                color = (red, green, blue)
             if color is not None:
                 materials[-1].colors[key] = color
         elif key in ("map_kd", "map_ka", "map_ke") and rest:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .mtl import decode
 from .obj_surfaces import resolve
 from .polygons import triangulate
-from .raw import GREY, MeshError, RawMesh
+from .raw import MeshError, RawMesh
 
 _PIECE = 1 << 21
 _ABSENT = int(np.iinfo(np.int32).min)
@@ -75,7 +75,7 @@ def read(path: Path) -> RawMesh:
         raise MeshError("a face names no vertex")
     mesh = RawMesh(vertices=values[:, :3], faces=faces, surfaces=[], notes=notes)
     if values.shape[1] >= 6:
-        mesh.colors = _colors(values, notes)
+        mesh.colors = _colors(values)
         mesh.vertices = values[:, :3].copy()
     del values, corners
     if parts.sizes[3] and normal_corners is not None:
@@ -119,16 +119,11 @@ def _of_triangles(corners: NDArray[np.int32], at: NDArray[np.signedinteger] | No
     return corners.reshape(-1, 3) if at is None else corners[at]
 
 
-def _colors(values: NDArray[np.floating], notes: list[str]) -> NDArray[np.float32]:
-    """(V, 3) in [0, 1] of vertices x y z r g b, with w before or alpha behind the colour."""
+def _colors(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(V, 3) in [0, 1] of vertices x y z r g b, with w before or alpha behind the colour; NaN where a vertex has none."""
     weighted = values.shape[1] == 7 and (values[:, 3] == 1).all() and not (values[:, 6] == 1).all()
     colors = values[:, 4:7] if weighted else values[:, 3:6]
-    absent = ~np.isfinite(colors).all(1)
-    result = np.clip(colors / (255.0 if np.nanmax(colors, initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
-    if absent.any():
-        notes.append(f"{int(absent.sum())} of its {len(values)} vertices have no colour and are rendered grey")
-        result[absent] = np.array(GREY, np.float32) / 255
-    return result
+    return np.clip(colors / (255.0 if np.nanmax(colors, initial=0) > 1 else 1.0), 0, 1).astype(np.float32)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import images, mtl
-from .raw import RawMesh, Surface, Texture, grey_surface
+from .raw import GREY, RawMesh, Surface, Texture, grey_surface
 
 _TINT = 0.02
 """From this spread on Kd tints its image. Exporters write a grey Kd beside an image that stands for the whole colour."""
@@ -35,12 +35,15 @@ def resolve(
     used = np.flatnonzero(sizes).tolist()
     if mesh.colors is not None and (mesh.colors == 1).all() and any(m.colors or m.maps for m in materials.values()):
         mesh.colors = None  # white is what exporters fill in
+    absent: NDArray[np.bool_] | None = None
+    if mesh.colors is not None and np.isnan(mesh.colors).any():
+        absent = np.asarray(np.isnan(mesh.colors).any(1))
     distinct = list(dict.fromkeys(names[r] for r in used))
     number = np.zeros(len(names), np.int32)
     number[used] = [distinct.index(names[r]) for r in used]
     of_face = np.repeat(number, sizes)
     mesh.surface = of_face if len(distinct) > 1 else None
-    look = _Look(mesh, path, of_face)
+    look = _Look(mesh, path, of_face, None if absent is None else np.asarray(absent[mesh.faces].all(1)))
     for i, name in enumerate(distinct):
         material = _material(name, materials, bool(uses))
         look.add(i, name or "", material, f"no material {name!r} is defined" if name else "no material, no colours")
@@ -52,6 +55,13 @@ def resolve(
             )
     mesh.surfaces = look.surfaces
     mesh.surface = look.of_face if len(look.surfaces) > 1 else None
+    if absent is not None and mesh.colors is not None:
+        mesh.colors[absent] = np.array(GREY, np.float32) / 255
+        said = np.array([s.kind in ("vertex colours", "uniform grey") for s in look.surfaces])
+        grey = np.unique(mesh.faces[said[look.of_face]])
+        grey = grey[absent[grey]]
+        if len(grey):
+            mesh.notes.append(f"{len(grey)} of its {len(absent)} vertices have no colour and are rendered grey")
 
 
 def _materials(path: Path, libraries: Sequence[str], named: bool, notes: list[str]) -> dict[str, mtl.Material]:
@@ -113,10 +123,13 @@ def _tile_file(reference: str, u: int, v: int) -> str | None:
 
 
 class _Look:
-    """Builds the surfaces; ``of_face`` (F,) follows where one material becomes several."""
+    """Builds the surfaces; ``of_face`` (F,) follows where one material becomes several. bare: (F,) faces none of whose vertices
+    has a colour, None where each has."""
 
-    def __init__(self, mesh: RawMesh, path: Path, of_face: NDArray[np.int32]) -> None:
-        self.mesh, self.path = mesh, path
+    def __init__(
+        self, mesh: RawMesh, path: Path, of_face: NDArray[np.int32], bare: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.mesh, self.path, self.bare = mesh, path, bare
         self.material_of_face = of_face
         self.of_face = np.zeros(len(of_face), np.int32)
         self.surfaces: list[Surface] = []
@@ -143,15 +156,20 @@ class _Look:
                     why = "no texture coordinates"
                 else:
                     why = "its image is missing"
+        bare = rest[:0] if self.bare is None else rest[self.bare[rest]]
+        if self.bare is not None:
+            rest = rest[~self.bare[rest]]
         if len(rest):
-            self._put(rest, self._plain(name, material, why))
+            self._put(rest, self._plain(name, material, why, self.mesh.colors is not None))
+        if len(bare):
+            self._put(bare, self._plain(name, material, why, False))
 
     def _put(self, faces: NDArray[np.integer], surface: Surface) -> None:
         self.of_face[faces] = len(self.surfaces)
         self.surfaces.append(surface)
 
-    def _plain(self, name: str, material: mtl.Material | None, why: str) -> Surface:
-        if self.mesh.colors is not None:
+    def _plain(self, name: str, material: mtl.Material | None, why: str, colored: bool) -> Surface:
+        if colored:
             return Surface(name, "vertex colours", "vertex colours", colored=True)
         if material is None:
             return grey_surface(name, why)
@@ -162,7 +180,8 @@ class _Look:
             )
         if material.maps and max(color) - min(color) < _TINT:
             return grey_surface(name, why)
-        return Surface(name, "uniform colour", f"Kd {_rgb(color)} of {material.file.name}", color)
+        light = ", Blender's linear light" if material.linear else ""
+        return Surface(name, "uniform colour", f"Kd {_rgb(color)} of {material.file.name}{light}", color)
 
     def _paint(self, faces: NDArray[np.integer], name: str, material: mtl.Material) -> bool:
         """Give the faces the image of their material; False where there is none that can be read."""

@@ -49,6 +49,8 @@ def read(path: Path) -> RawMesh:
         raise MeshError(f"a face asks for vertex {int(corners.max())}, but the file has {vertices}; is it cut off?")
     triangles, owner = triangulate(sizes, corners, table[:, :3])
     mesh = RawMesh(table[:, :3], corners[triangles].astype(np.int32), [])
+    if "C" in has and "N" in has and _color_first(table):
+        table = np.concatenate([table[:, :3], table[:, 7:10], table[:, 3:7], table[:, 10:]], 1)
     at = 3
     if "N" in has and table.shape[1] >= 6:
         mesh.normals, at = table[:, 3:6], 6
@@ -63,6 +65,15 @@ def read(path: Path) -> RawMesh:
     else:
         mesh.surfaces = [grey_surface("", "it has no colours")]
     return mesh
+
+
+def _color_first(table: NDArray[np.float64]) -> bool:
+    """Whether a vertex is x y z, four bytes of colour, normal, as MeshLab writes it, and not with the normal first."""
+    if table.shape[1] < 10:
+        return False
+    color, normal = table[:, 3:7], table[:, 7:10]
+    bytes_alone = bool((color == np.round(color)).all() and color.min() >= 0 and 1 < color.max() <= 255)
+    return bytes_alone and not (normal == np.abs(np.round(normal))).all()
 
 
 def _table(lines: list[str]) -> NDArray[np.float64]:

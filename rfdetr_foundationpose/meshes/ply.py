@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import images, ply_file
 from .polygons import triangulate
-from .raw import MeshError, RawMesh, Surface, Texture, grey_surface
+from .raw import GREY, MeshError, RawMesh, Surface, Texture, grey_surface
 
 _COLORS = (*((f"{p}red", f"{p}green", f"{p}blue") for p in ("", "diffuse_", "ambient_")), ("r", "g", "b"))
 _UVS = tuple(
@@ -42,6 +42,7 @@ def read(path: Path) -> RawMesh:
     whole = len(counts) * 3 == len(corners)
     mesh = RawMesh(points, (corners.reshape(-1, 3) if whole else corners[triangles]).astype(np.int32, copy=False), [])
     mesh.colors = _colors(vertex)
+    _without_color(mesh, vertex)
     if {"nx", "ny", "nz"} <= set(vertex.numbers):
         mesh.normals = np.stack([vertex.numbers[f"n{k}"] for k in "xyz"], 1).astype(np.float32)
     if face is not None:
@@ -102,6 +103,20 @@ def _colors(element: ply_file.Element) -> NDArray[np.float32] | None:
                 top = 1.0
             return np.nan_to_num(values / np.float32(top)).clip(0, 1)
     return None
+
+
+def _without_color(mesh: RawMesh, vertex: ply_file.Element) -> None:
+    """Vertices that are black and wholly transparent among others are those of objects without colours that were joined with
+    coloured ones, as Blender exports them."""
+    alpha = vertex.numbers.get("alpha")
+    if mesh.colors is None or alpha is None or not alpha.any():
+        return
+    absent = (alpha == 0) & (mesh.colors == 0).all(1)
+    if absent.any():
+        mesh.colors[absent] = np.array(GREY, np.float32) / 255
+        mesh.notes.append(
+            f"{int(absent.sum())} of its {len(absent)} vertices have no colour (black with alpha 0) and are rendered grey"
+        )
 
 
 def _coordinates(

@@ -87,10 +87,20 @@ _NONE = np.zeros((0, 3), np.float32)
 
 def _colors(header: bytes, extra: NDArray[np.uint16]) -> NDArray[np.float32] | None:
     """(F, 3) of the two dialects: Magics' header names a colour and its bit 15 is off where a face has its own, red lowest;
-    VisCAM's bit 15 is on there, blue lowest."""
+    VisCAM's bit 15 is on there, blue lowest.
+
+    MeshLab writes Magics' header with a grey of 127 into every file, and sets bit 15 where a face has a colour: all spare bytes
+    are 0 where none has, and there is bit 15 in all of them where all have.
+    """
     at = header.find(b"COLOR=")
     magics = 0 <= at <= 70
     own = (extra & 0x8000 == 0) if magics else (extra & 0x8000 != 0)
+    if magics and not extra.any():
+        if header[at + 6 : at + 9] == b"\x7f\x7f\x7f":
+            return None
+        own = ~own
+    elif magics and not own.any() and (extra & 0x7FFF).any():
+        own = ~own
     if not magics and not own.any():
         return None
     parts = np.stack([extra & 31, extra >> 5 & 31, extra >> 10 & 31], 1).astype(np.float32) / 31

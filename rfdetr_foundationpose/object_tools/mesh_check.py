@@ -40,12 +40,12 @@ def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
     units = probe.diameter / 1e-4
     if not units > 0:
         raise MeshError(f"{path} has no extent: all its vertices are in one place")
-    suggested, remark = suggest_scale(units, path.suffix.lower())
+    suggested, remark = suggest_scale(units, path.suffix.lower(), probe.unit)
     chosen = scale or suggested
     model = read_object(ObjectSpec(name, path, scale=chosen))
     report = MeshReport(model, chosen)
     low, high = PLAUSIBLE
-    size = " x ".join(f"{1e3 * v:.0f}" for v in model.extents)
+    size = " x ".join(f"{1e3 * v:.0f}" if model.diameter > 0.01 else f"{1e3 * v:.2g}" for v in model.extents)
     sentence = f"{size} mm at scale {chosen:g} ({UNITS.get(chosen, 'own unit')})"
     if scale is not None:
         remark = ""
@@ -63,18 +63,25 @@ def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
     return report
 
 
-def suggest_scale(units: float, suffix: str) -> tuple[float, str]:
-    """Metres per mesh unit for a diameter in mesh units, and a remark where it is a guess."""
+def suggest_scale(units: float, suffix: str, told: float | None = None) -> tuple[float, str]:
+    """Metres per mesh unit for a diameter in mesh units, and a remark where it is a guess. told: metres per unit as the file says."""
     low, high = PLAUSIBLE
+    gltf = suffix in (".glb", ".gltf")
+    first = 1.0 if gltf or told is None else told
+    if low <= units * first <= high:
+        return first, ""
     fitting = [scale for scale in UNITS if low <= units * scale <= high]
     if not fitting:
-        return 1.0, ""
-    if fitting[0] == 1.0:
-        return 1.0, ""
+        return first, ""
+    if gltf:
+        return fitting[0], "glTF is in metres by definition, so whatever wrote this file got its unit wrong"
+    if told is not None:
+        return fitting[0], (
+            f"by its own word a unit is {told:g} m, by which it would measure {units * told:.3g} m: whatever wrote this file "
+            "got its unit wrong"
+        )
     remark = ""
-    if suffix in (".glb", ".gltf"):
-        remark = "glTF is in metres by definition, so whatever wrote this file got its unit wrong"
-    elif len(fitting) > 1:
+    if len(fitting) > 1:
         others = ", ".join(f"--scale {s:g} if it is in {UNITS[s]} ({1e3 * units * s:.0f} mm)" for s in fitting[1:])
         remark = f"a guess from the size: {others}"
     return fitting[0], remark

@@ -35,7 +35,7 @@ class ObjectModel:
     extents: (3,) bounding box size, m. symmetries: (K, 4, 4) float64 about the model centre, identity first.
     color_source: "texture", "vertex colours", "face colours", "uniform colour", "uniform grey", or several of them
     joined by " + ". description: one sentence on its size and where its colours come from. warnings: a sentence for each
-    thing that is missing or doubtful.
+    thing that is missing or doubtful. unit: metres per unit of the file as it says itself, None where its format does not.
     """
 
     name: str
@@ -47,6 +47,7 @@ class ObjectModel:
     color_source: str
     description: str
     warnings: tuple[str, ...]
+    unit: float | None = None
 
     def to_centered(self, T_cam_obj: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pose of the mesh as loaded -> pose of the mesh moved to its model centre."""
@@ -142,6 +143,7 @@ def _make(spec: ObjectSpec, raw: RawMesh) -> ObjectModel:
         " + ".join(dict.fromkeys(s.kind for s in raw.surfaces)),
         f"{prefix}{spec.mesh}: {counts}, {_size(extents)} m; colour: {_told(raw.surfaces)}",
         tuple(warnings),
+        raw.unit,
     )
 
 
