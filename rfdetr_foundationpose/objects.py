@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +97,8 @@ _EXAMPLE = "objects: [{name: mug, mesh: mug.obj}]"
 
 
 def load_objects(path: str | Path) -> list[ObjectSpec]:
-    """Read objects.yaml; mesh paths are relative to the file. Raises ConfigError that names file, entry and key."""
+    """Read objects.yaml; mesh paths are relative to the file, or package:// and file:// URIs. Keys that begin with "x-" hold what
+    entries share by anchors. Raises ConfigError that names file, entry and key."""
     path = Path(path).expanduser()
     if not path.exists():
         raise ConfigError(f"objects file {path} does not exist; set objects_file to your objects.yaml")
@@ -103,7 +106,7 @@ def load_objects(path: str | Path) -> list[ObjectSpec]:
     try:
         if not isinstance(tree, Mapping):
             raise ConfigError(f"must hold a list under 'objects', e.g. {_EXAMPLE}; found {shown(tree)}")
-        check_keys(tree, ("objects",), "the file")
+        check_keys({k: v for k, v in tree.items() if not str(k).startswith("x-")}, ("objects",), "the file")
         entries = tree.get("objects")
         if not isinstance(entries, list) or not entries:
             raise ConfigError(f"must hold a non-empty list under 'objects', e.g. {_EXAMPLE}; found {shown(entries)}")
@@ -154,10 +157,32 @@ def _parse(entry: Any, number_of: int, folder: Path) -> ObjectSpec:
 
 
 def _mesh(path: str, folder: Path) -> Path:
+    scheme, _, rest = path.partition("://")
+    if rest and scheme == "package":
+        return _in_package(path, *rest.partition("/")[::2])
+    if rest and scheme == "file" and rest.startswith("/"):
+        return Path(unquote(rest))
+    if rest:
+        raise ConfigError(
+            f"mesh {path} is no file of this machine: give its path, or package://<package>/<path in its share>"
+        )
     try:
         return (folder / Path(path).expanduser()).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links, no home
         raise ConfigError(f"mesh {path}: {error}") from error
+
+
+def _in_package(uri: str, package: str, rest: str) -> Path:
+    """As robot descriptions name meshes; the links that ``colcon build --symlink-install`` makes stay, by which the file is known
+    to be in a package. Raises ConfigError where no sourced workspace has the package."""
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        share = Path(prefix) / "share" / package
+        if prefix and package and share.is_dir():
+            return (share / unquote(rest)).absolute()
+    raise ConfigError(
+        f"mesh {uri}: no sourced workspace (AMENT_PREFIX_PATH) has a package {package!r}; source the one that has it, or give the "
+        "path of the file"
+    )
 
 
 def _color(value: Any, where: str) -> tuple[int, int, int] | None:

@@ -184,6 +184,8 @@ def test_a_mesh_of_an_installed_package_is_named_for_every_machine(tmp_path, mon
     elsewhere = tmp_path / "mug.obj"
     elsewhere.write_bytes(mesh.read_bytes())
     assert messages.mesh_uri(elsewhere).startswith("file:///")
+    (mesh.parent / "link.obj").symlink_to(elsewhere)  # colcon build --symlink-install
+    assert messages.mesh_uri(mesh.parent / "link.obj") == "package://my_objects/meshes/link.obj"
     model = OverlayModel.load(ObjectSpec("mug", mesh))
     assert len(messages.marker_shape(ObjectSpec("mug", mesh), model, "auto").triangles) == 0
     drawn = messages.marker_shape(ObjectSpec("mug", elsewhere), model, "auto")

@@ -49,6 +49,8 @@ OBJECTS: dict[str, tuple[str | bytes, str]] = {
     "mesh is empty": (entry("scale: 1", "name: mug, mesh: ''"), "object mug: mesh='' must be a text"),
     "mesh with a zero byte": (entry("scale: 1", 'name: mug, mesh: "a\\0b"'), "object mug: mesh="),
     "mesh does not exist": (f"objects: [{{{MUG}}}]", "mug.obj does not exist"),
+    "mesh of another machine": ("objects: [{name: mug, mesh: 'https://host/a.obj'}]", "is no file of this machine"),
+    "mesh of a package that is not there": ("objects: [{name: mug, mesh: 'package://no_such/a.obj'}]", "no_such"),
     "mesh is a folder": ("objects: [{name: mug, mesh: .}]", "object mug"),
     "label is a number": (entry("label: 3"), "object mug: label=3 must be a text"),
     "label is empty": (entry("label: ''"), "object mug: label='' must be a text"),
@@ -250,3 +252,33 @@ def test_settings_files_of_every_form(tmp_path, content, expected):
 @pytest.mark.parametrize("number", ["1e-3", "1E3", "-2.5e+4", ".5e2", "1.e2"])
 def test_numbers_with_an_exponent_are_numbers(number):
     assert parse_yaml(f"x: {number}", "here") == {"x": float(number)}
+
+
+def test_meshes_of_packages_as_robot_descriptions_name_them(tmp_path, monkeypatch):
+    source = tmp_path / "src" / "a mug.glb"
+    installed = tmp_path / "install" / "share" / "my_objects" / "meshes" / source.name
+    installed.parent.mkdir(parents=True)
+    source.parent.mkdir()
+    source.write_bytes(b"")
+    installed.symlink_to(source)  # as colcon build --symlink-install does
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'install'}")
+    (tmp_path / "objects.yaml").write_text(
+        f"""objects:
+  - {{name: a, mesh: "package://my_objects/meshes/a%20mug.glb"}}
+  - {{name: b, mesh: "{source.as_uri()}"}}
+  - {{name: c, mesh: "src/a mug.glb"}}
+"""
+    )
+    assert [spec.mesh for spec in load_objects(tmp_path / "objects.yaml")] == [installed, source, source]
+
+
+def test_what_entries_share_is_kept_under_a_key_of_its_own(tmp_path):
+    (tmp_path / "objects.yaml").write_text(
+        """x-common: &common {scale: 0.001, max_instances: 2}
+objects:
+  - {<<: *common, name: mug, mesh: a.glb}
+  - {<<: *common, name: can, mesh: b.glb, scale: 1.0}
+"""
+    )
+    found = load_objects(tmp_path / "objects.yaml")
+    assert [(s.name, s.scale, s.max_instances) for s in found] == [("mug", 0.001, 2), ("can", 1.0, 2)]

@@ -59,13 +59,12 @@ class Shape:
 
 def mesh_uri(mesh: Path) -> str:
     """package:// for a file in the share folder of an ament package, which other machines have too; else file://."""
-    path = mesh.resolve()
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        share = Path(prefix).resolve() / "share" if prefix else None
-        if share is not None and share in path.parents:
-            package, *rest = path.relative_to(share).parts
-            return f"package://{package}/{'/'.join(rest)}"
-    return path.as_uri()
+        for path, share in ((mesh, Path(prefix) / "share"), (mesh.resolve(), Path(prefix).resolve() / "share")):
+            if prefix and share in path.parents:
+                package, *rest = path.relative_to(share).parts
+                return f"package://{package}/{'/'.join(rest)}"
+    return mesh.resolve().as_uri()
 
 
 def marker_shape(spec: ObjectSpec, model: OverlayModel, how: str) -> Shape:
