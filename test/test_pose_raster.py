@@ -117,6 +117,7 @@ def test_what_rays_are_better_at_asks_for_no_scratch():
     few, many = object_of(cylinder()), object_of(trimesh.creation.icosphere(6, 0.05))
     assert len(many.arrays.faces) > max(rendering.MOST_FACES.values())
     assert WarpRenderer([few, many], DEVICE).scratch(252, 160) is None
+    assert WarpRenderer([few, many], DEVICE, rays=False).scratch(252, 160) is not None
     renderer = WarpRenderer([few], DEVICE)
     scratch = renderer.scratch(252, 160)
     assert scratch.shape == (rendering.VIEWS_AT_ONCE, 160, 160)
@@ -149,7 +150,7 @@ def look_everywhere(
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
         return
-    sides = ray_factors(camera_corners(bank.mesh[mesh], face, poses[n]))
+    sides = ray_factors(camera_corners(bank, mesh, face, poses[n]))
     size = wp.vec2f(float(keys.shape[2]), float(keys.shape[1]))
     for x in range(keys.shape[2]):
         at = intersect(sides, pixel_ray(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size))

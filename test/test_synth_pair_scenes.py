@@ -8,10 +8,11 @@ import pytest
 import torch
 import warp as wp
 
+from rfdetr_foundationpose.pose import renderer
 from rfdetr_foundationpose.pose.constants import MIN_Z
+from rfdetr_foundationpose.pose.mesh_bank import MeshBank
 from rfdetr_foundationpose.pose.render_kernels import BankData, back_project, pose_rotation, pose_translation
 from rfdetr_foundationpose.pose.warp_kernels import observed_coordinate
-from rfdetr_foundationpose.train import pairs
 from rfdetr_foundationpose.train.object_stream import make_all
 from rfdetr_foundationpose.train.pair_kernels import SceneData
 from rfdetr_foundationpose.train.pair_scenes import BOXES, INSTANCES, TIDY, SceneEffects, pack
@@ -68,18 +69,18 @@ def cast_scenes(
 def test_objects_are_seen_as_rays_meet_them(items):
     """More views than are drawn at once, of near scenes whose crops enlarge the image and of far ones."""
     sampler, shown = sampler_of(items, SceneEffects(), 5)
-    sampler.renderer.scratch = lambda views, size: None
     places: list = []
     observe = sampler.sensors.observe
     sampler.sensors.observe = lambda sight, place, min_z, out: (places.append(place), observe(sight, place, min_z, out))
     n = 24
     scenes = only(sampler.composer.draw(n), "mesh", slice(None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "VIEWS_AT_ONCE", 10)
+        patch.setattr(renderer, "VIEWS_AT_ONCE", 10)
         sampler._inputs(scenes, scenes.T_cam_obj, torch.arange(n, device=DEVICE), "refiner")
     z, instance = torch.zeros_like(shown[0].z), torch.zeros_like(shown[0].z, dtype=torch.int32)
     windows = wp.from_torch(places[0].windows, dtype=wp.vec4f)
-    inputs = [sampler.bank.data, scenes.data, windows, wp.from_torch(z), wp.from_torch(instance)]
+    with_trees = MeshBank([item.arrays for item in items], DEVICE)
+    inputs = [with_trees.data, scenes.data, windows, wp.from_torch(z), wp.from_torch(instance)]
     launch(cast_scenes, tuple(z.shape), inputs, DEVICE)
     covered = (z > 0).float().sum()
     assert covered > 0.2 * z.numel()

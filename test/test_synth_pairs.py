@@ -12,6 +12,7 @@ import torch
 from rfdetr_foundationpose.objects import ContinuousSymmetry
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose.constants import ROT_NORMALIZER
+from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.synth import so3
 from rfdetr_foundationpose.train import train_pose
 from rfdetr_foundationpose.train.object_stream import make_all
@@ -110,7 +111,10 @@ def test_the_rendered_side_is_what_rays_see(draw):
     """Of random objects, in the windows of rough guesses; as test_pose_raster.py holds the estimator's renderer to rays."""
     items = make_all([1, 2, 3, 4, 5, 6])
     raster, rays = (PairSampler(items, DEVICE, 8) for _ in range(2))
-    rays.renderer.scratch = lambda views, size: None
+    caster = WarpRenderer(items, DEVICE)
+    rays.renderer.render_inputs = lambda views, diameters, min_z, out, _: caster.render_inputs(
+        views, diameters, min_z, out
+    )
     found, expected = draw(raster), draw(rays)
     torch.testing.assert_close(found.weight, expected.weight)
     covered = (expected.rendered[:, 3:] != 0).any(1)

@@ -17,9 +17,13 @@ __all__ = ["MeshArrays", "MeshBank"]
 
 
 class MeshBank:
-    """Uploads meshes once; ``data`` is the struct that kernels take, mesh i is addressed by its index."""
+    """Uploads meshes once; ``data`` is the struct that kernels take, mesh i is addressed by its index.
 
-    def __init__(self, meshes: Sequence[MeshArrays], device: torch.device | str) -> None:
+    rays: whether trees are built for kernels that cast rays; those that rasterize need none, and 256 of them take seconds
+    on a GPU.
+    """
+
+    def __init__(self, meshes: Sequence[MeshArrays], device: torch.device | str, rays: bool = True) -> None:
         if not meshes:
             raise ValueError("a mesh bank needs at least one mesh")
         self.device = warp_setup.warp_device(device)
@@ -35,12 +39,15 @@ class MeshBank:
         def put(values: NDArray[np.generic], dtype: type) -> wp.array:
             return wp.array(np.ascontiguousarray(values), dtype=dtype, device=self.device)
 
-        self._points = [put(m.vertices.astype(np.float32), wp.vec3f) for m in meshes]
-        self._indices = [put(m.faces.astype(np.int32).reshape(-1), wp.int32) for m in meshes]
         # Built once, asked millions of times: the slow constructor's trees are the quick ones to walk.
         self._meshes = [
-            wp.Mesh(points=p, indices=i, bvh_constructor="sah")
-            for p, i in zip(self._points, self._indices, strict=True)
+            wp.Mesh(
+                points=put(m.vertices.astype(np.float32), wp.vec3f),
+                indices=put(m.faces.astype(np.int32).reshape(-1), wp.int32),
+                bvh_constructor="sah",
+            )
+            for m in meshes
+            if rays
         ]
         self.centers = np.stack([(m.vertices.min(0) + m.vertices.max(0)) / 2 for m in meshes]).astype(np.float32)
         self.radii = np.array(
@@ -50,6 +57,7 @@ class MeshBank:
 
         data = BankData()
         data.mesh = put(np.array([m.id for m in self._meshes], np.uint64), wp.uint64)
+        data.vertex = put(np.concatenate([m.vertices for m in meshes]).astype(np.float32), wp.vec3f)
         data.face_count = put(np.array([len(m.faces) for m in meshes], np.int32), wp.int32)
         data.first_face = put(first_face[:-1].astype(np.int32), wp.int32)
         data.first_texel = put(first_texel[:-1].astype(np.int32), wp.int32)

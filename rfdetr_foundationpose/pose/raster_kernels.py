@@ -50,13 +50,14 @@ class Corners:
 
 
 @wp.func
-def camera_corners(mesh: wp.uint64, face: int, T: wp.mat44f):
+def camera_corners(bank: BankData, mesh: int, face: int, T: wp.mat44f):
+    corner = (bank.first_face[mesh] + face) * 3
     R = pose_rotation(T)
     t = pose_translation(T)
     corners = Corners()
-    corners.a = R * wp.mesh_get_point(mesh, face * 3) + t
-    corners.b = R * wp.mesh_get_point(mesh, face * 3 + 1) + t
-    corners.c = R * wp.mesh_get_point(mesh, face * 3 + 2) + t
+    corners.a = R * bank.vertex[bank.corner_vertex[corner]] + t
+    corners.b = R * bank.vertex[bank.corner_vertex[corner + 1]] + t
+    corners.c = R * bank.vertex[bank.corner_vertex[corner + 2]] + t
     return corners
 
 
@@ -187,7 +188,7 @@ def rasterize(
     mesh = mesh_index[n]
     if face >= bank.face_count[mesh]:
         return
-    corners = camera_corners(bank.mesh[mesh], face, poses[n])
+    corners = camera_corners(bank, mesh, face, poses[n])
     middle = corners.a + corners.b + corners.c
     if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
         return  # every pixel would have to be tested
@@ -268,7 +269,7 @@ def shade_inputs(
         mesh = mesh_index[n]
         size = wp.vec2f(float(out.shape[2]), float(out.shape[1]))
         ray = pixel_ray(wp.vec2f(float(x), float(y)), windows[n], cameras[n % cameras.shape[0]], size)
-        at = intersect(ray_factors(camera_corners(bank.mesh[mesh], face, T)), ray)
+        at = intersect(ray_factors(camera_corners(bank, mesh, face, T)), ray)
         xyz = ray * at[2]
         rgb = shaded(bank, mesh, face, 1.0 - at[0] - at[1], at[0], pose_rotation(T))
     store_input(out, n, y, x, rgb, xyz, pose_translation(T), 2.0 / diameters[n], min_z)

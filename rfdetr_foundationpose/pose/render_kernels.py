@@ -19,9 +19,10 @@ TILE_COLUMNS = wp.constant(8)
 
 @wp.struct
 class BankData:
-    """The arrays of a MeshBank."""
+    """The arrays of a MeshBank. mesh: empty where it was built without trees for casting rays."""
 
     mesh: wp.array(dtype=wp.uint64)
+    vertex: wp.array(dtype=wp.vec3f)
     face_count: wp.array(dtype=wp.int32)
     first_face: wp.array(dtype=wp.int32)
     first_texel: wp.array(dtype=wp.int32)

@@ -91,14 +91,18 @@ class Renderer(Protocol):
 
 
 class WarpRenderer:
-    """Ray casting and rasterization with NVIDIA Warp, the same kernels on CPU and CUDA."""
+    """Ray casting and rasterization with NVIDIA Warp, the same kernels on CPU and CUDA.
+
+    rays: False builds no trees for casting rays; then ``render_inputs`` with a scratch tensor alone may be called.
+    """
 
     name = "warp"
     capturable = True
 
-    def __init__(self, objects: Sequence[ObjectModel], device: torch.device | str) -> None:
+    def __init__(self, objects: Sequence[ObjectModel], device: torch.device | str, rays: bool = True) -> None:
         self.device = torch.device(device)
-        self.bank = MeshBank([o.arrays for o in objects], device)
+        self.rays = rays
+        self.bank = MeshBank([o.arrays for o in objects], device, rays)
         self._scratch: Tensor | None = None
 
     def render_into(self, views: Views, rgb: Tensor, xyz: Tensor) -> None:
@@ -122,7 +126,7 @@ class WarpRenderer:
         )
 
     def scratch(self, views: int, size: int) -> Tensor | None:
-        if self.bank.most_faces > MOST_FACES[self.device.type]:
+        if self.rays and self.bank.most_faces > MOST_FACES[self.device.type]:
             return None
         if views < SHARED_FROM:
             return self._empty_keys(views, size)

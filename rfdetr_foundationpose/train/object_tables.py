@@ -10,6 +10,8 @@ import torch
 from ..pose.mesh import ObjectModel
 
 SURFACE_POINTS = 96
+TEXELS = 4096
+"""A texture's mean colour is that of so many texels, more or less, all over it."""
 
 
 class ObjectTables:
@@ -38,5 +40,7 @@ def _mean_color(item: ObjectModel) -> np.ndarray:
     a = item.arrays
     if a.texture is not None:
         texels = a.texture.reshape(-1, 3)
+        # An odd step does not fall into the columns of textures whose sizes are powers of two.
+        texels = texels[:: len(texels) // TEXELS | 1]
         return texels[texels.any(1)].mean(0) / 255 if texels.any() else np.zeros(3)
     return a.colors.mean(0)

@@ -232,7 +232,7 @@ def render_observed(
         face = index - which * FACES
         mesh = scene.mesh[s, which]
         tint = scene.tint[s, which]
-        corners = intersect(ray_factors(camera_corners(bank.mesh[mesh], face, scene.pose[s, which])), ray)
+        corners = intersect(ray_factors(camera_corners(bank, mesh, face, scene.pose[s, which])), ray)
         bv = corners[0]
         bu = 1.0 - corners[0] - corners[1]
         color = bank_color(bank, mesh, face, bu, bv)

@@ -68,7 +68,7 @@ def rasterize_scenes(
         return
     if face >= bank.face_count[mesh]:
         return
-    corners = camera_corners(bank.mesh[mesh], face, scene.pose[s, m])
+    corners = camera_corners(bank, mesh, face, scene.pose[s, m])
     middle = corners.a + corners.b + corners.c
     if not (wp.isfinite(middle[0]) and wp.isfinite(middle[1]) and wp.isfinite(middle[2])):
         return  # every pixel would have to be tested

@@ -19,8 +19,7 @@ from ..pose import render_kernels
 from ..pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from ..pose.mesh import ObjectModel
 from ..pose.networks import CROP_SIZE, FIRST_PASS_CROP
-from ..pose.raster_kernels import NOTHING
-from ..pose.renderer import NEAR, VIEWS_AT_ONCE, Views, WarpRenderer
+from ..pose.renderer import NEAR, Views, WarpRenderer
 from ..pose.window_kernels import crop_windows
 from ..synth import so3
 from ..warp_setup import launch
@@ -93,7 +92,7 @@ class PairSampler:
     ) -> None:
         self.device = torch.device(device)
         self.starts = starts
-        self.renderer = WarpRenderer(objects, device)
+        self.renderer = WarpRenderer(objects, device, rays=False)
         self.bank = self.renderer.bank
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.tables = ObjectTables(objects, self.device, seed)
@@ -236,6 +235,7 @@ class PairSampler:
             device=self.device,
         )
         scratch = self.renderer.scratch(n, r)
+        assert scratch is not None  # without trees for casting rays there always is one
         self.renderer.render_inputs(
             Views(guess, mesh_index, window_a, camera), diameter, MIN_Z[role], packed_a, scratch
         )
@@ -247,11 +247,9 @@ class PairSampler:
         visible = sight.target.mean((1, 2)) / model.clamp(min=1e-4)
         return packed_a.permute(0, 3, 1, 2), packed_b.permute(0, 3, 1, 2), visible
 
-    def _see(self, scenes: Scenes, view_scene: Tensor, windows: Tensor, sight: Sight, scratch: Tensor | None) -> None:
+    def _see(self, scenes: Scenes, view_scene: Tensor, windows: Tensor, sight: Sight, scratch: Tensor) -> None:
         """Fill ``sight`` with what the windows (n, 4) show of the scenes (n,)."""
         n, r, _ = sight.z.shape
-        if scratch is None:  # a mesh has so many faces that casting rays would be faster
-            scratch = torch.full((min(n, VIEWS_AT_ONCE), r, r), NOTHING, dtype=torch.int64, device=self.device)
         instances = scenes.tensors["mesh"].shape[1]
         lanes = 1 if self.device.type == "cpu" else LANES
         for start in range(0, n, len(scratch)):
