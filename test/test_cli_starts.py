@@ -24,6 +24,46 @@ def test_masks_and_boxes_are_read(tmp_path):
     assert second.object == "tea_box" and second.box.tolist() == [1, 2, 30.5, 40]
 
 
+PHOTO = np.random.default_rng(0).integers(30, 255, (48, 64, 3), dtype=np.uint8)
+CUT = np.zeros((48, 64), np.uint8)
+CUT[10:30, 20:40] = 1
+
+
+def paletted(*colors: int) -> Image.Image:
+    picture = Image.fromarray(CUT)
+    picture.putpalette(colors)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "file, picture",
+    {
+        "photograph.png": Image.fromarray(np.dstack([PHOTO, 255 * CUT])),  # cut out by its alpha
+        "grey.png": Image.fromarray(np.dstack([PHOTO[..., 0], 255 * CUT]), "LA"),
+        "white.jpg": Image.fromarray(255 * CUT),
+        "white.webp": Image.fromarray(255 * CUT).convert("RGB"),
+        "one.png": Image.fromarray(CUT),
+        "label.png": Image.fromarray(CUT.astype(np.uint16)),
+        "bits.png": Image.fromarray(CUT.astype(bool)),
+        "voc.png": paletted(0, 0, 0, 128, 0, 0),
+        "plot.png": paletted(68, 1, 84, 253, 231, 37),
+        "black.png": paletted(0, 0, 0, 0, 0, 0),
+    }.items(),
+)
+def test_masks_as_programs_write_them(tmp_path, file, picture):
+    picture.save(tmp_path / file)
+    (start,) = parse_starts([f"mug={tmp_path / file}"], [], SPECS)
+    if picture.mode not in ("L", "RGB") or file.endswith("png"):
+        assert np.array_equal(start.mask, CUT > 0)
+    assert (start.mask & (CUT > 0)).sum() / (start.mask | (CUT > 0)).sum() > 0.9
+
+
+def test_a_picture_that_cuts_nothing_out_is_named(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / "m.png")
+    with pytest.raises(ConfigError, match="nowhere black or transparent"):
+        parse_starts([f"mug={tmp_path / 'm.png'}"], [], SPECS)
+
+
 @pytest.mark.parametrize(
     "masks, boxes, error, words",
     [

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..detect.starts import Start
     from ..objects import ObjectSpec
 
@@ -16,7 +19,7 @@ InitMasks = Annotated[
     list[str] | None,
     typer.Option(
         "--init-mask",
-        help="OBJECT=FILE: picture of the first frame's size, not black where the object is; no detector.",
+        help="OBJECT=FILE: picture of the first frame's size, black or transparent where the object is not; no detector.",
     ),
 ]
 InitBoxes = Annotated[
@@ -28,7 +31,6 @@ InitBoxes = Annotated[
 def parse_starts(masks: Sequence[str], boxes: Sequence[str], specs: Sequence[ObjectSpec]) -> list[Start]:
     """Raises typer.BadParameter that names the option, and ConfigError for an object that is not listed."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
     from ..config import ConfigError
     from ..detect.starts import Start
@@ -43,12 +45,7 @@ def parse_starts(masks: Sequence[str], boxes: Sequence[str], specs: Sequence[Obj
                 f"{option} {text}: no object {name!r}; the objects file has {', '.join(s.name for s in specs)}"
             )
         if option == "--init-mask":
-            try:
-                with Image.open(Path(value).expanduser()) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-            except UnidentifiedImageError as error:
-                raise ConfigError(f"{option} {value} is no picture that can be read") from error
-            found.append(Start(name, mask=np.asarray((pixels > 0).any(2), bool)))
+            found.append(Start(name, mask=read_mask(Path(value).expanduser(), f"{option} {value}")))
             continue
         try:
             x0, y0, x1, y1 = (float(v) for v in value.split(","))
@@ -56,6 +53,40 @@ def parse_starts(masks: Sequence[str], boxes: Sequence[str], specs: Sequence[Obj
             raise typer.BadParameter(f"{option} {text}: expected four numbers X0,Y0,X1,Y1 in pixels") from None
         found.append(Start(name, np.array([x0, y0, x1, y1], np.float32)))
     return found
+
+
+def read_mask(path: Path, named: str) -> NDArray[np.bool_]:
+    """(H, W) of a picture as people and programs cut objects out: what is neither black nor transparent.
+
+    An index of a palette that has no black is a label, 0 the background. What JPEG and its like leave around an edge is black.
+    named: how errors call it. Raises ConfigError for what is no picture or cuts nothing out, OSError.
+    """
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    from ..config import ConfigError
+
+    try:
+        with Image.open(path) as picture:
+            alpha = (
+                np.asarray(picture.convert("RGBA"))[..., 3]
+                if "A" in picture.getbands() or "transparency" in picture.info
+                else np.zeros((1, 1))
+            )
+            pixels = np.asarray(picture.convert("RGB")).max(2)
+            labels = np.asarray(picture) if picture.mode == "P" else None
+            lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+    except UnidentifiedImageError as error:
+        raise ConfigError(f"{named} is no picture that can be read") from error
+    if alpha.min() < alpha.max():
+        mask = alpha > 127
+    else:
+        mask = pixels > (int(pixels.max()) // 2 if lossy else 0)
+        if labels is not None and mask.all() == mask.any():
+            mask = labels > 0
+    if mask.all():
+        raise ConfigError(f"{named} is nowhere black or transparent: it must be that where the object is not")
+    return np.asarray(mask, bool)
 
 
 _EXAMPLE = {"--init-mask": "mask.png", "--init-box": "210,140,330,300"}

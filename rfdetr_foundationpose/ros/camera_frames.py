@@ -107,12 +107,14 @@ class CameraFrames:
         if self.unusable:
             return f"no frame of {asked} can be used: {max(self.unusable, key=lambda e: self.unusable[e])}"
         counts = self._inputs.counts()
-        received = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items())) or "nothing"
+        received = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()) if count) or "nothing"
         there = sorted(
-            name for name, kinds in self._node.get_topic_names_and_types() if any(kind in IMAGES for kind in kinds)
+            name
+            for name, kinds in self._node.get_topic_names_and_types()  # our own subscriptions are among them
+            if any(kind in IMAGES for kind in kinds) and self._node.count_publishers(name)
         )
         return (
-            f"no frame came for {PATIENCE:.0f} s on {asked} (received: {received}); images on the graph: "
-            f"{', '.join(there) or 'none'}. Start the camera's driver with depth registered to colour, and name its topics by "
+            f"no frame came for {PATIENCE:.0f} s on {asked} (received: {received}); images are published on "
+            f"{', '.join(there) or 'no topic'}. Start the camera's driver with depth registered to colour, and name its topics by "
             "--rgb, --depth and --camera-info"
         )
