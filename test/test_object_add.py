@@ -136,6 +136,21 @@ def write(mesh, path):
     return path
 
 
+def test_an_origin_far_away_is_said_and_symmetries_keep_their_place(tmp_path):
+    box = trimesh.creation.box((0.05, 0.05, 0.1))
+    box.apply_translation((456789.123, 5432100.456, 123.4))
+    path = tmp_path / "m.obj"
+    path.write_text(trimesh.exchange.obj.export_obj(box, digits=6))
+    report = check_mesh(path, "m")
+    assert any("its origin is 5.451e+06 m from its middle" in line for line in report.advice)
+    found = find_symmetries(report.model)
+    text = entry_text("m", path, tmp_path / "objects.yaml", discrete=found.discrete)
+    assert "point: [456789.123, 5432100.456, 123.4]" in text
+    box.apply_translation(-box.bounds.mean(0) + (0, 0, 0.05))
+    box.export(path)
+    assert not any("its origin is" in line for line in check_mesh(path, "m").advice)
+
+
 def test_what_is_wrong_with_a_mesh_is_said(tmp_path):
     box = trimesh.creation.box((80, 60, 120))
     report = check_mesh(write(box, tmp_path / "box.stl"), "box")

@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist
 from rfdetr_foundationpose.meshes import decimation, scene
 from rfdetr_foundationpose.meshes.diameter import largest_distance
 from rfdetr_foundationpose.objects import ObjectSpec
-from rfdetr_foundationpose.pose.mesh import MeshError, load_object
+from rfdetr_foundationpose.pose.mesh import MeshError, load_object, read_object
 from support.pose_scenes import object_of, textured_box
 
 
@@ -209,6 +209,49 @@ def test_largest_distance_of_many_points():
     points[17], points[4242] = [0.100002, 0, 0], [-0.100001, 0, 0]
     assert largest_distance(points) == pytest.approx(0.200003, abs=1e-9)
     assert largest_distance(points[:100]) == pytest.approx(pdist(points[:100]).max())
+
+
+@pytest.mark.parametrize("name", ["m.obj", "m.ply", "m.off", "m.stl"])
+def test_a_scan_in_map_coordinates(tmp_path, name):
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.05)
+    points = ball.vertices + MAP
+    rows = [" ".join(f"{v:.6f}" for v in p) for p in points]
+    faces = [" ".join(map(str, f)) for f in ball.faces]
+    many = f"{len(rows)} {len(faces)}"
+    ply = (
+        f"ply\nformat ascii 1.0\nelement vertex {len(rows)}\nproperty double x\nproperty double y\nproperty double z\n"
+    )
+    text = {
+        "m.obj": "".join(f"v {r}\n" for r in rows) + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in ball.faces),
+        "m.ply": f"{ply}element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+        + "\n".join([*rows, *(f"3 {f}" for f in faces)]),
+        "m.off": "\n".join(["OFF", f"{many} 0", *rows, *(f"3 {f}" for f in faces)]),
+        "m.stl": "solid m\n"
+        + "".join(
+            "facet normal 0 0 0\nouter loop\n" + "".join(f"vertex {rows[i]}\n" for i in f) + "endloop\nendfacet\n"
+            for f in ball.faces
+        ),
+    }[name]
+    (tmp_path / name).write_text(text)
+    model = read_object(ObjectSpec("ball", tmp_path / name))
+    assert model.diameter == pytest.approx(0.1, abs=2e-4) and len(model.arrays.faces) == len(ball.faces)
+    np.testing.assert_allclose(model.center, MAP, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(model.arrays.vertices, axis=1), 0.05, atol=1e-4)
+    assert not any("damaged" in w for w in model.warnings)
+
+
+def test_a_shape_that_32_bits_damaged_is_told(tmp_path):
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.05)
+    ball.apply_translation(MAP)
+    ball.export(tmp_path / "m.glb")
+    model = read_object(ObjectSpec("ball", tmp_path / "m.glb"))
+    assert any(
+        "5.451e+06 m from its origin, where its 32-bit coordinates have steps of 0.5 m" in w for w in model.warnings
+    )
+
+
+MAP = np.array([456789.123, 5432100.456, 123.4])
+"""Metres of UTM, as photogrammetry exports them."""
 
 
 @pytest.mark.parametrize("suffix", [".off", ".3mf"])

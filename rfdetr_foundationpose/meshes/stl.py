@@ -55,8 +55,8 @@ def _rows(path: Path, head: bytes, size: int) -> NDArray[np.void]:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), _ROW, count, 84)
 
 
-def _ascii(path: Path) -> NDArray[np.float32]:
-    found = []
+def _ascii(path: Path) -> NDArray[np.floating]:
+    found: list[NDArray[np.floating]] = []
     with path.open("rb") as file:
         rest = b""
         while True:
@@ -65,6 +65,11 @@ def _ascii(path: Path) -> NDArray[np.float32]:
             end = text.rfind(b"\n") + 1 if block else len(text)
             named = re.sub(rb"^[ \t]*(end)?solid[^\n]*", b"", text[:end], flags=re.IGNORECASE | re.MULTILINE)
             found.append(_numbers(re.findall(rb"vertex\s+(\S+\s+\S+\s+\S+)", named, re.IGNORECASE)))
+            if (
+                found[-1].size
+                and np.spacing(np.float32(np.abs(found[-1]).max())) < 1e-5 * np.ptp(found[-1], axis=0).max()
+            ):
+                found[-1] = found[-1].astype(np.float32)  # but not in map coordinates, far from the origin
             rest = text[end:]
             if not block:
                 break
@@ -74,15 +79,15 @@ def _ascii(path: Path) -> NDArray[np.float32]:
     return points
 
 
-def _numbers(lines: list[bytes]) -> NDArray[np.float32]:
+def _numbers(lines: list[bytes]) -> NDArray[np.float64]:
     """(n, 3) of the lines of vertices."""
     try:
-        return np.loadtxt(lines, np.float32, comments=None, ndmin=2).reshape(-1, 3) if lines else _NONE
+        return np.loadtxt(lines, np.float64, comments=None, ndmin=2).reshape(-1, 3) if lines else _NONE
     except ValueError:
         raise MeshError("a vertex of it is damaged") from None
 
 
-_NONE = np.zeros((0, 3), np.float32)
+_NONE = np.zeros((0, 3), np.float64)
 
 
 def _colors(header: bytes, extra: NDArray[np.uint16]) -> NDArray[np.float32] | None:

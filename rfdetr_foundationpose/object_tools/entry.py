@@ -40,7 +40,7 @@ def entry_text(
         if found:
             lines.append(f"  {key}:")
         for s in found:  # type: ignore[attr-defined]
-            point = f", point: [{_numbers(s.point)}]" if any(abs(v) > 5e-4 for v in s.point) else ""
+            point = f", point: [{_numbers(s.point, 15)}]" if any(abs(v) > 5e-4 for v in s.point) else ""
             lines.append(f"    - {{axis: [{_numbers(s.axis)}]{extra(s)}{point}}}")  # type: ignore[no-untyped-call]
     return "\n".join(lines) + "\n"
 
@@ -101,8 +101,8 @@ def _indented(text: str, indent: str) -> str:
     return "".join(indent + line + "\n" for line in text.splitlines())
 
 
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{v:.9g}" for v in values)
+def _numbers(values: Sequence[float], digits: int = 9) -> str:
+    return ", ".join(f"{round(v, 6):.{digits}g}" for v in values)
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,8 @@ PLAUSIBLE = (0.02, 1.0)
 UNITS = {1.0: "metres", 0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches"}
 """These metres per mesh unit are tried in this order."""
 MANY_FACES = 100_000
+FAR_ORIGIN = 5.0
+"""The origin of what was made for itself is not so many diameters away."""
 FEW_TEXELS = 2.0
 """With fewer texels a millimetre of surface a print blurs at a camera distance of 0.5 m (a pixel is 0.8 mm there)."""
 
@@ -58,6 +60,7 @@ def check_mesh(path: Path, name: str, scale: float | None = None) -> MeshReport:
     for text in (model.description, *model.warnings):
         if "measures only" not in text:
             (report.good if "; colour: " in text else report.advice).append(_without_name(text, name))
+    _judge_origin(report)
     _judge_shape(report)
     _judge_colour(report)
     return report
@@ -89,6 +92,17 @@ def suggest_scale(units: float, suffix: str, told: float | None = None) -> tuple
 
 def _without_name(text: str, name: str) -> str:
     return text.removeprefix(f"object {name}: ")
+
+
+def _judge_origin(report: MeshReport) -> None:
+    """Poses are of the mesh's origin: where that is far away, as in scans with map coordinates, a small turn moves it far."""
+    model = report.model
+    away = float(np.linalg.norm(model.center))
+    if away > FAR_ORIGIN * model.diameter:
+        report.advice.append(
+            f"its origin is {away:.4g} m from its middle, and poses are of the origin: a turn by 1 degree moves it by "
+            f"{away * np.deg2rad(1):.2g} m; put the origin into the object before exporting it"
+        )
 
 
 def _judge_shape(report: MeshReport) -> None:

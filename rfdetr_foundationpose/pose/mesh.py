@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MAX_PLAUSIBLE_DIAMETER = 5.0
 UNITS = {0.001: "millimetres", 1e-6: "micrometres"}
 MOST_SURFACES_TOLD = 12
+COARSE = 1e-3
+"""Coordinates with steps of this part of an object's diameter have lost what the networks see of its shape."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,16 @@ def _make(spec: ObjectSpec, raw: RawMesh) -> ObjectModel:
         cleaning.drop_unusable(raw)
     except MeshError as error:
         raise MeshError(f"{prefix}mesh {spec.mesh}: {error}") from error
+    coarse = _steps(raw.vertices) * spec.scale
     raw.vertices = np.asarray(raw.vertices, np.float64) * spec.scale
     low, high = raw.vertices.min(0), raw.vertices.max(0)
     extents, diameter, center = high - low, largest_distance(raw.vertices), (low + high) / 2
     warnings = _check_size(spec, extents, diameter)
+    if coarse > COARSE * diameter:
+        warnings.append(
+            f"{prefix}{spec.mesh}: it lies {float(np.linalg.norm(center)):.4g} m from its origin, where its 32-bit coordinates have "
+            f"steps of {coarse:.2g} m, so that its shape is damaged; move it to the origin before exporting it"
+        )
     counts = f"{len(raw.vertices)} vertices, {len(raw.faces)} faces"
     if len(raw.faces) > decimation.MOST_FACES:
         unit, raw = raw.unit, decimation.decimate(raw)
@@ -145,6 +153,14 @@ def _make(spec: ObjectSpec, raw: RawMesh) -> ObjectModel:
         tuple(warnings),
         raw.unit,
     )
+
+
+def _steps(vertices: NDArray[np.floating]) -> float:
+    """How far apart neighbouring numbers are at the largest coordinate, in mesh units: those of float32 where all are such."""
+    largest = float(np.abs(vertices).max(initial=0))
+    # Numbers that went through float32 stay as they are when they are rounded to it.
+    single = vertices.dtype == np.float32 or bool((vertices[:1000] == vertices[:1000].astype(np.float32)).all())
+    return float(np.spacing(np.float32(largest) if single else np.float64(largest)))
 
 
 def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float) -> list[str]:
