@@ -180,7 +180,7 @@ def test_masks_of_coco_annotations(form, tmp_path):
         runs = np.diff([0, *ends]).tolist()
         shape = {"size": list(wanted.shape), "counts": packed(runs) if form == "packed" else runs}
         if form == "polygon":
-            shape = [[66, 49, 93, 49, 93, 70, 66, 70]]
+            shape = [[66, 49, 94, 49, 94, 71, 66, 71]]
         entries.append({"image_id": int(path.stem[:6]), "segmentation": shape})
         path.unlink()
     (scene / "scene_gt_coco.json").write_text(json.dumps({"annotations": entries}))

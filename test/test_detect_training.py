@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from rfdetr_foundationpose.detect.checkpoint import load_file
 from rfdetr_foundationpose.detect.predictor import RawDetections
 from rfdetr_foundationpose.evaluate.detector_validate import compare
+from rfdetr_foundationpose.replay.coco_masks import outlines, within
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.coco_source import CocoSource, DatasetError
@@ -261,10 +265,6 @@ def test_trains_on_a_coco_data_set(tmp_path):
 
 
 def test_coco_instances_without_polygons_are_their_boxes(tmp_path):
-    import json
-
-    import cv2
-
     cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
     content = {
         "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
@@ -276,6 +276,54 @@ def test_coco_instances_without_polygons_are_their_boxes(tmp_path):
     assert batch.names == ("blue box",)
     assert batch.box[0, 0].tolist() == [10.0, 5.0, 30.0, 15.0]
     assert (batch.instance[0] == 0).sum() == 200
+
+
+RUNS = {"size": [40, 80], "counts": [20 * 40 + 10, *[20, 20] * 39, 20, 20 * 40 + 10]}  # columns of 40 pixels
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[20, 10, 60, 10, 60, 30, 20, 30]], RUNS, [[20, 10, 40, 10]], []],
+    ids=["polygon", "runs", "two points", "none"],
+)
+def test_coco_instances_of_every_form_have_the_same_box(tmp_path, segmentation):
+    """Outlines of COCO reach from the left edge of the first pixel to the right edge of the last."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
+    entry = {"id": 0, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20], "segmentation": segmentation}
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
+        "annotations": [entry],
+        "categories": [{"id": 4, "name": "blue box"}],
+    }
+    for size, box in (((20, 40), [10, 5, 30, 15]), ((40, 80), [20, 10, 60, 30]), ((24, 48), [12, 6, 36, 18])):
+        (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+        assert CocoSource(tmp_path, "cpu", size, 0).sample(1).box[0, 0].tolist() == box
+
+
+@pytest.mark.parametrize(
+    "segmentation", [[[1, 2, 3]], {"size": [4, 4], "counts": [3]}, {"counts": "x"}, [[1, 2, None, 3]]]
+)
+def test_a_segmentation_that_cannot_be_read_is_named(tmp_path, segmentation):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
+    entry = {"id": 17, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20], "segmentation": segmentation}
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
+        "annotations": [entry],
+        "categories": [{"id": 4, "name": "blue box"}],
+    }
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"segmentation of annotation 17 \(image a.png\)"):
+        CocoSource(tmp_path, "cpu", (20, 40), 0).sample(1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outlines_of_coco_are_read_as_they_are_written(seed):
+    """Written and read at half pixels, as pycocotools has it, of which this loses no pixel either."""
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).random((60, 80)).astype(np.float32), (0, 0), 1 + seed)
+    mask = (noise > np.quantile(noise, 0.7)).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    whole = cv2.drawContours(np.zeros_like(mask), contours, -1, 1, -1)  # without holes
+    assert np.array_equal(within(outlines(mask), mask.shape), whole > 0)
 
 
 @pytest.mark.parametrize(

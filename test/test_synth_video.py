@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from rfdetr_foundationpose.interrupts import Watch
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.replay.bop import BopDataset
+from rfdetr_foundationpose.replay.coco_masks import within
 from rfdetr_foundationpose.replay.recording import read_recording
 from rfdetr_foundationpose.resources import default_objects_file, share_dir
 from rfdetr_foundationpose.synth.bop import write_models, write_scene
@@ -195,12 +196,8 @@ def test_coco_layout(tmp_path: Path) -> None:
     for a in content["annotations"]:
         x, y, w, h = a["bbox"]
         assert 1 <= a["category_id"] <= 5 and 0 <= x < x + w <= 128 and 0 <= y < y + h <= 96
-        filled = np.zeros((96, 128), np.uint8)
-        cv2.fillPoly(filled, [np.reshape(p, (-1, 2)).astype(np.int32) for p in a["segmentation"]], 1)
-        assert (
-            a["area"] <= filled.sum() + 2
-            and filled[y : y + h, x : x + w].sum() >= filled.sum() - len(a["segmentation"]) * 4
-        )
+        filled = within(a["segmentation"], (96, 128))
+        assert cv2.boundingRect(filled.astype(np.uint8)) == (x, y, w, h) and a["area"] <= filled.sum()
 
 
 def test_shipped_meshes_are_what_the_code_draws(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..frame_files import read_color, read_depth
 from ..types import CameraIntrinsics, Frame
-from . import bop_masks
+from . import coco_masks
 from .bop_models import BopError, find_models, object_name, object_spec, read_json
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -244,7 +244,7 @@ class _Scene:
         if self._files["mask_visib"] or not file.exists():
             return {}
         try:
-            return bop_masks.by_instance(read_json(file))
+            return coco_masks.by_instance(read_json(file))
         except (BopError, KeyError, TypeError, ValueError):
             return {}
 
@@ -252,7 +252,7 @@ class _Scene:
         """(H, W) bool by image and instance. size: of the image. Raises _Unusable."""
         if number in self._annotations:
             try:
-                return bop_masks.decode(self._annotations[number], size)
+                return coco_masks.decode(self._annotations[number], size)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 where = f"{self.folder}/scene_gt_coco{self._suffix}.json, image {number[0]}, instance {number[1]}"
                 raise _Unusable("mask that cannot be decoded", f"{where}: {error}") from None

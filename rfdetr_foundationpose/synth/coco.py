@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..interrupts import Watch
+from ..replay.coco_masks import outlines
 from .scene import SceneSampler
 
 ROOT_CATEGORY = "objects"
@@ -69,7 +69,7 @@ def write_coco(
                             "bbox": [x, y, w, h],
                             "area": pixels,
                             "iscrowd": 0,
-                            "segmentation": polygons(mask),
+                            "segmentation": outlines(mask),
                             "visibility": float(visibility[s, m]),
                         }
                     )
@@ -85,16 +85,3 @@ def write_coco(
         }
         (folder / "_annotations.coco.json").write_text(json.dumps(content))
     return done
-
-
-def polygons(mask: NDArray[np.uint8]) -> list[list[float]]:
-    """COCO polygons [x0, y0, x1, y1, ...] of the outer contours of a (H, W) mask; specks get a small square."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    found = []
-    for contour in contours:
-        points = contour.reshape(-1, 2).astype(float)
-        if len(points) < 3:
-            (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
-            points = np.array([[x0, y0], [x1 + 1, y0], [x1 + 1, y1 + 1], [x0, y1 + 1]])
-        found.append([float(v) for v in points.ravel()])
-    return found

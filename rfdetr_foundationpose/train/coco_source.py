@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
+from ..replay.coco_masks import decode, within
 
 ANNOTATIONS = "_annotations.coco.json"
 # Instance numbers are kept as int8.
@@ -140,19 +141,29 @@ def _area(annotation: dict[str, Any]) -> float:
 
 
 def _mask(annotation: dict[str, Any], image: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool of an annotation, scaled from its image's size."""
-    scale = np.array([size[1] / image["width"], size[0] / image["height"]])
-    mask = np.zeros(size, np.uint8)
-    polygons = annotation.get("segmentation")
-    if isinstance(polygons, list) and polygons:
-        points = [np.round(np.asarray(p, float).reshape(-1, 2) * scale).astype(np.int32) for p in polygons]
-        cv2.fillPoly(mask, points, 1)
-    else:
-        x, y, w, h = annotation["bbox"]
-        x0, y0 = np.floor(np.array([x, y]) * scale).astype(int)
-        x1, y1 = np.ceil(np.array([x + w, y + h]) * scale).astype(int)
-        mask[max(y0, 0) : y1, max(x0, 0) : x1] = 1
-    return mask.astype(bool)
+    """(H, W) bool of an annotation, scaled from its image's size: of polygons or runs, its box where there are none or nothing is
+    left of them. Raises DatasetError."""
+    scale = (size[1] / image["width"], size[0] / image["height"])
+    shape = annotation.get("segmentation")
+    mask = np.zeros(size, bool)
+    try:
+        if isinstance(shape, list):
+            mask = within(shape, size, scale)
+        elif isinstance(shape, dict):
+            whole = decode(annotation, size).astype(np.float32)
+            mask = np.asarray(cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA) > 0.5)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{ANNOTATIONS}: the segmentation of annotation {annotation.get('id')} (image {image.get('file_name')}) cannot be "
+            f"read: {error}; export it anew, or without segmentations"
+        ) from error
+    if mask.any():
+        return mask
+    x, y, w, h = annotation["bbox"]
+    x0, y0 = np.floor(np.array([x, y]) * scale).astype(int)
+    x1, y1 = np.ceil(np.array([x + w, y + h]) * scale).astype(int)
+    mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    return mask
 
 
 def _tight(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

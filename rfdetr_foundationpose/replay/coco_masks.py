@@ -1,9 +1,9 @@
-"""Masks that a BOP scene holds as COCO annotations (``scene_gt_coco.json``) instead of images."""
+"""Masks as COCO annotations have them, and BOP scenes in ``scene_gt_coco.json`` instead of images."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -37,10 +37,42 @@ def decode(annotation: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.b
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
     if not isinstance(shape, list) or not shape:
         raise ValueError("it has no segmentation")
-    mask = np.zeros(size, np.uint8)
-    outlines = [np.round(np.array(p, np.float64).reshape(-1, 2)).astype(np.int32) for p in shape]
-    cv2.fillPoly(mask, outlines, 1)
-    return mask > 0
+    return within(shape, size)
+
+
+def within(
+    polygons: Sequence[Sequence[float]], size: tuple[int, int], scale: tuple[float, float] = (1, 1)
+) -> NDArray[np.bool_]:
+    """(H, W) bool of the pixels that lie within COCO polygons x0, y0, x1, y1, ..., times ``scale``, by more than half.
+
+    COCO's are outlines in the plane, in which the first pixel reaches from 0 to 1; OpenCV's run through the middles of pixels.
+    Raises ValueError.
+    """
+    mask = np.zeros(size, bool)
+    for polygon in polygons:
+        points = np.array(polygon, np.float64).reshape(-1, 2) * scale
+        if not np.isfinite(points).all():
+            raise ValueError("a point of its polygons is not finite")
+        if len(points) < 3:  # of things one pixel wide
+            continue
+        x0, y0 = (int(v) for v in np.clip(np.floor(points.min(0)), 0, size[::-1]))
+        x1, y1 = (int(v) for v in np.clip(np.ceil(points.max(0)), 0, size[::-1]))
+        if x0 == x1 or y0 == y1:
+            continue
+        fine = np.zeros(((y1 - y0) * _FINER, (x1 - x0) * _FINER), np.float32)
+        cv2.fillPoly(fine, [np.round((points - (x0, y0)) * _FINER - 0.5).astype(np.int32)], 1)
+        mask[y0:y1, x0:x1] |= cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.5
+    return mask
+
+
+def outlines(mask: NDArray[np.uint8]) -> list[list[float]]:
+    """COCO polygons of the outer contours of a (H, W) mask: ``within`` of them is the mask with its holes filled."""
+    doubled = np.repeat(np.repeat(mask, 2, 0), 2, 1)
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [[float(v) for v in ((contour.reshape(-1, 2) + 0.5) / 2).ravel()] for contour in contours]
+
+
+_FINER = 4
 
 
 def _unpacked(text: str) -> list[int]:
