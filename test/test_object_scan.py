@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from rfdetr_foundationpose.cli.main import main
 from rfdetr_foundationpose.object_tools.board import BOARDS, BoardFinder, write_pdf
-from rfdetr_foundationpose.object_tools.fusion import Surface, closed, without_edges
+from rfdetr_foundationpose.object_tools.fusion import Surface, closed, only_object, without_edges
 from rfdetr_foundationpose.object_tools.pass_registration import fit_passes
 from rfdetr_foundationpose.object_tools.scan import scan
 from rfdetr_foundationpose.object_tools.scan_pass import ScanError
@@ -245,6 +245,18 @@ def test_what_the_pictures_cut_off_is_closed_flat():
     assert (field[outside <= -3][k[outside <= -3] <= 33] < 0).all()
     assert (field[k > 36] > 0).all()
     assert (field[(outside > 0) & (k <= 33)] > 0).all()
+
+
+def test_noise_bores_no_holes_through_a_thin_floor():
+    """Depth of a mug's inner floor says here and there that it is lower than the height from which on the board counts."""
+    i, j, k = np.mgrid[0:60, 0:60, 0:24]
+    solid = (np.maximum(np.abs(i - 29.5), np.abs(j - 29.5)) < 25) & (k < 14)
+    narrow, wide = [np.maximum(np.abs(i - x), np.abs(j - x)) < r for x, r in ((15, 3), (38, 8))]
+    field = np.where(solid & ~narrow & ~wide, -0.5, 0.5).astype(np.float32)
+    made = only_object(field, np.array([-0.03, -0.03, -0.004]), 0.001, 0.003)
+    below = (k < 7) & (k > 4)
+    assert (made[narrow & below] < 0).all() and (made[narrow & (k > 7)] > 0).all()
+    assert (made[wide] > 0).all() and (made[solid & ~narrow & ~wide & (k > 4)] < 0).all()
 
 
 def run(*arguments: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
@@ -127,3 +129,32 @@ def test_pixels_beside_a_step_of_depth_do_not_colour_what_others_see_well():
     painted = paint(plate(), [mixed] * 20 + [free], 0.002).mesh
     top = painted.vertex_normals[:, 2] > 0.9
     assert np.abs(np.asarray(painted.visual.vertex_colors)[top, :3].astype(float) - 100).max() < 4
+
+
+def test_what_nobody_saw_has_the_ground_of_the_print_and_not_its_lines():
+    block = trimesh.creation.box((0.16, 0.16, 0.05)).subdivide_to_size(0.01)
+    block.apply_translation((0, 0, -0.025))
+    rgb = np.full((64, 64, 3), 40, np.uint8)
+    rgb[:, ::8] = 250
+    painted = paint(block, [plate_view(rgb, np.full((64, 64), 0.5, np.float32))], 0.002).mesh
+    colours = np.asarray(painted.visual.vertex_colors)[:, :3].astype(float)
+    assert colours[painted.vertex_normals[:, 2] > 0.9].max() > 120
+    np.testing.assert_allclose(colours[painted.vertices[:, 2] < -0.04], 40, atol=15)
+
+
+def test_what_only_mixed_pixels_show_at_a_slant_has_the_colour_around_it():
+    """A strip that one view leaves out is seen by another, aslant, beside an edge whose white bleeds onto it."""
+    rgb, depth = np.full((64, 64, 3), 100, np.uint8), np.full((64, 64), 0.5, np.float32)
+    depth[:, 28:36] = 0
+    c, s = np.cos(np.deg2rad(65)), np.sin(np.deg2rad(65))
+    straight = plate_view(rgb, depth)
+    T = straight.T_cam_board.copy()
+    T[:3, :3] = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ T[:3, :3]
+    ray = np.dstack([*np.meshgrid((np.arange(64) - 31.5) / 100, (np.arange(64) - 31.5) / 100), np.ones((64, 64))])
+    away = (T[:3, 2] @ T[:3, 3] / (ray @ T[:3, 2])).astype(np.float32)
+    away[1::2] = 0.2  # every pixel beside an edge
+    aslant = replace(straight, rgb=np.full_like(rgb, 250), depth=away, T_cam_board=T)
+    painted = paint(plate(), [straight, aslant], 0.002)
+    top = painted.mesh.vertex_normals[:, 2] > 0.9
+    assert (painted.views[top & (np.abs(painted.mesh.vertices[:, 0]) < 0.015)] == 1).any()
+    assert np.abs(np.asarray(painted.mesh.visual.vertex_colors)[top, :3].astype(float) - 100).max() < 10

@@ -108,7 +108,7 @@ def scan(
     text = entry_text(name, mesh_file, objects_file, discrete=turns.discrete, continuous=turns.continuous)
     done = write_entry(objects_file, name, text, overwrite=overwrite)
     size = " x ".join(f"{1e3 * v:.0f}" for v in found.mesh.extents)
-    say(f"{mesh_file}: {size} mm, {len(found.textured.faces):,} triangles, from {found.used} of {found.frames} frames")
+    say(f"{mesh_file}: {size} mm, {len(model.arrays.faces):,} triangles, from {found.used} of {found.frames} frames")
     say(
         f"  seen well {found.coverage:.0%} of the surface, guessed {found.holes:.1%}; depth off the mesh by "
         f"{1e3 * found.residual[0]:.1f} mm (median), {1e3 * found.residual[1]:.1f} mm (90th percentile)"

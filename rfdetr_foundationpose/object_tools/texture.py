@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from ..errors import UserError
 from ..warp_setup import launch, warp_device
 from . import fusion_kernels as kernels
-from .fusion import Surface, View, seen_colours
+from .fusion import SURE, Surface, View, mixed, seen_colours
 
 FACES = 8_000
 """More show nothing that a crop of 160 x 160 pixels could, and cost time in every rendering."""
@@ -38,7 +38,7 @@ def textured(
 ) -> trimesh.Trimesh:
     """The surface with at most about ``faces`` triangles and a texture of what the views saw.
 
-    views, voxel, above: as ``fusion.paint`` had them. What no view saw is coloured as the surface is.
+    views, voxel, above: as ``fusion.paint`` had them. What no view saw well is coloured as the surface is.
     """
     import fast_simplification
 
@@ -57,12 +57,13 @@ def textured(
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
     colours, weights, _ = seen_colours(where, facing, views, voxel, device)
     colours *= surface.gain
-    unseen = (weights <= 0) | (where[:, 2] < above)
-    if unseen.any():
+    weights[where[:, 2] < above] = 0
+    doubtful = weights < SURE
+    if doubtful.any():
         assert isinstance(dense.visual, trimesh.visual.ColorVisuals)
         known = np.asarray(dense.visual.vertex_colors, np.float64)[:, :3]
-        near = np.asarray(cKDTree(dense.vertices).query(where[unseen], k=3)[1])
-        colours[unseen] = known[near].mean(1)
+        near = np.asarray(cKDTree(dense.vertices).query(where[doubtful], k=3)[1])
+        colours[doubtful] = mixed(colours[doubtful], weights[doubtful], known[near].mean(1))
     picture = np.clip(np.round(colours), 0, 255).astype(np.uint8).reshape(height, width, 3)
     made = trimesh.Trimesh(vertices, charts, vertex_normals=normals, process=False)
     material = trimesh.visual.material.PBRMaterial(
