@@ -182,7 +182,7 @@ class OutputConfig:
     marker_mesh: str = setting(
         "auto",
         "how ~/markers shows the mesh: its file, or triangles, which another machine can draw too; auto takes the file where "
-        "its name is the same on every machine (package://)",
+        "its name is the same on every machine (package://) and every viewer draws it alike (not glTF, whose y some turn up)",
         choices=("auto", "file", "triangles"),
     )
     smoothing: float = setting(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import cv2
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .meshes import reading
+from .meshes.raw import MeshError
 from .objects import ObjectSpec
 from .types import CameraIntrinsics, Detection, ObjectPose, TrackState
 
@@ -35,10 +36,12 @@ DETECTION_COLOR = (255, 200, 0)
 
 @dataclass(frozen=True)
 class OverlayModel:
-    """vertices: (V, 3) float64 in the mesh's own frame, metres. faces: (F, 3) int. low, high: (3,) bounding box."""
+    """vertices: (V, 3) float64 in the mesh's own frame, metres. faces: (F, 3) int. low, high: (3,) bounding box. unit: metres per
+    unit of the file as it says itself, None where its format does not."""
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
+    unit: float | None = None
 
     @property
     def low(self) -> NDArray[np.float64]:
@@ -50,18 +53,15 @@ class OverlayModel:
 
     @classmethod
     def load(cls, spec: ObjectSpec) -> OverlayModel:
-        """Geometry of an objects.yaml entry. Raises UserError that names the file when it cannot be read."""
+        """Geometry of an objects.yaml entry, as poses are of it. Raises UserError that names the file when it cannot be read."""
         try:
-            mesh: Any = trimesh.load(str(spec.mesh), force="mesh", process=False)
-            faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
-        except Exception as error:
+            raw = reading.read(Path(spec.mesh))
+        except (MeshError, OSError) as error:
             raise UserError(f"object {spec.name}: mesh {spec.mesh} cannot be read: {error}") from error
-        if len(faces) == 0:
-            raise UserError(f"object {spec.name}: mesh {spec.mesh} has no faces")
         # Vertices that no face uses would stretch the box.
-        used, inverse = np.unique(faces, return_inverse=True)
-        vertices = np.asarray(mesh.vertices, np.float64)[used] * spec.scale
-        return cls(vertices, inverse.reshape(-1, 3))
+        used, inverse = np.unique(raw.faces, return_inverse=True)
+        vertices = np.asarray(raw.vertices[used], np.float64) * spec.scale
+        return cls(vertices, np.asarray(inverse, np.int64).reshape(-1, 3), raw.unit)
 
 
 def project(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import trimesh
@@ -10,6 +12,7 @@ from rfdetr_foundationpose import overlay
 from rfdetr_foundationpose.errors import UserError
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.overlay import OverlayModel, draw_overlay, silhouette
+from rfdetr_foundationpose.pose.mesh import read_object
 from rfdetr_foundationpose.types import CameraIntrinsics, Detection, ObjectPose, TrackState
 
 CAMERA = CameraIntrinsics(500.0, 500.0, 320.0, 240.0, 640, 480)
@@ -79,6 +82,31 @@ def test_load_scales_and_ignores_unused_vertices(tmp_path):
     box.export(tmp_path / "box.ply")
     loaded = OverlayModel.load(ObjectSpec("box", tmp_path / "box.ply", scale=0.001))
     np.testing.assert_allclose(loaded.high - loaded.low, (0.1, 0.08, 0.2))
+
+
+def test_the_drawn_mesh_is_that_of_the_poses(tmp_path):
+    """A triangle and a quad in one binary PLY, as Blender exports them, and polygons of OFF: not every library reads these."""
+    points = np.array([[0, 0, 0], [0.1, 0, 0], [0.1, 0.2, 0], [0, 0.2, 0], [0.05, 0.1, 0.3]], "<f4")
+    faces = [(0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
+    head = (
+        "ply\nformat binary_little_endian 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 5\nproperty list uchar uint vertex_indices\nend_header\n"
+    )
+    rows = b"".join(struct.pack(f"<B{len(f)}I", len(f), *f) for f in faces)
+    (tmp_path / "m.ply").write_bytes(head.encode() + points.tobytes() + rows)
+    lines = [
+        "OFF",
+        "5 5 0",
+        *("{} {} {}".format(*p) for p in points),
+        *(f"{len(f)} " + " ".join(map(str, f)) for f in faces),
+    ]
+    (tmp_path / "m.off").write_text("\n".join(lines))
+    for name in ("m.ply", "m.off"):
+        spec = ObjectSpec("m", tmp_path / name)
+        drawn, posed = OverlayModel.load(spec), read_object(spec)
+        np.testing.assert_allclose((drawn.low + drawn.high) / 2, posed.center, atol=1e-6)
+        np.testing.assert_allclose(drawn.high - drawn.low, posed.extents, atol=1e-6)
+        assert len(drawn.faces) == 6
 
 
 @pytest.mark.parametrize(

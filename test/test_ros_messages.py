@@ -196,6 +196,38 @@ def test_a_mesh_of_an_installed_package_is_named_for_every_machine(tmp_path, mon
     assert messages.marker_shape(ObjectSpec("mug", elsewhere), model, "file").triangles.size == 0
 
 
+def test_files_that_viewers_draw_differently_are_sent_as_triangles(tmp_path, monkeypatch):
+    share = tmp_path / "install" / "share" / "my_objects"
+    share.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "install"))
+    box = trimesh.creation.box((0.1, 0.1, 0.2))
+    for suffix, named in ((".stl", True), (".ply", True), (".glb", False), (".gltf", False)):
+        spec = ObjectSpec("mug", share / f"mug{suffix}")
+        if suffix == ".gltf":
+            for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(box)).items():
+                (share / ("mug.gltf" if name == "model.gltf" else name)).write_bytes(data)
+        else:
+            box.export(spec.mesh)
+        shape = messages.marker_shape(spec, OverlayModel.load(spec), "auto")
+        assert (shape.triangles.size == 0) == named, suffix
+        assert messages.marker_shape(spec, OverlayModel.load(spec), "file").triangles.size == 0
+
+
+@pytest.mark.parametrize(("unit", "named"), [(1.0, True), (0.0254, False)])
+def test_a_viewer_applies_the_unit_of_collada_by_itself(tmp_path, monkeypatch, unit, named):
+    share = tmp_path / "install" / "share" / "my_objects"
+    share.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "install"))
+    trimesh.creation.box((4, 4, 8)).export(share / "mug.dae")
+    text = (share / "mug.dae").read_text()
+    (share / "mug.dae").write_text(text.replace("<up_axis>", f'<unit name="u" meter="{unit}"/><up_axis>'))
+    spec = ObjectSpec("mug", share / "mug.dae", scale=unit)
+    model = OverlayModel.load(spec)
+    assert model.unit == unit
+    assert (messages.marker_shape(spec, model, "auto").triangles.size == 0) == named
+    assert messages.marker_shape(spec, model, "file").scale == pytest.approx(1.0)
+
+
 def test_triangles_of_a_fine_mesh_are_few_and_keep_its_size():
     fine = trimesh.creation.icosphere(subdivisions=5, radius=0.1)
     model = OverlayModel(np.asarray(fine.vertices), np.asarray(fine.faces))

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..config import ConfigError
 from ..errors import UserError
+from ..meshes import reading
 from ..meshes.diameter import largest_distance
+from ..meshes.raw import MeshError
 from ..objects import LARGEST_GROUP, ContinuousSymmetry, DiscreteSymmetry, ObjectSpec
 from ..pose.symmetry import rotation_angle, symmetry_transforms
 
@@ -56,10 +57,9 @@ class BopModel:
     def vertices(self) -> Array:
         """(V, 3) of the mesh that BOP measures with, metres. Raises BopError."""
         try:
-            mesh: Any = trimesh.load(self.eval_file, process=False, force="mesh")
-            points = np.asarray(mesh.vertices, np.float64)
-        except Exception as error:
-            raise BopError(f"{self.eval_file} cannot be read as a mesh: {type(error).__name__}: {error}") from error
+            points = np.asarray(reading.read(self.eval_file).vertices, np.float64)
+        except (MeshError, OSError) as error:
+            raise BopError(f"{self.eval_file} cannot be read as a mesh: {error}") from error
         if not len(points) or not np.isfinite(points).all():
             raise BopError(f"{self.eval_file} has {len(points)} vertices, expected finite ones")
         return points * 0.001

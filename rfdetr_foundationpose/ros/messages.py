@@ -68,11 +68,18 @@ def mesh_uri(mesh: Path) -> str:
 
 
 def marker_shape(spec: ObjectSpec, model: OverlayModel, how: str) -> Shape:
-    """how: auto, file or triangles (``output.marker_mesh``)."""
+    """how: auto, file or triangles (``output.marker_mesh``). Viewers apply the unit that a COLLADA file names by themselves.
+
+    glTF and other units are triangles by auto: glTF's y is up, and rviz turns such a file since pull request 1482 (June 2025), as
+    Foxglove does, and did not before. Poses are of the mesh as it is.
+    """
     uri = mesh_uri(spec.mesh)
-    if how == "file" or (how == "auto" and uri.startswith("package://")):
-        return Shape(uri, spec.scale, model.low, model.high)
-    return Shape(uri, spec.scale, model.low, model.high, triangles(model))
+    suffix = spec.mesh.suffix.lower()
+    scale = spec.scale / (model.unit or 1.0) if suffix == ".dae" else spec.scale
+    plain = suffix in (".stl", ".obj", ".ply") or (suffix == ".dae" and model.unit in (None, 1.0))
+    if how == "file" or (how == "auto" and uri.startswith("package://") and plain):
+        return Shape(uri, scale, model.low, model.high)
+    return Shape(uri, scale, model.low, model.high, triangles(model))
 
 
 def triangles(model: OverlayModel) -> NDArray[np.float64]:
