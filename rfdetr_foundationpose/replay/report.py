@@ -126,7 +126,7 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     if result.get("adds_recall_0.1d") is not None:
         poses += f", {result['poses_missing']} missed, {result.get('spurious', 0)} of objects that are not there"
     else:
-        poses += " (the recording has no ground truth, so nothing says how right they are)"
+        poses += " (the recording has no ground truth of these objects, so nothing says how right they are)"
     lines.append(f"{poses}; tracks lost {result.get('lost', 0)} times")
     detector = ", ".join(str(result[k]) for k in ("detector_weights", "detector_backend") if result.get(k))
     lines.append(f"detector: {result['detection_source']}" + (f", {detector}" if detector else ""))
