@@ -71,6 +71,8 @@ def test_nodes_mirror_and_the_unit_is_told(tmp_path):
     assert (np.cross(b - a, c - a)[:, 2] > 0).all()
     assert any("its unit is 0.01 m by its own word, but scale is 0.5" in line for line in said)
     assert not any("its unit is" in line for line in load(tmp_path / "m.dae", scale=0.01)[1])
+    with pytest.raises(MeshError, match=r"its unit is 0.01 m by its own word. Set scale: 0.01 "):
+        load(tmp_path / "m.dae", scale=100)
 
 
 def test_what_is_no_mesh(tmp_path):

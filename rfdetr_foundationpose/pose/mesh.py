@@ -103,7 +103,7 @@ def _make(spec: ObjectSpec, raw: RawMesh) -> ObjectModel:
     raw.vertices = np.asarray(raw.vertices, np.float64) * spec.scale
     low, high = raw.vertices.min(0), raw.vertices.max(0)
     extents, diameter, center = high - low, largest_distance(raw.vertices), (low + high) / 2
-    warnings = _check_size(spec, extents, diameter)
+    warnings = _check_size(spec, extents, diameter, raw.unit)
     if coarse > COARSE * diameter:
         warnings.append(
             f"{prefix}{spec.mesh}: it lies {float(np.linalg.norm(center)):.4g} m from its origin, where its 32-bit coordinates have "
@@ -163,10 +163,15 @@ def _steps(vertices: NDArray[np.floating]) -> float:
     return float(np.spacing(np.float32(largest) if single else np.float64(largest)))
 
 
-def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float) -> list[str]:
-    """A warning where the object is very small. Raises MeshError where it is impossibly large."""
+def _check_size(spec: ObjectSpec, extents: NDArray[np.float64], diameter: float, told: float | None) -> list[str]:
+    """A warning where the object is very small. told: metres per unit as the file says. Raises MeshError where it is impossibly
+    large."""
     if not diameter <= MAX_PLAUSIBLE_DIAMETER:
         measured = f"object {spec.name}: mesh {spec.mesh} measures {_size(extents)} m"
+        if told is not None and diameter / spec.scale * told <= MAX_PLAUSIBLE_DIAMETER:
+            raise MeshError(
+                f"{measured}; its unit is {told:g} m by its own word. Set scale: {told:g} for it in objects.yaml"
+            )
         for factor, unit in UNITS.items():
             if diameter * factor <= MAX_PLAUSIBLE_DIAMETER:
                 raise MeshError(
