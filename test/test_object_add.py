@@ -136,6 +136,12 @@ def write(mesh, path):
     return path
 
 
+def test_a_mesh_whose_last_vertex_ends_one_face_alone(tmp_path):
+    """As CAD exports them: every corner of every face is a vertex."""
+    (tmp_path / "m.obj").write_text("v 0 0 0\nv 0.1 0 0\nv 0 0.1 0\nv 0 0 0.1\nf 1 2 3\nf 1 2 4\n")
+    assert any("2 triangles" in line for line in check_mesh(tmp_path / "m.obj", "m").good)
+
+
 def test_an_origin_far_away_is_said_and_symmetries_keep_their_place(tmp_path):
     box = trimesh.creation.box((0.05, 0.05, 0.1))
     box.apply_translation((456789.123, 5432100.456, 123.4))

@@ -136,9 +136,8 @@ def _judge_shape(report: MeshReport) -> None:
 
 def _judge_parts(report: MeshReport, welded: NDArray[np.int64], area: NDArray[np.float64]) -> None:
     """Pieces far from the rest widen the box, and with it everything that is relative to the size."""
-    count, label = connected_components(
-        coo_array((np.ones(2 * len(welded)), (welded[:, [0, 1]].ravel(), welded[:, [1, 2]].ravel()))), directed=False
-    )
+    ends, size = (welded[:, [0, 1]].ravel(), welded[:, [1, 2]].ravel()), int(welded.max()) + 1
+    count, label = connected_components(coo_array((np.ones(2 * len(welded)), ends), (size, size)), directed=False)
     if count < 2:
         return
     part = label[welded[:, 0]]
