@@ -17,6 +17,7 @@ from ..types import CameraIntrinsics
 from .agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE
 from .confidence import DEFAULT, Calibration
 from .depth import DepthFilter
+from .half_turns import half_turns
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
 from .observation import Observation
@@ -99,6 +100,10 @@ class PoseEstimator:
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
         for rotations in self.rotations:
             self._pruning(len(rotations))
+        self._half_turns = [
+            torch.tensor(half_turns(o.arrays.vertices, o.arrays.faces), dtype=torch.float32, device=self.device)
+            for o in objects
+        ]
         self.kept_programs = REGISTER_PROGRAMS
         self._registers: dict[tuple[int, Pruning], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
@@ -163,7 +168,7 @@ class PoseEstimator:
             )
         with self._register_lock:
             program = self._register_program(index, frame)
-            program.choose(index, item.diameter, self.rotations[index])
+            program.choose(index, item.diameter, self.rotations[index], self._half_turns[index])
             top, scores, poses = program(frame, mask)
         masked, with_depth = top.pixels
         if masked == 0:

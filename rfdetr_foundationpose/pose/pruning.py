@@ -17,7 +17,7 @@ AFTER_FIRST_PASS = {"cpu": (0.1, 0.05, 0.035, 0.035)}
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 HALF_TURN_HYPOTHESES = 3
-"""So many half turns of the best hypothesis, one about each axis, take the places of the last that are kept."""
+"""So many half turns of the best hypothesis, one about each principal axis, take the places of the last that are kept."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .confidence import Calibration
 from .hypotheses import bounding_box, guess_translation
 from .networks import FIRST_PASS_CROP
 from .observation import Observation
-from .pruning import SCORED_WHEN_PRUNING, Pruning
+from .pruning import HALF_TURN_HYPOTHESES, SCORED_WHEN_PRUNING, Pruning
 from .renderer import Renderer
 from .runners import Networks
 from .views import CropSettings, ViewSet
@@ -43,9 +43,6 @@ SAME_TURN = math.radians(15)
 """Hypotheses that differ by less, rad, are copies of each other."""
 SET_BACK = 1e4
 """A copy's score is lowered by this, which is more than scores differ by."""
-HALF_TURNS = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1]])[:, None]
-"""These signs of the columns of a pose, (3, 1, 4), are half a turn about each axis of the mesh, after which it looks the same
-but for its texture, or nearly so."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,7 @@ class RegisterProgram:
     """Static buffers and the registration of one object over them; one CUDA graph launch where everything in it can be
     captured.
 
-    An observation, mask (H, W) bool, rotations (total, 3, 3) of the first hypotheses and the object, by ``choose``, are
-    inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
+    An observation, mask (H, W) bool and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
     size: (H, W) of the image.
     """
 
@@ -164,7 +160,7 @@ class RegisterProgram:
             inputs=inputs,
         )
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 1, device=device)
-        self._half_turns = HALF_TURNS.to(device)
+        self._half_turns = torch.eye(4, device=device).repeat(HALF_TURN_HYPOTHESES, 1, 1)
         self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False))
         self._first_views: ViewSet | None = None
         if self._first_pass is not None:
@@ -179,9 +175,11 @@ class RegisterProgram:
             and all(r.capturable for r in (refiner, scorer, self._first_pass) if r is not None),
         )
 
-    def choose(self, index: int, diameter: float, rotations: Tensor) -> None:
-        """Make object ``index`` of the renderer the one that is registered. rotations: (total, 3, 3)."""
+    def choose(self, index: int, diameter: float, rotations: Tensor, half_turns: Tensor) -> None:
+        """Make object ``index`` of the renderer the one that is registered. rotations: (total, 3, 3) of the first hypotheses.
+        half_turns: (3, 4, 4), see ``half_turns.half_turns``. diameter: m."""
         self.rotations.copy_(rotations)
+        self._half_turns.copy_(half_turns)
         for views in (self.views, self.preview, self._first_views):
             if views is None:
                 continue
@@ -287,9 +285,10 @@ class RegisterProgram:
         return rows
 
     def _try_half_turns(self, n: int) -> None:
-        """Put the best hypothesis, turned by half about each axis of the mesh, in place of the last of the first n."""
+        """Put the best hypothesis, turned by half about each principal axis, in place of the last of the first n."""
         poses = self.views.poses
-        poses[n - len(self._half_turns) : n] = poses[0] * self._half_turns
+        # Summed rather than by a matrix product, whose TF32 would round rotations.
+        poses[n - len(self._half_turns) : n] = (poses[0, :, :, None] * self._half_turns[:, None]).sum(2)
 
     def _guess(self) -> tuple[Tensor, Tensor]:
         """First translation (3,) m, and pixels of the mask and those of them with depth (2,), all float32."""

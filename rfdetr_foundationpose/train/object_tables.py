@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..pose.half_turns import principal_axes
 from ..pose.mesh import ObjectModel
 
 SURFACE_POINTS = 96
@@ -15,13 +16,18 @@ TEXELS = 4096
 
 
 class ObjectTables:
-    """Per object: diameter, symmetries, surface points (n, P, 3), mean colour."""
+    """Per object: diameter, symmetries, principal axes (n, 3, 3) and centroid (n, 3) of its surface, points (n, P, 3), mean colour."""
 
     def __init__(self, objects: Sequence[ObjectModel], device: torch.device, seed: int) -> None:
         self.diameter = torch.tensor([o.diameter for o in objects], dtype=torch.float32, device=device)
         most = max(len(o.symmetries) for o in objects)
         symmetries = np.stack([o.symmetries[np.arange(most) % len(o.symmetries)] for o in objects])
         self.symmetries = torch.tensor(symmetries, dtype=torch.float32, device=device)
+        principal = [principal_axes(o.arrays.vertices, o.arrays.faces) for o in objects]
+        self.axes, self.centroid = (
+            torch.tensor(np.stack(values), dtype=torch.float32, device=device)
+            for values in zip(*principal, strict=True)
+        )
         rng = np.random.default_rng(seed)
         points = [_surface_points(o, rng) for o in objects]
         self.points = torch.tensor(np.stack(points), dtype=torch.float32, device=device)

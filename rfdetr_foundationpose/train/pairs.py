@@ -123,7 +123,7 @@ class PairSampler:
         scenes = self.composer.draw(groups)
         owner = torch.arange(groups, device=self.device).repeat_interleave(hypotheses)
         diameter = self.diameter[scenes.target][owner]
-        guess = self._hypotheses(scenes.T_cam_obj[owner], diameter, groups, hypotheses)
+        guess = self._hypotheses(scenes.T_cam_obj[owner], scenes.target[owner])
         if refine is not None:
             for _ in range(REFINEMENTS):
                 moved = self._refined(scenes, guess, owner, diameter, refine)
@@ -170,9 +170,10 @@ class PairSampler:
         offset = torch.cat([xy, torch.zeros_like(xy[:, :1])], -1) + toward * depth.clamp(-0.6, 0.6)[:, None]
         return self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
 
-    def _hypotheses(self, T: Tensor, diameter: Tensor, groups: int, each: int) -> Tensor:
-        """Some nearly right, some off by up to 30 degrees, many turned anyhow, as after refinement of all 252."""
-        n = len(T)
+    def _hypotheses(self, T: Tensor, target: Tensor) -> Tensor:
+        """Some nearly right, some off by up to 30 degrees, many turned anyhow, as after refinement of all 252. T: (n, 4, 4) true
+        poses of the objects target (n,)."""
+        n, diameter = len(T), self.diameter[target]
         kind = self._uniform(n)
         near, wrong = kind < 0.3, kind > 0.5
         angle = torch.where(near, 3.0 * self._normal(n).abs(), self._uniform(n, high=35.0))
@@ -180,13 +181,18 @@ class PairSampler:
         scale = torch.where(self._uniform(n) < 0.7, 0.015, 0.06) * torch.exp(0.7 * self._normal(n))
         offset = self._normal(n, 3) * torch.where(near, 0.5 * scale, scale)[:, None]
         guess = self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
-        # Half turns about a body axis are the mistakes that refinement falls into.
-        random = so3.random_rotations(n, self.generator, self.device)
-        body = F.one_hot(torch.randint(3, (n,), generator=self.generator, device=self.device), 3).float()
-        flipped = guess[:, :3, :3] @ so3.exp(body * torch.where(self._uniform(n) < 0.75, np.pi, np.pi / 2)[:, None])
-        turned = torch.where((self._uniform(n) < 0.3)[:, None, None], random, flipped)
-        guess[:, :3, :3] = torch.where(wrong[:, None, None], turned, guess[:, :3, :3])
-        return guess
+        # Half turns about a principal axis are the mistakes that refinement falls into.
+        axis = self.tables.axes[target, torch.randint(3, (n,), generator=self.generator, device=self.device)]
+        turn = so3.exp(axis * torch.where(self._uniform(n) < 0.75, np.pi, np.pi / 2)[:, None])
+        flipped = guess.clone()
+        flipped[:, :3, :3] = guess[:, :3, :3] @ turn
+        center = self.tables.centroid[target]
+        shift = center - (turn @ center[..., None])[..., 0]
+        flipped[:, :3, 3] += (guess[:, :3, :3] @ shift[..., None])[..., 0]
+        anyhow = guess.clone()
+        anyhow[:, :3, :3] = so3.random_rotations(n, self.generator, self.device)
+        turned = torch.where((self._uniform(n) < 0.3)[:, None, None], anyhow, flipped)
+        return torch.where(wrong[:, None, None], turned, guess)
 
     def _refined(self, scenes: Scenes, guess: Tensor, owner: Tensor, diameter: Tensor, refine: Refine) -> Tensor:
         """The hypotheses after one update; those that it would bring to the camera stay."""
