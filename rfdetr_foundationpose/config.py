@@ -137,7 +137,7 @@ class PoseConfig:
     register_schedule: str = setting(
         "auto",
         "hypotheses kept before each iteration, e.g. '252,64,16,8,8', or 'first,64,16,8,8' where a network of small crops moves "
-        "all of them once before; 'full' keeps all in full size; 'auto' prunes, on a CPU after a first pass",
+        "all of them once before; 'full' keeps all in full size; 'auto' prunes after a first pass",
     )
     register_confidence: float = setting(
         2.0,

@@ -26,7 +26,7 @@ def test_schedules():
     for device in (CPU, CUDA):
         for first_pass in (False, True):
             found = schedule("auto", device=device, first_pass=first_pass)
-            assert found.first_pass == (first_pass and device is CPU)
+            assert found.first_pass == first_pass
             assert len(found.kept) + found.first_pass == 5
             assert list(found.kept) == sorted(found.kept, reverse=True)
             assert found.kept[-1] >= 4
@@ -39,7 +39,9 @@ def test_its_refiner_is_made_only_where_it_is_used():
     asked = {
         text: [asks_for_first_pass(text, device) for device in (CPU, CUDA)] for text in ("auto", "full", "first,8", "8")
     }
-    assert asked == {"auto": [True, False], "full": [False] * 2, "first,8": [True] * 2, "8": [False] * 2}
+    assert asked == {"auto": [True] * 2, "full": [False] * 2, "first,8": [True] * 2, "8": [False] * 2}
+    assert [asks_for_first_pass("auto", device, official=True) for device in (CPU, CUDA)] == [True, False]
+    assert asks_for_first_pass("first,8", CUDA, official=True)
 
 
 def test_the_first_pass_is_one_of_the_iterations():

@@ -78,10 +78,10 @@ def test_half_turns_of_the_best_take_the_place_of_the_last():
     program._try_half_turns(8)
     after = program.views.poses
     torch.testing.assert_close(after[:5], before[:5])
-    for k, axis in enumerate(np.eye(3)):
+    for axis in np.eye(3):
         half = torch.eye(4)
         half[:3, :3] = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix(), dtype=torch.float32)
-        torch.testing.assert_close(after[5 + k], before[0] @ half, atol=1e-5, rtol=0)
+        assert min(float((pose - before[0] @ half).abs().max()) for pose in after[5:8]) < 1e-5
 
 
 class WithCoarse(FakeRunner):

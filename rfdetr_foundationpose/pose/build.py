@@ -133,7 +133,7 @@ def build_estimator(config: Config, specs: Sequence[ObjectSpec]) -> PoseEstimato
 
     context = runner_contexts(config, device)
     first_pass = None
-    asked = asks_for_first_pass(config.pose.register_schedule, device)
+    asked = asks_for_first_pass(config.pose.register_schedule, device, refining.official)
     if asked and (path := first_pass_file(directory)) is not None:
         moving = _source(path, load_first_pass)
         weights += f"; {moving.description}"

@@ -12,8 +12,8 @@ from ..config import FIRST, ConfigError, schedule_counts
 
 AUTO_SCHEDULE = {"cuda": (1.0, 0.25, 0.13, 0.06, 0.03), "cpu": (0.25, 0.13, 0.06, 0.03, 0.03)}
 """The pruning schedule "auto" keeps these shares of the hypotheses, iteration by iteration, without a first pass."""
-AFTER_FIRST_PASS = {"cpu": (0.1, 0.05, 0.035, 0.035)}
-"""And these after a first pass, which is an iteration of all of them, where one gains more than it loses (docs/accuracy.md)."""
+AFTER_FIRST_PASS = {"cuda": (0.25, 0.13, 0.06, 0.03), "cpu": (0.1, 0.05, 0.035, 0.035)}
+"""And these after a first pass, which is an iteration of all of them (docs/accuracy.md)."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
 HALF_TURN_HYPOTHESES = 3
@@ -44,9 +44,13 @@ class Pruning:
         return sorted({self.kept[-1]} | {a for a, b in pairwise(self.kept) if b < a <= SCORED_WHEN_PRUNING})
 
 
-def asks_for_first_pass(text: str, device: torch.device) -> bool:
-    """Whether pose.register_schedule has a first pass on a device, where there is a refiner for it."""
-    return text.startswith(FIRST) or (text == "auto" and device.type in AFTER_FIRST_PASS)
+def asks_for_first_pass(text: str, device: torch.device, official: bool = False) -> bool:
+    """Whether pose.register_schedule has a first pass on a device, where there is a refiner for it.
+
+    official: whether the weights are official ones. On a GPU "auto" leaves their first iteration to them: how our first pass
+    serves them was not measured.
+    """
+    return text.startswith(FIRST) or (text == "auto" and not (official and device.type == "cuda"))
 
 
 def pruning_schedule(
@@ -55,7 +59,7 @@ def pruning_schedule(
     """What pose.register_schedule means for so many hypotheses and iterations. Raises ConfigError.
 
     "full": all in every iteration. "auto": a share of them that evaluation found to lose no accuracy on this kind of
-    device, on a CPU after a first pass where there is a refiner for it. Else counts, e.g. "252,64,16,8,8" or "first,64,16,8,8"; the last one
+    device, after a first pass where there is a refiner for it. Else counts, e.g. "252,64,16,8,8" or "first,64,16,8,8"; the last one
     serves the remaining iterations. first_pass: whether there is a refiner for it.
     """
     if text == "full":
