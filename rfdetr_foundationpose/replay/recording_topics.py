@@ -81,10 +81,10 @@ def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head],
         return f"{files.path}: no message of {', '.join(sorted(images))} can be read{why}"
     unreadable = sorted({t.encoding for t in files.topics.values() if not t.readable})
     hint = f"; messages in {', '.join(unreadable)} are not read, only those of ROS" if unreadable else ""
-    return (
-        f"{files.path} has no {'/'.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics)}{hint}. "
-        f"Name the topic explicitly ({option})"
-    )
+    remedy = f"Name the topic explicitly ({option})"
+    if not any(kinds[n].readable for n in images):
+        remedy = "Record the topics of the camera's ROS driver (ros2 bag record)"
+    return f"{files.path} has no {' or '.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics)}{hint}. {remedy}"
 
 
 def _peek(files: Files, topics: set[str]) -> dict[str, Head]:
