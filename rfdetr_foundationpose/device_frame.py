@@ -52,9 +52,19 @@ class DeviceFrame:
         return self.frame.camera
 
 
+def image_memory(size: int, device: str) -> NDArray[np.uint8]:
+    """(size,) uint8 on the host for what comes from a camera: page-locked for a pipeline on CUDA, which reads it directly."""
+    if device.startswith("cuda"):
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        except RuntimeError:  # there is no more memory that may be locked
+            pass
+    return np.empty(size, np.uint8)
+
+
 class Uploader:
     """Brings frames to the device. Host images go through pinned staging buffers, which are reused while the image size
-    stays; a tensor that is on the device is taken as it is."""
+    stays, but for those that are in page-locked memory themselves; a tensor that is on the device is taken as it is."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
@@ -63,13 +73,18 @@ class Uploader:
 
     def __call__(self, frame: Frame) -> DeviceFrame:
         """Upload on the current stream; waits only for the copies of the frame before. The host arrays of ``frame`` may be
-        reused afterwards."""
+        reused afterwards, those in page-locked memory after ``wait``."""
         if self._copied is not None:
             self._copied.synchronize()
         rgb, depth = self._bring("rgb", frame.rgb), self._bring("depth", frame.depth)
         if self._copied is not None:
             self._copied.record(torch.cuda.current_stream(self.device))
         return DeviceFrame(frame, rgb, depth, borrowed=self._is_here(frame.rgb) or self._is_here(frame.depth))
+
+    def wait(self) -> None:
+        """Until the newest frame's images are copied; at the end of a frame, whose result was waited for, they are."""
+        if self._copied is not None:
+            self._copied.synchronize()
 
     def _is_here(self, image: NDArray[Any] | Tensor) -> bool:
         return isinstance(image, Tensor) and image.device.type == self.device.type
@@ -85,6 +100,8 @@ class Uploader:
     def _upload(self, name: str, host: Tensor) -> Tensor:
         if self.device.type != "cuda":
             return torch.empty(host.shape, dtype=host.dtype, device=self.device).copy_(host)
+        if host.is_contiguous() and host.is_pinned():
+            return host.to(self.device, non_blocking=True)
         staging = self._staging.get(name)
         if staging is None or staging.shape != host.shape or staging.dtype != host.dtype:
             staging = self._staging[name] = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)

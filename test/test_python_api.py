@@ -17,7 +17,7 @@ import torch
 
 import rfdetr_foundationpose
 from rfdetr_foundationpose import CameraIntrinsics, Config, ConfigError, Frame, FrameResult, InputError, ObjectPose
-from rfdetr_foundationpose.device_frame import Uploader
+from rfdetr_foundationpose.device_frame import Uploader, image_memory
 from rfdetr_foundationpose.objects import load_objects
 from rfdetr_foundationpose.replay.metrics import ObjectGeometry, pose_error
 from rfdetr_foundationpose.resources import default_objects_file
@@ -297,6 +297,29 @@ IMAGE_BYTES = 480 * 640
 """A copy between host and device of this many bytes or more is that of an image."""
 
 
+def page_locked(frame: Frame) -> Frame:
+    """The same with its images in memory that a GPU reads directly, as the node has them."""
+
+    def moved(image):
+        memory = image_memory(image.nbytes, "cuda").view(image.dtype).reshape(image.shape)
+        memory[:] = image
+        return memory
+
+    return replace(frame, rgb=moved(frame.rgb), depth=moved(frame.depth))
+
+
+def test_memory_of_images_is_ordinary_for_a_cpu_and_where_none_can_be_locked(monkeypatch):
+    for device in ("cpu", "cuda:0"):
+        if device != "cpu":  # as cudaHostAlloc fails
+
+            def refuse(*_, **__):
+                raise RuntimeError("CUDA error: out of memory")
+
+            monkeypatch.setattr(torch, "empty", refuse)
+        memory = image_memory(12, device)
+        assert memory.shape == (12,) and memory.dtype == np.uint8 and memory.flags.writeable
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_a_frame_on_the_gpu_gives_the_same_poses_and_never_goes_through_the_host(tmp_path):
@@ -316,6 +339,8 @@ def test_a_frame_on_the_gpu_gives_the_same_poses_and_never_goes_through_the_host
             assert [p.name for p in a] == [p.name for p in b]
             for p, q in zip(a, b, strict=True):
                 np.testing.assert_array_equal(p.T_cam_obj, q.T_cam_obj)
+        for a, b in zip(expected, poses(page_locked(on_host)), strict=True):
+            assert [p.T_cam_obj.tolist() for p in a] == [p.T_cam_obj.tolist() for p in b]
         assert largest_copies(lambda: poses(on_host), tmp_path / "host.json")["HtoD"] >= IMAGE_BYTES
         copies = largest_copies(lambda: poses(on_device), tmp_path / "device.json")
     assert copies["HtoD"] < IMAGE_BYTES and copies["DtoH"] < IMAGE_BYTES, copies

@@ -51,7 +51,9 @@ class TracedNode(PoseNode):
         if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
             pipeline: Any = self._pipeline
-            pipeline._upload = self._timing("upload", pipeline._upload)
+            upload = pipeline._upload
+            pipeline._upload = self._timing("upload", upload)
+            pipeline._upload.wait = self._timing("upload", upload.wait)
             pipeline._prepare = self._timing("depth", pipeline._prepare)
             pipeline._estimator.track = self._timing("launch", pipeline._estimator.track)
             pipeline._collect = self._timing("detector", pipeline._collect)

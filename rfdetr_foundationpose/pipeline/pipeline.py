@@ -212,6 +212,7 @@ class Pipeline:
         finally:
             if context.collect is not None:  # after an error: nobody works on an image that its owner takes back
                 context.collect()
+            self._upload.wait()
 
     def _begin(self, frame: Frame, still: bool) -> FrameContext:
         self._frame_index += 1

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo
 from ..camera.calibration import Calibration, is_rectified, read_calibration
 from ..types import CameraIntrinsics, InputError
 from .guards import guarded
+from .reader import Reader
 
 CAMERA_INFO = "rgb/camera_info"
 # Another camera is taken after this many of its messages in a row, or when the old one is silent for this time (s).
@@ -51,9 +52,15 @@ class CameraInfos:
     """The camera_info subscriptions. A calibration that comes between those of another is counted and not used."""
 
     def __init__(
-        self, node: Any, group: CallbackGroup, on_error: Callable[[str, Exception], None], image_topic: str
+        self,
+        node: Any,
+        group: CallbackGroup,
+        reader: Reader,
+        on_error: Callable[[str, Exception], None],
+        image_topic: str,
     ) -> None:
         self._node = node
+        self._reader = reader
         self._group = group
         self._on_error = on_error
         self._lock = threading.Lock()
@@ -92,13 +99,16 @@ class CameraInfos:
     def close(self) -> None:
         self._node.destroy_timer(self._seeker)
         for subscription in self._subscriptions:
+            self._reader.remove(subscription)
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
     def _subscribe(self, qos: QoSProfile) -> Any:
-        return self._node.create_subscription(
+        made = self._node.create_subscription(
             CameraInfo, CAMERA_INFO, guarded(self._on_message, self._on_error), qos, callback_group=self._group
         )
+        self._reader.add(made)
+        return made
 
     def _seek_latched(self) -> None:
         """Recordings and some drivers send camera_info once, latched: only a latched subscription gets it late.

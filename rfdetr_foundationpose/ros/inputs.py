@@ -23,11 +23,14 @@ from ..camera.calibration import Calibration
 from ..camera.rectify import Rectifier
 from ..config import Config
 from ..device import resolve_device
+from ..device_frame import image_memory
 from ..types import CameraIntrinsics, Frame, InputError
-from . import bridge, buffers, sync_library, transport
+from . import bridge, buffers, reader, sync_library, transport
 from .cameras import CameraInfos, Steady, publisher_names
 from .guards import guarded
+from .reader import Reader
 from .reporting import REPEAT
+from .serialized_images import image_take
 from .sync import PairSynchronizer
 from .sync_library import FilterSynchronizer
 from .worker import LatestFrame, Pair
@@ -95,11 +98,13 @@ class Inputs:
         self._group = MutuallyExclusiveCallbackGroup()
         self._guard = StampGuard()
         self._sync: PairSynchronizer | FilterSynchronizer | None = None
+        # Images and calibration; masks, which few have, are the executor's.
+        self._reader = Reader(node.context, on_error)
         self._subscriptions: list[Any] = []
         # One of them at a time: a transition, or the timer that follows the publishers.
         self._opening = threading.Lock()
         self._topics = self._image_topics()
-        self._infos = CameraInfos(node, self._group, on_error, node.resolve_topic_name("rgb/image"))
+        self._infos = CameraInfos(node, self._group, self._reader, on_error, node.resolve_topic_name("rgb/image"))
         self._steady = Steady()
         self._rectifier = Rectifier()
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
@@ -146,6 +151,7 @@ class Inputs:
         kind: Any = CompressedImage if settings.image_transport == "compressed" else Image
         subscriber, synchronizer = sync_library.choose(settings.sync_library)
         self.reliability = self._wanted_reliability()
+        options = buffers.subscription_options(self._node, settings.buffer_backends, self._device)
         make = partial(
             subscriber,
             self._node,
@@ -153,12 +159,16 @@ class Inputs:
             qos_profile=self._qos(),
             callback_group=self._group,
             qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
-            **buffers.subscription_options(self._node, settings.buffer_backends, self._device),
+            **options,
         )
         rgb_filter, depth_filter = (make(topic) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
+        for subscription in self._subscriptions:
+            # What may be in the GPU's memory only comes as a message.
+            serialized = image_take(self._memory) if kind is Image and not options else None
+            self._reader.add(subscription, serialized or reader.message)
         for name in self._mask_topics:
             self._subscriptions.append(
                 self._node.create_subscription(
@@ -169,6 +179,9 @@ class Inputs:
                     callback_group=self._group,
                 )
             )
+
+    def _memory(self, size: int) -> NDArray[np.uint8]:
+        return image_memory(size, "cpu" if self._config.input.rectify else self._device)
 
     def _overridable(self) -> tuple[QoSPolicyKind, ...]:
         """Policies with a parameter of their own: that of the reliability keeps its first value, so not where we follow."""
@@ -208,6 +221,8 @@ class Inputs:
             self._close_images()
 
     def _close_images(self) -> None:
+        for subscription in self._subscriptions:
+            self._reader.remove(subscription)
         self._counted = self.counts()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
@@ -218,6 +233,11 @@ class Inputs:
         self.close_images()
         self._node.destroy_timer(self._follower)
         self._infos.close()
+        self.stop()
+
+    def stop(self) -> bool:
+        """End the thread that reads the camera's topics, for good; False when a callback takes too long. May be called again."""
+        return self._reader.close()
 
     def forget(self) -> None:
         """Time has jumped: what waits for a partner or for the worker belongs to another time."""
@@ -336,4 +356,4 @@ class Inputs:
         elif order == "late":
             self._latest.refuse("out_of_order")
             return
-        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()), rest=not self._mask_topics)
+        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))

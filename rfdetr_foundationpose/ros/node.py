@@ -56,6 +56,8 @@ class PoseNode(LifecycleNodeMixin, Node):
     Raises rclpy's parameter exceptions for overrides of wrong type or range.
     """
 
+    _inputs: Inputs | None = None
+
     def __init__(self, factory: PipelineFactory = real_pipeline, **kwargs: Any) -> None:
         Node.__init__(self, NAME, **kwargs)
         # Transitions take their time; an executor may run this group in a thread of its own.
@@ -82,17 +84,14 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._config = parameters.read(self)
         parameters.LiveParameters(self, lambda: self._configuring or self._pipeline is not None, self._apply)
         self._specs: list[ObjectSpec] = []
-        self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._starts: StartTopics | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
-        self.rest = self._latest.rest  # for the executor
         self._worker = Worker(self._latest, self._handle, self._report)
         self._timer = StageTimer()
-        self._state, self._failure = "unconfigured", ""
+        self._state, self._failure, self._since = "unconfigured", "", 0.0
         self._enabled = True
-        self._since = 0.0
         self._age: float | None = None
         self._warmed: tuple[int, int] | None = None
         self._seen: tuple[str, int, int] | None = None
@@ -134,8 +133,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._configuring = False
 
     def _configure(self) -> TransitionCallbackReturn:
-        log = self.get_logger()
-        begin = time.monotonic()
+        log, begin = self.get_logger(), time.monotonic()
         try:
             config = self._config = parameters.read(self)
             self._specs = load_objects(config.objects_file or default_objects_file())
@@ -285,6 +283,8 @@ class PoseNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """As rclpy's, and the life cycle's state machine too: rclpy 9 leaves it, and with it the participant."""
         self._log_bridge.close()
+        if self._inputs is not None:
+            self._inputs.stop()
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 

@@ -61,7 +61,7 @@ def run(
             stop,
             f"{error}; is {get_rmw_implementation_identifier()} set up as it needs, and ROS_DOMAIN_ID from 0 to 101?",
         )
-    executor = NodeExecutor(node.transitions, node.ros_lock, node.rest)
+    executor = NodeExecutor(node.transitions, node.ros_lock)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop), name="executor", daemon=True)
     spinner.start()

@@ -11,9 +11,6 @@ from typing import Any
 
 from ..types import InputError
 
-# Who brought a pair rests for so many seconds at most: half a period of a camera at 60 Hz.
-REST = 0.008
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -38,7 +35,7 @@ class Tally:
 
 
 class LatestFrame:
-    """The newest pair, with exact book-keeping. Nothing in it waits but ``take`` and ``rest``.
+    """The newest pair, with exact book-keeping. Nothing in it waits but ``take``.
 
     depth: how many pairs may wait; the node takes 1, as what is older than the newest is of no use to it.
     """
@@ -56,15 +53,11 @@ class LatestFrame:
         self._processed = 0
         self._newest_ns = 0
         self._dropped: Counter[str] = Counter()
-        self._fresh = False
         self._arrivals: deque[float] = deque(maxlen=1000)
         self._ends: deque[float] = deque(maxlen=1000)
 
-    def put(self, pair: Pair, *, rest: bool = True) -> None:
-        """Store the newest pair; the oldest of more than ``depth`` that nobody took is dropped as "replaced".
-
-        rest: whether ``rest`` waits for it: not where its frame waits for what further callbacks bring.
-        """
+    def put(self, pair: Pair) -> None:
+        """Store the newest pair; the oldest of more than ``depth`` that nobody took is dropped as "replaced"."""
         with self._condition:
             self._received += 1
             self._arrivals.append(pair.arrival)
@@ -73,18 +66,7 @@ class LatestFrame:
                 self._waiting.popleft()
                 self._dropped["replaced"] += 1
             self._newest_ns = pair.stamp_ns
-            self._fresh = rest
             self._condition.notify_all()
-
-    def rest(self, timeout: float = REST) -> None:
-        """Once after every ``put``, for the thread that puts: wait until nothing waits or is in work, ``timeout`` seconds at most.
-
-        Python runs one thread at a time, so that what this thread did meanwhile would hold up the frame that it left here.
-        """
-        with self._condition:
-            if self._fresh:
-                self._fresh = False
-                self._condition.wait_for(lambda: self._closed or not (self._busy or self._waiting), timeout)
 
     def refuse(self, reason: str) -> None:
         """Count a pair that is not even stored."""

@@ -56,7 +56,7 @@ def node_of(pipeline, folder, make=None):
         namespace=namespace,
         cli_args=arguments,
     )
-    spinning = Spinning(NodeExecutor(node.transitions, node.ros_lock, node.rest, context=graph.context), node)
+    spinning = Spinning(NodeExecutor(node.transitions, node.ros_lock, context=graph.context), node)
     try:
         yield node, graph
     finally:

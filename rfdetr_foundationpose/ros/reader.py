@@ -1,0 +1,178 @@
+"""A thread that waits for the camera's messages alone.
+
+rclpy's executors make a new wait set of all of a node's entities before every callback, and once more after it, because what runs a
+callback wakes them: half a millisecond of Python for each message, which holds up the frame that is in work meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.context import Context
+from rclpy.guard_condition import GuardCondition
+from rclpy.impl.implementation_singleton import rclpy_implementation
+
+Take = Callable[[Any], Any]
+"""Of a subscription, the message that waits, or None."""
+# The thread looks so often whether it shall end or the context is gone, also where nobody wakes it (s).
+LOOK = 1.0
+# Who ends it, or takes a subscription away, waits so long for the callback under way (s).
+PATIENCE = 0.5
+
+
+class ReadElsewhere(CallbackGroup):
+    """Subscriptions of this group are read by a ``Reader``: an executor neither waits for them nor runs their callbacks."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        return None
+
+
+def message(subscription: Any) -> Any:
+    """A ``Take`` of Python messages, as an executor makes them."""
+    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+    return None if taken is None else taken[0]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    subscription: Any
+    take: Take
+
+
+class Reader:
+    """Takes messages of subscriptions of one context as they come and runs their callbacks, one after the other.
+
+    on_error: told of what taking a message or a callback raises.
+    """
+
+    def __init__(self, context: Context, on_error: Callable[[str, Exception], None]) -> None:
+        self._context = context
+        self._on_error = on_error
+        self._group = ReadElsewhere()
+        self._changed = threading.Condition()
+        self._entries: list[_Entry] = []
+        self._version = self._in_use = 0
+        self._stopping = False
+        self._wake = GuardCondition(None, None, context)
+        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._thread.start()
+
+    def add(self, subscription: Any, take: Take = message) -> None:
+        """Read a subscription from now on; an executor does not any more."""
+        # Its QoS events as well: Fast DDS wakes who waits for them with every message that is not yet taken.
+        for entity in (subscription, *_events(subscription)):
+            entity.callback_group = self._group
+        with self._changed:
+            self._entries = [*self._entries, _Entry(subscription, take)]
+            self._version += 1
+            if not self._stopping:
+                self._wake.trigger()
+
+    def remove(self, subscription: Any, timeout: float = PATIENCE) -> None:
+        """Read it no more: afterwards its callback is not run, and it may be destroyed."""
+        with self._changed:
+            self._entries = [e for e in self._entries if e.subscription is not subscription]
+            self._version += 1
+            version = self._version
+            if self._stopping or threading.current_thread() is self._thread:
+                return
+            self._wake.trigger()
+            self._changed.wait_for(lambda: self._in_use >= version or not self._thread.is_alive(), timeout)
+
+    def close(self, timeout: float = PATIENCE) -> bool:
+        """End the thread; False when a callback takes longer than ``timeout`` seconds. May be called again."""
+        with self._changed:
+            first, self._stopping = not self._stopping, True
+        if first:
+            self._wake.trigger()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self._wake.destroy()
+        return True
+
+    def _run(self) -> None:
+        while not self._stopping and self._context.ok():
+            try:
+                self._serve()
+            except Exception as error:
+                if not self._stopping and self._context.ok():
+                    self._on_error("callback_error", error)
+                    time.sleep(0.1)  # what fails at once again must not fill the log
+
+    def _serve(self) -> None:
+        """Serve the subscriptions that there are until they change."""
+        with ExitStack() as used:
+            with self._changed:
+                version, entries = self._version, self._entries
+            context: Any = self._context.handle
+            used.enter_context(context)
+            used.enter_context(self._wake.handle)
+            entries = [entry for entry in entries if self._enters(used, entry.subscription.handle)]
+            events = [event for entry in entries for event in _events(entry.subscription) if self._enters(used, event)]
+            wait_set = rclpy_implementation.WaitSet(len(entries), 1, 0, 0, 0, len(events), context)
+            used.enter_context(wait_set)
+            while self._use(version):
+                wait_set.clear_entities()
+                wait_set.add_guard_condition(self._wake.handle)
+                for entry in entries:
+                    wait_set.add_subscription(entry.subscription.handle)
+                for event in events:
+                    event.add_to_wait_set(wait_set)
+                wait_set.wait(int(LOOK * 1e9))
+                ready = wait_set.get_ready_entities("subscription")
+                for entry in entries:
+                    if entry.subscription.handle.pointer in ready and self._use(version):
+                        self._deliver(entry)
+                for event in events:
+                    if event.is_ready(wait_set):
+                        self._tell(event)
+
+    def _use(self, version: int) -> bool:
+        """Whether the thread goes on with the subscriptions of ``version``; who waits for it to have newer ones is told."""
+        with self._changed:
+            self._in_use = version
+            self._changed.notify_all()
+            return version == self._version and not self._stopping and bool(self._context.ok())
+
+    def _enters(self, used: ExitStack, entity: Any) -> bool:
+        try:
+            used.enter_context(entity)
+        except rclpy_implementation.InvalidHandle:  # destroyed
+            return False
+        return True
+
+    def _deliver(self, entry: _Entry) -> None:
+        try:
+            taken = entry.take(entry.subscription)
+            if taken is not None:
+                entry.subscription.callback(taken)
+        except Exception as error:  # whatever it is, the next message deserves its chance
+            self._on_error("callback_error", error)
+
+    def _tell(self, event: Any) -> None:
+        """Run what an event, as a publisher of other QoS, is told to: rclpy says it in the log."""
+        try:
+            running = event.execute(event.take_data())
+            running.send(None)  # a coroutine that waits for nothing
+            running.close()
+        except StopIteration:
+            pass
+        except Exception as error:
+            self._on_error("callback_error", error)
+
+
+def _events(subscription: Any) -> list[Any]:
+    return list(getattr(subscription, "event_handlers", ()))

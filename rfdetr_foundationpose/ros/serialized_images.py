@@ -1,0 +1,180 @@
+"""Images as the middleware has them: serialized (CDR), copied once into memory that the device reads, and never made a Python message.
+
+rclpy copies an image three times on its way into a message, and its ``raw`` way twice, with Python's lock held. ``rcl_take_serialized_message``
+(rcl/subscription.h), which it calls, is called here with memory of ours and without that lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from . import messages
+
+# rcl/types.h: RCL_RET_OK, RCL_RET_SUBSCRIPTION_TAKE_FAILED (nothing waits).
+_OK, _NOTHING = 0, 401
+# Bytes before the first field: which representation it is, and options.
+_HEAD = 4
+# The representation that all of ROS's middlewares write: plain CDR of either byte order.
+_ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
+
+_NONE = np.empty(0, np.uint8)
+
+MakeMemory = Callable[[int], NDArray[np.uint8]]
+"""(N,) uint8 memory of N bytes."""
+
+_ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_REALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_ALLOCATE_ZEROED = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
+
+
+class _Allocator(ctypes.Structure):
+    """rcutils_allocator_t (rcutils/allocator.h)."""
+
+    _fields_ = (
+        ("allocate", _ALLOCATE),
+        ("deallocate", _FREE),
+        ("reallocate", _REALLOCATE),
+        ("zero_allocate", _ALLOCATE_ZEROED),
+        ("state", ctypes.c_void_p),
+    )
+
+
+class _Bytes(ctypes.Structure):
+    """rcutils_uint8_array_t (rcutils/types/uint8_array.h), which rmw_serialized_message_t is."""
+
+    _fields_ = (
+        ("buffer", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("capacity", ctypes.c_size_t),
+        ("allocator", _Allocator),
+    )
+
+
+@dataclass(frozen=True)
+class SerializedImage:
+    """A sensor_msgs/Image by its fields. data: (N,) uint8, in the memory that the message was taken into."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: NDArray[np.uint8]
+
+
+def read_image(memory: NDArray[np.uint8]) -> SerializedImage | None:
+    """The image that ``memory``, (N,) uint8, holds serialized, over that memory; None where it is not as expected."""
+    order, raw = _ORDERS.get(bytes(memory[:2])), memory.data
+    if order is None:
+        return None
+    try:
+        sec, nanosec = struct.unpack_from(f"{order}iI", raw, _HEAD)
+        frame_id, at = _text(raw, order, _HEAD + 8)
+        at = _aligned(at)
+        height, width = struct.unpack_from(f"{order}II", raw, at)
+        encoding, at = _text(raw, order, at + 8)
+        is_bigendian, at = raw[at], _aligned(at + 1)
+        step, length = struct.unpack_from(f"{order}II", raw, at)
+    except (struct.error, ValueError, IndexError):
+        return None
+    data = memory[at + 8 : at + 8 + length]
+    if len(data) != length:
+        return None
+    head = messages.header(sec * 1_000_000_000 + nanosec, frame_id)
+    return SerializedImage(head, height, width, encoding, is_bigendian, step, data)
+
+
+def _text(raw: memoryview, order: str, at: int) -> tuple[str, int]:
+    """A string and where it ends. Raises struct.error or ValueError."""
+    (length,) = struct.unpack_from(f"{order}I", raw, at)
+    begin, end = at + 4, at + 4 + length
+    if end > len(raw):
+        raise ValueError("the string is longer than the message")
+    return bytes(raw[begin:end]).rstrip(b"\0").decode(), end
+
+
+def _aligned(at: int) -> int:
+    """The next place of a number of four bytes: they are counted from the first field."""
+    return at + (_HEAD - at) % 4
+
+
+class TakeImage:
+    """A ``reader.Take`` of a subscription of sensor_msgs/Image, into memory that ``make`` gives: a new one for every image."""
+
+    def __init__(self, make: MakeMemory) -> None:
+        self._make = make
+        self._take, self._error, self._forget = _functions()
+        self._memory = _NONE
+        self._size = 0
+        # Only reallocate is ever called: the memory is ours, and it is too small when an image is larger than the one before.
+        self._allocator = _Allocator(
+            _ALLOCATE(lambda _size, _state: None),
+            _FREE(lambda _pointer, _state: None),
+            _REALLOCATE(self._grow),
+            _ALLOCATE_ZEROED(lambda _count, _size, _state: None),
+            None,
+        )
+
+    def __call__(self, subscription: Any) -> SerializedImage | Image | None:
+        """The image that waits; None where none does. Raises RuntimeError where the middleware cannot give it."""
+        if len(self._memory) == 0 and self._size:
+            self._memory = self._make(self._size)
+        pointer = self._memory.ctypes.data if len(self._memory) else None
+        taken = _Bytes(pointer, 0, len(self._memory), self._allocator)
+        code = self._take(subscription.handle.pointer, ctypes.byref(taken), None, None)
+        if code == _NOTHING:
+            return None
+        if code != _OK:
+            why = self._error()
+            self._forget()
+            raise RuntimeError(f"an image of {subscription.topic_name} cannot be taken: {why.decode(errors='replace')}")
+        memory, self._size = self._memory[: taken.length], taken.capacity
+        self._memory = _NONE
+        image = read_image(memory)
+        return deserialize_message(memory.tobytes(), Image) if image is None else image
+
+    def _grow(self, _pointer: int | None, size: int, _state: int | None) -> int:
+        self._memory = self._make(size)
+        return int(self._memory.ctypes.data)
+
+
+class _ErrorText(ctypes.Structure):
+    """rcutils_error_string_t (rcutils/error_handling.h)."""
+
+    _fields_ = (("text", ctypes.c_char * 1024),)
+
+
+def _functions() -> tuple[Any, Callable[[], bytes], Callable[[], None]]:
+    """Take, say and forget the last error, of the library that rclpy has loaded. Raises AttributeError or OSError."""
+    library = ctypes.CDLL(rclpy_implementation.__file__)  # finds what it is linked to as well, by whatever name
+    take, error, forget = (
+        library.rcl_take_serialized_message,
+        library.rcutils_get_error_string,
+        library.rcutils_reset_error,
+    )
+    take.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Bytes), ctypes.c_void_p, ctypes.c_void_p]
+    take.restype = ctypes.c_int
+    error.restype = _ErrorText
+    forget.restype = None
+    return take, lambda: bytes(error().text), forget
+
+
+def image_take(make: MakeMemory) -> TakeImage | None:
+    """How images are taken where this rclpy lets us; None where it does not."""
+    try:
+        return TakeImage(make)
+    except (AttributeError, OSError):
+        return None
