@@ -71,6 +71,17 @@ def test_packers_store_linear_light_in_bytes(tmp_path, said):
     near(color_at(item, *LEFT), [srgb(55 / 255), 0, 255])
 
 
+def test_vtk_writes_colours_as_it_shows_them_and_one_beside_those_of_vertices(tmp_path):
+    g = Gltf()
+    g.json["asset"]["generator"] = "VTK"
+    orange = g.accessor(np.tile(np.array([[255, 128, 0, 255]], "u1"), (4, 1)), normalized=True)
+    light_blue = g.material(baseColorFactor=[173 / 255, 216 / 255, 230 / 255, 1])
+    g.mesh(g.quad(0, light_blue, COLOR_0=orange), g.quad(1, light_blue))
+    item, _ = load(g.save(tmp_path / "m.glb"))
+    near(color_at(item, *LEFT), [255, 128, 0])
+    near(color_at(item, *RIGHT), [173, 216, 230])
+
+
 @pytest.mark.parametrize(("generator", "red"), [("https://github.com/mikedh/trimesh", RED[0]), ("Blender", 123)])
 def test_the_grey_that_trimesh_writes_beside_an_image_is_no_factor(tmp_path, generator, red):
     g = Gltf()

@@ -232,7 +232,7 @@ class _Reader:
             if not textured and base.texture is not None:
                 base = type(base)(base.name, base.factor, None, "no texture coordinates", True, 0, base.matrix)
             self.surfaces[key] = len(self.found)
-            self.found.append(base.surface(colored))
+            self.found.append(self.materials.surface(base, colored))
         return self.surfaces[key]
 
     def joined(self) -> RawMesh:

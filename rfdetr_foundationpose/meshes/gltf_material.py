@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import images
 from .gltf_file import GltfFile, Json
 from .raw import MeshError, Surface, Texture, grey_surface
-from .srgb import encode_srgb
+from .srgb import decode_srgb, encode_srgb
 
 _WRAP = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 _SOURCES = ("EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds")
@@ -57,6 +57,14 @@ class Materials:
             self._bases[index] = self._resolve(index)
         return self._bases[index]
 
+    def surface(self, base: Base, colored: bool) -> Surface:
+        """What has that base colour, with or without colours of the vertices."""
+        if (
+            colored and _by(self.file) == "VTK"
+        ):  # which shows them in the place of the colour that it writes beside them
+            base = replace(base, factor=(1, 1, 1))
+        return base.surface(colored)
+
     def _resolve(self, index: Any) -> Base:
         plain = np.array([[1.0, 0, 0], [0, 1, 0]])
         if index is None:
@@ -64,13 +72,16 @@ class Materials:
         material = self.file.item("materials", index)
         name = str(material.get("name") or f"material {index}")
         factor, info, glow = _base_color(material)
+        if _by(self.file) == "VTK":  # it writes the numbers that it shows, where linear ones belong
+            red, green, blue = decode_srgb(np.array(factor)).tolist()
+            factor = (red, green, blue)
         texture, source, missing = None, f"base colour {_shown(factor)}", False
         coordinates, matrix = 0, plain
         if info is not None:
             coordinates, matrix = _placement(info)
             try:
                 texture, image = self._texture(info.get("index"))
-                if factor == (0.4, 0.4, 0.4) and _by_trimesh(self.file):
+                if factor == (0.4, 0.4, 0.4) and "mikedh/trimesh" in _by(self.file):
                     factor = (1, 1, 1)  # the default grey of its materials, which it writes beside any image
                 height, width = texture.pixels.shape[:2]
                 source = f"{'emissive ' if glow else ''}texture {image} ({width} x {height})"
@@ -110,8 +121,9 @@ class Materials:
         raise problem
 
 
-def _by_trimesh(file: GltfFile) -> bool:
-    return "mikedh/trimesh" in str((file.json.get("asset") or {}).get("generator", ""))
+def _by(file: GltfFile) -> str:
+    """What wrote the file."""
+    return str((file.json.get("asset") or {}).get("generator", ""))
 
 
 def _base_color(material: Json) -> tuple[tuple[float, float, float], Json | None, bool]:
