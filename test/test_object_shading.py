@@ -158,3 +158,17 @@ def test_what_only_mixed_pixels_show_at_a_slant_has_the_colour_around_it():
     top = painted.mesh.vertex_normals[:, 2] > 0.9
     assert (painted.views[top & (np.abs(painted.mesh.vertices[:, 0]) < 0.015)] == 1).any()
     assert np.abs(np.asarray(painted.mesh.visual.vertex_colors)[top, :3].astype(float) - 100).max() < 10
+
+
+def test_what_was_seen_below_the_board_is_coloured_as_it_was_seen():
+    """The underside that a second pass adds lies as much below the first one's board as above it, by the noise of depth."""
+    low = plate()
+    low.apply_translation((0, 0, -0.003))
+    rgb = np.full((64, 64, 3), 100, np.uint8)
+    rgb[np.arange(64) // 8 % 2 == 0] = 200
+    view = plate_view(rgb, np.full((64, 64), 0.503, np.float32))
+    colours = [
+        np.asarray(paint(m, [view], 0.002).mesh.visual.vertex_colors)[:, 0].astype(float) for m in (plate(), low)
+    ]
+    np.testing.assert_allclose(*colours, atol=12)
+    assert np.std(colours[1][low.vertex_normals[:, 2] > 0.9]) > 25

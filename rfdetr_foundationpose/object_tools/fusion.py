@@ -120,7 +120,7 @@ def fuse(
     trimesh.smoothing.filter_taubin(mesh, iterations=4)
     if mesh.volume < 0:
         mesh.invert()
-    return paint(mesh, views, voxel, device, 0.0 if floor is None else floor + voxel)
+    return paint(mesh, views, voxel, device, -np.inf if floor is None else floor + voxel)
 
 
 def closed(distance: NDArray[np.float32], weight: NDArray[np.float32], first: int) -> NDArray[np.float32]:
@@ -174,11 +174,11 @@ def only_object(field: NDArray[np.float32], low: Array, voxel: float, floor: flo
 
 
 def paint(
-    mesh: trimesh.Trimesh, views: Sequence[View], voxel: float, device: str = "cpu", above: float = 0.0
+    mesh: trimesh.Trimesh, views: Sequence[View], voxel: float, device: str = "cpu", above: float = -np.inf
 ) -> Surface:
     """The mesh in the colours that the views have for it, without the light that they know of.
 
-    above: below this height (m) the board's print is mixed with what is seen.
+    above: below this height (m) the board's print is mixed with what is seen; no such height where views know the object's pixels.
     """
     points, normals = (np.asarray(v, np.float64) for v in (mesh.vertices, mesh.vertex_normals))
     colours, weights, seen = seen_colours(points, normals, views, voxel, device)

@@ -108,7 +108,7 @@ def scan(
         corners = [s.mesh.vertices @ T[:3, :3].T + T[:3, 3] for s, T in zip(surfaces, moved, strict=True)]
         low = np.min([c.min(0) for c in corners], 0) - 0.004
         high = np.max([c.max(0) for c in corners], 0) + 0.004
-        surface, above = _fuse(views, low, high, voxel, None, device, moved), 0.0
+        surface, above = _fuse(views, low, high, voxel, None, device, moved), -np.inf
         progress("fuse", len(surfaces) + 1)
     mesh, T_board_obj = _own_frame(surface.mesh)
     few = textured(surface, views, voxel, device, above)

@@ -34,7 +34,12 @@ Array = NDArray[np.float64]
 
 
 def textured(
-    surface: Surface, views: Sequence[View], voxel: float, device: str = "cpu", above: float = 0.0, faces: int = FACES
+    surface: Surface,
+    views: Sequence[View],
+    voxel: float,
+    device: str = "cpu",
+    above: float = -np.inf,
+    faces: int = FACES,
 ) -> trimesh.Trimesh:
     """The surface with at most about ``faces`` triangles and a texture of what the views saw.
 
