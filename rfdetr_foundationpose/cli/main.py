@@ -96,7 +96,7 @@ GROUP_HELP = {
     "bench": "Measure speed on this machine; without a sub-command: stages.",
     "validate": "Check that a faster way to run a network gives the same answers.",
     "object": "Your own objects: from a mesh, or without one, to an entry of objects.yaml.",
-    "train": "Train the default weights on generated data.",
+    "train": "Train a detector of your objects, or the weights of the pose stage.",
     "generate": "Generate objects, recordings and data sets with ground truth.",
 }
 DEFAULT_SUB_COMMAND = {"bench": "stages"}
