@@ -71,7 +71,8 @@ class Reader:
 
     def add(self, subscription: Any, take: Take = message) -> None:
         """Read a subscription from now on; an executor does not any more."""
-        # Its QoS events as well: Fast DDS wakes who waits for them with every message that is not yet taken.
+        # Its QoS events as well: Fast DDS wakes who waits for them while a message waits to be taken
+        # (findings/rmw-fastrtps-event-wait-ends-with-messages.sh).
         for entity in (subscription, *_events(subscription)):
             entity.callback_group = self._group
         with self._changed:
