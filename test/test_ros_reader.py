@@ -140,6 +140,48 @@ def test_images_that_grow_and_shrink_are_taken_whole_and_are_not_overwritten(gra
     assert len(asked) <= 2 * len(sent), "memory is asked for once an image, and once more where that was too small"
 
 
+def test_an_image_comes_whole_where_the_memory_for_it_cannot_be_had(graph, reading):
+    """Fast DDS does not look whether it got memory."""
+
+    def refuse(_size: int) -> np.ndarray:
+        raise MemoryError("no more may be locked")
+
+    taken: list = []
+    subscribed(graph, reading, taken.append, image_take(refuse))
+    sent = [image(40, 30), image(400, 300), image(400, 300)]
+    for message in sent:
+        graph.rgb.publish(message)
+    wait_for(lambda: len(taken) == len(sent), "the images")
+    for found, message in zip(taken, sent, strict=True):
+        assert_same(found, message)
+
+
+def test_what_cannot_be_taken_is_told_and_the_reader_goes_on(graph, reading):
+    class Gone:
+        """A subscription that the middleware knows nothing of."""
+
+        class handle:
+            pointer = None
+
+        topic_name = "/gone"
+
+    take = image_take(lambda size: np.empty(size, np.uint8))
+    with pytest.raises(RuntimeError, match="image of /gone cannot be taken: .*invalid"):
+        take(Gone)
+    failures = [RuntimeError("first")]
+    taken: list = []
+
+    def first_fails(subscription):
+        if failures:
+            raise failures.pop()
+        return take(subscription)
+
+    subscribed(graph, reading, taken.append, first_fails)
+    graph.rgb.publish(image())
+    wait_for(lambda: taken, "the image")
+    assert [(where, str(error)) for where, error in reading.errors] == [("callback_error", "first")]
+
+
 def test_callbacks_run_in_the_readers_thread_alone_and_one_that_fails_holds_none_up(graph, reading):
     threads: Counter[str] = Counter()
     heights: list[int] = []

@@ -24,6 +24,8 @@ Take = Callable[[Any], Any]
 LOOK = 1.0
 # Who ends it, or takes a subscription away, waits so long for the callback under way (s).
 PATIENCE = 0.5
+# What fails, and may fail again at once, fills no log (s).
+PAUSE = 0.1
 
 
 class ReadElsewhere(CallbackGroup):
@@ -111,7 +113,7 @@ class Reader:
             except Exception as error:
                 if not self._stopping and self._context.ok():
                     self._on_error("callback_error", error)
-                    time.sleep(0.1)  # what fails at once again must not fill the log
+                    time.sleep(PAUSE)
 
     def _serve(self) -> None:
         """Serve the subscriptions that there are until they change."""
@@ -158,6 +160,11 @@ class Reader:
     def _deliver(self, entry: _Entry) -> None:
         try:
             taken = entry.take(entry.subscription)
+        except Exception as error:
+            self._on_error("callback_error", error)
+            time.sleep(PAUSE)
+            return
+        try:
             if taken is not None:
                 entry.subscription.callback(taken)
         except Exception as error:  # whatever it is, the next message deserves its chance
