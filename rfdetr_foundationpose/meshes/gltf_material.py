@@ -59,9 +59,8 @@ class Materials:
 
     def surface(self, base: Base, colored: bool) -> Surface:
         """What has that base colour, with or without colours of the vertices."""
-        if (
-            colored and _by(self.file) == "VTK"
-        ):  # which shows them in the place of the colour that it writes beside them
+        # VTK shows them in the place of the colour that it writes beside them.
+        if colored and _by(self.file) == "VTK":
             base = replace(base, factor=(1, 1, 1))
         return base.surface(colored)
 
