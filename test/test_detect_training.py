@@ -281,6 +281,18 @@ def test_coco_instances_without_polygons_are_their_boxes(tmp_path):
 RUNS = {"size": [40, 80], "counts": [20 * 40 + 10, *[20, 20] * 39, 20, 20 * 40 + 10]}  # columns of 40 pixels
 
 
+def write_blue_box(folder, segmentation):
+    """A data set of one image with one instance, whose annotation is number 17."""
+    cv2.imwrite(str(folder / "a.png"), np.full((40, 80, 3), 200, np.uint8))
+    entry = {"id": 17, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20], "segmentation": segmentation}
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
+        "annotations": [entry],
+        "categories": [{"id": 4, "name": "blue box"}],
+    }
+    (folder / "_annotations.coco.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     "segmentation",
     [[[20, 10, 60, 10, 60, 30, 20, 30]], RUNS, [[20, 10, 40, 10]], []],
@@ -288,15 +300,8 @@ RUNS = {"size": [40, 80], "counts": [20 * 40 + 10, *[20, 20] * 39, 20, 20 * 40 +
 )
 def test_coco_instances_of_every_form_have_the_same_box(tmp_path, segmentation):
     """Outlines of COCO reach from the left edge of the first pixel to the right edge of the last."""
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
-    entry = {"id": 0, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20], "segmentation": segmentation}
-    content = {
-        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
-        "annotations": [entry],
-        "categories": [{"id": 4, "name": "blue box"}],
-    }
+    write_blue_box(tmp_path, segmentation)
     for size, box in (((20, 40), [10, 5, 30, 15]), ((40, 80), [20, 10, 60, 30]), ((24, 48), [12, 6, 36, 18])):
-        (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
         assert CocoSource(tmp_path, "cpu", size, 0).sample(1).box[0, 0].tolist() == box
 
 
@@ -304,14 +309,7 @@ def test_coco_instances_of_every_form_have_the_same_box(tmp_path, segmentation):
     "segmentation", [[[1, 2, 3]], {"size": [4, 4], "counts": [3]}, {"counts": "x"}, [[1, 2, None, 3]]]
 )
 def test_a_segmentation_that_cannot_be_read_is_named(tmp_path, segmentation):
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 80, 3), 200, np.uint8))
-    entry = {"id": 17, "image_id": 7, "category_id": 4, "bbox": [20, 10, 40, 20], "segmentation": segmentation}
-    content = {
-        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 80}],
-        "annotations": [entry],
-        "categories": [{"id": 4, "name": "blue box"}],
-    }
-    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+    write_blue_box(tmp_path, segmentation)
     with pytest.raises(DatasetError, match=r"segmentation of annotation 17 \(image a.png\)"):
         CocoSource(tmp_path, "cpu", (20, 40), 0).sample(1)
 
