@@ -130,7 +130,8 @@ def parse_batches(text: str) -> dict[str, list[int]]:
 
 
 def default_batches() -> dict[str, list[int]]:
-    """Of tracking, and of registering an object without symmetries on the default and the full schedule."""
+    """Of tracking, and of registering an object without symmetries on the default schedule, after a first pass or, as with official
+    weights, without one, and on the full schedule."""
     import torch
 
     from ..config import PoseConfig
@@ -140,8 +141,13 @@ def default_batches() -> dict[str, list[int]]:
 
     settings = PoseConfig()
     refiner, scorer = set(TRACK_BATCHES), set()
-    for schedule in (settings.register_schedule, "full"):
-        pruning = pruning_schedule(schedule, MOST_HYPOTHESES, settings.register_iterations, torch.device("cuda"))
+    iterations, cuda = settings.register_iterations, torch.device("cuda")
+    for schedule, first_pass in (
+        (settings.register_schedule, True),
+        (settings.register_schedule, False),
+        ("full", False),
+    ):
+        pruning = pruning_schedule(schedule, MOST_HYPOTHESES, iterations, cuda, first_pass=first_pass)
         refiner |= set(pruning.kept)
         scorer |= set(pruning.scored)
     return {"refiner": sorted(refiner), "scorer": sorted(scorer)}
