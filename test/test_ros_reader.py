@@ -113,7 +113,7 @@ def reading(graph):
 
 def subscribed(graph, reading, callback, take=reader.message, kind=Image, topic="rgb/image", depth=100):
     qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
-    made = graph.node.create_subscription(kind, topic, callback, qos)
+    made = graph.node.create_subscription(kind, topic, callback, qos, callback_group=reading.group)
     reading.add(made, take)
     publisher = {"rgb/image": graph.rgb, "rgb/camera_info": graph.info}[topic]
     wait_for(lambda: publisher.get_subscription_count() > 0, "the subscription")
@@ -249,6 +249,38 @@ def test_what_is_removed_is_not_called_any_more_and_may_be_destroyed(graph, read
     graph.rgb.publish(image(7))
     wait_for(lambda: again, "the next subscription's image")
     assert len(taken) == 1 and again[-1].height == 7 and reading.errors == []
+
+
+def test_an_executor_never_waits_for_what_is_read_elsewhere(graph, monkeypatch):
+    """Also not between a subscription and the reader's knowing it: a QoS event belongs to one wait set at a time."""
+    waited_for: list = []
+    asked, added = graph._executor.can_execute, Reader.add
+
+    def can_execute(entity) -> bool:
+        answer = asked(entity)
+        if answer:
+            waited_for.append(entity)
+        return answer
+
+    def add_late(self, *arguments) -> None:
+        time.sleep(0.3)  # the executor of the tests wakes ten times a second
+        added(self, *arguments)
+
+    monkeypatch.setattr(graph._executor, "can_execute", can_execute)
+    monkeypatch.setattr(Reader, "add", add_late)
+    made = Inputs(graph.node, Config(), (), LatestFrame(), print, print)
+    made.open()
+    read = [s for s in graph.node.subscriptions if s.callback_group is made._reader.group]
+    assert sorted(s.topic_name.rsplit("/", 2)[-2] for s in read) == ["depth", "rgb", "rgb"]
+    events = [event for subscription in read for event in subscription.event_handlers]
+    assert waited_for and events and not {*read, *events} & set(waited_for)
+    made.close()
+
+
+def test_a_subscription_of_another_group_is_refused(graph, reading):
+    made = graph.node.create_subscription(Image, "rgb/image", print, 1)
+    with pytest.raises(ValueError, match="rgb/image is in another callback group"):
+        reading.add(made)
 
 
 def test_a_publisher_of_other_qos_is_said(graph, reading, capfd):

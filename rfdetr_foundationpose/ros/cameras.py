@@ -61,7 +61,6 @@ class CameraInfos:
     ) -> None:
         self._node = node
         self._reader = reader
-        self._group = group
         self._on_error = on_error
         self._lock = threading.Lock()
         self._calibration: Calibration | None = None
@@ -105,7 +104,7 @@ class CameraInfos:
 
     def _subscribe(self, qos: QoSProfile) -> Any:
         made = self._node.create_subscription(
-            CameraInfo, CAMERA_INFO, guarded(self._on_message, self._on_error), qos, callback_group=self._group
+            CameraInfo, CAMERA_INFO, guarded(self._on_message, self._on_error), qos, callback_group=self._reader.group
         )
         self._reader.add(made)
         return made

@@ -157,7 +157,7 @@ class Inputs:
             self._node,
             kind,
             qos_profile=self._qos(),
-            callback_group=self._group,
+            callback_group=self._reader.group,
             qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
             **options,
         )

@@ -29,7 +29,11 @@ PAUSE = 0.1
 
 
 class ReadElsewhere(CallbackGroup):
-    """Subscriptions of this group are read by a ``Reader``: an executor neither waits for them nor runs their callbacks."""
+    """Subscriptions of this group are read by a ``Reader``: an executor neither waits for them nor runs their callbacks.
+
+    Nor for their QoS events: Fast DDS wakes who waits for them while a message waits to be taken
+    (findings/rmw-fastrtps-event-wait-ends-with-messages.sh).
+    """
 
     def can_execute(self, entity: Any) -> bool:
         return False
@@ -57,12 +61,13 @@ class Reader:
     """Takes messages of subscriptions of one context as they come and runs their callbacks, one after the other.
 
     on_error: told of what taking a message or a callback raises.
+    group: the callback group that its subscriptions are made in.
     """
 
     def __init__(self, context: Context, on_error: Callable[[str, Exception], None]) -> None:
         self._context = context
         self._on_error = on_error
-        self._group = ReadElsewhere()
+        self.group = ReadElsewhere()
         self._changed = threading.Condition()
         self._entries: list[_Entry] = []
         self._version = self._in_use = 0
@@ -72,11 +77,13 @@ class Reader:
         self._thread.start()
 
     def add(self, subscription: Any, take: Take = message) -> None:
-        """Read a subscription from now on; an executor does not any more."""
-        # Its QoS events as well: Fast DDS wakes who waits for them while a message waits to be taken
-        # (findings/rmw-fastrtps-event-wait-ends-with-messages.sh).
-        for entity in (subscription, *_events(subscription)):
-            entity.callback_group = self._group
+        """Read a subscription from now on. Raises ValueError where it was not made in ``group``.
+
+        In another group an executor may wait for it already. A QoS event of rclpy keeps its place in the wait set that it was
+        added to last, so that two who wait for it ask for each other's places.
+        """
+        if any(entity.callback_group is not self.group for entity in (subscription, *_events(subscription))):
+            raise ValueError(f"{subscription.topic_name} is in another callback group than its reader's")
         with self._changed:
             self._entries = [*self._entries, _Entry(subscription, take)]
             self._version += 1
