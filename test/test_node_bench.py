@@ -17,9 +17,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.serialization import deserialize_message, serialize_message
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
-from rfdetr_foundationpose.node_bench.report import PROCESSING, node_tables
-from rfdetr_foundationpose.node_bench.session import PARTS, POINTS, summarize, usage
-from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, HOST, QUEUE
+from rfdetr_foundationpose.node_bench.parts import PARTS, POINTS, PROCESSING
+from rfdetr_foundationpose.node_bench.report import node_tables
+from rfdetr_foundationpose.node_bench.session import summarize, usage
+from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
 from rfdetr_foundationpose.ros.serialization import stamped
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
@@ -101,7 +102,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     rows = [[s, s + 2 * MS, s + 3 * MS, s + 4 * MS, s + 7 * MS, s + 8 * MS] for s in stamps[:2]]
     host = [[s, *(MS * part for part in (1, 0, 1, 1, 0, 0))] for s in stamps]
     trace = {"columns": [], "rows": rows, "stages": {"track": {"p50": 1.5}}, "gpu_memory_bytes": 2_000_000}
-    trace |= {"host_columns": ["stamp", *HOST], "host": host}
+    trace |= {"host_columns": ["stamp", *PROCESSING], "host": host}
     (tmp_path / "trace.json").write_text(json.dumps(trace))
     found = summarize(tmp_path, 100 * MS, 350 * MS)
     assert (found["frames"], found["frames_with_pose"], found["dropped"]) == (3, 2, 1)
@@ -109,7 +110,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     assert [found["parts_ms"][part]["p50"] for part in PARTS] == pytest.approx([2, 1, 1, 3, 1, 2])
     assert sum(found["parts_ms"][part]["p50"] for part in PARTS) == pytest.approx(found["stamp_to_pose_ms"]["p50"])
     inside = found["processing_ms"]
-    assert tuple(inside) == HOST == PROCESSING and [inside[part]["p50"] for part in HOST] == [1, 0, 1, 1, 0, 0]
+    assert tuple(inside) == PROCESSING and [inside[part]["p50"] for part in PROCESSING] == [1, 0, 1, 1, 0, 0]
     assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
 
 
@@ -157,7 +158,7 @@ def test_a_run_over_dds_says_of_every_frame_where_its_time_went(tmp_path, capsys
     trace = json.loads((tmp_path / "out" / "runs" / "00" / "trace.json").read_text())
     assert tuple(trace["columns"]) == COLUMNS and trace["rows"]
     assert all(row == sorted(row) for row in trace["rows"]), "a later time comes later"
-    assert tuple(trace["host_columns"]) == ("stamp", *HOST) and len(trace["host"]) == len(trace["rows"])
+    assert tuple(trace["host_columns"]) == ("stamp", *PROCESSING) and len(trace["host"]) == len(trace["rows"])
     for (*_, converted, processed, _), (_, *inside) in zip(trace["rows"], trace["host"], strict=True):
         assert min(inside) >= 0 and sum(inside) == pytest.approx(processed - converted, rel=0.2), "nothing is left out"
     assert "shutting down" in (tmp_path / "out" / "runs" / "00" / "node.log").read_text()

@@ -10,7 +10,7 @@ import matplotlib
 from rich.table import Table
 
 from ..tables import plain_table
-from .session import PARTS, POINTS
+from .parts import PARTS, POINTS, PROCESSING
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -26,9 +26,6 @@ LABELS = {
 
 SHORT = LABELS | {"dds_in": "in", "waiting": "wait", "conversion": "convert", "processing": "process", "dds_out": "out"}
 """For a table of 80 columns."""
-
-PROCESSING = ("upload", "depth", "launch", "gpu", "detector", "other")
-"""As ``traced_node.HOST``, which needs ROS."""
 
 
 def node_tables(rows: Sequence[dict[str, Any]], title: str) -> list[Table]:

@@ -21,14 +21,13 @@ from ..interrupts import unblocked
 from ..replay.metrics import percentiles
 from ..replay.node_process import NodeProcess, local_domain
 from .camera import StoredFrames
+from .parts import PARTS, POINTS
 from .variants import VARIANTS
 
 logger = logging.getLogger(__name__)
 
 SETTLE = 2.0
 """So many seconds pass between the last object's first pose and the first measured frame, and between the last one and the end."""
-PARTS = ("dds_in", "waiting", "conversion", "processing", "publish", "dds_out")
-POINTS = ("p50", "p95", "p99", "max")
 PACKAGE = "rfdetr_foundationpose.node_bench"
 
 

@@ -14,15 +14,13 @@ import torch
 
 from ..ros.node import PoseNode
 from ..ros.worker import Pair
+from .parts import PROCESSING
 
 QUEUE = 10
 """So many frames may wait where the newest does not replace the one before."""
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 """A frame's row holds these times, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
 converted to arrays; poses known; poses published."""
-HOST = ("upload", "depth", "launch", "gpu", "detector", "other")
-"""The parts of a frame's processing, ns of the worker's thread: the images are handed to the device; so is the depth filter; the tracking
-step is set up, launched and its result read; the host waits for it; the host waits for the detector, where that runs; all the rest."""
 
 
 class TracedNode(PoseNode):
@@ -103,7 +101,7 @@ class TracedNode(PoseNode):
         steps = [self._marks[name] for name in ("converted", "processed", "published") if name in self._marks]
         if len(steps) == 3:  # the frame in work when the node is stopped ends without having been published
             self._rows.append([pair.stamp_ns, received, taken, *steps])
-            self._host.append([pair.stamp_ns, *(self._spent[name] for name in HOST)])
+            self._host.append([pair.stamp_ns, *(self._spent[name] for name in PROCESSING)])
 
     def destroy_node(self) -> None:
         if hasattr(self, "_rows"):
@@ -112,7 +110,7 @@ class TracedNode(PoseNode):
             tree = {
                 "columns": COLUMNS,
                 "rows": self._rows,
-                "host_columns": ("stamp", *HOST),
+                "host_columns": ("stamp", *PROCESSING),
                 "host": self._host,
                 "stages": stages,
                 "gpu_memory_bytes": memory,
