@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,16 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import UserError
 from ..replay.coco_masks import decode, within
+from .coco_files import CocoImage, CocoInstance, CocoSplit
+from .coco_find import DatasetError
 
-ANNOTATIONS = "_annotations.coco.json"
+logger = logging.getLogger(__name__)
+
 # Instance numbers are kept as int8.
 _MOST_INSTANCES = 120
-
-
-class DatasetError(UserError, ValueError):
-    """A data set that cannot be trained on; the message names the file and what is expected."""
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,33 +39,20 @@ class CocoBatch:
 class CocoSource:
     """Images of one split, again and again in random order, squeezed to ``size`` (height, width).
 
-    folder: holds images and ``_annotations.coco.json``, as RF-DETR's own training reads it. Categories without any
-    annotation whose supercategory is "none" (the root that exports add) are left out. An instance is its polygons,
-    or its box where it has none. Raises DatasetError.
+    An instance is its polygons or runs, or its box where it has none. An image that cannot be decoded, or has another shape than
+    its annotations say, is said and left out. Raises DatasetError when none is left.
     """
 
-    def __init__(self, folder: Path, device: torch.device | str, size: tuple[int, int], seed: int) -> None:
+    def __init__(self, split: CocoSplit, device: torch.device | str, size: tuple[int, int], seed: int) -> None:
         self.size = size
         self.device = torch.device(device)
-        self._folder = folder
+        self.names = split.names
+        self._split = split
+        self._images = list(split.images)
         self._rng = np.random.default_rng(seed)
-        content = _read(folder / ANNOTATIONS)
-        used = {a["category_id"] for a in content["annotations"]}
-        categories = [c for c in content["categories"] if c["id"] in used or c.get("supercategory") != "none"]
-        self.names = tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
-        index = {c["id"]: i for i, c in enumerate(sorted(categories, key=lambda c: c["id"]))}
-        self._images = content["images"]
-        if not self._images or not self.names:
-            raise DatasetError(
-                f"{folder / ANNOTATIONS} has {len(self._images)} images and {len(self.names)} categories"
-            )
-        self._of: dict[int, list[tuple[int, dict[str, Any]]]] = {image["id"]: [] for image in self._images}
-        for annotation in content["annotations"]:
-            if annotation.get("iscrowd", 0) or annotation["image_id"] not in self._of:
-                continue
-            self._of[annotation["image_id"]].append((index[annotation["category_id"]], annotation))
-        self.max_targets = max(1, min(_MOST_INSTANCES, max(len(v) for v in self._of.values())))
-        self._order: list[int] = []
+        self.max_targets = max(1, min(_MOST_INSTANCES, max(len(image.instances) for image in self._images)))
+        self._order: list[CocoImage] = []
+        self._said = False
 
     def __len__(self) -> int:
         return len(self._images)
@@ -82,15 +66,16 @@ class CocoSource:
         box = np.zeros((count, self.max_targets, 4), np.float32)
         visibility = np.zeros((count, self.max_targets), np.float32)
         for i in range(count):
-            image = self._images[self._next()]
-            rgb[i] = self._load(image)
+            image, pixels = self._next()
+            rgb[i] = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
+            stated = image.size or (pixels.shape[0], pixels.shape[1])
+            masks = [(self._mask(one, image, stated), one) for one in image.instances]
             # Small things lie on large ones more often than under them.
-            found = sorted(self._of[image["id"]], key=lambda item: -_area(item[1]))[: self.max_targets]
-            for m, (kind, annotation) in enumerate(found):
-                mask = _mask(annotation, image, self.size)
+            masks = sorted(masks, key=lambda found: -int(found[0].sum()))[: self.max_targets]
+            for m, (mask, one) in enumerate(masks):
                 instance[i][mask] = m
-                label[i, m], visibility[i, m] = kind, float(annotation.get("visibility", 1.0))
-            for m in range(len(found)):
+                label[i, m], visibility[i, m] = one.label, one.visibility
+            for m in range(len(masks)):
                 box[i, m] = _tight(instance[i] == m)
         focal = 0.9 * width
         return CocoBatch(
@@ -104,66 +89,62 @@ class CocoSource:
             camera=np.tile(np.array([focal, focal, width / 2, height / 2]), (count, 1)),
         )
 
-    def _next(self) -> int:
-        if not self._order:
-            self._order = self._rng.permutation(len(self._images)).tolist()
-        return self._order.pop()
+    def _next(self) -> tuple[CocoImage, NDArray[np.uint8]]:
+        while self._images:
+            if not self._order:
+                self._order = [self._images[i] for i in self._rng.permutation(len(self._images))]
+            image = self._order.pop()
+            try:
+                return image, _pixels(image)
+            except DatasetError as error:
+                logger.warning(f"{error}: left out")
+                self._images.remove(image)
+        raise DatasetError(f"{self._split.file}: none of its {len(self._split.images)} images can be read")
 
-    def _load(self, image: dict[str, Any]) -> NDArray[np.uint8]:
-        path = self._folder / image["file_name"]
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise DatasetError(f"image {path} of {ANNOTATIONS} is missing or cannot be read")
-        small = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist; a COCO split holds its images beside {ANNOTATIONS}")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise DatasetError(f"{path} is no JSON: {error}") from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
-    if missing:
-        raise DatasetError(f"{path} has no list {', '.join(missing)}")
-    known = {c["id"] for c in content["categories"]}
-    strange = sorted({a["category_id"] for a in content["annotations"]} - known)
-    if strange:
-        raise DatasetError(f"{path} has annotations of categories {strange}, which it does not list")
-    return content
-
-
-def _area(annotation: dict[str, Any]) -> float:
-    width, height = annotation["bbox"][2:]
-    return float(width) * float(height)
-
-
-def _mask(annotation: dict[str, Any], image: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool of an annotation, scaled from its image's size: of polygons or runs, its box where there are none or nothing is
-    left of them. Raises DatasetError."""
-    scale = (size[1] / image["width"], size[0] / image["height"])
-    shape = annotation.get("segmentation")
-    mask = np.zeros(size, bool)
-    try:
-        if isinstance(shape, list):
-            mask = within(shape, size, scale)
-        elif isinstance(shape, dict):
-            whole = decode(annotation, size).astype(np.float32)
-            mask = np.asarray(cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA) > 0.5)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{ANNOTATIONS}: the segmentation of annotation {annotation.get('id')} (image {image.get('file_name')}) cannot be "
-            f"read: {error}; export it anew, or without segmentations"
-        ) from error
-    if mask.any():
+    def _mask(self, one: CocoInstance, image: CocoImage, stated: tuple[int, int]) -> NDArray[np.bool_]:
+        """(H, W) bool, scaled from the image's ``stated`` size (H, W); its box where nothing is left of the outline."""
+        scale = (self.size[1] / stated[1], self.size[0] / stated[0])
+        mask = np.zeros(self.size, bool)
+        try:
+            if isinstance(one.shape, list):
+                mask = within(one.shape, self.size, scale)
+            elif one.shape is not None:
+                whole = decode({"segmentation": one.shape}, stated).astype(np.float32)
+                mask = np.asarray(cv2.resize(whole, self.size[::-1], interpolation=cv2.INTER_AREA) > 0.5)
+        except (ValueError, KeyError, TypeError) as error:
+            if one.box is None:
+                return mask
+            if not self._said:
+                logger.warning(
+                    f"{self._split.file}: an outline in {image.path.name} cannot be read ({error}): its box is taken"
+                )
+            self._said = True
+        if mask.any() or one.box is None:
+            return mask
+        x, y, w, h = one.box
+        # Corners that came through percentages are off by rounding.
+        x0, y0 = np.floor(np.array([x, y]) * scale + _ROUNDING).astype(int)
+        x1, y1 = np.ceil(np.array([x + w, y + h]) * scale - _ROUNDING).astype(int)
+        mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
         return mask
-    x, y, w, h = annotation["bbox"]
-    x0, y0 = np.floor(np.array([x, y]) * scale).astype(int)
-    x1, y1 = np.ceil(np.array([x + w, y + h]) * scale).astype(int)
-    mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
-    return mask
+
+
+def _pixels(image: CocoImage) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB as it was annotated: turned by its EXIF, as programs show it, unless the annotated size says that it was
+    not. Raises DatasetError."""
+    shape = None
+    for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
+        pixels = cv2.imread(str(image.path), flags)
+        if pixels is None:
+            raise DatasetError(f"image {image.path} cannot be decoded (a JPEG or PNG?)")
+        shape = shape or pixels.shape[:2]
+        # Of images that were reduced after they had been annotated, annotations are reduced as well.
+        if image.size is None or abs(pixels.shape[1] * image.size[0] / (pixels.shape[0] * image.size[1]) - 1) < 0.02:
+            return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    assert shape is not None and image.size is not None
+    raise DatasetError(
+        f"image {image.path} has {shape[1]}x{shape[0]} pixels, its annotations are of {image.size[1]}x{image.size[0]}"
+    )
 
 
 def _tight(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -27,7 +27,8 @@ from ..process import prepare_process
 from ..replay.result import write_json
 from ..synth.objects import SynthObject
 from ..synth.scene import SceneContent, SceneSampler
-from .coco_source import CocoSource, DatasetError
+from .coco_files import read_dataset
+from .coco_source import CocoSource
 from .detector_data import ScenePool, Source
 from .detector_eval import Evaluation, evaluate, scenes
 from .detector_report import plot_training, read_log, samples_picture
@@ -79,9 +80,10 @@ class _Run:
         self.out = settings.out
         self.device = torch.device(settings.device)
         self.seed = settings.seed
-        self.coco = None
+        self.coco, self.held_out_images = None, None
         if settings.dataset is not None:
-            self.coco = CocoSource(settings.dataset / "train", self.device, settings.scene_size, settings.seed)
+            split, self.held_out_images = read_dataset(settings.dataset)
+            self.coco = CocoSource(split, self.device, settings.scene_size, settings.seed)
             labels = self.coco.names
         self.labels = [o.name for o in objects] if labels is None else list(labels)
         if shared := sorted({x for x in self.labels if self.labels.count(x) > 1}):
@@ -303,13 +305,9 @@ class _Run:
 
     def _held_out(self, crossed: float, count: int) -> Any:
         names = [f"class_{i}" for i in range(len(self.labels))]
-        if self.settings.dataset is None:
+        if self.held_out_images is None:
             return scenes(self._sampler((480, 640), EVALUATION_SEED, crossed), count, names)
-        held_out = CocoSource(self.settings.dataset / "valid", self.device, (480, 640), EVALUATION_SEED)
-        if held_out.names != tuple(self.labels):
-            raise DatasetError(
-                f"{self.settings.dataset}: train has classes {self.labels}, valid has {list(held_out.names)}"
-            )
+        held_out = CocoSource(self.held_out_images, self.device, (480, 640), EVALUATION_SEED)
         return scenes(held_out, min(count, len(held_out)), names)
 
     def _sampler(self, size: tuple[int, int], seed: int, crossed: float) -> SceneSampler:
