@@ -38,6 +38,12 @@ def read_depth(path: str | Path) -> NDArray[Any]:
     )
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file as the pixels are stored. Raises InputError that names it."""
+    height, width = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).shape[:2]
+    return int(width), int(height)
+
+
 def _decode(path: Path, flags: int) -> NDArray[Any]:
     data = _bytes(path)
     try:

@@ -55,6 +55,25 @@ class CameraIntrinsics:
         K = np.asarray(K, dtype=np.float64).reshape(3, 3)
         return cls(float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), width, height)
 
+    @classmethod
+    def from_file(cls, path: str | Path, width: int | None = None, height: int | None = None) -> CameraIntrinsics:
+        """Of a camera file: a 3x3 matrix as text (cam_K.txt), BOP's JSON, ROS, Kalibr, OpenCV, Open3D, RealSense, COLMAP, ...
+
+        width, height: of the images, needed where the file does not say it; a file of the same view at another size is scaled.
+        Distortion in the file is not applied. Raises InputError that names the file.
+        """
+        from .camera_files import read_camera
+
+        camera = read_camera(path)
+        if width is not None and height is not None:
+            camera = camera.at(Path(path), width, height)
+        if camera.size is None:
+            raise InputError(
+                "bad_camera_info",
+                f"camera file {path} does not say of which size its images are: give width and height",
+            )
+        return cls(camera.fx, camera.fy, camera.cx, camera.cy, *camera.size)
+
 
 @dataclass(frozen=True)
 class Frame:

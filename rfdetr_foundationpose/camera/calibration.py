@@ -17,6 +17,7 @@ _MODELS = {
     "": PLUMB_BOB,
     PLUMB_BOB: PLUMB_BOB,
     "brown_conrady": PLUMB_BOB,
+    "radtan": PLUMB_BOB,
     RATIONAL: RATIONAL,
     EQUIDISTANT: EQUIDISTANT,
     "fisheye": EQUIDISTANT,

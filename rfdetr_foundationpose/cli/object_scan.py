@@ -17,7 +17,7 @@ def scan(
     recordings: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag; a second one of it turned over adds its underside."
+            help="rosbag2 directory, .mcap, .db3, ROS 1 .bag or folder of images; a second one of it turned over adds its underside."
         ),
     ] = None,
     camera: Annotated[

@@ -30,7 +30,7 @@ NODE_LOG, POSES, RESULT = "node.log", "poses.csv", "result.json"
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3 or ROS 1 .bag.")],
+    recording: Annotated[Path, typer.Argument(help="rosbag2 directory, .mcap, .db3, ROS 1 .bag, or folder of images.")],
     out: Annotated[Path, typer.Option(help="Folder of all outputs.")] = Path("out/replay"),
     objects_file: ObjectsFile = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<index>; default: the settings'.")] = None,

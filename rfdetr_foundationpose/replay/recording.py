@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Recording:
-    """A rosbag2 recording (folder, .mcap, .db3) or ROS 1 .bag; iterate for (Frame, GroundTruth) in time order.
+    """A rosbag2 recording (folder, .mcap, .db3), ROS 1 .bag or folder of images; iterate for (Frame, GroundTruth) in time order.
 
     Topics are chosen as a set that belongs together, or named: ``rgb``, ``depth``, ``camera_info``; ``reason`` says which
     and why. Colour and depth are paired by equal header stamps, else within ``slop`` seconds. rectify: undistort images of

@@ -15,6 +15,7 @@ import zstandard
 
 from . import recording_bag1, recording_mcap, recording_sqlite
 from .recording_bag1 import Bag1File
+from .recording_images import open_image_folder
 from .recording_mcap import McapFile
 from .recording_sqlite import SqliteFile
 from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Storage, Topic, ros2_type
@@ -40,7 +41,7 @@ class Lost:
 class Files:
     """A recording of one file or more. notes: sentences on what is wrong with it. Raises RecordingError.
 
-    path: a rosbag2 folder, one of its files (.mcap, .db3, also compressed as .zstd), a ROS 1 bag, or a folder of such.
+    path: a rosbag2 folder, one of its files (.mcap, .db3, also compressed as .zstd), a ROS 1 bag, a folder of such, or of images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,8 +54,8 @@ class Files:
         self._shown: dict[str, str] = {}
         self._expected: dict[str, int] = {}
         self._incomplete = False
-        files = self._in_folder() if self.path.is_dir() else [self.path]
         self._storages: list[Storage] = []
+        files = self._in_folder() if self.path.is_dir() else [self.path]
         refused: list[str] = []
         for file in files:
             try:
@@ -90,10 +91,15 @@ class Files:
         present = sorted((p for p in self.path.iterdir() if p.suffix in _SUFFIXES), key=_natural)
         if not metadata.is_file():
             if not present:
+                images = open_image_folder(self.path)
+                if images is not None:
+                    self._storages.append(images)
+                    self.notes += images.said
+                    return []
                 inside = sorted(p.name for p in self.path.iterdir() if p.is_dir() and any(p.glob("*.*")))
                 raise RecordingError(
                     f"{self.path} is not a readable recording: it holds neither {_METADATA} nor a file of "
-                    f"{', '.join(_SUFFIXES)}; name the folder that ros2 bag record wrote, or one of its files"
+                    f"{', '.join(_SUFFIXES)} nor images (rgb/, depth/, cam_K.txt); name the folder that ros2 bag record wrote, or one of its files"
                     + (f" (in it are the folders {', '.join(inside[:5])})" if inside else "")
                 )
             if any(p.suffix in (".mcap", ".db3") for p in present):

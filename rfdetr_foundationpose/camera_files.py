@@ -1,0 +1,264 @@
+"""Pinhole intrinsics from the files that calibration tools and data sets keep them in, for ``CameraIntrinsics.from_file``."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from .errors import InputError
+
+_EXPECTED = (
+    "expected a 3x3 camera matrix as text (cam_K.txt) or .npy, BOP's camera.json or scene_camera.json, a camera_info or "
+    "camera_calibration YAML, Kalibr's YAML, or what Open3D, RealSense, OpenCV, COLMAP or NeRF tools write"
+)
+# Names as they are compared: small letters and digits alone.
+_FX, _FY = ("fx", "flx", "camerafx", "camera1fx"), ("fy", "fly", "camerafy", "camera1fy")
+_CX, _CY = ("cx", "ppx", "cameracx", "camera1cx"), ("cy", "ppy", "cameracy", "camera1cy")
+_MATRICES = ("camk", "k", "cameramatrix", "intrinsicmatrix", "intrinsics", "intrinsic", "m", "m1", "mtx", "matrix")
+_WIDTHS = ("width", "imagewidth", "w", "camerawidth", "imgwidth")
+_HEIGHTS = ("height", "imageheight", "h", "cameraheight", "imgheight")
+_SIZES = ("resolution", "imagesize", "imgsize", "size", "wh")
+_COEFFICIENTS = ("d", "distortioncoefficients", "distortioncoeffs", "coeffs", "dist", "distcoeffs", "distortion")
+_MODELS = ("distortionmodel", "model")
+
+
+@dataclass(frozen=True)
+class CameraFile:
+    """fx, fy, cx, cy: pixels. size: width and height, None where the file does not say. model, distortion: of the lens as the file
+    names it; empty: none. depth_unit: metres per unit of 16-bit depth, None where the file does not say."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    size: tuple[int, int] | None = None
+    model: str = ""
+    distortion: tuple[float, ...] = ()
+    depth_unit: float | None = None
+
+    def at(self, path: Path, width: int, height: int) -> CameraFile:
+        """For images of that size: the same where the file says it or none, scaled where it is of the same view at another
+        resolution. Raises InputError."""
+        if self.size is None or self.size == (width, height):
+            return CameraFile(
+                self.fx, self.fy, self.cx, self.cy, (width, height), self.model, self.distortion, self.depth_unit
+            )
+        x, y = width / self.size[0], height / self.size[1]
+        if abs(x / y - 1) > 0.01:
+            raise InputError(
+                "bad_camera_info",
+                f"camera file {path} is of {self.size[0]}x{self.size[1]} pixels, the images have {width}x{height}: that is another "
+                "view; give the file of these images",
+            )
+        # Pixel 0 reaches from -0.5 to 0.5.
+        cx, cy = (self.cx + 0.5) * x - 0.5, (self.cy + 0.5) * y - 0.5
+        return CameraFile(
+            self.fx * x, self.fy * y, cx, cy, (width, height), self.model, self.distortion, self.depth_unit
+        )
+
+
+def read_camera(path: str | Path) -> CameraFile:
+    """The colour camera of a file. Raises InputError that names the file, and the cameras where it has several."""
+    found = read_cameras(path)
+    named = {name: camera for name, camera in found.items() if re.search(r"rgb|colou?r", name, re.I)} or found
+    first = next(iter(named.values()))
+    if any(camera != first for camera in named.values()):
+        raise InputError(
+            "bad_camera_info",
+            f"camera file {path} holds {len(named)} different cameras ({', '.join(list(named)[:6])}), none of which alone is "
+            "named rgb or color; write the matrix of the colour camera into a file of its own",
+        )
+    return first
+
+
+def read_cameras(path: str | Path) -> dict[str, CameraFile]:
+    """Every camera of a file, one at least, by where it is: BOP's scene_camera.json has one for each image's number.
+
+    Raises InputError that names the file.
+    """
+    path = Path(path).expanduser()
+    try:
+        found = _cameras(path, path.read_bytes())
+    except OSError as error:
+        raise InputError("bad_camera_info", f"camera file {path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, yaml.YAMLError, cv2.error, RecursionError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise InputError("bad_camera_info", f"camera file {path} cannot be read ({said}); {_EXPECTED}") from error
+    if not found:
+        raise InputError("bad_camera_info", f"camera file {path} holds no intrinsics; {_EXPECTED}")
+    for name, camera in found.items():
+        values = (camera.fx, camera.fy, camera.cx, camera.cy)
+        where = f"camera file {path}{f' ({name})' if name else ''} has fx={camera.fx:g}, fy={camera.fy:g}, cx={camera.cx:g}, cy={camera.cy:g}"
+        if not all(math.isfinite(v) for v in values) or camera.fx <= 0 or camera.fy <= 0:
+            raise InputError("bad_camera_info", f"{where}; fx and fy must be positive and all finite, in pixels")
+        if camera.fx < 10:
+            raise InputError("bad_camera_info", f"{where}: that is no focal length in pixels (in millimetres?)")
+    return found
+
+
+def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
+    """Cameras by where they are in the file."""
+    if data[:6] == b"\x93NUMPY":
+        return {"": _of_numbers(np.load(path, allow_pickle=False).ravel().tolist())}
+    text = data.decode("utf-8-sig")
+    if text.lstrip().startswith(("%YAML", "<?xml", "<opencv_storage")) or "!!opencv-matrix" in text:
+        return dict(_search(_opencv(path), ""))
+    if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
+        return dict(_search(json.loads(text), ""))
+    lines = [
+        line.split("#")[0].replace(",", " ").replace("[", " ").replace("]", " ").split() for line in text.splitlines()
+    ]
+    words = [word for line in lines for word in line]
+    if _numeric(words):
+        return {"": _of_numbers([float(w) for w in words])}
+    colmap = {line[0]: _of_colmap(line) for line in lines if len(line) > 4 and line[0].isdigit() and line[1].isupper()}
+    if colmap:
+        return colmap
+    if all("=" in line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")):
+        text = text.replace("=", ": ")
+    tree = next(iter(yaml.safe_load_all(text)), None)  # ros2 topic echo ends each message with ---
+    return dict(_search(tree, ""))
+
+
+def _numeric(words: Sequence[str]) -> bool:
+    try:
+        return bool(words) and all(math.isfinite(float(w)) for w in words)
+    except ValueError:
+        return False
+
+
+def _opencv(path: Path) -> Any:
+    """The tree of a FileStorage: matrices as nested lists."""
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
+
+    def tree(node: Any) -> Any:
+        if node.isMap():
+            matrix = node.mat() if "data" in node.keys() else None  # noqa: SIM118 - no mapping of Python
+            return {k: tree(node.getNode(k)) for k in node.keys()} if matrix is None else matrix.tolist()  # noqa: SIM118
+        if node.isSeq():
+            return [tree(node.at(i)) for i in range(node.size())]
+        return node.string() if node.isString() else node.real()
+
+    try:
+        root = storage.root()
+        return {key: tree(root.getNode(key)) for key in root.keys()}  # noqa: SIM118
+    finally:
+        storage.release()
+
+
+def _of_colmap(line: Sequence[str]) -> CameraFile:
+    """A line of cameras.txt: id, model, width, height, parameters. Its pixel 0 reaches from 0 to 1."""
+    values = [float(w) for w in line[2:]]
+    width, height, *rest = values
+    one = line[1].startswith("SIMPLE") or line[1] in ("RADIAL", "RADIAL_FISHEYE")
+    fx, fy, cx, cy = (rest[0], *rest[:3]) if one else rest[:4]
+    model, more = line[1].lower(), tuple(rest[3 if one else 4 :])
+    distortion, model = (more, model) if any(more) else ((), "")
+    if model in ("opencv", "full_opencv"):
+        model = "plumb_bob" if model == "opencv" else "rational_polynomial"
+    return CameraFile(fx, fy, cx - 0.5, cy - 0.5, (int(width), int(height)), model, distortion)
+
+
+def _of_numbers(values: Sequence[float]) -> CameraFile:
+    """A matrix of 3x3, 3x4 or 4x4, also column by column, or fx, fy, cx, cy. Raises ValueError."""
+    if len(values) == 4:
+        fx, fy, cx, cy = (float(v) for v in values)
+        return CameraFile(fx, fy, cx, cy)
+    if len(values) not in (9, 12, 16):
+        raise ValueError(f"{len(values)} numbers")
+    K = np.array(values, np.float64).reshape(-1, {9: 3, 12: 4, 16: 4}[len(values)])[:3, :3]
+    if not K[:2, 2].any() and K[2, :2].any():  # Open3D and Record3D write columns
+        K = K.T
+    if abs(K[2, 2] - 1) > 1e-6 or abs(K[2, :2]).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
+        raise ValueError(f"{K.tolist()} is no camera matrix [fx, 0, cx; 0, fy, cy; 0, 0, 1]")
+    return CameraFile(float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+
+
+def _search(tree: Any, where: str) -> Iterator[tuple[str, CameraFile]]:
+    """Cameras in nested mappings."""
+    if isinstance(tree, list):
+        for i, item in enumerate(tree):
+            yield from _search(item, f"{where}[{i}]")
+    if not isinstance(tree, Mapping):
+        return
+    named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in tree.items()}
+    camera = _of_mapping(named)
+    if camera is not None:
+        yield where, camera
+        return
+    for key, value in tree.items():
+        yield from _search(value, f"{where}/{key}" if where else str(key))
+
+
+def _of_mapping(named: Mapping[str, Any]) -> CameraFile | None:
+    def first(keys: Sequence[str], read: Callable[[Any], Any]) -> Any:
+        return next((found for key in keys if key in named and (found := read(named[key])) is not None), None)
+
+    four = [first(keys, _scalar) for keys in (_FX, _FY, _CX, _CY)]
+    if None in four:
+        matrix = first(_MATRICES, _matrix)
+        if matrix is None:
+            return None
+        four = [matrix.fx, matrix.fy, matrix.cx, matrix.cy]
+    width, height = first(_WIDTHS, _scalar), first(_HEIGHTS, _scalar)
+    pair = first(_SIZES, _numbers)
+    size = (
+        (int(width), int(height))
+        if width and height
+        else (int(pair[0]), int(pair[1]))
+        if pair and len(pair) == 2
+        else None
+    )
+    single = [
+        first((name, f"camera{name}", f"camera1{name}"), _scalar) or 0.0 for name in ("k1", "k2", "p1", "p2", "k3")
+    ]
+    coefficients = tuple(first(_COEFFICIENTS, _numbers) or (single if any(single) else ()))
+    model = str(first(_MODELS, lambda v: v if isinstance(v, str) else None) or "plumb_bob").lower()
+    if not any(coefficients):
+        coefficients, model = (), ""
+    fx, fy, cx, cy = four
+    return CameraFile(fx, fy, cx, cy, size, model, coefficients, _depth_unit(named))
+
+
+def _scalar(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _numbers(value: Any) -> list[float] | None:
+    """Of a list, nested or not, or of a mapping that has them as ``data``."""
+    if isinstance(value, Mapping):
+        value = value.get("data")
+    if not isinstance(value, list):
+        return None
+    flat = [v for item in value for v in (item if isinstance(item, list) else [item])]
+    numbers = [_scalar(v) for v in flat]
+    return None if None in numbers else [n for n in numbers if n is not None]
+
+
+def _matrix(value: Any) -> CameraFile | None:
+    try:
+        return _of_numbers(_numbers(value) or [])
+    except ValueError:
+        return None
+
+
+def _depth_unit(named: Mapping[str, Any]) -> float | None:
+    """BOP's depth_scale is in millimetres, RealSense's in metres, which are never above 1 cm; DepthMapFactor is units per metre."""
+    scale, factor = (
+        _scalar(named.get("depthscale")),
+        _scalar(named.get("depthmapfactor", named.get("rgbddepthmapfactor"))),
+    )
+    if factor is not None and factor > 1:
+        return 1.0 / factor
+    if scale is None or scale <= 0:
+        return None
+    return scale if scale < 0.01 else scale * 0.001 if scale <= 100 else 1.0 / scale

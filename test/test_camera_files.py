@@ -1,0 +1,168 @@
+"""Intrinsics from the files of calibration tools and data sets; the contents are as those write them."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from rfdetr_foundationpose import CameraIntrinsics
+from rfdetr_foundationpose.camera_files import read_camera
+from rfdetr_foundationpose.errors import InputError
+
+FX, FY, CX, CY = 600.5, 601.5, 319.25, 241.75
+ROWS = [FX, 0.0, CX, 0.0, FY, CY, 0.0, 0.0, 1.0]
+COLUMNS = [FX, 0.0, 0.0, 0.0, FY, 0.0, CX, CY, 1.0]
+OF_SIZE = {"width": 640, "height": 480}
+OPEN3D = {**OF_SIZE, "intrinsic_matrix": COLUMNS}
+REALSENSE = {"fx": FX, "fy": FY, "ppx": CX, "ppy": CY, **OF_SIZE}
+
+CAMERA_CALIBRATION = f"""image_width: 640
+image_height: 480
+camera_name: head
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: {ROWS}
+distortion_model: plumb_bob
+distortion_coefficients: {{rows: 1, cols: 5, data: [0.1, -0.2, 0.0, 0.0, 0.0]}}
+projection_matrix: {{rows: 3, cols: 4, data: [590.0, 0, 318.0, 0, 0, 592.0, 240.0, 0, 0, 0, 1, 0]}}
+"""
+ECHO = f"header:\n  frame_id: camera\nheight: 480\nwidth: 640\ndistortion_model: plumb_bob\nd: [0.0, 0.0]\nk: {ROWS}\n---\n"
+KALIBR = f"""cam0:
+  camera_model: pinhole
+  distortion_coeffs: [0.1, -0.2, 0.001, 0.002]
+  distortion_model: radtan
+  intrinsics: [{FX}, {FY}, {CX}, {CY}]
+  resolution: [640, 480]
+  rostopic: /camera/color/image_raw
+"""
+ORB_SLAM = f"""%YAML:1.0
+Camera.type: "PinHole"
+Camera1.fx: {FX}
+Camera1.fy: {FY}
+Camera1.cx: {CX}
+Camera1.cy: {CY}
+Camera1.k1: 0.1
+Camera.width: 640
+Camera.height: 480
+RGBD.DepthMapFactor: 5000.0
+"""
+FILES = {
+    "cam_K.txt": f"{FX} 0 {CX}\n0 {FY} {CY}\n0 0 1\n",
+    "numpy.txt": "\n".join(" ".join(f"{v:.18e}" for v in ROWS[i : i + 3]) for i in (0, 3, 6)),
+    "comma.txt": f"# K\n[[{FX}, 0, {CX}],\n [0, {FY}, {CY}],\n [0, 0, 1]]\n",
+    "intrinsic_color.txt": f"{FX} 0 {CX} 0\n0 {FY} {CY} 0\n0 0 1 0\n0 0 0 1\n",
+    "four.txt": f"{FX} {FY} {CX} {CY}\n",
+    "equals.txt": f"fx={FX}\nfy={FY}\ncx={CX}\ncy={CY}\n",
+    "cameras.txt": f"# Camera list\n1 PINHOLE 640 480 {FX} {FY} {CX + 0.5} {CY + 0.5}\n",
+    "camera.json": json.dumps({"cx": CX, "cy": CY, "depth_scale": 0.1, "fx": FX, "fy": FY, **OF_SIZE}),
+    "scene_camera.json": json.dumps(
+        {str(i): {"cam_K": ROWS, "depth_scale": 0.1, "cam_R_w2c": COLUMNS} for i in (3, 5)}
+    ),
+    "open3d.json": json.dumps(OPEN3D),
+    "open3d_trajectory.json": json.dumps({"parameters": [{"extrinsic": [1.0] * 16, "intrinsic": OPEN3D}] * 2}),
+    "record3d": json.dumps({"K": COLUMNS, "w": 640, "h": 480, "poses": []}),
+    "transforms.json": json.dumps({"fl_x": FX, "fl_y": FY, "cx": CX, "cy": CY, "w": 640, "h": 480, "frames": []}),
+    "realsense.json": json.dumps({**REALSENSE, "model": "Inverse Brown Conrady", "coeffs": [0.0] * 5}),
+    "two.json": json.dumps({"depth": {**REALSENSE, "fx": 380.0}, "color": REALSENSE, "depth_scale": 0.001}),
+    "ost.yaml": CAMERA_CALIBRATION,
+    "echo.yaml": ECHO,
+    "camchain.yaml": KALIBR,
+    "orb.yaml": ORB_SLAM,
+    "bom.yaml": "\ufefffx: 600.5\nfy: 601.5\ncx: 319.25\ncy: 241.75\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_camera_files_of_tools_are_read(tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    found = read_camera(tmp_path / name)
+    np.testing.assert_allclose((found.fx, found.fy, found.cx, found.cy), (FX, FY, CX, CY))
+    assert found.size in (None, (640, 480))
+    camera = CameraIntrinsics.from_file(tmp_path / name, 640, 480)
+    np.testing.assert_allclose(camera.K.ravel(), ROWS)
+    assert (camera.width, camera.height) == (640, 480)
+
+
+@pytest.mark.parametrize("suffix", ["yml", "xml", "json", "npy"])
+def test_camera_files_of_opencv_and_numpy_are_read(tmp_path, suffix):
+    file = tmp_path / f"calibration.{suffix}"
+    if suffix == "npy":
+        np.save(file, np.array(ROWS).reshape(3, 3))
+    else:
+        storage = cv2.FileStorage(str(file), cv2.FILE_STORAGE_WRITE)
+        storage.write("calibration_time", "today")
+        storage.write("image_width", 640)
+        storage.write("image_height", 480)
+        storage.write("camera_matrix", np.array(ROWS).reshape(3, 3))
+        storage.write("distortion_coefficients", np.array([[0.1, -0.2, 0.0, 0.0, 0.05]]))
+        storage.release()
+        assert read_camera(file).distortion == (0.1, -0.2, 0.0, 0.0, 0.05)
+    np.testing.assert_allclose(CameraIntrinsics.from_file(file, 640, 480).K.ravel(), ROWS)
+
+
+def test_opencv_yaml_of_before_opencv_5(tmp_path):
+    text = f"%YAML:1.0\n---\nK: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n   data: {ROWS}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_camera(tmp_path / "a.yaml").cx == CX
+
+
+@pytest.mark.parametrize(
+    "name, unit",
+    [("camera.json", 1e-4), ("scene_camera.json", 1e-4), ("orb.yaml", 2e-4), ("ost.yaml", None), ("cam_K.txt", None)],
+)
+def test_units_of_depth_that_files_name(tmp_path, name, unit):
+    (tmp_path / name).write_text(FILES[name])
+    assert read_camera(tmp_path / name).depth_unit == (None if unit is None else pytest.approx(unit))
+
+
+@pytest.mark.parametrize(
+    "name, model", [("ost.yaml", "plumb_bob"), ("camchain.yaml", "radtan"), ("orb.yaml", "plumb_bob")]
+)
+def test_lenses_that_distort_are_known(tmp_path, name, model):
+    (tmp_path / name).write_text(FILES[name])
+    found = read_camera(tmp_path / name)
+    assert found.model == model and found.distortion[0] == 0.1
+
+
+def test_a_file_of_the_same_view_is_scaled_and_of_another_refused(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(REALSENSE))
+    half = CameraIntrinsics.from_file(tmp_path / "a.json", 320, 240)
+    # The middle of the image stays the middle.
+    assert (half.fx, half.cx, half.cy) == (FX / 2, (CX + 0.5) / 2 - 0.5, (CY + 0.5) / 2 - 0.5)
+    with pytest.raises(InputError, match="a.json is of 640x480 pixels, the images have 640x360"):
+        CameraIntrinsics.from_file(tmp_path / "a.json", 640, 360)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "cannot be read: No such file"),
+        ("", "holds no intrinsics; expected a 3x3 camera matrix as text"),
+        ("1 2 3\n4 5 6\n7 8 9\n", "is no camera matrix"),
+        ("1 2 3 4 5", "5 numbers"),
+        ("0 0 0\n0 0 0\n0 0 0\n", "is no camera matrix"),
+        ("1.93 0 3\n0 1.93 2\n0 0 1\n", "no focal length in pixels"),
+        ("nan nan 3 4", "holds no intrinsics"),
+        ("-600 600 3 4", "fx=-600.*must be positive"),
+        ("{", "cannot be read"),
+        (json.dumps({"left": REALSENSE, "right": {**REALSENSE, "fx": 610.0}}), "2 different cameras .left, right."),
+        ("[a: b", "cannot be read"),
+        ("hello", "holds no intrinsics"),
+    ],
+)
+def test_what_holds_no_intrinsics_says_why(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "camera.txt").write_text(text)
+    with pytest.raises(InputError, match=words) as found:
+        read_camera(tmp_path / "camera.txt")
+    assert "camera.txt" in str(found.value)
+
+
+def test_the_size_must_come_from_somewhere(tmp_path):
+    (tmp_path / "cam_K.txt").write_text(FILES["cam_K.txt"])
+    with pytest.raises(InputError, match="give width and height"):
+        CameraIntrinsics.from_file(tmp_path / "cam_K.txt")

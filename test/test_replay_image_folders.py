@@ -1,0 +1,166 @@
+"""Folders of images as recordings: what data sets and capture programs leave on disk."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from rfdetr_foundationpose.replay.recording import Recording, RecordingError
+
+K = "60 0 31.5\n0 61 23.5\n0 0 1\n"
+BOP = {"cam_K": [60, 0, 31.5, 0, 61, 23.5, 0, 0, 1], "depth_scale": 0.1}
+MILLIMETRES = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) + 400
+
+
+def color(i):
+    image = np.full((48, 64, 3), 40, np.uint8)
+    image[:, : 5 + i] = (10, 20, 200)  # BGR: red
+    return image
+
+
+def write(folder, rgb, depth, count=3, *, factor=1, camera=("cam_K.txt", K), numbers=None):
+    """``rgb`` and ``depth`` are names with a place for the number."""
+    for i in range(count):
+        number = i if numbers is None else numbers[i]
+        for name, image in ((rgb, color(i)), (depth, (MILLIMETRES * factor + i).astype(np.uint16))):
+            path = folder / name.format(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".npy":
+                np.save(path, image.astype(np.float32) / 1000)
+            elif path.suffix == ".tiff" and name == depth:
+                cv2.imwrite(str(path), image.astype(np.float32) / 1000)
+            else:
+                cv2.imwrite(str(path), image)
+    if camera is not None:
+        (folder / camera[0]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / camera[0]).write_text(camera[1])
+    return folder
+
+
+# Colour, depth, what depth is multiplied with, camera file.
+SETS = {
+    "FoundationPose": ("rgb/{:07d}.png", "depth/{:07d}.png", 1, ("cam_K.txt", K)),
+    "BOP": ("rgb/{:06d}.jpg", "depth/{:06d}.png", 10, ("scene_camera.json", json.dumps(dict.fromkeys("012", BOP)))),
+    "Open3D": (
+        "color/{:06d}.jpg",
+        "depth/{:06d}.png",
+        1,
+        (
+            "intrinsic.json",
+            json.dumps({"width": 64, "height": 48, "intrinsic_matrix": [60, 0, 0, 0, 61, 0, 31.5, 23.5, 1]}),
+        ),
+    ),
+    "ScanNet": (
+        "color/{}.jpg",
+        "depth/{}.png",
+        1,
+        ("intrinsic/intrinsic_color.txt", "60 0 31.5 0 0 61 23.5 0 0 0 1 0 0 0 0 1"),
+    ),
+    "7-Scenes": ("frame-{:06d}.color.png", "frame-{:06d}.depth.png", 1, ("camera.txt", K)),
+    "one folder": ("{}_rgb.png", "{}_depth.png", 1, ("K.txt", K)),
+    "float depth": ("images/{}.png", "depth/{}.tiff", 1, ("K.txt", K)),
+    "arrays": ("rgb_images/img_{}.png", "depth_npy/d_{}.npy", 1, ("K.txt", K)),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_folders_of_data_sets_are_recordings(tmp_path, name):
+    rgb, depth, factor, camera = SETS[name]
+    tape = Recording(write(tmp_path, rgb, depth, factor=factor, camera=camera))
+    tape.check()
+    frames = [frame for frame, _ in tape]
+    assert len(tape) == len(frames) == 3 and not tape.invalid
+    for i, frame in enumerate(frames):
+        red = (frame.rgb[..., 0] > 120) & (frame.rgb[..., 2] < 90)
+        assert red[:, : 4 + i].all() and not red[:, 7 + i :].any()
+        np.testing.assert_allclose(frame.depth * frame.depth_scale, (MILLIMETRES + i / factor) / 1000, atol=1e-6)
+        assert (frame.camera.fx, frame.camera.fy, frame.camera.cx, frame.camera.cy) == (60, 61, 31.5, 23.5)
+    assert [round((b.stamp_ns - a.stamp_ns) / 1e6) for a, b in pairwise(frames)] == [33, 33]
+
+
+def test_tum_has_times_and_a_unit_of_its_own(tmp_path):
+    write(
+        tmp_path, "rgb/{}.png", "other/{}.png", numbers=["1305031102.175304", "1305031102.211214", "1305031102.243211"]
+    )
+    times = ["1305031102.160407", "1305031102.226738", "1305031102.262886"]
+    write(tmp_path, "other/{}.png", "depth/{}.png", factor=5, numbers=times)
+    for name in ("rgb.txt", "depth.txt"):
+        (tmp_path / name).write_text("# timestamp filename\n")
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert [f.stamp_ns for f in frames] == [1305031102175304000, 1305031102211214000, 1305031102243211000]
+    np.testing.assert_allclose(frames[0].depth * frames[0].depth_scale, MILLIMETRES / 1000, atol=1e-6)
+    assert any("units of 0.2 mm" in problem for problem in tape.problems)
+
+
+def test_each_image_of_bop_has_its_own_camera(tmp_path):
+    cameras = {str(i): {**BOP, "cam_K": [60 + i, 0, 31.5, 0, 61, 23.5, 0, 0, 1]} for i in range(3)}
+    write(tmp_path, "rgb/{:06d}.png", "depth/{:06d}.png", camera=("scene_camera.json", json.dumps(cameras)))
+    (tmp_path / "mask").mkdir()
+    cv2.imwrite(str(tmp_path / "mask" / "000000_000000.png"), np.zeros((48, 64), np.uint8))
+    assert [frame.camera.fx for frame, _ in Recording(tmp_path)] == [60, 61, 62]
+
+
+def test_a_lens_that_distorts_is_said_and_undistorted(tmp_path):
+    text = "fx: 60\nfy: 61\ncx: 31.5\ncy: 23.5\nd: [0.2, 0, 0, 0, 0]\ndistortion_model: plumb_bob\n"
+    write(tmp_path, "rgb/{}.png", "depth/{}.png", camera=("camera.yaml", text))
+    tape = Recording(tmp_path)
+    plain = next(iter(tape))[0]
+    assert any("its lens distorts" in problem for problem in tape.problems)
+    straight = next(iter(Recording(tmp_path, rectify=True)))[0]
+    assert (straight.rgb != plain.rgb).any() and straight.camera == plain.camera
+
+
+def test_what_has_no_partner_or_is_damaged_is_counted(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png", count=6)
+    (tmp_path / "depth" / "1.png").unlink()
+    (tmp_path / "rgb" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    cv2.imwrite(str(tmp_path / "depth" / "4.png"), np.zeros((48, 64), np.uint8))
+    tape = Recording(tmp_path)
+    assert len([*tape]) == 3
+    assert (
+        tape.tally.published == 6 and tape.tally.dropped["unmatched"] == 1 and tape.tally.dropped["bad_compressed"] >= 1
+    )
+
+
+def test_the_same_images_are_the_same_recording(tmp_path):
+    first = Recording(write(tmp_path / "a", "rgb/{}.png", "depth/{}.png"))
+    second = Recording(write(tmp_path / "b", "rgb/{}.png", "depth/{}.png"))
+    assert first.identity() == second.identity()
+    assert "colour /rgb/image/compressed, depth /depth/image/compressed" in first.reason
+
+
+@pytest.mark.parametrize(
+    "rgb, depth, camera, words",
+    [
+        (
+            "rgb/{}.png",
+            "depth/{}.png",
+            None,
+            "no file with the camera's intrinsics: write its 3x3 matrix into .*cam_K.txt",
+        ),
+        ("rgb/{}.png", "depth/{}.png", ("cam_K.txt", "1 2 3"), "cam_K.txt cannot be read .3 numbers."),
+        ("rgb/a.png", "depth/b.png", ("cam_K.txt", K), "a.png has no number"),
+        ("rgb/{}.png", "rgb2/{}.png", ("cam_K.txt", K), r"nor images \(rgb/, depth/, cam_K.txt\)"),
+        (
+            "rgb/{}.png",
+            "depth/{}.png",
+            ("camera.json", '{"fx": 60, "fy": 61, "cx": 31.5, "cy": 20, "width": 128, "height": 80}'),
+            "is of 128x80 pixels, the images have 64x48",
+        ),
+    ],
+)
+def test_folders_that_are_no_recording_say_what_is_missing(tmp_path, rgb, depth, camera, words):
+    with pytest.raises(RecordingError, match=words):
+        Recording(write(tmp_path, rgb, depth, camera=camera))
+
+
+def test_images_of_two_cameras_in_one_folder_are_refused(tmp_path):
+    write(tmp_path, "rgb/left_{}.png", "depth/{}.png")
+    write(tmp_path, "rgb/right_{}.png", "depth/{}.png")
+    with pytest.raises(RecordingError, match="left_0.png and right_0.png have the same number"):
+        Recording(tmp_path)
