@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -270,6 +271,32 @@ def test_what_trimesh_writes(tmp_path, suffix):
         ("a.ply", b"", "it is empty"),
         ("a.fbx", b"Kaydara FBX Binary  \0", r"\.fbx is not read; Blender"),
         ("a.step", b"ISO-10303-21;", "CAD program"),
+        ("a.igs", b"igs", "CAD program"),
+        ("a.obj", b"ISO-10303-21;", "it is STEP, which is not read; a CAD program"),
+        ("a.stl", b"PXR-USDC", "it is USD, which is not read; Blender"),
+        ("a.usdz", b"PK\x03\x04", r"\.usdz is not read; Blender"),
+        ("a.splat", b"x", "Gaussian splats, not a surface"),
+        ("a.las", b"LASF", "it holds points"),
+        ("a.zip", b"PK\x03\x04", "archive that cannot be unpacked"),
+        ("a.ply.gz", b"\x1f\x8b", "unpack it"),
+        (
+            "a.ply",
+            b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+            b"property float f_dc_0\nend_header\n0 0 0 1\n",
+            "Gaussian splats",
+        ),
+        (
+            "a.urdf",
+            b"<robot><link><collision><geometry><mesh filename='b.stl'/></geometry></collision><visual><geometry>"
+            b"<mesh filename='package://x/a.dae' scale='0.001 0.001 0.001'/></geometry></visual></link></robot>",
+            "name the one that it shows: package://x/a.dae with --scale 0.001$",
+        ),
+        (
+            "model.sdf",
+            b"<?xml version='1.0'?><sdf><model><link><visual><geometry><mesh><uri>model://x/a.dae</uri></mesh></geometry>"
+            b"</visual></link></model></sdf>",
+            "name the one that it shows: model://x/a.dae$",
+        ),
         ("a.xyzzy", b"0 0 0", "'?.xyzzy'? is not read; export it as GLB"),
         ("a.stl", b"solid nothing\nendsolid\n", "no faces"),
     ],
@@ -278,6 +305,43 @@ def test_files_that_are_no_mesh_are_told_apart(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MeshError, match=words):
         load_object(spec(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("google_16k/nontextured.ply", "google_16k/textured.obj", "x_collision.glb"),
+            "in it: google_16k/textured.obj, ",
+        ),
+        (("model.sdf", "meshes/a.dae"), "model.sdf in it: it describes a model and names no mesh"),
+        (("readme.txt",), "is a folder without a mesh"),
+        ([f"{i}.stl" for i in range(7)], "0.stl, 1.stl, 2.stl, 3.stl, 4.stl and 2 more"),
+    ],
+)
+def test_a_folder_is_told_with_the_meshes_in_it(tmp_path, names, words):
+    for name in names:
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_text("x")
+    with pytest.raises(MeshError, match=words):
+        load_object(spec(tmp_path / "model"))
+
+
+def test_the_only_mesh_of_an_archive_is_read_with_its_texture(tmp_path):
+    (tmp_path / "made").mkdir()
+    textured_box().export(tmp_path / "made" / "a.obj")
+    archive = Path(shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "made"))
+    plain, packed = load_object(spec(tmp_path / "made" / "a.obj")), load_object(spec(archive))
+    np.testing.assert_array_equal(plain.arrays.colors, packed.arrays.colors)
+    assert plain.color_source == packed.color_source != "uniform grey"
+    np.testing.assert_array_equal(plain.arrays.vertices, packed.arrays.vertices)
+    sphere().export(tmp_path / "made" / "a_collision.stl")
+    archive = Path(shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "made"))
+    assert load_object(spec(archive)).diameter == plain.diameter
+    sphere().export(tmp_path / "made" / "b.stl")
+    archive = Path(shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "made"))
+    with pytest.raises(MeshError, match=r"archive with 2 meshes \(a.obj, b.stl\); unpack it"):
+        load_object(spec(archive))
 
 
 def test_the_reader_follows_the_content_of_glb_and_ply(tmp_path):

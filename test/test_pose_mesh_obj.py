@@ -293,3 +293,12 @@ def test_white_that_an_exporter_filled_in_hides_no_material(tmp_path):
 def test_material_files_of_other_hands(tmp_path, mtl):
     png(tmp_path / "wood.png", RED)
     assert color_at(strip(tmp_path / "m.obj", mtl)[0], *LEFT) == list(RED)
+
+
+@pytest.mark.parametrize(
+    "line, color", [("Kd 200 30 30", (200, 30, 30)), ("Kd 1.2 0.0 0.0", (255, 0, 0)), ("Kd 0.4", (102, 102, 102))]
+)
+def test_plain_colours_beyond_one_are_bytes(tmp_path, line, color):
+    """Some programs write 0..255, which clamped would be white; a little above 1 is only bright."""
+    item, _ = strip(tmp_path / "m.obj", f"newmtl A\n{line}\n")
+    assert color_at(item, *LEFT) == list(color)

@@ -27,6 +27,10 @@ _ARITY = {
 """These are the options of a map statement and how many words each takes; -o, -s and -t take one to three numbers."""
 
 
+_BRIGHTEST = 2.0
+"""Colours beyond 1 are those of lamps; none is brighter than this."""
+
+
 @dataclass(frozen=True)
 class Map:
     """An image of a material: its file as written, scale and offset of u and v, clamp to the edge, base and gain."""
@@ -92,8 +96,10 @@ def parse(path: Path) -> list[Material]:
 
 
 def _color(text: str) -> tuple[float, float, float] | None:
-    """RGB of "r", "r g b", or None for what else the format knows (xyz, spectral)."""
+    """RGB of "r", "r g b", or None for what else the format knows (xyz, spectral). Some programs write 0..255."""
     values = _numbers(text.split())
+    if max(values[:3], default=0.0) > _BRIGHTEST:
+        values = [v / 255 for v in values]
     if not values:
         return None
     red, green, blue = (values * 3)[:3] if len(values) < 3 else values[:3]

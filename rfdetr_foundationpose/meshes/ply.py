@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import images, ply_file
+from . import images, others, ply_file
 from .polygons import triangulate
 from .raw import GREY, MeshError, RawMesh, Surface, Texture, grey_surface
 
@@ -34,6 +34,8 @@ def read(path: Path) -> RawMesh:
     if points.dtype.kind != "f":
         points = points.astype(np.float64)
     counts, corners, face = _polygons(file)
+    if len(corners) == 0 and "f_dc_0" in vertex.numbers:
+        raise MeshError(others.SPLATS)
     if len(corners) == 0:
         raise MeshError("it has no faces (a point cloud?); export it as triangles")
     if int(corners.min()) < 0 or int(corners.max()) >= len(points):

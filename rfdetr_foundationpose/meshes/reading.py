@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from pathlib import Path
 
-from . import dae, gltf, obj, off, ply, scene, stl, three_mf
+from . import dae, gltf, obj, off, others, ply, scene, stl, three_mf
 from .raw import MeshError, RawMesh
 
 _READERS = {
@@ -17,19 +19,10 @@ _READERS = {
     ".off": off.read,
     ".3mf": three_mf.read,
 }
-_OTHERS = {
-    ".fbx": "Blender, or another program that reads FBX, exports it as GLB",
-    ".blend": "Blender exports it as GLB",
-    ".usd": "Blender exports it as GLB",
-    ".usda": "Blender exports it as GLB",
-    ".usdc": "Blender exports it as GLB",
-    ".usdz": "Blender exports it as GLB",
-    ".step": "a CAD program or FreeCAD exports it as STL or OBJ",
-    ".stp": "a CAD program or FreeCAD exports it as STL or OBJ",
-    ".iges": "a CAD program or FreeCAD exports it as STL or OBJ",
-    ".pcd": "it holds points; reconstruct a surface and export it as PLY",
-    ".xyz": "it holds points; reconstruct a surface and export it as PLY",
-}
+
+
+_LARGEST = 2_000_000_000
+"""Archives are unpacked up to so many bytes."""
 
 
 def read(path: Path) -> RawMesh:
@@ -47,8 +40,11 @@ def read(path: Path) -> RawMesh:
         suffix = ".glb"
     elif head[:4] in (b"ply\n", b"ply\r"):
         suffix = ".ply"
-    if suffix in _OTHERS:
-        raise MeshError(f"{suffix} is not read; {_OTHERS[suffix]}")
+    reason = others.of_file(path, head)
+    if reason is not None:
+        raise MeshError(reason)
+    if head[:4] == b"PK\x03\x04" and suffix != ".3mf":
+        return _read_archive(path)
     try:
         return _READERS.get(suffix, scene.read)(path)
     except MeshError:
@@ -60,3 +56,19 @@ def read(path: Path) -> RawMesh:
         raise MeshError(
             f"it is damaged, or not what its suffix {suffix!r} says ({type(error).__name__}: {words})"
         ) from error
+
+
+def _read_archive(path: Path) -> RawMesh:
+    """The only mesh of a zip archive, with the materials and images that lie beside it there. Raises MeshError."""
+    with tempfile.TemporaryDirectory(prefix="mesh_") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > _LARGEST:
+                    raise MeshError(f"it is an archive of {size / 1e9:.1f} GB; unpack it and name the mesh in it")
+                archive.extractall(folder)
+        except MeshError:
+            raise
+        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise MeshError(f"it is an archive that cannot be unpacked ({error}); copy it again") from error
+        return read(others.only_mesh(Path(folder)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..meshes import appearance, cleaning, decimation, reading, scene
+from ..meshes import appearance, cleaning, decimation, others, reading, scene
 from ..meshes.diameter import largest_distance
 from ..meshes.normals import take_normals
 from ..meshes.raw import MeshArrays, MeshError, RawMesh, Surface
@@ -79,6 +79,8 @@ def read_object(spec: ObjectSpec) -> ObjectModel:
     Logs nothing. Raises MeshError that names the file, the reason and the fix.
     """
     path = Path(spec.mesh)
+    if path.is_dir():
+        raise MeshError(f"object {spec.name}: mesh {spec.mesh} {others.of_folder(path)}")
     if not path.is_file():
         raise MeshError(f"object {spec.name}: mesh {spec.mesh} does not exist; mesh paths are relative to objects.yaml")
     try:
