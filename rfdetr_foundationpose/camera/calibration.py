@@ -91,7 +91,7 @@ def read_calibration(msg: Any) -> Calibration:
     coefficients = tuple(float(v) for v in msg.d)
     if not any(v != 0 for v in coefficients):
         coefficients = ()
-    model = str(msg.distortion_model).strip().lower()
+    model = str(msg.distortion_model).strip().lower().replace(" ", "_")
     return Calibration(rectified, raw, _MODELS.get(model, model), coefficients)
 
 

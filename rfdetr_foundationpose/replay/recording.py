@@ -25,6 +25,7 @@ from .recording_topics import choose_topics
 from .recording_truth import GroundTruth, InstanceTruth
 from .recording_writer import RecordingWriter
 
+_MILLIMETRE = 0.001
 _REASONS = {
     "unmatched": "have no depth image of about their stamp (name other topics with --depth or --rgb)",
     "no_camera_info": "have no calibration (record camera_info too)",
@@ -46,8 +47,9 @@ class Recording:
     """A rosbag2 recording (folder, .mcap, .db3), ROS 1 .bag or folder of images; iterate for (Frame, GroundTruth) in time order.
 
     Topics are chosen as a set that belongs together, or named: ``rgb``, ``depth``, ``camera_info``; ``reason`` says which
-    and why. Colour and depth are paired by equal header stamps, else within ``slop`` seconds. rectify: undistort images of
-    a camera_info with distortion.
+    and why. Depth that is not registered to colour is, where the recording has its calibration and /tf_static. Colour and depth
+    are paired by equal header stamps, else within ``slop`` seconds. rectify: undistort images of a camera_info with distortion.
+    depth_unit: metres per unit of 16 bits, unless the recording itself names one.
 
     A damaged file gives what can be read. ``problems`` are sentences on what cannot, ``tally`` counts what became of each
     colour image: published = frames + dropped. Raises RecordingError that names the file, the reason and the remedy.
@@ -61,7 +63,7 @@ class Recording:
         depth: str | None = None,
         camera_info: str | None = None,
         slop: float = 0.02,
-        depth_unit: float = 0.001,
+        depth_unit: float = _MILLIMETRE,
         rectify: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -69,7 +71,9 @@ class Recording:
         chosen = choose_topics(files, rgb, depth, camera_info)
         self.rgb, self.depth, self.camera_info = chosen.rgb, chosen.depth, chosen.camera_info
         self.reason = chosen.reason
-        self._said = (*chosen.warnings, *files.notes)
+        unit = chosen.depth_unit if chosen.depth_unit is not None and depth_unit == _MILLIMETRE else depth_unit
+        said = [f"{path}: depth is in units of {1e3 * unit:g} mm, as it says"] if unit != depth_unit else []
+        self._said = (*chosen.warnings, *files.notes, *said)
         self._aside = chosen.aside
         kinds = {name: topic.type for name, topic in files.topics.items() if topic.readable}
         self.masks = _named(kinds, "mask/", IMAGES)
@@ -84,9 +88,10 @@ class Recording:
             *(self.rgb, self.depth, self.camera_info),
             *(self.masks, self.truths, visibilities, self.objects),
             slop_ns=int(slop * 1e9),
-            depth_unit=depth_unit,
+            depth_unit=unit,
             rectify=rectify,
             rectified=is_rectified(self.rgb),
+            depth_camera=chosen.depth_camera,
         )
         self.tally = Tally(self._aside)
 

@@ -75,11 +75,22 @@ def deserialize(data: bytes, kind: str, encoding: str) -> Any:
     """The message; CameraInfo always with the field names of ROS 2. Raises DamagedMessage."""
     try:
         if encoding == "ros1":
+            if kind == IMAGE:
+                data = _image_of_ros1(data)
             message = STORE_ROS1.deserialize_ros1(data, kind)
             return _camera_info_of_ros1(message) if kind == CAMERA_INFO else message
         return STORE.deserialize_cdr(data, kind)
     except Exception as error:  # whatever the generated code meets in bytes that are no such message
         raise DamagedMessage(f"its bytes are no {kind} ({type(error).__name__})") from None
+
+
+def _image_of_ros1(data: bytes) -> bytes:
+    """Without what follows the pixels: librealsense appends the unit of depth, which rosbags refuses
+    (findings/librealsense-bags-are-no-plain-ros.sh)."""
+    at = 12
+    for step in (8, 5):  # after the frame: height and width; after the encoding: is_bigendian and step
+        at += 4 + struct.unpack_from("<I", data, at)[0] + step
+    return data[: at + 4 + struct.unpack_from("<I", data, at)[0]]
 
 
 def _camera_info_of_ros1(m: Any) -> Any:

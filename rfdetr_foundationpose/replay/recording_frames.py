@@ -16,6 +16,7 @@ from ..camera.calibration import Calibration
 from ..camera.compressed import compressed_to_depth, compressed_to_rgb
 from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
 from ..camera.rectify import Rectifier
+from ..camera.registration import DepthRegistration
 from ..types import Frame, InputError
 from .recording_decode import COMPRESSED, DamagedMessage, deserialize
 from .recording_files import Lost
@@ -39,6 +40,7 @@ class Assembler:
         self._source, self._index, self._tally = source, index, tally
         self._kinds = {n: (t.type, t.encoding) for n, t in source.files.topics.items()}
         self._rectify = Rectifier()
+        self._register: DepthRegistration | None = None
         self._waiting: dict[int, _Waiting] = {}
         # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
         self._wanted: dict[tuple[str, int], int] = {}
@@ -117,6 +119,9 @@ class Assembler:
         color = compressed_to_rgb(rgb) if self._kinds[r.rgb][0] == COMPRESSED else image_to_rgb(rgb)
         to_depth = compressed_to_depth if self._kinds[r.depth][0] == COMPRESSED else image_to_depth
         pixels, scale = to_depth(depth, r.depth_unit)
+        if r.depth_camera is not None:
+            self._register = self._register or DepthRegistration(r.depth_camera)
+            pixels = self._register(pixels, scale, calibration, r.rectified)
         masks = {
             name: image_to_mask(self._message(topic, images)) for topic, name in r.masks.items() if topic in images
         }

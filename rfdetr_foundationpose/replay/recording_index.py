@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..camera.calibration import Calibration, read_calibration
 from ..camera.images import stamp_ns
+from ..camera.registration import DepthCamera
 from ..types import InputError
 from . import recording_messages as messages
 from .recording_decode import DamagedMessage, deserialize, read_head
@@ -38,7 +39,7 @@ class Source:
     """What is read, and how. masks, truths, visibilities: topic -> instance. objects: instance -> object.
 
     slop_ns: largest difference of stamps. depth_unit: metres per unit of 16UC1. rectify: undistort. rectified: the colour
-    topic's images are rectified.
+    topic's images are rectified. depth_camera: by which depth is registered to colour, None where it is.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Source:
     depth_unit: float
     rectify: bool
     rectified: bool
+    depth_camera: DepthCamera | None = None
 
 
 @dataclass

@@ -10,9 +10,11 @@ from typing import Any
 
 from ..camera.calibration import is_rectified
 from ..camera.images import COLOR_ENCODINGS, DEPTH_ENCODINGS
+from ..camera.registration import DepthCamera
 from .recording_decode import CAMERA_INFO, COMPRESSED, HEAD, IMAGE, IMAGES, DamagedMessage, Head, read_head
 from .recording_files import Files
 from .recording_storage import RecordingError, Topic
+from .recording_transforms import depth_camera, recorded_unit, stream_of
 
 _REGISTERED = re.compile(r"(?<!un)registered|aligned|(?:to|2)_?(?:rgb|colou?r)", re.I)
 _NO_CAMERA_IMAGE = re.compile(
@@ -33,7 +35,8 @@ UNSEEN = Head(0, "")
 
 @dataclass(frozen=True)
 class Chosen:
-    """reason: a sentence for the user. aside: sentences on images that another choice would have read."""
+    """reason: a sentence for the user. aside: sentences on images that another choice would have read. depth_camera: by which depth
+    is to be registered to colour, None where it is. depth_unit: metres per unit of 16 bits as the recording says, or None."""
 
     rgb: str
     depth: str
@@ -41,6 +44,8 @@ class Chosen:
     reason: str
     warnings: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
+    depth_camera: DepthCamera | None = None
+    depth_unit: float | None = None
 
 
 def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info: str | None) -> Chosen:
@@ -58,10 +63,12 @@ def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info:
         raise RecordingError(_missing(files, kinds, seen, "depth image", "--depth"))
     ranks = {(c, d): _rank(c, d, files.topics, seen) for c in colors for d in depths}
     color, paired = max(ranks, key=lambda pair: ranks[pair])
-    warnings, why = _judge(files, color, paired, seen, named=depth is not None)
+    place = _depth_camera(files, color, paired, kinds, seen)
+    warnings, why = _judge(files, color, paired, seen, named=depth is not None, placed=place is not None)
     info = camera_info or _camera_info(files, color, kinds, seen)
     reason = f"{files.path}: colour {color}, depth {paired} ({why}), calibration {info}"
-    return Chosen(color, paired, info, reason, tuple(warnings), tuple(_aside(files, color, colors)))
+    unit = recorded_unit(files, paired)
+    return Chosen(color, paired, info, reason, tuple(warnings), tuple(_aside(files, color, colors)), place, unit)
 
 
 def listing(topics: Mapping[str, Topic]) -> str:
@@ -94,7 +101,10 @@ def _peek(files: Files, topics: set[str]) -> dict[str, Head]:
         if message.topic not in found:
             topic = files.topics[message.topic]
             with suppress(DamagedMessage):
-                found[message.topic] = read_head(message.data, topic.type, topic.encoding)
+                head = read_head(message.data, topic.type, topic.encoding)
+                # realsense-viewer gives all streams the same number for a frame.
+                alike = head.frame.isdigit() and stream_of(message.topic)
+                found[message.topic] = head._replace(frame=stream_of(message.topic)) if alike else head
         if len(found) == len(topics) or count >= _PEEK_MESSAGES:
             break
     return {name: found[name] for name in sorted(found)}
@@ -195,8 +205,25 @@ def _depth_transport(name: str, topic: Topic, seen: Head) -> int:
     return 0 if "jp" in seen.encoding.lower() else 1
 
 
-def _judge(files: Files, color: str, depth: str, seen: Mapping[str, Head], named: bool) -> tuple[list[str], str]:
-    """Warnings and the reason for a pair. Raises RecordingError for depth that is not the colour camera's."""
+def _depth_camera(
+    files: Files, color: str, depth: str, kinds: Mapping[str, Topic], seen: Mapping[str, Head]
+) -> DepthCamera | None:
+    """Of depth in another frame than colour, where nothing says that it is registered and the recording has what is needed."""
+    c, d = seen.get(color, UNSEEN), seen.get(depth, UNSEEN)
+    if _same(c.frame, d.frame) >= 0 or _registered(color, depth):
+        return None
+    try:
+        info = _camera_info(files, depth, kinds, seen)
+    except RecordingError:
+        return None
+    return depth_camera(files, depth, info, (c.frame, d.frame))
+
+
+def _judge(
+    files: Files, color: str, depth: str, seen: Mapping[str, Head], *, named: bool, placed: bool
+) -> tuple[list[str], str]:
+    """Warnings and the reason for a pair. placed: depth can be registered. Raises RecordingError for depth that is not the colour
+    camera's."""
     c, d = seen.get(color, UNSEEN), seen.get(depth, UNSEEN)
     if _depth_transport(depth, files.topics[depth], d) == 0 and not named:
         raise RecordingError(
@@ -209,12 +236,15 @@ def _judge(files: Files, color: str, depth: str, seen: Mapping[str, Head], named
         why = f"both in frame {c.frame}" if same else "no frame_id tells"
         return [], why + (", registered by its name" if registered else "")
     differ = f"depth {depth} is in frame {d.frame}, colour {color} in {c.frame}"
+    if placed:
+        return [], f"in frame {d.frame}, drawn into the image of {c.frame} by the transform and calibration recorded"
     if registered or named:
         said = "its name says that it is registered to colour" if registered else "it was named"
         return [f"{files.path}: {differ}; {said}, so it is read: is it registered to colour?"], said
     raise RecordingError(
         f"{files.path}: {differ}: it is not registered to colour. Record the driver's registered topic (aligned_depth_to_color, "
-        f"depth_to_rgb, depth_registered), or name this one to read it all the same: --depth {depth}"
+        f"depth_to_rgb, depth_registered), or /tf_static and the camera_info of depth too, or name this one to read it all the same: "
+        f"--depth {depth}"
     )
 
 
