@@ -289,6 +289,36 @@ def test_reset_forgets_tracks_and_late_registrations(world):
     pipeline.close()
 
 
+def test_a_reset_at_the_very_end_of_a_frame_counts_for_the_next_one(world):
+    """It finds the pipeline still taken, by a thread that looks no more for what is asked of it."""
+
+    class Lock:
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.acquire = self._lock.acquire
+            self.last_moment = [pipeline.reset]
+
+        def release(self) -> None:
+            while self.last_moment:
+                other = threading.Thread(target=self.last_moment.pop(), daemon=True)
+                other.start()
+                other.join(60)
+            self._lock.release()
+
+        def __enter__(self) -> None:
+            self.acquire()
+
+        def __exit__(self, *_) -> None:
+            self.release()
+
+    world.things = [("mug", (0.0, 0.0, 1.0))]
+    pipeline = make(world, [spec("mug")])
+    pipeline._lock = Lock()
+    assert [p.state for p in step(pipeline).poses] == [TrackState.TRACKING]
+    assert pipeline.status().states == {"mug": "searching"}
+    assert pipeline.status().counters["resets"] == 1
+
+
 def test_apply_takes_live_settings_and_names_fixed_ones(world):
     pipeline = make(world, [spec("mug")])
     pipeline.apply(from_flat({"detector.threshold": 0.7}))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -99,23 +100,17 @@ class Pipeline:
 
     def process(self, frame: Frame) -> FrameResult:
         """Poses of one frame. Raises InputError for a frame that cannot be used; tracks stay as they were."""
-        with self._lock:
-            try:
-                return self._process(frame)
-            finally:
-                self._settle()
+        with self._frame():
+            return self._process(frame)
 
     def locate(self, frame: Frame) -> FrameResult:
         """Poses of all objects in a single image: every detection is registered before this returns, however long it takes.
 
         What was tracked is forgotten; ``process`` may go on from here with the frames that follow. Raises InputError.
         """
-        with self._lock:
-            try:
-                self._forget()
-                return self._process(frame, still=True)
-            finally:
-                self._settle()
+        with self._frame():
+            self._forget()
+            return self._process(frame, still=True)
 
     def reset(self) -> None:
         """Forget all tracks and search again; at the end of the frame in flight, if there is one."""
@@ -167,9 +162,26 @@ class Pipeline:
         """CUDA graphs captured so far; one captured after warm-up was a pause in somebody's frame."""
         return {"graph_captures": totals().captures} if self.device.type == "cuda" else {}
 
+    @contextmanager
+    def _frame(self) -> Iterator[None]:
+        """One frame at a time; what is asked for meanwhile is done before the next one."""
+        try:
+            with self._lock:
+                self._settle()
+                try:
+                    yield
+                finally:
+                    self._settle()
+        finally:
+            self._settle_if_idle()
+
     def _defer(self, action: Callable[[], None]) -> None:
         self._deferred.append(action)
-        if self._lock.acquire(blocking=False):
+        self._settle_if_idle()
+
+    def _settle_if_idle(self) -> None:
+        # Again after the release: who asked just before it found the lock taken, and left it to us.
+        while self._deferred and self._lock.acquire(blocking=False):
             try:
                 self._settle()
             finally:
