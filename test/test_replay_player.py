@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ rclpy = pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
@@ -167,6 +169,47 @@ def test_a_whole_session_plays_every_frame_once_in_order(wire):
     assert run.latency["track"][0][1] == 12.5
     assert Counters.read(run.diagnostics).received == run.frames_published
     assert Counters.read(run.diagnostics_before).received == run.frames_held
+
+
+def test_what_arrives_while_a_session_ends_does_not_disturb_it(wire):
+    """The first duration of a stage may come at any time."""
+
+    class Interrupted(list):
+        def __iter__(self):
+            late = threading.Thread(
+                target=wire.collector._on_latency("register"), args=(Float64(data=1.0),), daemon=True
+            )
+            late.start()
+            late.join(0.3)
+            return super().__iter__()
+
+    wire.collector.latency.update({"detector": Interrupted([(1, 2.0)]), "track": [(2, 3.0)]})
+    _, _, latency = wire.collector.arrived()
+    assert latency == {"detector": [(1, 2.0)], "track": [(2, 3.0)]}
+
+
+def test_a_spinner_ends_its_thread_before_the_executor(monkeypatch):
+    """rclpy takes an executor apart that is shut down while it spins; what its thread then raises would be the last thing said."""
+    context = Context()
+    rclpy.init(context=context)
+    node = Node("spinning", context=context)
+    ready, raised, called = threading.Event(), [], []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    wait = SingleThreadedExecutor.wait_for_ready_callbacks
+
+    def late(self, *arguments, **options):
+        found = wait(self, *arguments, **options)
+        ready.set()
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(SingleThreadedExecutor, "wait_for_ready_callbacks", late)
+    node.create_timer(0.01, lambda: called.append(1))
+    spinner = Spinner(node, context)
+    assert ready.wait(60)
+    spinner.close()
+    assert raised == [] and called
+    rclpy.shutdown(context=context)
 
 
 class Reports:

@@ -177,9 +177,7 @@ class _Session:
         run.diagnostics_before = self._collector.report()
         self._stream(first, rest, count)
         self._settle(max(run.sent))
-        run.poses = list(self._collector.poses)
-        run.confidences = dict(self._collector.confidences)
-        run.latency = {stage: list(values) for stage, values in self._collector.latency.items()}
+        run.poses, run.confidences, run.latency = self._collector.arrived()
         run.diagnostics = self._collector.report()
         if not any(p.stamp_ns in run.sent for p in run.poses):
             raise NoPose(

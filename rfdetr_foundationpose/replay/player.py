@@ -182,6 +182,14 @@ class Collector:
         with self._condition:
             return dict(self.diagnostics)
 
+    def arrived(
+        self,
+    ) -> tuple[list[PoseArrival], dict[tuple[str, int], float], dict[str, list[tuple[int, float]]]]:
+        """Copies of poses, confidences and latency, as they are at one moment."""
+        with self._condition:
+            latency = {stage: list(values) for stage, values in self.latency.items()}
+            return list(self.poses), dict(self.confidences), latency
+
     def objects_seen(self) -> set[str]:
         """Names of which at least one pose has arrived."""
         with self._condition:
@@ -206,17 +214,21 @@ class Spinner:
         self._node = node
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(node)
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="replay_spin", daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while not self._stop.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.2)
+            except ExternalShutdownException:
+                return
 
     def close(self) -> None:
         """End the thread and destroy the node."""
-        self._executor.shutdown()
+        # The thread first: rclpy takes an executor apart that is shut down, whoever spins it.
+        self._stop.set()
         self._thread.join(5.0)
+        self._executor.shutdown()
         self._node.destroy_node()
