@@ -22,7 +22,7 @@ from rfdetr_foundationpose.ros.inputs import Inputs
 from rfdetr_foundationpose.ros.reader import Reader
 from rfdetr_foundationpose.ros.serialized_images import SerializedImage, image_take, read_image
 from rfdetr_foundationpose.ros.worker import LatestFrame
-from support.ros_support import Camera, Graph, wait_for
+from support.ros_support import PATIENCE, Camera, Graph, wait_for
 
 FIELDS = ("height", "width", "encoding", "is_bigendian", "step")
 KINDS = [("rgb8", 3, "camera"), ("16UC1", 2, "c"), ("bayer_rggb8", 1, ""), ("32FC1", 4, "camera_color_optical_frame")]
@@ -249,6 +249,59 @@ def test_what_is_removed_is_not_called_any_more_and_may_be_destroyed(graph, read
     graph.rgb.publish(image(7))
     wait_for(lambda: again, "the next subscription's image")
     assert len(taken) == 1 and again[-1].height == 7 and reading.errors == []
+
+
+def test_what_is_destroyed_before_the_reader_knows_is_no_error(graph, reading):
+    """Who takes a subscription away does not wait for ever for a thread that is held up."""
+    first = subscribed(graph, reading, lambda _: None)
+    event = first.event_handlers[0]
+    held, release = threading.Event(), threading.Event()
+    add = event.add_to_wait_set
+
+    def late(wait_set) -> None:
+        held.set()
+        assert release.wait(PATIENCE)
+        add(wait_set)
+
+    event.add_to_wait_set = late
+    graph.rgb.publish(image())
+    assert held.wait(PATIENCE)
+    reading.remove(first, 0.05)
+    graph.node.destroy_subscription(first)
+    release.set()
+    taken: list = []
+    subscribed(graph, reading, taken.append)
+    wait_for(lambda: graph.rgb.publish(image(7)) or taken, "the next subscription's image")
+    assert taken[-1].height == 7 and reading.errors == []
+
+
+def test_a_shutdown_of_ros_does_not_wait_for_the_reader_which_waits_for_it(graph):
+    """rclpy destroys the nodes, and with one of ours its reader, with the context's lock held."""
+    made = Reader(graph.context, print)
+    ended: list[bool] = []
+    closing = threading.Thread(target=lambda: ended.append(made.close(PATIENCE)), daemon=True)
+    with graph.context._lock:
+        made._wake.trigger()
+        time.sleep(0.3)  # it is awake, and looks whether ROS is up
+        closing.start()
+        closing.join(PATIENCE)
+    assert ended == [True]
+
+
+def test_nobody_waits_for_a_reader_that_ends_with_ros():
+    graph = Graph(f"/reader{next(_numbers)}", reliable=True)
+    made = Reader(graph.context, print)
+    begun, release = threading.Event(), threading.Event()
+    first = subscribed(graph, made, lambda _: (begun.set(), release.wait(PATIENCE)))
+    graph.rgb.publish(image())
+    assert begun.wait(PATIENCE)
+    removing = threading.Thread(target=made.remove, args=(first, 10 * PATIENCE), daemon=True)
+    removing.start()
+    wait_for(lambda: not made._entries, "the removal")
+    graph.close()
+    release.set()
+    removing.join(PATIENCE)
+    assert not removing.is_alive() and made.close()
 
 
 def test_an_executor_never_waits_for_what_is_read_elsewhere(graph, monkeypatch):

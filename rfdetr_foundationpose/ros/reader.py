@@ -71,7 +71,7 @@ class Reader:
         self._changed = threading.Condition()
         self._entries: list[_Entry] = []
         self._version = self._in_use = 0
-        self._stopping = False
+        self._stopping = self._ended = False
         self._wake = GuardCondition(None, None, context)
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
@@ -99,7 +99,7 @@ class Reader:
             if self._stopping or threading.current_thread() is self._thread:
                 return
             self._wake.trigger()
-            self._changed.wait_for(lambda: self._in_use >= version or not self._thread.is_alive(), timeout)
+            self._changed.wait_for(lambda: self._in_use >= version or self._ended, timeout)
 
     def close(self, timeout: float = PATIENCE) -> bool:
         """End the thread; False when a callback takes longer than ``timeout`` seconds. May be called again."""
@@ -114,13 +114,28 @@ class Reader:
         return True
 
     def _run(self) -> None:
-        while not self._stopping and self._context.ok():
+        while not self._stopping and self._is_up():
             try:
                 self._serve()
+            except rclpy_implementation.InvalidHandle:
+                # Who took a subscription away did not wait any longer, and destroyed it; the next turn does without.
+                continue
             except Exception as error:
-                if not self._stopping and self._context.ok():
+                if not self._stopping and self._is_up():
                     self._on_error("callback_error", error)
                     time.sleep(PAUSE)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _is_up(self) -> bool:
+        """Whether the context is. Not by ``Context.ok``, which waits for a shutdown under way, which waits for this thread."""
+        context: Any = self._context.handle
+        try:
+            with context:
+                return bool(context.ok())
+        except rclpy_implementation.InvalidHandle:
+            return False
 
     def _serve(self) -> None:
         """Serve the subscriptions that there are until they change."""
@@ -147,7 +162,7 @@ class Reader:
                     if entry.subscription.handle.pointer in ready and self._use(version):
                         self._deliver(entry)
                 for event in events:
-                    if event.is_ready(wait_set):
+                    if event.is_ready(wait_set) and self._use(version):
                         self._tell(event)
 
     def _use(self, version: int) -> bool:
@@ -155,7 +170,7 @@ class Reader:
         with self._changed:
             self._in_use = version
             self._changed.notify_all()
-            return version == self._version and not self._stopping and bool(self._context.ok())
+            return version == self._version and not self._stopping and self._is_up()
 
     def _enters(self, used: ExitStack, entity: Any) -> bool:
         try:
@@ -179,8 +194,9 @@ class Reader:
 
     def _tell(self, event: Any) -> None:
         """Run what an event, as a publisher of other QoS, is told to: rclpy says it in the log."""
+        data = event.take_data()
         try:
-            running = event.execute(event.take_data())
+            running = event.execute(data)
             running.send(None)  # a coroutine that waits for nothing
             running.close()
         except StopIteration:
