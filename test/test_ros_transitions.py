@@ -129,6 +129,40 @@ def test_activate_is_refused_with_a_reason_while_an_old_frame_is_still_in_work(t
         assert graph.fresh_report("backend").level == b"\x00"
 
 
+def test_a_callback_that_waits_for_the_one_before_it_is_not_begun_twice(capfd):
+    """Two of the slow group may be ready at once; rclpy yields the second again whenever something wakes it."""
+    graph = Graph("/queue")
+    node = rclpy.create_node("queue", context=graph.context)
+    group = MutuallyExclusiveCallbackGroup()
+    lock = RosLock()
+    executor = NodeExecutor(group, lock, context=graph.context)
+    submitted: list = []
+    submit = executor._pool.submit
+    executor._pool.submit = lambda function, handler: (submitted.append(handler), submit(function, handler))[1]
+
+    def tick() -> None:
+        calls.append(1)
+        raise ValueError("weights on fire")
+
+    calls: list[int] = []
+    for _ in range(2):
+        node.create_timer(0.02, tick, callback_group=group)
+    turns: list[int] = []
+    looked = executor.get_nodes
+    executor.get_nodes = lambda: (turns.append(1), looked())[1]
+    with lock:  # neither can begin
+        spinning = Spinning(executor, node)
+        wait_for(lambda: len(set(submitted)) == 2, "both callbacks")
+        seen = len(turns)
+        wait_for(lambda: len(turns) > seen + 5, "the executor to look again")
+        assert len(submitted) == 2
+    wait_for(lambda: len(calls) >= 2, "both to run")
+    spinning.end()
+    assert capfd.readouterr().err.count("ValueError: weights on fire") == len(calls)
+    node.destroy_node()
+    graph.close()
+
+
 def test_what_a_callback_of_the_slow_group_raises_is_logged_and_the_next_one_runs(capfd):
     graph = Graph("/slow")
     node = rclpy.create_node("slow", context=graph.context)

@@ -26,7 +26,7 @@ class NodeExecutor(SingleThreadedExecutor):
         self._slow = slow
         self._lock = lock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="transition")
-        self._transitions: set[Future[None]] = set()
+        self._transitions: dict[Task[Any], Future[None]] = {}
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Execute one callback that is ready, waiting for it up to ``timeout_sec``.
@@ -38,9 +38,10 @@ class NodeExecutor(SingleThreadedExecutor):
         except TimeoutException:
             return
         if getattr(entity, "callback_group", None) is self._slow:
-            transition = self._pool.submit(self._run_slow, handler)
-            self._transitions.add(transition)
-            transition.add_done_callback(self._transitions.discard)
+            # rclpy yields what has not begun again and again.
+            if handler not in self._transitions:
+                transition = self._transitions[handler] = self._pool.submit(self._run_slow, handler)
+                transition.add_done_callback(lambda _: self._transitions.pop(handler))
             return
         handler()
         error = handler.exception()
@@ -48,6 +49,8 @@ class NodeExecutor(SingleThreadedExecutor):
             raise error
 
     def _run_slow(self, handler: Task[Any]) -> None:
+        if handler.done():
+            return
         with self._lock:
             handler()
         error = handler.exception() if handler.done() else None
@@ -57,4 +60,4 @@ class NodeExecutor(SingleThreadedExecutor):
     def drain(self, timeout: float) -> bool:
         """Begin no further transition, and wait for the one under way; False when it takes longer. Nobody may spin any more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        return not wait(list(self._transitions), timeout).not_done
+        return not wait(list(self._transitions.values()), timeout).not_done
