@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.ros import sync
 from rfdetr_foundationpose.ros.inputs import StampGuard
+from support.ros_support import PATIENCE
 
 MS = 1_000_000
 
@@ -167,6 +169,40 @@ def test_message_filters_makes_the_same_pairs_behind_the_same_interface():
         assert len(ours) > 60
         assert theirs == ours
         assert ends[0].counts()["pairs"] == ends[1].counts()["pairs"]
+
+
+@pytest.mark.parametrize("library", ["own", "message_filters"])
+def test_the_counts_are_right_whenever_somebody_looks(library):
+    """As the thread that publishes diagnostics does, wherever a message is on its way."""
+    if library == "message_filters":
+        pytest.importorskip("message_filters", reason="message_filters is not installed")
+        from builtin_interfaces.msg import Time
+    else:
+        Time = SimpleNamespace
+    from rfdetr_foundationpose.ros import sync_library
+
+    rgb, depth = sync.SimpleFilter(), sync.SimpleFilter()
+    asked: list[threading.Thread] = []
+    seen: list[dict[str, int]] = []
+
+    def look(*_message) -> None:
+        counting = threading.Thread(target=lambda: seen.append(made.counts()), daemon=True)
+        counting.start()
+        asked.append(counting)
+        counting.join(0.05)  # or once the message is where it belongs
+
+    made = sync_library.choose(library)[1](rgb, depth, look, None)
+    for source in (rgb, depth):
+        source.callbacks = [step for callback in source.callbacks for step in ((look, ()), callback)] + [(look, ())]
+    for ms in (0, 33, 66):
+        for source in (depth, rgb):
+            sec, nanosec = divmod(ms * MS, 10**9)
+            source.signalMessage(SimpleNamespace(header=SimpleNamespace(stamp=Time(sec=sec, nanosec=nanosec)), ms=ms))
+    for counting in asked:
+        counting.join(PATIENCE)
+    assert len(seen) == len(asked) > 12
+    assert all(counts["unmatched_rgb"] == counts["unmatched_depth"] == 0 for counts in seen), seen
+    assert seen[-1] == {"rgb": 3, "depth": 3, "pairs": 3, "unmatched_rgb": 0, "unmatched_depth": 0}
 
 
 def test_the_library_that_is_asked_for_is_taken_or_named(monkeypatch):

@@ -93,6 +93,21 @@ def test_stop_drops_what_waits_and_start_goes_on():
     assert latest.tally().received == 11
 
 
+def test_what_comes_after_the_end_is_counted_and_not_kept_for_the_next_start():
+    """A callback may be under way when the subscriptions are taken away."""
+    latest, _ = run(lambda p: None, range(3))
+    before = latest.tally().dropped.get("deactivated", 0)
+    latest.put(pair(3))
+    assert latest.tally().dropped["deactivated"] == before + 1
+    assert balanced(latest) and latest.tally().in_flight == 0
+    latest.open()
+    assert latest.take(0) is None
+    latest.put(pair(4))
+    assert latest.take(0).stamp_ns == 4
+    latest.done(None)
+    assert balanced(latest)
+
+
 def test_stop_says_when_a_frame_does_not_end():
     release = threading.Event()
     latest = LatestFrame()

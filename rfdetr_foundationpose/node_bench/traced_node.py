@@ -44,8 +44,8 @@ class TracedNode(PoseNode):
         if self.without == "debug-off-path":  # the worker draws, and the thread whose work it is must not be quicker
             self._telemetry._draw = lambda: None  # type: ignore[method-assign]
 
-    def _configure(self) -> Any:
-        result = super()._configure()
+    def _configure(self, config: Any) -> Any:
+        result = super()._configure(config)
         if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
             pipeline: Any = self._pipeline

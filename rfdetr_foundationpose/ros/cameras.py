@@ -63,6 +63,9 @@ class CameraInfos:
         self._reader = reader
         self._on_error = on_error
         self._lock = threading.Lock()
+        # The seeker's timer may be at it when a transition closes this.
+        self._subscribing = threading.Lock()
+        self._closed = False
         self._calibration: Calibration | None = None
         self._steady = Steady()
         self._bad: InputError | None = None
@@ -97,10 +100,12 @@ class CameraInfos:
 
     def close(self) -> None:
         self._node.destroy_timer(self._seeker)
-        for subscription in self._subscriptions:
-            self._reader.remove(subscription)
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        with self._subscribing:
+            self._closed = True
+            for subscription in self._subscriptions:
+                self._reader.remove(subscription)
+                self._node.destroy_subscription(subscription)
+            self._subscriptions = []
 
     def _subscribe(self, qos: QoSProfile) -> Any:
         made = self._node.create_subscription(
@@ -114,14 +119,15 @@ class CameraInfos:
 
         Made only where such a publisher is, because with the others it would be a QoS mismatch that both sides report.
         """
-        if self.camera is not None or len(self._subscriptions) > 1:
-            return
-        durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(self.topic)]
-        if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
-            latched = QoSProfile(
-                depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-            )
-            self._subscriptions.append(self._subscribe(latched))
+        with self._subscribing:
+            if self._closed or self.camera is not None or len(self._subscriptions) > 1:
+                return
+            durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(self.topic)]
+            if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
+                latched = QoSProfile(
+                    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+                )
+                self._subscriptions.append(self._subscribe(latched))
 
     def _on_message(self, message: Any) -> None:
         self.received += 1

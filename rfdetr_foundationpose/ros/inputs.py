@@ -97,6 +97,8 @@ class Inputs:
         self._on_error = on_error
         self._group = MutuallyExclusiveCallbackGroup()
         self._guard = StampGuard()
+        # Held while a pair is judged and stored, and while what came before is forgotten.
+        self._ordering = threading.RLock()
         self._sync: PairSynchronizer | FilterSynchronizer | None = None
         # Images and calibration; masks, which few have, are the executor's.
         self._reader = Reader(node.context, on_error)
@@ -110,6 +112,7 @@ class Inputs:
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
+        self._counting = threading.Lock()
         # Frame of the newest depth image, where it is not the colour image's.
         self.depth_frame = ""
         # Frames of a lens that distorts which were taken as they are, and what to do about it.
@@ -223,11 +226,13 @@ class Inputs:
     def _close_images(self) -> None:
         for subscription in self._subscriptions:
             self._reader.remove(subscription)
-        self._counted = self.counts()
+        with self._counting:
+            if self._sync is not None:
+                self._sync.clear()  # what waits finds no partner any more
+            self._counted, self._sync = self._counts(), None
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-        self._sync = None
 
     def close(self) -> None:
         self.close_images()
@@ -244,16 +249,20 @@ class Inputs:
         sync = self._sync
         if sync is not None:
             sync.clear()
-        self._guard.reset()
-        self._latest.clear("time_jump")
+        with self._ordering:
+            self._guard.reset()
+            self._latest.clear("time_jump")
         with self._mask_arrived:
             for masks in self._masks.values():
                 masks.clear()
 
     def counts(self) -> dict[str, int]:
         """Images received and left without a partner, since configure."""
-        sync = self._sync  # a transition may take it away meanwhile
-        now = sync.counts() if sync is not None else {}
+        with self._counting:  # a transition may take the synchronizer away meanwhile
+            return self._counts()
+
+    def _counts(self) -> dict[str, int]:
+        now = self._sync.counts() if self._sync is not None else {}
         return {k: self._counted.get(k, 0) + now.get(k, 0) for k in {**self._counted, **now}}
 
     def health(self) -> dict[str, Any]:
@@ -349,11 +358,12 @@ class Inputs:
 
     def _on_pair(self, rgb: Any, depth: Any) -> None:
         stamp = images.stamp_ns(rgb.header)
-        order = self._guard.check(stamp)
-        if order == "jump":
-            self._latest.clear("time_jump")
-            self._on_jump("image stamps jumped back")
-        elif order == "late":
-            self._latest.refuse("out_of_order")
-            return
-        self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))
+        with self._ordering:
+            order = self._guard.check(stamp)
+            if order == "jump":
+                self._latest.clear("time_jump")
+                self._on_jump("image stamps jumped back")
+            elif order == "late":
+                self._latest.refuse("out_of_order")
+                return
+            self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))

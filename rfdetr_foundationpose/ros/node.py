@@ -74,7 +74,6 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._factory = factory
         self._log_bridge = LogBridge(self.get_logger())
         self._log_bridge.open()
-        self._configuring = False
         self._closing = threading.Event()
         self.doing = "starting"
         self._pipeline: PosePipeline | None = None
@@ -82,7 +81,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         for sentence in parameters.unknown_overrides(getattr(self, "_parameter_overrides", {})):
             self.get_logger().warning(sentence)
         self._config = parameters.read(self)
-        parameters.LiveParameters(self, lambda: self._configuring or self._pipeline is not None, self._apply)
+        self._live = parameters.LiveParameters(self, self._apply)
         self._specs: list[ObjectSpec] = []
         self._outputs: Outputs | None = None
         self._starts: StartTopics | None = None
@@ -126,16 +125,14 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     @said
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        self._configuring, self._state, self._failure = True, "configuring", ""
-        try:
-            return self._configure()
-        finally:
-            self._configuring = False
+        with self._live.lock:
+            self._live.in_use, config = True, self._config
+        self._state, self._failure = "configuring", ""
+        return self._configure(config)
 
-    def _configure(self) -> TransitionCallbackReturn:
+    def _configure(self, config: Config) -> TransitionCallbackReturn:
         log, begin = self.get_logger(), time.monotonic()
         try:
-            config = self._config = parameters.read(self)
             self._specs = load_objects(config.objects_file or default_objects_file())
             self._inputs = Inputs(self, config, instance_names(self._specs), self._latest, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}
@@ -143,9 +140,8 @@ class PoseNode(LifecycleNodeMixin, Node):
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
             with self.ros_lock.set_aside():
                 self._pipeline = self._factory(config)
-            # Live settings may have changed while that took its time.
-            self._config = parameters.read(self)
-            self._pipeline.apply(self._config)
+            with self._live.lock:  # live settings may have changed while that took its time
+                self._pipeline.apply(self._config)
             self._warm_up_early()
             self._starts = StartTopics(self, self._specs, self._pipeline.start_at, self._report)
             shapes = {s.name: marker_shape(s, models[s.name], config.output.marker_mesh) for s in self._specs}
@@ -253,6 +249,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             with self.ros_lock.set_aside():
                 self._pipeline.close()
         self._inputs = self._outputs = self._starts = self._pipeline = None
+        self._live.in_use = False
         self._warmed = None
         self._telemetry.use_models({})
         gc.unfreeze()
@@ -333,10 +330,11 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     def _on_jump(self, what: str) -> None:
         self.get_logger().warning(f"{what}: synchronizer and tracks are reset")
-        if self._inputs is not None:
-            self._inputs.forget()
-        if self._pipeline is not None:
-            self._pipeline.reset()
+        inputs, pipeline = self._inputs, self._pipeline  # a transition may take them away
+        if inputs is not None:
+            inputs.forget()
+        if pipeline is not None:
+            pipeline.reset()
 
     def _on_reset(self, _request: Any, response: Any) -> Any:
         pipeline = self._pipeline
@@ -347,8 +345,9 @@ class PoseNode(LifecycleNodeMixin, Node):
         return response
 
     def _on_set_enabled(self, request: Any, response: Any) -> Any:
-        if request.data and not self._enabled and self._pipeline is not None:
-            self._pipeline.reset()
+        pipeline = self._pipeline
+        if request.data and not self._enabled and pipeline is not None:
+            pipeline.reset()
         self._enabled = bool(request.data)
         response.success = True
         response.message = "enabled" if self._enabled else "disabled: frames are dropped and counted"
@@ -367,7 +366,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         return {**(pipeline.timer.stats() if pipeline is not None else {}), **self._timer.stats()}
 
     def _health(self) -> Health:
-        config, pipeline, inputs = self._config, self._pipeline, self._inputs
+        config, pipeline, inputs, seen = self._config, self._pipeline, self._inputs, self._seen
         now = time.monotonic()
         errors, counts = self._report.snapshot()
         return Health(
@@ -375,7 +374,7 @@ class PoseNode(LifecycleNodeMixin, Node):
             state=self._state,
             failure=self._failure,
             enabled=self._enabled,
-            hardware_id=self._seen[0] if self._seen is not None else "",
+            hardware_id=seen[0] if seen is not None else "",
             since=now - self._since,
             tally=self._latest.tally(),
             **(inputs.health() if inputs is not None else {"has_camera": False}),

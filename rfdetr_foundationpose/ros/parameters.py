@@ -6,6 +6,7 @@ import difflib
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -70,12 +71,14 @@ def unknown_overrides(overrides: Iterable[str]) -> list[str]:
 class LiveParameters:
     """Checks and applies parameter changes.
 
-    configured: whether the settings that are not live are in use. apply: takes the new config; ConfigError refuses.
+    apply: takes the new config, with ``lock`` held; ConfigError refuses. ROS stores the values after that: meanwhile what ``apply``
+    took is newer than what the node's parameters say. in_use: whether settings that are not live are refused.
     """
 
-    def __init__(self, node: Node, configured: Callable[[], bool], apply: Callable[[Config], None]) -> None:
+    def __init__(self, node: Node, apply: Callable[[Config], None]) -> None:
         self._node = node
-        self._configured = configured
+        self.lock = Lock()
+        self.in_use = False
         self._apply = apply
         self._settings = {s.path: s for s in iter_settings()}
         node.add_on_set_parameters_callback(self._on_set)
@@ -96,19 +99,24 @@ class LiveParameters:
         try:
             current = {path: self._node.get_parameter(path).value for path in self._settings}
             config = from_flat({**current, **ours})
-            if self._configured():
-                fixed = [
-                    path for path, value in ours.items() if not self._settings[path].live and value != current[path]
-                ]
-                if fixed:
-                    raise ConfigError(
-                        f"{', '.join(fixed)} cannot change while the node is configured; clean up (ros2 lifecycle set "
-                        f"{self._node.get_fully_qualified_name()} deactivate, then cleanup), set it and configure again"
+            with self.lock:
+                if self.in_use:
+                    self._refuse_fixed(
+                        path for path, value in ours.items() if not self._settings[path].live and value != current[path]
                     )
-            self._apply(config)
+                self._apply(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         except Exception as error:  # raised here, it would leave the caller without an answer
             self._node.get_logger().error(traceback.format_exc())
             return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {error}")
         return SetParametersResult(successful=True)
+
+    def _refuse_fixed(self, paths: Iterable[str]) -> None:
+        """Raises ConfigError where there are any."""
+        fixed = ", ".join(paths)
+        if fixed:
+            raise ConfigError(
+                f"{fixed} cannot change while the node is configured; clean up (ros2 lifecycle set "
+                f"{self._node.get_fully_qualified_name()} deactivate, then cleanup), set it and configure again"
+            )

@@ -7,7 +7,7 @@ their last match: a recording that loops would give no second pair. What is inst
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
@@ -53,6 +53,8 @@ class ApproximateTimeSynchronizer(SimpleFilter):
         self._slop_ns = round(slop * 1e9)
         self._size = queue_size
         self._queues: list[deque[tuple[int, Any]]] = [deque() for _ in fs]
+        self._received = [0] * len(fs)
+        self._matched = 0
         self._lock = Lock()
         for index, source in enumerate(fs):
             source.registerCallback(self._add, index)
@@ -63,16 +65,19 @@ class ApproximateTimeSynchronizer(SimpleFilter):
             for queue in self._queues:
                 queue.clear()
 
-    def waiting(self) -> list[int]:
-        """Messages that still may find a partner, by filter."""
+    def state(self) -> tuple[list[int], int, list[int]]:
+        """At one moment: messages received, by filter; sets matched; messages that still may find a partner, by filter."""
         with self._lock:
-            return [len(q) for q in self._queues]
+            return list(self._received), self._matched, [len(q) for q in self._queues]
 
     def _add(self, message: Any, index: int) -> None:
+        stamp = stamp_ns(message.header)
         with self._lock:
             queue = self._queues[index]
-            queue.append((stamp_ns(message.header), message))
+            queue.append((stamp, message))
+            self._received[index] += 1
             match = self._match(index)
+            self._matched += match is not None
             if match is None and len(queue) > self._size:
                 queue.popleft()
         if match is not None:
@@ -105,34 +110,20 @@ class PairSynchronizer:
     def __init__(
         self, rgb: SimpleFilter, depth: SimpleFilter, on_pair: Callable[[Any, Any], None], slop: float | None
     ) -> None:
-        self._on_pair = on_pair
-        self._received: Counter[str] = Counter()
-        self._pairs = 0
-        self._lock = Lock()
-        for source, name in ((rgb, "rgb"), (depth, "depth")):
-            source.registerCallback(self._count, name)
         self._sync = ApproximateTimeSynchronizer((rgb, depth), self.QUEUE, slop or 0.0)
-        self._sync.registerCallback(self._pair)
-
-    def _count(self, _message: Any, name: str) -> None:
-        with self._lock:
-            self._received[name] += 1
-
-    def _pair(self, rgb: Any, depth: Any) -> None:
-        with self._lock:
-            self._pairs += 1
-        self._on_pair(rgb, depth)
+        self._sync.registerCallback(on_pair)
 
     def clear(self) -> None:
         """Forget what waits for a partner: after a jump in time it would match nothing, or the wrong thing."""
         self._sync.clear()
 
     def counts(self) -> dict[str, int]:
-        waiting = self._sync.waiting()
-        with self._lock:
-            received, pairs = dict(self._received), self._pairs
-        unmatched = {
-            f"unmatched_{name}": max(received.get(name, 0) - pairs - wait, 0)
-            for name, wait in zip(("rgb", "depth"), waiting, strict=True)
-        }
-        return {"rgb": received.get("rgb", 0), "depth": received.get("depth", 0), "pairs": pairs, **unmatched}
+        return pair_counts(*self._sync.state())
+
+
+def pair_counts(received: Sequence[int], pairs: int, waiting: Sequence[int]) -> dict[str, int]:
+    """Of images of colour and of depth: received, matched, without a partner."""
+    found = dict(zip(("rgb", "depth"), received, strict=True)) | {"pairs": pairs}
+    for name, wait in zip(("rgb", "depth"), waiting, strict=True):
+        found[f"unmatched_{name}"] = found[name] - pairs - wait
+    return found

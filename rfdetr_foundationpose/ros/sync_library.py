@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from ..camera.images import stamp_ns
 from . import compat
-from .sync import PairSynchronizer, Subscriber
+from .sync import PairSynchronizer, SimpleFilter, Subscriber, pair_counts
 
 # A stamp that is farther back than this is a recording that started again.
 JUMP_NS = 1_000_000_000
@@ -27,43 +26,47 @@ class FilterSynchronizer:
         if filters is None:
             raise ImportError("message_filters is not installed (apt install ros-$ROS_DISTRO-message-filters)")
         self._on_pair = on_pair
-        self._received: Counter[str] = Counter()
-        self._last: dict[str, int] = {}
-        self._to_jump: set[str] = set()
+        self._received = [0, 0]
+        self._last: list[int | None] = [None, None]
+        self._to_jump: set[int] = set()
         self._pairs = 0
         self._forget = False
-        self._lock = Lock()
-        for source, name in ((rgb, "rgb"), (depth, "depth")):
-            source.registerCallback(self._before, name)  # before the synchronizer's own
+        # Held while a message goes through, callbacks included: who counts sees it nowhere or in its place.
+        self._lock = RLock()
+        gates = [SimpleFilter(), SimpleFilter()]
         if slop is None:
-            self._sync = filters.TimeSynchronizer([rgb, depth], PairSynchronizer.QUEUE)
+            self._sync = filters.TimeSynchronizer(gates, PairSynchronizer.QUEUE)
         else:
-            self._sync = filters.ApproximateTimeSynchronizer([rgb, depth], PairSynchronizer.QUEUE, slop)
+            self._sync = filters.ApproximateTimeSynchronizer(gates, PairSynchronizer.QUEUE, slop)
         self._sync.registerCallback(self._pair)
+        for index, (source, gate) in enumerate(zip((rgb, depth), gates, strict=True)):
+            source.registerCallback(self._add, index, gate)
 
-    def _before(self, message: Any, name: str) -> None:
+    def _add(self, message: Any, index: int, gate: SimpleFilter) -> None:
         stamp = stamp_ns(message.header)
         with self._lock:
-            self._received[name] += 1
-            forget, self._forget = self._forget or self._jumped(name, stamp), False
-            self._last[name] = stamp
-        if forget:
-            for queue in self._sync.queues:
-                queue.clear()
+            self._received[index] += 1
+            forget, self._forget = self._forget or self._jumped(index, stamp), False
+            self._last[index] = stamp
+            if forget:
+                for queue in self._sync.queues:
+                    queue.clear()
+            gate.signalMessage(message)
 
-    def _jumped(self, name: str, stamp: int) -> bool:
+    def _jumped(self, index: int, stamp: int) -> bool:
         """Whether time has jumped back, said once: the other topic, which jumps a moment later, then waits for no one."""
-        if self._last.get(name, stamp) - stamp <= JUMP_NS:
+        last = self._last[index]
+        if last is None or last - stamp <= JUMP_NS:
             return False
-        if name in self._to_jump:
+        if index in self._to_jump:
             self._to_jump.clear()
             return False
-        self._to_jump = {"rgb", "depth"} - {name}
+        self._to_jump = {1 - index}
         return True
 
     def _pair(self, rgb: Any, depth: Any) -> None:
-        with self._lock:
-            self._pairs += 1
+        self._pairs += 1
+        # message_filters takes a pair out of its queues afterwards.
         self._on_pair(rgb, depth)
 
     def clear(self) -> None:
@@ -73,13 +76,9 @@ class FilterSynchronizer:
 
     def counts(self) -> dict[str, int]:
         """As PairSynchronizer.counts."""
-        waiting = [len(queue) for queue in self._sync.queues]
         with self._lock:
-            received, pairs = dict(self._received), self._pairs
-        found = {"rgb": received.get("rgb", 0), "depth": received.get("depth", 0), "pairs": pairs}
-        for name, wait in zip(("rgb", "depth"), waiting, strict=True):
-            found[f"unmatched_{name}"] = max(found[name] - pairs - wait, 0)
-        return found
+            waiting = [0 if self._forget else len(queue) for queue in self._sync.queues]
+            return pair_counts(self._received, self._pairs, waiting)
 
 
 def choose(library: str) -> tuple[Any, Any]:

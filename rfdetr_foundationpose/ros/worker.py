@@ -48,7 +48,8 @@ class LatestFrame:
         self.depth = depth
         self._waiting: deque[Pair] = deque()
         self._busy = False
-        self._closed = False
+        # Why pairs are dropped while it is closed.
+        self._closed: str | None = None
         self._received = 0
         self._processed = 0
         self._newest_ns = 0
@@ -61,11 +62,14 @@ class LatestFrame:
         with self._condition:
             self._received += 1
             self._arrivals.append(pair.arrival)
+            self._newest_ns = pair.stamp_ns
+            if self._closed is not None:  # of a callback that was under way: nobody takes it before the next ``open``
+                self._dropped[self._closed] += 1
+                return
             self._waiting.append(pair)
             if len(self._waiting) > self.depth:
                 self._waiting.popleft()
                 self._dropped["replaced"] += 1
-            self._newest_ns = pair.stamp_ns
             self._condition.notify_all()
 
     def refuse(self, reason: str) -> None:
@@ -77,9 +81,7 @@ class LatestFrame:
     def take(self, timeout: float) -> Pair | None:
         """Wait for a pair; None after ``timeout`` seconds or when closed. ``done`` must follow."""
         with self._condition:
-            self._condition.wait_for(lambda: self._waiting or self._closed, timeout)
-            if self._closed:
-                return None
+            self._condition.wait_for(lambda: self._waiting or self._closed is not None, timeout)
             pair = self._waiting.popleft() if self._waiting else None
             self._busy = pair is not None
             return pair
@@ -98,21 +100,24 @@ class LatestFrame:
     def clear(self, reason: str) -> None:
         """Drop what waits."""
         with self._condition:
-            if self._waiting:
-                self._dropped[reason] += len(self._waiting)
-                self._waiting.clear()
-                self._condition.notify_all()
+            self._drop(reason)
+
+    def _drop(self, reason: str) -> None:
+        if self._waiting:
+            self._dropped[reason] += len(self._waiting)
+            self._waiting.clear()
+            self._condition.notify_all()
 
     def close(self, reason: str) -> None:
-        """Let ``take`` return None from now on."""
-        self.clear(reason)
+        """Drop what waits and, until ``open``, what comes; ``take`` returns None."""
         with self._condition:
-            self._closed = True
+            self._drop(reason)
+            self._closed = reason
             self._condition.notify_all()
 
     def open(self) -> None:
         with self._condition:
-            self._closed = False
+            self._closed = None
             self._arrivals.clear()
             self._ends.clear()
 
