@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -48,12 +49,14 @@ def paletted(*colors: int) -> Image.Image:
         "voc.png": paletted(0, 0, 0, 128, 0, 0),
         "plot.png": paletted(68, 1, 84, 253, 231, 37),
         "black.png": paletted(0, 0, 0, 0, 0, 0),
+        "on_black.png": Image.fromarray(PHOTO * CUT[..., None]),
+        "soft.png": Image.fromarray(cv2.GaussianBlur(255 * CUT, (0, 0), 1.5)),
     }.items(),
 )
 def test_masks_as_programs_write_them(tmp_path, file, picture):
     picture.save(tmp_path / file)
     (start,) = parse_starts([f"mug={tmp_path / file}"], [], SPECS)
-    if picture.mode not in ("L", "RGB") or file.endswith("png"):
+    if picture.mode not in ("L", "RGB") or (file.endswith("png") and file != "soft.png"):
         assert np.array_equal(start.mask, CUT > 0)
     assert (start.mask & (CUT > 0)).sum() / (start.mask | (CUT > 0)).sum() > 0.9
 
@@ -61,6 +64,22 @@ def test_masks_as_programs_write_them(tmp_path, file, picture):
 def test_a_picture_that_cuts_nothing_out_is_named(tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "m.png")
     with pytest.raises(ConfigError, match="nowhere black or transparent"):
+        parse_starts([f"mug={tmp_path / 'm.png'}"], [], SPECS)
+
+
+@pytest.mark.parametrize("values", [CUT > 0, CUT[None].astype(np.float32) * 9 - 4], ids=["bool", "logits"])
+def test_masks_as_arrays(tmp_path, values):
+    np.save(tmp_path / "m.npy", values)
+    (start,) = parse_starts([f"mug={tmp_path / 'm.npy'}"], [], SPECS)
+    assert np.array_equal(start.mask, CUT > 0)
+
+
+def test_several_masks_in_an_array_and_an_inverted_one_are_refused(tmp_path):
+    np.save(tmp_path / "m.npy", np.stack([CUT, CUT]))
+    with pytest.raises(ConfigError, match=r"uint8 \(2, 48, 64\), expected .* one mask"):
+        parse_starts([f"mug={tmp_path / 'm.npy'}"], [], SPECS)
+    Image.fromarray(255 - 255 * CUT).save(tmp_path / "m.png")
+    with pytest.raises(ConfigError, match="set in all four corners.* is it inverted"):
         parse_starts([f"mug={tmp_path / 'm.png'}"], [], SPECS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,6 +263,24 @@ def test_command_adds_draws_and_says_what_next(tmp_path, capsys):
         run("object", "add", str(mesh), "--objects-file", str(tmp_path / "b.yaml"), "--dry-run", "--no-symmetries") == 0
     )
     assert not (tmp_path / "b.yaml").exists()
+
+
+def test_unit_and_symmetries_of_bop_are_those_that_it_lists(tmp_path, capsys):
+    """Which the search would not find: the box is a metre by its size, and turned by half about one axis alone."""
+    trimesh.creation.box((900.0, 500.0, 300.0)).export(tmp_path / "obj_000007.ply")
+    turn = [-1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    info = {"7": {"diameter": 1072.4, "symmetries_discrete": [turn]}, "8": {"diameter": 1.0}}
+    (tmp_path / "models_info.json").write_text(json.dumps(info))
+    file = tmp_path / "objects.yaml"
+    assert run("object", "add", str(tmp_path / "obj_000007.ply"), "--objects-file", str(file)) == 0
+    (found,) = load_objects(file)
+    assert (found.scale, found.continuous) == (0.001, ())
+    assert [(s.axis, s.fold) for s in found.discrete] == [((0.0, 0.0, 1.0), 2)]
+    assert "unit and symmetries as" in capsys.readouterr().out
+    run(
+        "object", "add", str(tmp_path / "obj_000007.ply"), "--objects-file", str(file), "--overwrite", "--no-symmetries"
+    )
+    assert load_objects(file)[0].discrete == ()
 
 
 def test_the_readmes_objects_file_configures_the_pipelines_parts_as_pasted(tmp_path):

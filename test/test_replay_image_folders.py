@@ -102,7 +102,10 @@ def test_each_image_of_bop_has_its_own_camera(tmp_path):
     write(tmp_path, "rgb/{:06d}.png", "depth/{:06d}.png", camera=("scene_camera.json", json.dumps(cameras)))
     (tmp_path / "mask").mkdir()
     cv2.imwrite(str(tmp_path / "mask" / "000000_000000.png"), np.zeros((48, 64), np.uint8))
-    assert [frame.camera.fx for frame, _ in Recording(tmp_path)] == [60, 61, 62]
+    (tmp_path / "scene_gt.json").write_text("{}")
+    tape = Recording(tmp_path)
+    assert [frame.camera.fx for frame, _ in tape] == [60, 61, 62]
+    assert any("scene of a BOP data set; evaluate bop" in problem for problem in tape.problems)
 
 
 def test_a_lens_that_distorts_is_said_and_undistorted(tmp_path):

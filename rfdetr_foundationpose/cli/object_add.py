@@ -38,6 +38,7 @@ def add(
     from ..object_tools.six_views import write_sides
     from ..object_tools.symmetry_search import FoundSymmetries, find_symmetries
     from ..objects import ObjectSpec
+    from ..replay.bop_models import listed_model, object_spec
 
     console = open_console()
 
@@ -47,8 +48,14 @@ def add(
     name = name or topic_name(mesh.stem)
     picture = picture or objects_file.parent / f"{name}.sides.png"
     ObjectSpec(name, mesh)  # refuses names that are no topic
-    report = check_mesh(mesh, name, scale or None)
-    found = find_symmetries(report.model) if symmetries else FoundSymmetries((), (), ())
+    listed = listed_model(mesh)
+    report = check_mesh(mesh, name, scale or (None if listed is None else 0.001))
+    if listed is not None and symmetries:
+        spec = object_spec(listed, report.advice)
+        found = FoundSymmetries(spec.discrete, spec.continuous, ())
+        report.good.append(f"unit and symmetries as {mesh.parent / 'models_info.json'} has them")
+    else:
+        found = find_symmetries(report.model) if symmetries else FoundSymmetries((), (), ())
     write_sides(picture, report.model)
     text = entry_text(
         name,
@@ -66,7 +73,7 @@ def add(
         say(f"  advice  {line}", "yellow")
     for line in found.shape_only:
         say(f"  ok      {line}: the print tells the sides apart, so they are not declared")
-    if found.discrete or found.continuous:
+    if listed is None and (found.discrete or found.continuous):
         say(
             "  check   looks the same after the turns below; remove them if a detail that was not found tells the sides apart"
         )

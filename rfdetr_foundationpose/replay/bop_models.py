@@ -108,6 +108,16 @@ def find_models(folder: Path, notes: list[str]) -> list[BopModel]:
     return [BopModel(id, file, eval_files.get(id, file), info.get(id, {})) for id, file in sorted(files.items())]
 
 
+def listed_model(mesh: Path) -> BopModel | None:
+    """The model that ``mesh`` (obj_000001.ply) is of the models_info.json beside it, None where there is none or it does not list
+    it. Raises BopError for a broken list."""
+    match = re.fullmatch(r"obj_(\d+)", mesh.stem, re.IGNORECASE)
+    if match is None or not (mesh.parent / "models_info.json").is_file():
+        return None
+    info = _info([mesh.parent], []).get(int(match[1]))
+    return None if info is None else BopModel(int(match[1]), mesh, mesh, info)
+
+
 def _files(folder: Path, notes: list[str]) -> dict[int, Path]:
     """Meshes by id: obj_000001.ply, obj_01.ply, obj_1.ply."""
     found: dict[int, Path] = {}

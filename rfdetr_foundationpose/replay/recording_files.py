@@ -101,6 +101,11 @@ class Files:
                     f"{self.path} is not a readable recording: it holds neither {_METADATA} nor a file of "
                     f"{', '.join(_SUFFIXES)} nor images (rgb/, depth/, cam_K.txt); name the folder that ros2 bag record wrote, or one of its files"
                     + (f" (in it are the folders {', '.join(inside[:5])})" if inside else "")
+                    + (
+                        "; a BOP data set is for evaluate bop, or name one of its scenes"
+                        if any(self.path.glob("models*"))
+                        else ""
+                    )
                 )
             if any(p.suffix in (".mcap", ".db3") for p in present):
                 self.notes.append(

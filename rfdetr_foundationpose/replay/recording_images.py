@@ -55,6 +55,10 @@ class ImageFolder:
         stamped = _stamps(path, color, depth)
         self._color, self._depth = stamped
         self._cameras = self._of_images(_camera_file(path))
+        if (path / "scene_gt.json").is_file():
+            self.said.append(
+                f"{path} is a scene of a BOP data set; evaluate bop and validate pose also use its ground truth"
+            )
         unit = self._cameras[0][1].depth_unit
         if unit is None and (path / "rgb.txt").is_file() and (path / "depth.txt").is_file():
             unit = _TUM_UNIT
