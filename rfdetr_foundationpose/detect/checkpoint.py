@@ -20,6 +20,7 @@ from torch import nn
 
 from ..errors import one_line
 from ..resources import models_dir
+from ..stand_ins import HEAD, stand_in
 from . import rfdetr_file
 from . import rfdetr_library as library
 from .detector import DetectorError
@@ -72,11 +73,16 @@ def load_file(path: Path, variant: str, device: torch.device, first_class_id: st
             f"checkpoint ({', '.join(_SUFFIXES)})"
         )
     try:
-        path.open("rb").close()  # safetensors says of a file that it may not open that there is none
+        with path.open("rb") as file:  # safetensors says of a file that it may not open that there is none
+            head = file.read(HEAD)
     except OSError as error:
         raise DetectorError(f"detector weights {path} cannot be read: {error.strerror}") from error
+    if reason := stand_in(head):
+        raise DetectorError(f"detector weights {path} cannot be read: {reason}")
     if path.suffix not in _SUFFIXES:
-        raise DetectorError(f"detector weights {path} end in {path.suffix!r}; known are {', '.join(_SUFFIXES)}")
+        raise DetectorError(
+            f"detector weights {path} end in {path.suffix!r}; known are {', '.join(_SUFFIXES)} (ONNX files and engines are made of these: build-engines)"
+        )
     if path.suffix == ".safetensors":
         return _load_ours(path, device)
     return _load_theirs(path, variant, device, first_class_id)

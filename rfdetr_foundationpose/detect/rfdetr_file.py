@@ -65,6 +65,17 @@ class RfdetrFile:
         return int(self.tensors["class_embed.bias"].shape[0])
 
 
+def _code_in(path: Path) -> str:
+    """Whose objects a file holds, "" where that is not the reason."""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # whatever torch makes of a damaged file
+        return ""
+    if any(name.startswith("ultralytics.") for name in names):
+        return "it is a YOLO model of ultralytics; publish its masks instead: detector.source: mask-topic, examples/mask_publisher.py"
+    return f"it holds objects of {', '.join(names[:4])}" if names else ""
+
+
 def read(path: Path) -> RfdetrFile:
     """Read a .pth, .pt or .ckpt without running what is in it. Raises DetectorError."""
     _check_sums(path)
@@ -76,7 +87,7 @@ def read(path: Path) -> RfdetrFile:
     except Exception as error:
         raise DetectorError(
             f"{path} cannot be read as a checkpoint of tensors and settings; files that hold code are refused. "
-            f"({one_line(error)})"
+            f"({_code_in(path) or one_line(error)})"
         ) from error
     if not isinstance(content, dict) or not ("model" in content or "state_dict" in content):
         raise DetectorError(f"{path} holds no RF-DETR network: neither 'model' nor 'state_dict' is in it")

@@ -47,15 +47,15 @@ _ROUGH = re.compile(r"collision|convex|nontextured|hull|simpl|(?<![a-z])low(?![a
 _MOST = 5
 
 
-def of_file(path: Path, head: bytes) -> str | None:
-    """Why a file is not read and what helps, None where it may be a mesh. head: its first bytes."""
+def of_file(path: Path, head: bytes) -> str:
+    """Why a file is not read and what helps, "" where it may be a mesh. head: its first bytes."""
     suffix = path.suffix.lower()
     for magic, name, remedy in _HEADS:
         if head.startswith(magic):
             return f"{suffix if suffix in _SUFFIXES else f'it is {name}, which'} is not read; {remedy}"
     if suffix in _DESCRIPTIONS or re.search(rb"<(?:robot|sdf|mujoco)\b", head):
         return _described(path)
-    return f"{suffix} is not read; {_SUFFIXES[suffix]}" if suffix in _SUFFIXES else None
+    return f"{suffix} is not read; {_SUFFIXES[suffix]}" if suffix in _SUFFIXES else ""
 
 
 def meshes_in(folder: Path) -> list[Path]:

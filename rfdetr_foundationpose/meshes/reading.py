@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from ..stand_ins import HEAD, stand_in
 from . import dae, gltf, obj, off, others, ply, scene, stl, three_mf
 from .raw import MeshError, RawMesh
 
@@ -28,20 +29,15 @@ _LARGEST = 2_000_000_000
 def read(path: Path) -> RawMesh:
     """The mesh of ``path``. Raises MeshError with a reason that follows "mesh PATH cannot be read: "."""
     with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        raise MeshError("it is empty; was it copied in full?")
-    if head.startswith(b"version https://git-lfs"):
-        raise MeshError("it is a Git LFS pointer, not the mesh itself; run 'git lfs pull' where it came from")
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        raise MeshError("it is a web page, not a mesh; download the file itself")
+        head = file.read(HEAD)
+    if reason := stand_in(head):
+        raise MeshError(reason)
     suffix = path.suffix.lower()
     if head[:4] == b"glTF":
         suffix = ".glb"
     elif head[:4] in (b"ply\n", b"ply\r"):
         suffix = ".ply"
-    reason = others.of_file(path, head)
-    if reason is not None:
+    if reason := others.of_file(path, head):
         raise MeshError(reason)
     if head[:4] == b"PK\x03\x04" and suffix != ".3mf":
         return _read_archive(path)

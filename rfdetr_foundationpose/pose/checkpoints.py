@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
+from ..stand_ins import HEAD, stand_in
 from .networks import CROP_SIZE, FIRST_PASS_CROP, RefineNet, ScoreNet, channels_at
 
 Network = TypeVar("Network", RefineNet, ScoreNet)
@@ -64,9 +65,12 @@ def read(path: str | Path) -> Weights:
     """Read weights from .safetensors or an official model_best.pth (tensors only). Raises CheckpointError."""
     path = Path(path)
     try:
-        path.open("rb").close()  # safetensors says of a file that it may not open that there is none
+        with path.open("rb") as file:  # safetensors says of a file that it may not open that there is none
+            head = file.read(HEAD)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if reason := stand_in(head):
+        raise CheckpointError(f"{path} cannot be read: {reason}")
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as f:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 import zstandard
 
+from ..stand_ins import HEAD, stand_in
 from . import recording_bag1, recording_mcap, recording_sqlite
 from .recording_bag1 import Bag1File
 from .recording_images import open_image_folder
@@ -26,6 +27,15 @@ _KINDS: tuple[tuple[Callable[[Path], Storage], bytes, tuple[str, ...]], ...] = (
     (SqliteFile, recording_sqlite.MAGIC, (".db3",)),
     (Bag1File, recording_bag1.MAGIC, (".bag", ".active")),
 )
+_ROS_DRIVER = "play it by the camera's ROS driver and record its topics, colour and depth registered to it"
+_OTHERS = {
+    **dict.fromkeys((".mkv", ".svo", ".svo2", ".oni", ".klg", ".raw"), _ROS_DRIVER),
+    **dict.fromkeys(
+        (".mp4", ".avi", ".mov", ".webm"), "a video has no depth; record colour and depth as a bag or as images"
+    ),
+    **dict.fromkeys((".zip", ".gz", ".tgz", ".tar", ".7z", ".rar", ".r3d"), "unpack it and name the folder"),
+    ".ply": "it is a mesh or points; record images of colour and depth",
+}
 _METADATA = "metadata.yaml"
 _COPY = 1 << 20
 
@@ -147,18 +157,22 @@ class Files:
 
     def _open(self, file: Path) -> Storage:
         with file.open("rb") as opened:
-            head = opened.read(32)
+            head = opened.read(HEAD)
         if head.startswith(ZSTD_MAGIC):
             return self._open(self._unpack(file))
         for kind, magic, _ in _KINDS:
             if head.startswith(magic):
                 return kind(file)
+        if reason := stand_in(head) if head else "":
+            raise RecordingError(f"{file} cannot be read: {reason}")
         for kind, magic, suffixes in _KINDS:
             if head and file.suffix in suffixes:
                 self.notes.append(f"{file}: its first bytes are {bytes(head[: len(magic)])!r} instead of {magic!r}")
                 return kind(file)
         if not head:
             raise RecordingError(f"{file} is empty: nothing was recorded, or copying it has failed; copy it again")
+        if file.suffix.lower() in _OTHERS:
+            raise RecordingError(f"{file}: {file.suffix} is not read; {_OTHERS[file.suffix.lower()]}")
         raise RecordingError(
             f"{file} is not a readable recording: it begins with {bytes(head[:12])!r}, neither as MCAP nor as sqlite3 nor "
             "as a ROS 1 bag; copy it again, or name another file"

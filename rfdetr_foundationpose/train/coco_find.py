@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import UserError
+from ..stand_ins import HEAD, stand_in
 
 ANNOTATIONS = "_annotations.coco.json"
 TRAIN, VALID = ("train", "training"), ("valid", "val", "validation")
@@ -102,8 +103,11 @@ def _if_coco(file: Path) -> Json | None:
 def read_json(path: Path) -> Json:
     """The content of a file of COCO instances. Raises DatasetError that says what else it is."""
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = path.read_bytes()
+        content = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
+        if reason := stand_in(data[:HEAD]):
+            raise DatasetError(f"{path} cannot be read: {reason}") from error
         kind = "a zip archive; unpack it and name the folder" if path.suffix.lower() == ".zip" else f"no JSON: {error}"
         raise DatasetError(f"{path} is {kind}") from error
     except OSError as error:
