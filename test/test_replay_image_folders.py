@@ -13,7 +13,7 @@ from rfdetr_foundationpose.replay.recording import Recording, RecordingError
 
 K = "60 0 31.5\n0 61 23.5\n0 0 1\n"
 BOP = {"cam_K": [60, 0, 31.5, 0, 61, 23.5, 0, 0, 1], "depth_scale": 0.1}
-MILLIMETRES = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) + 400
+MILLIMETRES = (np.arange(48 * 64, dtype=np.uint16) // 4).reshape(48, 64) + 400
 
 
 def color(i):
@@ -167,3 +167,24 @@ def test_images_of_two_cameras_in_one_folder_are_refused(tmp_path):
     write(tmp_path, "rgb/right_{}.png", "depth/{}.png")
     with pytest.raises(RecordingError, match="left_0.png and right_0.png have the same number"):
         Recording(tmp_path)
+
+
+def test_floating_millimetres_are_taken_for_what_they_are(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    for i in range(3):
+        (tmp_path / "depth" / f"{i}.png").unlink()
+        np.save(tmp_path / "depth" / f"{i}.npy", (MILLIMETRES + i).astype(np.float32))
+    tape = Recording(tmp_path)
+    frame = next(iter(tape))[0]
+    np.testing.assert_allclose(frame.depth * frame.depth_scale, MILLIMETRES / 1000, atol=1e-6)
+    assert any("taken for millimetres" in problem for problem in tape.problems)
+
+
+@pytest.mark.parametrize(
+    "factor, unit, said", [(1, 0.001, False), (50, 0.001, True), (50, 0.001 / 50, False), (1, 1e-5, True)]
+)
+def test_depth_of_another_unit_is_said_once(tmp_path, factor, unit, said):
+    tape = Recording(write(tmp_path, "rgb/{}.png", "depth/{}.png", factor=factor), depth_unit=unit)
+    assert len([*tape]) == 3
+    found = [problem for problem in tape.problems if "set input.depth_unit to metres per unit" in problem]
+    assert len(found) == said

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..camera.calibration import Calibration
 from ..camera.compressed import compressed_to_depth, compressed_to_rgb
@@ -23,6 +24,9 @@ from .recording_files import Lost
 from .recording_index import Index, Source, Tally
 from .recording_pairs import Pair
 from .recording_truth import GroundTruth, InstanceTruth
+
+# Metres between which the median of an RGB-D camera's image lies, and how many pixels of every sixteenth tell.
+_NEAREST, _FARTHEST, _ENOUGH = 0.03, 30.0, 20
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Assembler:
         self._kinds = {n: (t.type, t.encoding) for n, t in source.files.topics.items()}
         self._rectify = Rectifier()
         self._register: DepthRegistration | None = None
+        self._judged = False
         self._waiting: dict[int, _Waiting] = {}
         # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
         self._wanted: dict[tuple[str, int], int] = {}
@@ -119,6 +124,7 @@ class Assembler:
         color = compressed_to_rgb(rgb) if self._kinds[r.rgb][0] == COMPRESSED else image_to_rgb(rgb)
         to_depth = compressed_to_depth if self._kinds[r.depth][0] == COMPRESSED else image_to_depth
         pixels, scale = to_depth(depth, r.depth_unit)
+        self._judge(pixels, scale)
         if r.depth_camera is not None:
             self._register = self._register or DepthRegistration(r.depth_camera)
             pixels = self._register(pixels, scale, calibration, r.rectified)
@@ -131,6 +137,25 @@ class Assembler:
         frame_id = rgb.header.frame_id.lstrip("/")
         frame = Frame(pair.stamp, frame_id, color, pixels, scale, camera, masks)
         return self._undistorted(frame, calibration)
+
+    def _judge(self, pixels: NDArray[Any], scale: float) -> None:
+        """Say once where depth cannot be in the unit in which it is read."""
+        some = pixels[::4, ::4]
+        metres = some[np.isfinite(some) & (some > 0)] * float(scale)
+        if self._judged or len(metres) < _ENOUGH:
+            return
+        self._judged, middle = True, float(np.median(metres))
+        if _NEAREST < middle < _FARTHEST:
+            return
+        remedy = (
+            "32FC1 is in metres (REP 118); record metres"
+            if pixels.dtype.kind == "f"
+            else f"set input.depth_unit to metres per unit, now {scale:g}"
+        )
+        self._tally.notes.append(
+            f"{self._source.path}: the depth of the first frame has a median of {middle:.3g} m, which no such camera sees: is its unit "
+            f"another one? {remedy}"
+        )
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
         r = self._source

@@ -33,6 +33,7 @@ _OTHER = re.compile(r"mask|seg|label|vis|render|normal|infra|(?<![a-z])ir(?![a-z
 _CAMERA_FILE = re.compile(r"(?:cam|camera|calib|intrinsic|^k$|scene_camera|metadata|transforms|settings)", re.I)
 _CAMERA_SUFFIXES = (".txt", ".json", ".yaml", ".yml", ".xml", ".npy")
 _TUM_UNIT = 1 / 5000
+_MILLIMETRES = 50.0
 _EARLIEST = 1_000_000_000  # Numbers from here on are times since 1970.
 
 
@@ -67,6 +68,7 @@ class ImageFolder:
             self.said.append(f"{path}: depth of 16 bits is in units of {1e3 * self._unit:g} mm, as its files say")
         # A PNG is passed on as it is; what has another unit, or is no picture, is decoded here.
         self._packed = self._unit is None and all(p.path.suffix.lower() == ".png" for p in self._depth)
+        self._float_unit = self._unit_of_floats() if not self._packed else 1.0
         rgb, depth_topic = (f"/{topic}/image" for topic in topics)
         self._rgb = f"{rgb}/compressed"
         self._depth_topic = f"{depth_topic}/compressed" if self._packed else depth_topic
@@ -76,6 +78,20 @@ class ImageFolder:
             self._depth_topic: Topic(COMPRESSED if self._packed else IMAGE, "cdr", len(self._depth)),
             self._info: Topic(CAMERA_INFO, "cdr", len(self._cameras)),
         }
+
+    def _unit_of_floats(self) -> float:
+        """Metres per unit of floating-point depth: no camera of colour and depth sees as far as millimetres would be metres."""
+        try:
+            pixels = read_depth(self._depth[0].path)
+        except InputError:  # said when its frame is made
+            return 1.0
+        seen = pixels[np.isfinite(pixels) & (pixels > 0)]
+        if pixels.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
+            return 1.0
+        self.said.append(
+            f"{self.path}: depth has a median of {float(np.median(seen)):.0f}, so it is taken for millimetres, not metres"
+        )
+        return 0.001
 
     def _of_images(self, file: Path) -> list[tuple[int, CameraFile]]:
         """Cameras and the stamps from which they hold. Raises RecordingError."""
@@ -139,8 +155,8 @@ class ImageFolder:
         pixels = read_depth(path)
         if pixels.dtype == np.uint16 and self._unit is None:
             return messages.image_message(header, pixels, "16UC1")
-        metres = pixels.astype(np.float32) * np.float32(self._unit or 1.0) if pixels.dtype == np.uint16 else pixels
-        return messages.image_message(header, metres, "32FC1")
+        unit = (self._unit or 1.0) if pixels.dtype == np.uint16 else self._float_unit
+        return messages.image_message(header, pixels.astype(np.float32) * np.float32(unit), "32FC1")
 
 
 def _serialized(message: Any, kind: str) -> bytes:
