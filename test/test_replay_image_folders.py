@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
+from support.bags import CAMERA_INFO, plain, write_rosbag2
 
 K = "60 0 31.5\n0 61 23.5\n0 0 1\n"
 BOP = {"cam_K": [60, 0, 31.5, 0, 61, 23.5, 0, 0, 1], "depth_scale": 0.1}
@@ -188,3 +189,27 @@ def test_depth_of_another_unit_is_said_once(tmp_path, factor, unit, said):
     assert len([*tape]) == 3
     found = [problem for problem in tape.problems if "set input.depth_unit to metres per unit" in problem]
     assert len(found) == said
+
+
+def test_a_file_of_intrinsics_takes_the_place_of_a_calibration(tmp_path):
+    """For recordings without camera_info, and for those whose driver does not know its lens."""
+    (tmp_path / "cam_K.txt").write_text(K)
+    without = write_rosbag2(tmp_path / "a", [s for s in plain(3) if s.kind != CAMERA_INFO])
+    with pytest.raises(RecordingError, match="or a file of the camera's intrinsics .--camera-info cam_K.txt"):
+        Recording(without)
+    for path in (without, write_rosbag2(tmp_path / "b", plain(3))):
+        tape = Recording(path, camera_info=str(tmp_path / "cam_K.txt"))
+        assert [frame.camera.fy for frame, _ in tape] == [61] * 3 and "calibration " + str(tmp_path) in tape.reason
+        assert tape.identity()["topics"][2] == "cam_K.txt"
+    folder = write(tmp_path / "c", "rgb/{}.png", "depth/{}.png", camera=None)
+    assert [frame.camera.fy for frame, _ in Recording(folder, camera_info=str(tmp_path / "cam_K.txt"))] == [61] * 3
+
+
+def test_a_file_of_another_view_makes_no_frame_and_says_why(tmp_path):
+    (tmp_path / "a.json").write_text('{"fx": 60, "fy": 61, "cx": 31.5, "cy": 20, "width": 128, "height": 80}')
+    tape = Recording(write_rosbag2(tmp_path / "a", plain(3)), camera_info=str(tmp_path / "a.json"))
+    assert not [*tape] and tape.tally.dropped["bad_camera_info"] == 3
+    assert "a.json is of 128x80 pixels, the images have 64x48" in tape.tally.sentences()[0]
+    (tmp_path / "b.txt").write_text("hello")
+    with pytest.raises(RecordingError, match="b.txt holds no intrinsics"):
+        Recording(tmp_path / "a", camera_info=str(tmp_path / "b.txt"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..camera_files import CameraFile
 from ..types import CameraIntrinsics, InputError
 
 PLUMB_BOB, RATIONAL, EQUIDISTANT = "plumb_bob", "rational_polynomial", "equidistant"
@@ -78,6 +80,13 @@ class Calibration:
 def is_rectified(topic: str) -> bool:
     """Whether a topic's name says that its images are without distortion: ``image_rect_color``."""
     return _RECTIFIED.search(topic) is not None
+
+
+def of_camera_file(path: Path, camera: CameraFile, width: int, height: int) -> Calibration:
+    """Of a file of intrinsics, for images of that size. Raises InputError for a file of another view."""
+    here = camera.at(path, width, height)
+    intrinsics = CameraIntrinsics(here.fx, here.fy, here.cx, here.cy, width, height)
+    return Calibration(intrinsics, intrinsics, _MODELS.get(here.model, here.model), here.distortion)
 
 
 def read_calibration(msg: Any) -> Calibration:

@@ -39,7 +39,9 @@ def scan(
     ] = True,
     rgb: Annotated[str | None, typer.Option(help="Colour topic; default: found by name and type.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depth topic.")] = None,
-    camera_info: Annotated[str | None, typer.Option(help="CameraInfo topic.")] = None,
+    camera_info: Annotated[
+        str | None, typer.Option(help="CameraInfo topic, or a file of intrinsics (cam_K.txt, ...).")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace mesh and entry of that name.")] = False,
     device: Device = "auto",
 ) -> None:

@@ -43,7 +43,9 @@ def replay(
     frames: Annotated[int | None, typer.Option(min=1, help="Use the first frames only.")] = None,
     rgb: Annotated[str | None, typer.Option(help="Colour topic; default: found by name and type.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depth topic.")] = None,
-    camera_info: Annotated[str | None, typer.Option(help="CameraInfo topic.")] = None,
+    camera_info: Annotated[
+        str | None, typer.Option(help="CameraInfo topic, or a file of intrinsics (cam_K.txt, ...).")
+    ] = None,
     mcap: WriteMcap = False,
     rerun: ShowRerun = None,
     init_mask: InitMasks = None,

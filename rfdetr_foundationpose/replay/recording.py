@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..camera.calibration import is_rectified
+from ..camera_files import CameraFile, read_camera
+from ..errors import InputError
 from ..types import Frame
 from .recording_decode import IMAGES
 from .recording_files import Files
@@ -46,7 +48,8 @@ __all__ = [
 class Recording:
     """A rosbag2 recording (folder, .mcap, .db3), ROS 1 .bag or folder of images; iterate for (Frame, GroundTruth) in time order.
 
-    Topics are chosen as a set that belongs together, or named: ``rgb``, ``depth``, ``camera_info``; ``reason`` says which
+    Topics are chosen as a set that belongs together, or named: ``rgb``, ``depth``, ``camera_info`` (or a file of intrinsics, as
+    ``CameraIntrinsics.from_file`` reads it, for a recording without a calibration or with a wrong one); ``reason`` says which
     and why. Depth that is not registered to colour is, where the recording has its calibration and /tf_static. Colour and depth
     are paired by equal header stamps, else within ``slop`` seconds. rectify: undistort images of a camera_info with distortion.
     depth_unit: metres per unit of 16 bits, unless the recording itself names one.
@@ -67,9 +70,13 @@ class Recording:
         rectify: bool = False,
     ) -> None:
         self.path = Path(path)
-        files = Files(self.path)
-        chosen = choose_topics(files, rgb, depth, camera_info)
-        self.rgb, self.depth, self.camera_info = chosen.rgb, chosen.depth, chosen.camera_info
+        file = _camera_file(camera_info)
+        files = Files(self.path, file)
+        images = file is not None and files.of_images  # whose file it is
+        given = None if file is None or images or camera_info in files.topics else (file, _read_camera(file))
+        chosen = choose_topics(files, rgb, depth, None if images or given else camera_info, given[0] if given else None)
+        self.rgb, self.depth = chosen.rgb, chosen.depth
+        self.camera_info = given[0].name if given else chosen.camera_info
         self.reason = chosen.reason
         unit = chosen.depth_unit if chosen.depth_unit is not None and depth_unit == _MILLIMETRE else depth_unit
         said = [f"{path}: depth is in units of {1e3 * unit:g} mm, as it says"] if unit != depth_unit else []
@@ -92,6 +99,7 @@ class Recording:
             rectify=rectify,
             rectified=is_rectified(self.rgb),
             depth_camera=chosen.depth_camera,
+            camera=given,
         )
         self.tally = Tally(self._aside)
 
@@ -141,6 +149,21 @@ class Recording:
     def __iter__(self) -> Iterator[tuple[Frame, GroundTruth]]:
         self.tally = Tally(self._aside)
         return Assembler(self._source, self.index, self.tally).frames()
+
+
+def _camera_file(camera_info: str | None) -> Path | None:
+    if camera_info is None:
+        return None
+    path = Path(camera_info).expanduser()
+    return path if path.is_file() else None
+
+
+def _read_camera(path: Path) -> CameraFile:
+    """Raises RecordingError."""
+    try:
+        return read_camera(path)
+    except InputError as error:
+        raise RecordingError(str(error)) from error
 
 
 def read_recording(path: str | Path, **options: Any) -> Recording:

@@ -21,7 +21,7 @@ from .recording_mcap import McapFile
 from .recording_sqlite import SqliteFile
 from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Storage, Topic, ros2_type
 
-_SUFFIXES = (".mcap", ".db3", ".bag", ".active", ".zstd")
+_SUFFIXES = (".mcap", ".db3", ".bag", ".active", ".zstd", ".zst")
 _KINDS: tuple[tuple[Callable[[Path], Storage], bytes, tuple[str, ...]], ...] = (
     (McapFile, recording_mcap.MAGIC, (".mcap",)),
     (SqliteFile, recording_sqlite.MAGIC, (".db3",)),
@@ -52,12 +52,15 @@ class Files:
     """A recording of one file or more. notes: sentences on what is wrong with it. Raises RecordingError.
 
     path: a rosbag2 folder, one of its files (.mcap, .db3, also compressed as .zstd), a ROS 1 bag, a folder of such, or of images.
+    camera: file of the intrinsics of the latter, None: found. of_images: it is one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, camera: Path | None = None) -> None:
         self.path = path.parent if path.name == _METADATA else path
         if not self.path.exists():
             raise RecordingError(f"recording {self.path} does not exist")
+        self.of_images = False
+        self._camera = camera
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
         self._unpacked: list[tempfile.TemporaryDirectory[str]] = []
@@ -101,8 +104,9 @@ class Files:
         present = sorted((p for p in self.path.iterdir() if p.suffix in _SUFFIXES), key=_natural)
         if not metadata.is_file():
             if not present:
-                images = open_image_folder(self.path)
+                images = open_image_folder(self.path, self._camera)
                 if images is not None:
+                    self.of_images = True
                     self._storages.append(images)
                     self.notes += images.said
                     return []

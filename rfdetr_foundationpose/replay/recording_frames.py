@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..camera.calibration import Calibration
+from ..camera.calibration import Calibration, of_camera_file
 from ..camera.compressed import compressed_to_depth, compressed_to_rgb
 from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
 from ..camera.rectify import Rectifier
@@ -118,10 +118,8 @@ class Assembler:
     def _frame(self, pair: Pair, images: dict[str, bytes]) -> Frame:
         r = self._source
         rgb, depth = self._message(r.rgb, images), self._message(r.depth, images)
-        calibration = self._index.calibrations[pair.calibration]
-        if isinstance(calibration, InputError):
-            raise calibration
         color = compressed_to_rgb(rgb) if self._kinds[r.rgb][0] == COMPRESSED else image_to_rgb(rgb)
+        calibration = self._calibration(pair, color.shape[1], color.shape[0])
         to_depth = compressed_to_depth if self._kinds[r.depth][0] == COMPRESSED else image_to_depth
         pixels, scale = to_depth(depth, r.depth_unit)
         self._judge(pixels, scale)
@@ -137,6 +135,15 @@ class Assembler:
         frame_id = rgb.header.frame_id.lstrip("/")
         frame = Frame(pair.stamp, frame_id, color, pixels, scale, camera, masks)
         return self._undistorted(frame, calibration)
+
+    def _calibration(self, pair: Pair, width: int, height: int) -> Calibration:
+        given = self._source.camera
+        if given is not None:
+            return of_camera_file(*given, width, height)
+        found = self._index.calibrations[pair.calibration]
+        if isinstance(found, InputError):
+            raise found
+        return found
 
     def _judge(self, pixels: NDArray[Any], scale: float) -> None:
         """Say once where depth cannot be in the unit in which it is read."""

@@ -48,14 +48,16 @@ class ImageFolder:
 
     remedy = "give each colour image a depth image of the same number"
 
-    def __init__(self, path: Path, color: list[Path], depth: list[Path], topics: tuple[str, str]) -> None:
+    def __init__(
+        self, path: Path, color: list[Path], depth: list[Path], topics: tuple[str, str], camera: Path | None
+    ) -> None:
         self.path = path
         self.notes: list[str] = []
         self.said: list[str] = []
         self.custom: dict[str, str] = {}
         stamped = _stamps(path, color, depth)
         self._color, self._depth = stamped
-        self._cameras = self._of_images(_camera_file(path))
+        self._cameras = self._of_images(camera or _camera_file(path))
         if (path / "scene_gt.json").is_file():
             self.said.append(
                 f"{path} is a scene of a BOP data set; evaluate bop and validate pose also use its ground truth"
@@ -163,8 +165,9 @@ def _serialized(message: Any, kind: str) -> bytes:
     return bytes(messages.STORE.serialize_cdr(message, kind))
 
 
-def open_image_folder(path: Path) -> ImageFolder | None:
-    """The recording that a folder of images is; None where it has no colour and depth images. Raises RecordingError."""
+def open_image_folder(path: Path, camera: Path | None = None) -> ImageFolder | None:
+    """The recording that a folder of images is; None where it has no colour and depth images. camera: file of its intrinsics, None:
+    looked for. Raises RecordingError."""
     folders = sorted(p for p in path.iterdir() if p.is_dir())
     color = [p for p in folders if _COLOR.search(p.name) and not _DEPTH.search(p.name) and not _OTHER.search(p.name)]
     depth = [p for p in folders if _DEPTH.search(p.name) and not _OTHER.search(p.name)]
@@ -172,11 +175,11 @@ def open_image_folder(path: Path) -> ImageFolder | None:
     depths = {p: found for p in depth if (found := _images(p, _DEPTH_SUFFIXES))}
     if colors and depths:
         first, second = _best(colors, ("rgb", "color")), _best(depths, ("depth",))
-        return ImageFolder(path, colors[first], depths[second], (_topic(first.name), _topic(second.name)))
+        return ImageFolder(path, colors[first], depths[second], (_topic(first.name), _topic(second.name)), camera)
     mixed = [p for p in _images(path, (*_SUFFIXES, ".npy")) if not _OTHER.search(p.stem)]
     of_depth = [p for p in mixed if _DEPTH.search(p.stem) and p.suffix.lower() in _DEPTH_SUFFIXES]
     of_color = [p for p in mixed if _COLOR.search(p.stem) and not _DEPTH.search(p.stem)]
-    return ImageFolder(path, of_color, of_depth, ("rgb", "depth")) if of_color and of_depth else None
+    return ImageFolder(path, of_color, of_depth, ("rgb", "depth"), camera) if of_color and of_depth else None
 
 
 def _best(folders: dict[Path, list[Path]], names: tuple[str, ...]) -> Path:
@@ -254,5 +257,5 @@ def _camera_file(path: Path) -> Path:
             return file
     raise RecordingError(
         f"{path} has colour and depth images, but no file with the camera's intrinsics: write its 3x3 matrix into "
-        f"{path / 'cam_K.txt'}, or copy the camera_info YAML or BOP's camera.json there"
+        f"{path / 'cam_K.txt'}, or copy the camera_info YAML or BOP's camera.json there, or name a file (--camera-info)"
     )

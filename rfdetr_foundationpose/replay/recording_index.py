@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..camera.calibration import Calibration, read_calibration
 from ..camera.images import stamp_ns
 from ..camera.registration import DepthCamera
+from ..camera_files import CameraFile
 from ..types import InputError
 from . import recording_messages as messages
 from .recording_decode import DamagedMessage, deserialize, read_head
@@ -40,6 +41,7 @@ class Source:
 
     slop_ns: largest difference of stamps. depth_unit: metres per unit of 16UC1. rectify: undistort. rectified: the colour
     topic's images are rectified. depth_camera: by which depth is registered to colour, None where it is.
+    camera: file of the intrinsics and what it says, in the place of ``camera_info``.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Source:
     rectify: bool
     rectified: bool
     depth_camera: DepthCamera | None = None
+    camera: tuple[Path, CameraFile] | None = None
 
 
 @dataclass
@@ -137,7 +140,7 @@ class _Indexer:
 
     def run(self) -> Index:
         r, index, lost = self._source, self._index, Lost()
-        topics = {r.rgb, r.depth, r.camera_info, *r.masks, *r.truths, *r.visibilities}
+        topics = {r.rgb, r.depth, *([] if r.camera else [r.camera_info]), *r.masks, *r.truths, *r.visibilities}
         tf = r.files.topics.get(_TF)
         if tf is not None and tf.readable and tf.type == _TF_TYPE:
             topics.add(_TF)
@@ -150,7 +153,8 @@ class _Indexer:
                 self._take(message, number)
             except DamagedMessage:
                 self._damaged[message.topic] += 1
-        index.plan = make_plan(self._stamped[r.rgb], self._stamped[r.depth], self._stamped[r.camera_info], r.slop_ns)
+        calibrations = [Stamped(0, 0, 0)] if r.camera else self._stamped[r.camera_info]
+        index.plan = make_plan(self._stamped[r.rgb], self._stamped[r.depth], calibrations, r.slop_ns)
         index.plan.depth_unmatched += self._damaged[r.depth]
         index.damaged = self._damaged[r.rgb]
         index.unreadable = lost.messages[r.rgb]

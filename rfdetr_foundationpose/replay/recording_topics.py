@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..camera.calibration import is_rectified
@@ -48,8 +49,11 @@ class Chosen:
     depth_unit: float | None = None
 
 
-def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info: str | None) -> Chosen:
-    """The set to read; named topics are taken as they are. Raises RecordingError that lists what there is."""
+def choose_topics(
+    files: Files, rgb: str | None, depth: str | None, camera_info: str | None, camera: Path | None = None
+) -> Chosen:
+    """The set to read; named topics are taken as they are. camera: file in the place of a calibration's topic. Raises
+    RecordingError that lists what there is."""
     for topic in (rgb, depth, camera_info):
         if topic is not None and topic not in files.topics:
             raise RecordingError(f"{files.path} has no topic {topic}; it has: {listing(files.topics)}")
@@ -65,8 +69,8 @@ def choose_topics(files: Files, rgb: str | None, depth: str | None, camera_info:
     color, paired = max(ranks, key=lambda pair: ranks[pair])
     place = _depth_camera(files, color, paired, kinds, seen)
     warnings, why = _judge(files, color, paired, seen, named=depth is not None, placed=place is not None)
-    info = camera_info or _camera_info(files, color, kinds, seen)
-    reason = f"{files.path}: colour {color}, depth {paired} ({why}), calibration {info}"
+    info = "" if camera else camera_info or _camera_info(files, color, kinds, seen)
+    reason = f"{files.path}: colour {color}, depth {paired} ({why}), calibration {camera or info}"
     unit = recorded_unit(files, paired)
     return Chosen(color, paired, info, reason, tuple(warnings), tuple(_aside(files, color, colors)), place, unit)
 
@@ -266,7 +270,7 @@ def _camera_info(files: Files, color: str, kinds: Mapping[str, Topic], seen: Map
             f"{files.path} has no {CAMERA_INFO} topic of {color}"
             + (f" (frame {c.frame})" if c.frame else "")
             + f"; it has {held}. "
-            f"Record {beside} too, or name a topic explicitly (--camera-info)"
+            f"Record {beside} too, or name a topic, or a file of the camera's intrinsics (--camera-info cam_K.txt)"
         )
     return max(belonging, key=rank)
 
