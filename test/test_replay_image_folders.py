@@ -63,6 +63,16 @@ SETS = {
     ),
     "7-Scenes": ("frame-{:06d}.color.png", "frame-{:06d}.depth.png", 1, ("camera.txt", K)),
     "one folder": ("{}_rgb.png", "{}_depth.png", 1, ("K.txt", K)),
+    "named by depth alone": ("{:04d}.jpg", "{:04d}_depth.png", 1, ("K.txt", K)),
+    "DexYCB": (
+        "color_{:06d}.jpg",
+        "aligned_depth_to_color_{:06d}.png",
+        1,
+        (
+            "calibration/840412060917_640x480.yml",
+            "color: {fx: 60, fy: 61, ppx: 31.5, ppy: 23.5}\ndepth: {fx: 50, fy: 50, ppx: 32, ppy: 24}\n",
+        ),
+    ),
     "float depth": ("images/{}.png", "depth/{}.tiff", 1, ("K.txt", K)),
     "arrays": ("rgb_images/img_{}.png", "depth_npy/d_{}.npy", 1, ("K.txt", K)),
 }

@@ -178,7 +178,8 @@ def open_image_folder(path: Path, camera: Path | None = None) -> ImageFolder | N
         return ImageFolder(path, colors[first], depths[second], (_topic(first.name), _topic(second.name)), camera)
     mixed = [p for p in _images(path, (*_SUFFIXES, ".npy")) if not _OTHER.search(p.stem)]
     of_depth = [p for p in mixed if _DEPTH.search(p.stem) and p.suffix.lower() in _DEPTH_SUFFIXES]
-    of_color = [p for p in mixed if _COLOR.search(p.stem) and not _DEPTH.search(p.stem)]
+    others = [p for p in mixed if not _DEPTH.search(p.stem) and p.suffix.lower() in _SUFFIXES]
+    of_color = [p for p in others if _COLOR.search(p.stem)] or others
     return ImageFolder(path, of_color, of_depth, ("rgb", "depth"), camera) if of_color and of_depth else None
 
 
@@ -237,16 +238,13 @@ def _time(text: str) -> int:
 
 def _camera_file(path: Path) -> Path:
     """The file of intrinsics in a folder, or beside it. Raises RecordingError."""
-    places = [path, *(path / n for n in ("intrinsic", "intrinsics", "calibration", "calib", "camera")), path.parent]
-    for place in places:
+    own = [path / n for n in ("intrinsic", "intrinsics", "calibration", "calib", "camera")]
+    for place in (path, *own, path.parent):
         if not place.is_dir():
             continue
         found = [p for p in sorted(place.iterdir()) if p.is_file() and p.suffix.lower() in _CAMERA_SUFFIXES]
-        fitting = [
-            p
-            for p in found
-            if _CAMERA_FILE.search(p.stem) and not re.search(r"pose|traj|extrinsic|depth", p.stem, re.I)
-        ]
+        named = found if place in own else [p for p in found if _CAMERA_FILE.search(p.stem)]
+        fitting = [p for p in named if not re.search(r"pose|traj|extrinsic|depth", p.stem, re.I)]
         for file in sorted(fitting, key=lambda p: (re.search(r"colou?r|rgb|cam_k", p.stem, re.I) is None, p.name)):
             try:
                 read_cameras(file) if file.name.startswith("scene_camera") else read_camera(file)
