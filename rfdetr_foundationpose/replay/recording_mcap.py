@@ -19,6 +19,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Footer, Metadata, Schema, Statistics
 
+from .recording_foxglove import translator
 from .recording_storage import ZSTD_MAGIC, Message, Reading, RecordingError, Topic, decompress, readable_size, ros2_type
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -61,6 +62,7 @@ class McapFile:
         self.remedy = f"repair it by: mcap recover {path.name} -o repaired.mcap"
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
+        self._translators: dict[int, Callable[[bytes], bytes]] = {}
         self._pieces: list[_Record] = []  # chunks, and messages beside them
         self._size = path.stat().st_size
         self._reached = 0  # how far in the file the last plain chunk was read
@@ -77,7 +79,12 @@ class McapFile:
         for key, channel in self._channels.items():
             schema = self._schemas.get(channel.schema_id)
             name = ros2_type(schema.name) if schema else ""
-            topic = self.topics.setdefault(channel.topic, Topic(name, channel.message_encoding, 0))
+            encoding = channel.message_encoding
+            mirrored = translator(schema.name, encoding) if schema else None
+            if mirrored is not None:
+                name, self._translators[key] = mirrored
+                encoding = "cdr"
+            topic = self.topics.setdefault(channel.topic, Topic(name, encoding, 0))
             topic.count = (topic.count or 0) + counts[key]
         if not self._channels and not self.notes:
             raise RecordingError(f"{path} holds no topic: nothing was recorded; were the topics' names right?")
@@ -246,6 +253,13 @@ class McapFile:
                 topic = names.get(channel)
                 if topic is not None:
                     reading.seen[topic] += 1
+                    if channel in self._translators:
+                        try:
+                            yield Message(topic, time, self._translators[channel](bytes(body[_MESSAGE.size :])))
+                        except ValueError as error:
+                            yield Message(topic, time, b"")
+                            reading.damage.append(f"a message of {topic} is damaged ({error})")
+                        continue
                     end = None if head is None else _MESSAGE.size + head
                     if body[_MESSAGE.size : _MESSAGE.size + 4] == ZSTD_MAGIC and self.topics[topic].encoding == "cdr":
                         yield Message(topic, time, _unpacked(body[_MESSAGE.size :], topic, reading)[:head])
