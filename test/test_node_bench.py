@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import threading
 from types import SimpleNamespace
 
@@ -17,17 +18,29 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.serialization import deserialize_message, serialize_message
 
 from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
+from rfdetr_foundationpose.node_bench.parent import when_parent_ends
 from rfdetr_foundationpose.node_bench.parts import PARTS, POINTS, PROCESSING
 from rfdetr_foundationpose.node_bench.report import node_tables
 from rfdetr_foundationpose.node_bench.session import summarize, usage
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
 from rfdetr_foundationpose.ros.serialization import stamped
+from rfdetr_foundationpose.ros.signals import PARENT
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
 
 MS = 1_000_000
+
+
+def test_a_process_ends_whose_parent_has_ended_before_it_looked(monkeypatch):
+    """Imports take seconds, and what is left without a parent gets another one."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setenv(PARENT, str(gone.pid))
+    ended = threading.Event()
+    when_parent_ends(ended.set)
+    assert ended.wait(60)
 
 
 def test_frames_are_played_there_and_back_without_a_jump():

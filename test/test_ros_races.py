@@ -134,9 +134,11 @@ def test_a_setting_that_changes_while_the_pipeline_is_built_reaches_it(tmp_path)
         configuring = started(graph.transition, "configure")
         assert build.reached.wait(PATIENCE)
 
-        def while_not_stored(_changes) -> SetParametersResult:
-            build.let_go()
-            wait_for(lambda: node._state == "inactive", "the end of configure")
+        def while_not_stored(changes) -> SetParametersResult:
+            if changes[0].name == "detector.threshold":
+                build.let_go()
+                wait_for(lambda: node._state == "inactive", "the end of configure")
+                ended(started(node.declare_parameter, "qos_overrides.other", "as subscriptions do"))
             return SetParametersResult(successful=True)
 
         node._on_set_parameters_callbacks.append(while_not_stored)

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..interrupts import unblocked
 from ..replay.metrics import percentiles
 from ..replay.node_process import NodeProcess, local_domain
+from ..ros.signals import PARENT
 from .camera import StoredFrames
 from .parts import PARTS, POINTS
 from .variants import VARIANTS
@@ -181,7 +182,7 @@ def _topics(topics: Sequence[str]) -> list[str]:
 
 
 def _start(module: str, out: Path, domain: int, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **local_domain(domain), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **local_domain(domain), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())}
     for left in (out, out.with_suffix(".seen")):  # of an earlier run into this folder
         left.unlink(missing_ok=True)
     command = [sys.executable, "-m", f"{PACKAGE}.{module}", "--out", str(out), *arguments]

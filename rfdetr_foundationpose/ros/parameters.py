@@ -96,6 +96,8 @@ class LiveParameters:
 
     def _on_set(self, changes: list[Any]) -> SetParametersResult:
         ours = {p.name: p.value for p in changes if p.name in self._settings}
+        if not ours:  # as a subscription's QoS, which a transition declares
+            return SetParametersResult(successful=True)
         try:
             current = {path: self._node.get_parameter(path).value for path in self._settings}
             config = from_flat({**current, **ours})
