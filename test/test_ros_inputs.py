@@ -8,6 +8,9 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
@@ -73,6 +76,23 @@ def test_frames_follow_a_camera_info_that_changes(graph):
         wait_for(arrived, "camera_info")
         assert made.assemble(pair, ExitStack()).camera.fy == focal
     made.close()
+
+
+@pytest.mark.parametrize("name", ["rgb", "depth"])
+def test_a_qos_parameter_of_one_image_topic_is_not_the_others_too(name):
+    overridden = f"qos_overrides./one/{name}/image.subscription.depth"
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node(
+        "one", context=context, namespace="/one", parameter_overrides=[Parameter(overridden, value=77)]
+    )
+    made = inputs.Inputs(node, Config(), [], LatestFrame(), print, print)
+    made.open()
+    depths = {s.topic_name: s.qos_profile.depth for s in node.subscriptions if s.topic_name.endswith("/image")}
+    assert depths == {f"/one/{topic}/image": 77 if topic == name else inputs.HISTORY for topic in ("rgb", "depth")}
+    made.close()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize("rectify", [False, True])

@@ -159,12 +159,12 @@ class Inputs:
             subscriber,
             self._node,
             kind,
-            qos_profile=self._qos(),
             callback_group=self._reader.group,
             qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
             **options,
         )
-        rgb_filter, depth_filter = (make(topic) for topic in self._topics)
+        # rclpy writes what overrides a profile into it: each has its own.
+        rgb_filter, depth_filter = (make(topic, qos_profile=self._qos()) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
