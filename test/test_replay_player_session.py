@@ -53,6 +53,9 @@ def play(tmp_path, spec, frames: int, **options):
     parameters = {
         "objects_file": str(tmp_path / "objects.yaml"),
         "input.reliability": "reliable",
+        # Deep: a machine that is busy for a moment loses none.
+        "qos_overrides./rgb/image.subscription.depth": 100,
+        "qos_overrides./depth/image.subscription.depth": 100,
         "input.max_age": 0.0,
         "output.covariance": True,
     }

@@ -74,8 +74,8 @@ def test_poses_markers_and_latency_of_a_stream(scene):
     mesh, axes = markers[-1].markers
     assert (mesh.type, axes.type) == (Marker.TRIANGLE_LIST, Marker.LINE_LIST)
     assert len(mesh.points) == 36  # a box; no other machine has its file
-    assert stamp_of(mesh) in {stamp_of(p) for p, _ in graph.poses}
-    assert 0 < latency[-1].data < 1000
+    wait_for(lambda: stamp_of(mesh) in {stamp_of(p) for p, _ in list(graph.poses)}, "the pose of the marker")
+    assert 0 < latency[-1].data < 1000 * PATIENCE
     values = graph.fresh_values("backend")
     for package in ("vision_msgs", "tf2_ros"):
         if f"{package} is not installed" in node.log:
@@ -116,6 +116,7 @@ def test_a_recording_of_the_outputs_is_read_by_rosbags(scene, tmp_path):
     """What went over the wire, into MCAP as it came, and out again with rosbags' own message definitions."""
     _, graph, camera = scene
     store = get_typestore(Stores.ROS2_KILTED)
+    graph.settle()
     wire: list[tuple[str, bytes]] = []
     subscriptions = [
         graph.node.create_subscription(kind, f"pose_node/{topic}", partial(append_raw, wire, topic), 100, raw=True)
@@ -154,7 +155,7 @@ def test_a_recording_of_the_outputs_is_read_by_rosbags(scene, tmp_path):
     assert {m.header.frame_id for a in read["markers"] for m in a.markers} == {FRAME_ID}
     (z,) = {m.pose.position.z for m in read["pose/box"]}
     assert z == pytest.approx(1.0)
-    assert all(0 < m.data < 1000 for m in read["latency/end_to_end"])
+    assert all(0 < m.data < 1000 * PATIENCE for m in read["latency/end_to_end"])
     statuses = {s.name for m in read["diagnostics"] for s in m.status}
     node_name = f"{graph.namespace.lstrip('/')}/pose_node"  # of two cameras' nodes each has its own
     assert statuses == {f"{node_name}: {part}" for part in ("input", "processing", "objects", "backend")}
@@ -171,7 +172,7 @@ def test_reset_and_set_enabled(scene):
     assert graph.call(Trigger, "reset", Trigger.Request()).success
     assert int(graph.fresh_values("objects")["resets"]) == before + 1
     assert graph.call(SetBool, "set_enabled", SetBool.Request(data=False)).success
-    wait_for(lambda: graph.fresh_values()["in_flight"] == "0", "the last frame")
+    graph.settle()
     graph.poses.clear()
     camera.stream_until(lambda: int(graph.values().get("dropped_disabled", 0)) >= 5, "frames to be dropped")
     assert graph.poses == []
@@ -227,10 +228,9 @@ def test_life_cycle_under_a_running_stream(tmp_path):
                     assert graph.transition("activate")
                     wait_for(lambda: len(graph.poses) > 3, "poses while active")
                     assert graph.transition("deactivate")
-                    time.sleep(0.2)
-                    graph.poses.clear()
-                    time.sleep(0.3)
-                    assert graph.poses == []
+                    inactive_ns = time.time_ns()
+                    time.sleep(0.5)
+                    assert all(stamp_of(p) < inactive_ns for p, _ in list(graph.poses))
                 assert graph.transition("cleanup")
                 assert graph.state() == "unconfigured"
             assert graph.transition("configure")
@@ -274,7 +274,7 @@ def test_wrong_parameters_at_start_end_the_process_with_a_reason(tmp_path):
         for parameter, said in (("debug.image_rate:=10", "10.0, not 10"), ("pose.backend:=warp9", "must be one of"))
     }
     for node, said in nodes.items():
-        assert node.wait(60) == 1
+        assert node.wait(PATIENCE) == 1
         assert said in node.log
         assert "Traceback" not in node.log
 
@@ -318,7 +318,8 @@ def test_ends_in_time_when_a_frame_or_the_configuration_or_the_end_takes_long(tm
             wait_for(lambda: "loading weights" in node.log, "configure")
         else:
             graph.wait_active()
-            Camera(graph).stream(0.3)
+        if stuck == "DOUBLE_SECONDS":
+            Camera(graph).stream_until(lambda: graph.values().get("in_flight", "0") != "0", "a frame in work")
         assert node.stop() < on_idle(2.0)
         assert node.returncode == 0
         assert "terminate called" not in node.log

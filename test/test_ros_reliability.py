@@ -14,9 +14,9 @@ import pytest
 
 from rfdetr_foundationpose.ros import shared_memory
 from rfdetr_foundationpose.ros.log_folder import log_environment
-from support.ros_support import ROOT, Camera, Node, running_node, segments_of, wait_for
+from support.ros_support import PATIENCE, ROOT, Camera, Node, running_node, segments_of, wait_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 NOBODY = 65534
 
 
@@ -93,11 +93,11 @@ def test_weights_that_are_missing_leave_a_node_that_says_so_and_can_be_told_othe
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
     try:
-        wait_for(lambda: "cannot configure" in log.read_text() or process.poll() is not None, "the error", 120)
+        wait_for(lambda: "cannot configure" in log.read_text() or process.poll() is not None, "the error")
         time.sleep(0.2)
         assert process.poll() is None, log.read_text()
         assert "nowhere" in log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()

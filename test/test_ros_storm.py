@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from support.ros_support import ROOT, objects_yaml, on_idle
+from support.ros_support import PATIENCE, ROOT, objects_yaml, on_idle
 from support.storm import DOUBLE, LIMIT, storm
 
 pytestmark = pytest.mark.timeout(900)
@@ -38,7 +38,7 @@ def test_a_transition_that_comes_back_while_the_process_ends_touches_nothing(tmp
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        status = process.wait(60)
+        status = process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()

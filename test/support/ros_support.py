@@ -64,14 +64,20 @@ def objects_yaml(folder: Path) -> Path:
     return path
 
 
+def _load() -> float:
+    """What is asked of each core: over the last minute, or now where that is more, as of work that has just begun."""
+    running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1  # but for this thread
+    return max(os.getloadavg()[0], running) / (os.cpu_count() or 1)
+
+
 def on_idle(seconds: float) -> float:
     """A time that holds on an idle machine, stretched by how busy this one is."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return seconds * max(1.0, _load())
 
 
 def is_busy() -> bool:
     """Whether other work keeps this machine's cores: how long something takes then says nothing about the node."""
-    return os.getloadavg()[0] > (os.cpu_count() or 1)
+    return _load() > 1.0
 
 
 def segments_of(pid: int) -> list[Path]:
@@ -264,6 +270,11 @@ class Graph:
         """Values of a report that was made after this call."""
         self.fresh_report(name)
         return self.values(name)
+
+    def settle(self) -> dict[str, str]:
+        """The processing report once the node has done what it was sent."""
+        wait_for(lambda: self.fresh_values()["in_flight"] == "0", "the last frame")
+        return self.values()
 
     def fresh_report(self, name: str) -> Any:
         # Two: the first may have been in the making.
