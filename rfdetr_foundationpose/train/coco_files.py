@@ -88,32 +88,28 @@ def _entries(content: Json, key: str) -> list[Mapping[str, Any]]:
     return [entry for entry in content[key] if isinstance(entry, Mapping)]
 
 
-def _key(value: Any) -> Any:
+def _key(value: Any) -> int | str:
     """An id as it is compared: 3, "3" and 3.0 are one."""
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    return (
-        int(value)
-        if isinstance(value, float) and value.is_integer()
-        else str(value)
-        if isinstance(value, list)
-        else value
-    )
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _classes(file: Path, content: Json) -> list[tuple[Any, str, Any]]:
-    """(id, name, supercategory) in the order of ids. Raises DatasetError."""
+def _classes(file: Path, content: Json) -> list[tuple[int | str, str, str]]:
+    """(id, name, supercategory or "") in the order of ids. Raises DatasetError."""
     found = []
     for entry in _entries(content, "categories"):
         if "id" not in entry or not str(entry.get("name") or "").strip():
             raise DatasetError(f"{file} has a category without id or name: {dict(entry)}")
-        found.append((_key(entry["id"]), str(entry["name"]).strip(), entry.get("supercategory")))
+        found.append((_key(entry["id"]), str(entry["name"]).strip(), str(entry.get("supercategory") or "")))
     return sorted(found, key=lambda c: (isinstance(c[0], str), c[0]))
 
 
 def _names(file: Path, content: Json, used: set[str]) -> tuple[str, ...]:
     classes = _classes(file, content)
-    parents = {parent for _, name, parent in classes if parent not in (None, "", name)}
+    parents = {parent for _, name, parent in classes if parent not in ("", name)}
     flat = all(parent == "none" for _, _, parent in classes)  # a program that calls every one's so
     kept = [
         name

@@ -122,10 +122,11 @@ class CocoSource:
         if mask.any() or one.box is None:
             return mask
         x, y, w, h = one.box
+        corners = np.clip(np.array([[x, y], [x + w, y + h]]) * scale, 0, self.size[::-1])
         # Corners that came through percentages are off by rounding.
-        x0, y0 = np.floor(np.array([x, y]) * scale + _ROUNDING).astype(int)
-        x1, y1 = np.ceil(np.array([x + w, y + h]) * scale - _ROUNDING).astype(int)
-        mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
+        x0, y0 = np.floor(corners[0] + _ROUNDING).astype(int)
+        x1, y1 = np.ceil(corners[1] - _ROUNDING).astype(int)
+        mask[y0:y1, x0:x1] = True
         return mask
 
 
