@@ -9,14 +9,14 @@ import random
 import cv2
 import numpy as np
 import pytest
-from test_camera_files import FILES
-from test_replay_image_folders import K, write
 
 from rfdetr_foundationpose.camera_files import read_camera
 from rfdetr_foundationpose.replay.recording import Recording
 from rfdetr_foundationpose.train.coco_files import read_dataset
 from rfdetr_foundationpose.train.coco_source import CocoSource
+from support.camera_texts import FILES
 from support.fuzz import cases, damage_file, damaged, mistyped, try_seeds
+from support.image_folders import K, write
 
 ENTRIES = [
     {
