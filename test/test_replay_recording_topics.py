@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mcap.writer import Writer
 
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
 from support.bags import START, Sent, color, compressed, depth, image, info, plain, write_rosbag2
@@ -271,3 +272,16 @@ def test_a_topic_of_our_own_masks_is_no_colour(tmp_path):
     sent = [*plain(2), grey("/mask/mug", C)]
     recording = Recording(record(tmp_path, sent))
     assert recording.masks == {"/mask/mug": "mug"} and recording.invalid == []
+
+
+def test_video_is_named_with_what_makes_images_of_it(tmp_path):
+    kind = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+    with (tmp_path / "a.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema(kind, "ros2msg", b"uint8[] data")
+        channel = writer.register_channel("/c/color/image_raw/ffmpeg", "cdr", schema)
+        writer.add_message(channel, START, b"\0\1\0\0\0\0\0\0", START)
+        writer.finish()
+    with pytest.raises(RecordingError, match="/c/color/image_raw/ffmpeg is video.*republish.*in_transport:=ffmpeg"):
+        Recording(tmp_path / "a.mcap")

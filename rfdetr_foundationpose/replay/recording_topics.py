@@ -27,6 +27,11 @@ _TO_DEPTH = re.compile(r"(?:rgb|colou?r)_?(?:to|2)_?depth", re.I)
 _COLOR_NAME = re.compile(r"rgb|colou?r", re.I)
 _RIGHT = re.compile(r"(?:^|[/_])right(?:[/_]|$)", re.I)
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
+_VIDEO = {
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "ffmpeg",
+    "theora_image_transport/msg/Packet": "theora",
+    "foxglove_msgs/msg/CompressedVideo": "foxglove",
+}
 # A look at the beginning of a recording ends here, whether each topic was seen or not.
 _PEEK_MESSAGES = 5000
 
@@ -92,6 +97,12 @@ def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head],
         return f"{files.path}: no message of {', '.join(sorted(images))} can be read{why}"
     unreadable = sorted({t.encoding for t in files.topics.values() if not t.readable})
     hint = f"; messages in {', '.join(unreadable)} are not read, only those of ROS" if unreadable else ""
+    if video := {n: t.type for n, t in files.topics.items() if t.type in _VIDEO}:
+        name, kind = next(iter(video.items()))
+        hint += (
+            f"; {name} is video, which is not read: make images of it by ros2 run image_transport republish --ros-args -p "
+            f"in_transport:={_VIDEO[kind]} -p out_transport:=compressed, and record those"
+        )
     remedy = f"Name the topic explicitly ({option})"
     if not any(kinds[n].readable for n in images):
         remedy = "Record the topics of the camera's ROS driver (ros2 bag record)"
