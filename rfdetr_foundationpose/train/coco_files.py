@@ -245,12 +245,13 @@ def _shape(where: str, entry: Mapping[str, Any]) -> Shape | None:
             return None
         if shape and all(isinstance(v, int | float) for v in shape):  # one polygon without the list around it
             shape = [shape]
-        polygons = [[float(v) for v in polygon] for polygon in shape if len(polygon) >= 6 or len(polygon) % 2]
+        # Kept as they are: a large data set has a hundred million of these numbers.
+        polygons = [polygon for polygon in shape if len(polygon) >= 6 or len(polygon) % 2]
         for polygon in polygons:
-            if len(polygon) % 2 or not all(math.isfinite(v) for v in polygon):
+            if len(polygon) % 2 or not math.isfinite(math.fsum(polygon)):
                 raise ValueError(f"a polygon has {len(polygon)} numbers, expected finite pairs")
         return polygons or None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DatasetError(f"{where} cannot be read: {error}; export it anew, or without segmentations") from error
 
 
