@@ -172,8 +172,8 @@ def test_passes_of_two_different_objects_are_not_joined(good):
         scan([frames[::2], frames_of(other)], BOARD)
 
 
-def remarks_of(frames, board=BOARD) -> str:
-    return " | ".join(scan([frames], board).remarks)
+def remarks_of(frames, board=BOARD, **options) -> str:
+    return " | ".join(scan([frames], board, **options).remarks)
 
 
 def test_a_glossy_object_is_said():
@@ -185,6 +185,7 @@ def test_a_camera_that_moves_too_fast_and_one_that_stays_on_one_side_are_said(go
     _, frames = good
     hurried = [replace(f, stamp_ns=f.stamp_ns // 8) for f in frames]
     assert "moved too fast" in remarks_of(hurried)
+    assert "moved too fast" not in remarks_of(hurried, timed=False)
     half = frames[: len(frames) // 3][:6] * 3  # the same few places again
     assert "sides: walk all the way round" in remarks_of(half)
 

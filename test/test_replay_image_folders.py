@@ -58,7 +58,7 @@ def test_folders_of_data_sets_are_recordings(tmp_path, name):
     tape = Recording(write(tmp_path, rgb, depth, factor=factor, camera=camera))
     tape.check()
     frames = [frame for frame, _ in tape]
-    assert len(tape) == len(frames) == 3 and not tape.invalid
+    assert len(tape) == len(frames) == 3 and not tape.invalid and not tape.timed
     for i, frame in enumerate(frames):
         red = (frame.rgb[..., 0] > 120) & (frame.rgb[..., 2] < 90)
         assert red[:, : 4 + i].all() and not red[:, 7 + i :].any()
@@ -77,6 +77,7 @@ def test_tum_has_times_and_a_unit_of_its_own(tmp_path):
         (tmp_path / name).write_text("# timestamp filename\n")
     tape = Recording(tmp_path)
     frames = [frame for frame, _ in tape]
+    assert tape.timed
     assert [f.stamp_ns for f in frames] == [1305031102175304000, 1305031102211214000, 1305031102243211000]
     np.testing.assert_allclose(frames[0].depth * frames[0].depth_scale, MILLIMETRES / 1000, atol=1e-6)
     assert any("units of 0.2 mm" in problem for problem in tape.problems)

@@ -99,6 +99,7 @@ def scan(
             board,
             voxel=voxel / 1e3,
             device=place,
+            timed=all(tape.timed for tape in tapes),
             progress=lambda phase, done: progress.update(tasks[phase], completed=done),
         )
     mesh_file.parent.mkdir(parents=True, exist_ok=True)

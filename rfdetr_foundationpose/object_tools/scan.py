@@ -77,17 +77,18 @@ def scan(
     *,
     voxel: float = 0.0,
     device: str = "cpu",
+    timed: bool = True,
     progress: Callable[[str, int], None] = lambda phase, done: None,
 ) -> Scan:
     """passes: the frames of each recording, between which the object was turned over; one is enough where nobody asks for
-    its underside. voxel: resolution in m, 0: by the object's size. progress: gets "read" and frames done, then "fuse" and
+    its underside. voxel: resolution in m, 0: by the object's size. timed: see ``read_pass``. progress: gets "read" and frames done, then "fuse" and
     surfaces done. Raises ScanError; UserError where xatlas is not installed.
     """
     atlas_library()  # before minutes of work
     recorded: list[Pass] = []
     for frames in passes:
         before = sum(p.frames for p in recorded)
-        recorded.append(read_pass(frames, board, lambda done, b=before: progress("read", b + done)))  # type: ignore[misc]
+        recorded.append(read_pass(frames, board, lambda done, b=before: progress("read", b + done), timed=timed))  # type: ignore[misc]
     remarks = [r if len(recorded) == 1 else f"pass {i + 1}: {r}" for i, p in enumerate(recorded) for r in p.remarks]
     low, high = recorded[0].low, recorded[0].high
     voxel = voxel or float(np.clip(max(np.linalg.norm(p.high - p.low) for p in recorded) / 130, 0.0008, 0.003))

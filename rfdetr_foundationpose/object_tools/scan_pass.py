@@ -61,9 +61,9 @@ class Pass:
         return made
 
 
-def read_pass(frames: Iterable[Frame], board: Board, progress: Callable[[int], None]) -> Pass:
-    """progress: gets the number of frames read. Raises ScanError where the frames give no surface."""
-    views, total, remarks = _views(frames, board, progress)
+def read_pass(frames: Iterable[Frame], board: Board, progress: Callable[[int], None], *, timed: bool = True) -> Pass:
+    """progress: gets the number of frames read. timed: stamps are times, by which the camera's speed is known. Raises ScanError where the frames give no surface."""
+    views, total, remarks = _views(frames, board, progress, timed)
     bias = _depth_bias(views, board)
     if abs(bias - 1) > DEPTH_OFF[0]:
         sentence = (
@@ -76,7 +76,9 @@ def read_pass(frames: Iterable[Frame], board: Board, progress: Callable[[int], N
     return Pass(views, *_bounds(views, board), total, remarks)
 
 
-def _views(frames: Iterable[Frame], board: Board, progress: Callable[[int], None]) -> tuple[list[View], int, list[str]]:
+def _views(
+    frames: Iterable[Frame], board: Board, progress: Callable[[int], None], timed: bool
+) -> tuple[list[View], int, list[str]]:
     """Those frames that the board gives a pose to, evenly thinned, and remarks on the recording."""
     views: list[View] = []
     stamps: list[int] = []
@@ -108,7 +110,7 @@ def _views(frames: Iterable[Frame], board: Board, progress: Callable[[int], None
         remarks.append(
             f"the board was found in {total - few} of {total} frames only: keep more of it in view, and the object in its middle"
         )
-    if len(speeds) and (np.quantile(speeds, 0.75, axis=0) > FASTEST).any():
+    if timed and len(speeds) and (np.quantile(speeds, 0.75, axis=0) > FASTEST).any():
         fast = np.quantile(speeds, 0.75, axis=0)
         remarks.append(
             f"the camera moved too fast ({fast[0]:.2f} m/s, {fast[1]:.0f} deg/s; below {FASTEST[0]} m/s and {FASTEST[1]:.0f} "

@@ -54,6 +54,8 @@ class Recording:
     are paired by equal header stamps, else within ``slop`` seconds. rectify: undistort images of a camera_info with distortion.
     depth_unit: metres per unit of 16 bits, unless the recording itself names one.
 
+    ``timed`` says whether stamps are times: images in folders may only be numbered.
+
     A damaged file gives what can be read. ``problems`` are sentences on what cannot, ``tally`` counts what became of each
     colour image: published = frames + dropped. Raises RecordingError that names the file, the reason and the remedy.
     """
@@ -78,6 +80,7 @@ class Recording:
         self.rgb, self.depth = chosen.rgb, chosen.depth
         self.camera_info = given[0].name if given else chosen.camera_info
         self.reason = chosen.reason
+        self.timed = files.timed
         unit = chosen.depth_unit if chosen.depth_unit is not None and depth_unit == _MILLIMETRE else depth_unit
         said = [f"{path}: depth is in units of {1e3 * unit:g} mm, as it says"] if unit != depth_unit else []
         self._said = (*chosen.warnings, *files.notes, *said)

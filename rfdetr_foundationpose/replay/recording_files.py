@@ -52,14 +52,14 @@ class Files:
     """A recording of one file or more. notes: sentences on what is wrong with it. Raises RecordingError.
 
     path: a rosbag2 folder, one of its files (.mcap, .db3, also compressed as .zstd), a ROS 1 bag, a folder of such, or of images.
-    camera: file of the intrinsics of the latter, None: found. of_images: it is one.
+    camera: file of the intrinsics of the latter, None: found. of_images: it is one. timed: its stamps are times.
     """
 
     def __init__(self, path: Path, camera: Path | None = None) -> None:
         self.path = path.parent if path.name == _METADATA else path
         if not self.path.exists():
             raise RecordingError(f"recording {self.path} does not exist")
-        self.of_images = False
+        self.of_images, self.timed = False, True
         self._camera = camera
         self.notes: list[str] = []
         self.custom: dict[str, str] = {}
@@ -106,7 +106,7 @@ class Files:
             if not present:
                 images = open_image_folder(self.path, self._camera)
                 if images is not None:
-                    self.of_images = True
+                    self.of_images, self.timed = True, images.timed
                     self._storages.append(images)
                     self.notes += images.said
                     return []

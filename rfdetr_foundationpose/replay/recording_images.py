@@ -55,8 +55,8 @@ class ImageFolder:
         self.notes: list[str] = []
         self.said: list[str] = []
         self.custom: dict[str, str] = {}
-        stamped = _stamps(path, color, depth)
-        self._color, self._depth = stamped
+        self._color, self._depth = _stamps(path, color, depth)
+        self.timed = self._color[0].stamp >= _EARLIEST * 1_000_000_000
         self._cameras = self._of_images(camera or _camera_file(path))
         if (path / "scene_gt.json").is_file():
             self.said.append(
