@@ -151,6 +151,27 @@ def test_a_set_that_is_not_split_is_measured_with_a_tenth(tmp_path, caplog, file
     assert "2 of its 20 images are measured with" in caplog.text
 
 
+def test_the_scenes_of_bop_are_one_data_set(tmp_path):
+    """Each numbers its images anew, and has only the objects in it."""
+    for scene, category in (("000000", 5), ("000001", 8)):
+        for i in range(2):
+            picture(tmp_path / scene / "rgb" / f"{i:06d}.png", level=100 + category)
+        entry = {"bbox": [20, 10, 40, 20], "ignore": False, "segmentation": RUNS}
+        names = [f"rgb/{i:06d}.png" for i in range(2)]
+        coco(
+            tmp_path / scene / "scene_gt_coco.json",
+            names,
+            categories=[{"id": category, "name": str(category)}],
+            entry=entry,
+        )
+    train, valid = read_dataset(tmp_path)
+    assert train.names == ("5", "8") and len(train.images) + len(valid.images) == 4
+    batch = CocoSource(train, "cpu", (20, 40), 0).sample(3)
+    for rgb, label in zip(batch.rgb.float().mean((1, 2, 3)).tolist(), batch.label[:, 0].tolist(), strict=True):
+        assert abs(rgb - (105, 108)[label]) < 1
+    assert batch.box[:, 0].tolist() == [[10, 5, 30, 15]] * 3
+
+
 def test_files_of_other_kinds_beside_the_instances_are_passed_over(tmp_path):
     picture(tmp_path / "train2017" / "a.png")
     for name, annotation in (("captions", {"caption": "a mug"}), ("panoptic", {"segments_info": []})):

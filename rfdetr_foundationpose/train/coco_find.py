@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..stand_ins import HEAD, stand_in
 
 ANNOTATIONS = "_annotations.coco.json"
+_SCENE = "scene_gt_coco.json"
 TRAIN, VALID = ("train", "training"), ("valid", "val", "validation")
 _TEST = ("test", "testing")
 # Of the same images, but not their instances.
@@ -39,6 +40,8 @@ def find_annotations(path: Path) -> tuple[tuple[Path, Json], tuple[Path, Json] |
     if path.is_file():
         return (path, read_json(path)), None
     train, valid = _of_split(path, TRAIN), _of_split(path, VALID)
+    if train is None:
+        train = _of_scenes(path)
     if train is None:
         train = _one(path, [p for p in _json_files(path) if valid is None or p != valid[0]])
     return train, valid or _of_split(path, _TEST)
@@ -75,6 +78,24 @@ def _of_split(root: Path, names: Sequence[str]) -> tuple[Path, Json] | None:
             return file, content
     # A broken file is named, instead of "there is none".
     return (files[0], read_json(files[0])) if files and files[0].name == ANNOTATIONS else None
+
+
+def _of_scenes(root: Path) -> tuple[Path, Json] | None:
+    """The scenes of a split of BOP, each with its own scene_gt_coco.json, as one; None for other folders. Raises DatasetError."""
+    files = sorted(root.glob(f"*/{_SCENE}"))
+    images: list[Any] = []
+    annotations: list[Any] = []
+    categories: dict[str, Any] = {}
+    for file in files:
+        content, scene = read_json(file), file.parent.name
+        entries = [e for e in content["images"] if isinstance(e, dict)]
+        images += [{**e, "id": f"{scene}/{e.get('id')}", "file_name": f"{scene}/{e.get('file_name')}"} for e in entries]
+        made = [a for a in content["annotations"] if isinstance(a, dict)]
+        annotations += [{**a, "image_id": f"{scene}/{a.get('image_id')}"} for a in made]
+        categories |= {str(c.get("id")): c for c in content["categories"] if isinstance(c, dict)}
+    if not files:
+        return None
+    return root / _SCENE, {"images": images, "annotations": annotations, "categories": list(categories.values())}
 
 
 def _one(root: Path, files: Sequence[Path]) -> tuple[Path, Json]:
