@@ -150,7 +150,7 @@ def transform(store, T):
     )
 
 
-def ros2_bag(path, *, tf=True, depth_info=True):
+def ros2_bag(path, *, tf="/tf_static", depth_info=True):
     """As realsense2_camera without align_depth: both optical frames hang on camera_link, 25 mm apart."""
     rgb = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     optical = np.eye(4)
@@ -176,7 +176,7 @@ def ros2_bag(path, *, tf=True, depth_info=True):
                 stamped = made(
                     ROS2, "geometry_msgs/msg/TransformStamped", header(ROS2, 0, parent), child, transform(ROS2, T)
                 )
-                send("/tf_static", made(ROS2, "tf2_msgs/msg/TFMessage", [stamped]))
+                send(tf, made(ROS2, "tf2_msgs/msg/TFMessage", [stamped]))
         send("/camera/color/camera_info", info(ROS2, START, COLOR))
         if depth_info:
             send("/camera/depth/camera_info", info(ROS2, START, DEPTH))
@@ -185,8 +185,9 @@ def ros2_bag(path, *, tf=True, depth_info=True):
     return path
 
 
-def test_a_recording_with_its_transforms_is_registered(tmp_path):
-    tape = Recording(ros2_bag(tmp_path / "bag"))
+@pytest.mark.parametrize("topic", ["/tf_static", "/tf"])
+def test_a_recording_with_its_transforms_is_registered(tmp_path, topic):
+    tape = Recording(ros2_bag(tmp_path / "bag", tf=topic))
     assert f"in frame {DEPTH}, drawn into the image of {COLOR}" in tape.reason
     ((frame, _),) = tape
     np.testing.assert_array_equal(frame.depth, registered(block(), moved(x=0.025)))
@@ -199,7 +200,7 @@ def test_without_transforms_or_calibration_it_is_refused(tmp_path, lacks):
     with pytest.raises(
         RecordingError, match="not registered to colour.*or /tf_static and the camera_info of depth too"
     ):
-        Recording(ros2_bag(tmp_path / "bag", **{lacks: False}))
+        Recording(ros2_bag(tmp_path / "bag", **{lacks: ""}))
 
 
 def viewer_bag(path, unit=0.001):

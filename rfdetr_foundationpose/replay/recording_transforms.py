@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from .recording_files import Files
 from .recording_messages import pose_matrix
 
 Pose = NDArray[np.floating]
-_STATIC, _TF = "/tf_static", "tf2_msgs/msg/TFMessage"
+# Older drivers repeat their static transforms on /tf.
+_TRANSFORMS, _TF, _MOST = ("/tf_static", "/tf"), "tf2_msgs/msg/TFMessage", 1000
 _TRANSFORM = "geometry_msgs/msg/Transform"
 _STREAM = re.compile(r"(/device_\d+)(/sensor_\d+/(?:Depth|Color)_\d+)/image/data(?:/|$)")
 _FLOAT, _TEXT = "std_msgs/msg/Float32", "std_msgs/msg/String"
@@ -73,18 +75,22 @@ def _between(files: Files, frames: tuple[str, str]) -> Pose | None:
             return np.asarray(found[color] @ np.linalg.inv(found[depth]))
         return None
     edges: dict[str, dict[str, Pose]] = {}
-    topic = files.topics.get(_STATIC)
-    if topic is None or not topic.readable or topic.type != _TF:
-        return None
-    for message in files.messages([_STATIC]):
-        with suppress(DamagedMessage, ValueError):
-            for t in deserialize(message.data, topic.type, topic.encoding).transforms:
-                T = _finite(pose_matrix(t.transform.translation, t.transform.rotation))
-                parent, child = t.header.frame_id.lstrip("/"), t.child_frame_id.lstrip("/")
-                if T is not None:
-                    edges.setdefault(parent, {})[child] = T
-                    edges.setdefault(child, {})[parent] = np.linalg.inv(T)
-    return _path(edges, color, depth)
+    for name in _TRANSFORMS:
+        topic = files.topics.get(name)
+        if topic is None or not topic.readable or topic.type != _TF:
+            continue
+        for message in islice(files.messages([name]), _MOST):
+            with suppress(DamagedMessage, ValueError):
+                for t in deserialize(message.data, topic.type, topic.encoding).transforms:
+                    T = _finite(pose_matrix(t.transform.translation, t.transform.rotation))
+                    parent, child = t.header.frame_id.lstrip("/"), t.child_frame_id.lstrip("/")
+                    if T is not None and child not in edges.get(parent, {}):
+                        edges.setdefault(parent, {})[child] = T
+                        edges.setdefault(child, {})[parent] = np.linalg.inv(T)
+        found = _path(edges, color, depth)
+        if found is not None:
+            return found
+    return None
 
 
 def _path(edges: Mapping[str, Mapping[str, Pose]], start: str, end: str) -> Pose | None:
