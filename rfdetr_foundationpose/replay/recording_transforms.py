@@ -87,9 +87,8 @@ def _between(files: Files, frames: tuple[str, str]) -> Pose | None:
                     if T is not None and child not in edges.get(parent, {}):
                         edges.setdefault(parent, {})[child] = T
                         edges.setdefault(child, {})[parent] = np.linalg.inv(T)
-        found = _path(edges, color, depth)
-        if found is not None:
-            return found
+        if (known := _path(edges, color, depth)) is not None:
+            return known
     return None
 
 
