@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import threading
+import time
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -10,6 +14,9 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
 
 from rfdetr_foundationpose.config import Config
 from rfdetr_foundationpose.ros.inputs import Inputs
@@ -184,3 +191,70 @@ def test_a_jump_in_time_while_a_transition_takes_everything_away_is_no_error(tmp
             node.__class__ = plain
         assert pipeline.status().counters["resets"] == resets + 1
         assert node._inputs is inputs and node._report.snapshot()[1] == {}
+
+
+def test_everything_at_once_leaves_nothing_wrong(tmp_path, monkeypatch):
+    """Frames, transitions, settings, services, jumps in time and publishers of other QoS, with threads that switch all the time."""
+    wrong: list = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: wrong.append(what.exc_value))
+    done: Counter[str] = Counter()
+    stop = threading.Event()
+    rng = random.Random(0)
+    with node_of(None, tmp_path, Pipeline) as (node, graph):
+        camera = Camera(graph)
+        after = {
+            "unconfigured": ["configure"],
+            "inactive": ["activate", "activate", "cleanup"],
+            "active": ["deactivate"],
+        }
+        gone: list = []
+
+        def frame() -> None:
+            camera.publish(time.time_ns() - rng.choice([0] * 20 + [3 * 10**9]), **rng.choice([{}, {}, {"depth": None}]))
+
+        def transition() -> None:
+            assert graph.transition(rng.choice(after[graph.state()])), node._failure
+
+        def setting() -> None:
+            value = round(rng.uniform(0.3, 0.9), 3)
+            assert graph.set_parameter("detector.threshold", value).successful
+            assert node._config.detector.threshold == value
+
+        def service() -> None:
+            graph.call(Trigger, "reset", Trigger.Request())
+            graph.call(SetBool, "set_enabled", SetBool.Request(data=rng.random() < 0.7))
+
+        def other_qos() -> None:
+            for name in ("rgb", "depth"):
+                gone.append(getattr(graph, name))
+                reliability = rng.choice([ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+                qos = QoSProfile(depth=5, reliability=reliability)
+                setattr(graph, name, graph.node.create_publisher(Image, f"{name}/image", qos))
+            while len(gone) > 4:
+                graph.node.destroy_publisher(gone.pop(0))
+
+        def look() -> None:
+            tally, inputs = node._latest.tally(), node._inputs
+            assert tally.received == tally.processed + sum(tally.dropped.values()) + tally.in_flight
+            assert inputs is None or min(inputs.counts().values(), default=0) >= 0
+
+        def again(act, pause: float) -> None:
+            while not stop.wait(pause):
+                act()
+                done[act.__name__] += 1
+
+        acts = {frame: 0.005, transition: 0.1, setting: 0.05, service: 0.1, other_qos: 0.7, look: 0.002}
+        acts[lambda: node._on_jump("ROS time jumped")] = 0.2
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [started(again, act, pause) for act, pause in acts.items()]
+            wait_for(
+                lambda: wrong or (done["transition"] > 12 and done["other_qos"] > 8 and done["frame"] > 500), "all"
+            )
+        finally:
+            stop.set()
+            sys.setswitchinterval(interval)
+        ended(*threads)
+        assert wrong == []
+        assert set(node._report.snapshot()[1]) <= {"disabled", "stale", "no_camera_info"}
