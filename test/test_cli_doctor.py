@@ -48,6 +48,15 @@ def test_missing_optional_ros_packages_say_what_follows(found):
             assert "(apt" not in line.value
 
 
+def test_an_extra_that_is_missing_says_what_is_lost_and_how_to_get_it(monkeypatch):
+    assert {f.name for f in doctor._extras()} == set(doctor.EXTRAS)
+    find_spec = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "xatlas" else find_spec(name))
+    (line,) = [f for f in doctor._extras() if f.name == "xatlas"]
+    assert line.verdict is Verdict.OPTIONAL and "object scan" in line.value
+    assert line.fix == "pip install 'rfdetr_foundationpose[scan]'"
+
+
 class Code:
     """What a checkpoint must not be able to do."""
 

@@ -37,6 +37,8 @@ MARKS = {
     Verdict.OPTIONAL: "[yellow]optional[/yellow]",
     Verdict.MISSING: "[red]missing[/red]",
 }
+EXTRAS = {"xatlas": ("scan", "no `object scan`: it textures the mesh"), "rerun": ("rerun", "no `--rerun` recordings")}
+"""Modules of this package's extras -> the extra, and what is missing without it."""
 PIP_ROS = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"
 OFFICIAL_WEIGHTS = """\
 Official FoundationPose weights (NVIDIA Source Code License, non-commercial; not shipped here) drop in:
@@ -109,6 +111,7 @@ def findings(config: Config, bag: Path | None = None) -> list[Finding]:
         ("warp", _warp),
         ("rfdetr", _rfdetr),
         ("libraries", _libraries),
+        ("extras", _extras),
         ("tensorrt", _tensorrt),
         ("onnxruntime", _onnxruntime),
         ("triton", _triton),
@@ -229,6 +232,19 @@ def _libraries() -> list[Finding]:
         lines.append(
             Finding(package, Verdict.OK, getattr(loaded, "__version__", None) or _installed(package) or "found")
         )
+    return lines
+
+
+def _extras() -> list[Finding]:
+    lines = []
+    for module, (extra, without) in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            fix = f"pip install 'rfdetr_foundationpose[{extra}]'"
+            lines.append(Finding(module, Verdict.OPTIONAL, f"not installed: {without}", fix))
+            continue
+        loaded: Any = importlib.import_module(module)
+        found = getattr(loaded, "__version__", None) or _installed(module) or "found"
+        lines.append(Finding(module, Verdict.OK, f"{found}"))
     return lines
 
 
