@@ -146,6 +146,13 @@ class PoseConfig:
         minimum=0.0,
         maximum=100.0,
     )
+    register_silhouette: float = setting(
+        10.0,
+        "what the overlap of a hypothesis's silhouette with the mask, 0 to 1, weighs beside the score when the best hypotheses are "
+        "compared, where the mask is a segmenter's",
+        minimum=0.0,
+        maximum=1000.0,
+    )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
     max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)

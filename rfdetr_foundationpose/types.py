@@ -192,6 +192,8 @@ class Detection:
 
     mask: (H, W) bool, a numpy array or a torch tensor on the pose device.
     depth: median depth inside the mask in metres, None where nothing was measured.
+    outlined: whether the mask follows the object's silhouette, as a segmenter's does; a box, or what of it has the object's
+    depth, does not.
     """
 
     object: str
@@ -201,6 +203,7 @@ class Detection:
     mask: Any
     source: str
     depth: float | None = None
+    outlined: bool = False
 
 
 def instance_name(object: str, instance_id: int) -> str:

@@ -123,8 +123,8 @@ def test_one_that_cannot_be_registered_holds_up_none_of_twenty(world, background
     world.things = [("can", p) for p in places]
 
     class Doubtful(ScriptedEstimator):
-        def register(self, frame, object, mask):
-            found = super().register(frame, object, mask)
+        def register(self, frame, object, mask, *, outlined=True):
+            found = super().register(frame, object, mask, outlined=outlined)
             return replace(found, confidence=0.01) if np.allclose(found.T_cam_obj[:3, 3], hopeless) else found
 
     pipeline = make(world, [spec("can", max_instances=20)], background=background)

@@ -146,10 +146,12 @@ class HalfBlindEstimator(ScriptedEstimator):
 
     visibility, missing = 0.3, 0.0
 
-    def register(self, frame, object, mask):
+    def register(self, frame, object, mask, *, outlined=True):
         features = np.zeros(len(FEATURES))
         features[FEATURES.index("missing")] = self.missing
-        return replace(super().register(frame, object, mask), visibility=self.visibility, features=features)
+        return replace(
+            super().register(frame, object, mask, outlined=outlined), visibility=self.visibility, features=features
+        )
 
 
 @pytest.mark.parametrize("background", [False, True])

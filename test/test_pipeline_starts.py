@@ -19,10 +19,10 @@ BOX = np.array([70, 50, 90, 70], np.float32)  # around the image's middle
 class FromMasks(ScriptedEstimator):
     """Registers what lies where the middle of the mask looks at, a metre away."""
 
-    def register(self, frame, object, mask):
+    def register(self, frame, object, mask, *, outlined=True):
         rows, columns = torch.nonzero(mask, as_tuple=True)
         at = torch.tensor([(columns.float().mean() - 80) / 200, (rows.float().mean() - 60) / 200, 1.0])
-        return super().register(frame, object, at)
+        return super().register(frame, object, at, outlined=outlined)
 
 
 def pipeline_without_detector(world: World, *specs, **settings):

@@ -264,7 +264,9 @@ def test_a_correction_keeps_the_look_of_a_symmetric_object(world):
     extent = replace(pipeline._extents["mug"], symmetries=np.stack([np.eye(4), half]))
     pipeline._extents["mug"] = pipeline._registration._extents["mug"] = extent
     register = estimator.register
-    estimator.register = lambda *args: replace(found := register(*args), T_cam_obj=found.T_cam_obj @ half)
+    estimator.register = lambda *args, **more: replace(
+        found := register(*args, **more), T_cam_obj=found.T_cam_obj @ half
+    )
     estimator.lost_sight = True
     for _ in range(4):
         step(pipeline, FRAME)

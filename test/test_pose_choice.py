@@ -186,7 +186,7 @@ def test_the_choice_among_rows():
     assert gap > 1
 
     def best(scores, weight=1.0):
-        return TopHypotheses(rows, np.array(scores), (9, 9)).best(DEFAULT, weight)
+        return TopHypotheses(rows, np.array(scores), np.zeros(4), (9, 9)).best(DEFAULT, weight, 10.0)
 
     assert best([0.0, gap + 0.1, 0.0, 0.0]) == 1, "a logit of the scorer is worth one of the confidence"
     assert best([0.0, gap - 0.1, 0.0, 0.0]) == 0

@@ -145,7 +145,7 @@ def test_the_captured_registration_waits_for_nothing(case, schedule, backend):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1][:1], expected[1][:1], atol=2e-2, rtol=2e-2)
     assert all(torch.isfinite(t).all() for t in eagerly)
-    assert len(eagerly[0]) == program.top_k * (RESULT_COLUMNS + 1) + 2
+    assert len(eagerly[0]) == program.top_k * (RESULT_COLUMNS + 2) + 2
     torch.testing.assert_close(eagerly[0][-2:], expected[0][-2:])  # pixels of the mask
 
 

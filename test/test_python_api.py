@@ -269,8 +269,8 @@ class LooksAtPixels(pipeline_world.ScriptedEstimator):
     def prepare(self, frame):
         return Prepared(list(self.world.things), frame.rgb)
 
-    def register(self, frame, object, mask):
-        estimate = super().register(frame, object, mask)
+    def register(self, frame, object, mask, *, outlined=True):
+        estimate = super().register(frame, object, mask, outlined=outlined)
         self.pixels = frame.rgb.clone()
         return estimate
 

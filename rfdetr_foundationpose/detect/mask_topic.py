@@ -12,7 +12,7 @@ from ..device_frame import DeviceFrame
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Detection, InputError, as_numpy
 from .detector import DetectionReport
-from .masks import mask_box
+from .masks import is_outline, mask_box
 
 # Fewer pixels say nothing about a pose.
 MIN_PIXELS = 20
@@ -67,6 +67,7 @@ class MaskTopicDetector:
                     mask=torch.from_numpy(mask).to(self._device),
                     source=self.source,
                     depth=float(np.median(inside)) if inside.size else None,
+                    outlined=is_outline(mask, box),
                 )
             )
         return DetectionReport(detections)

@@ -14,6 +14,8 @@ from ..types import CameraIntrinsics
 # Depth is sampled on a grid over the middle part of the box, where the object most likely is.
 _GRID = 16
 _MIDDLE = 0.6
+# A mask that fills so much of its box may be no more than the box.
+_FILLED = 0.97
 
 
 def clip_box(box: NDArray[np.floating], height: int, width: int) -> tuple[int, int, int, int]:
@@ -94,6 +96,12 @@ def instance_masks(logits: Tensor, height: int, width: int) -> Tensor:
     """Network mask logits (N, h, w) -> (N, H, W) bool at image size, as RF-DETR's own post-processing does."""
     full = F.interpolate(logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
     return full[:, 0] > 0
+
+
+def is_outline(mask: NDArray[np.bool_], box: NDArray[np.floating]) -> bool:
+    """Whether a given mask (H, W) is more than its filled box (4,), which detectors without masks have drawn for them."""
+    area = float((box[2] - box[0]) * (box[3] - box[1]))
+    return float(np.count_nonzero(mask)) < _FILLED * area
 
 
 def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:

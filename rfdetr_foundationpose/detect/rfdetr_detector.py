@@ -132,6 +132,7 @@ class RfDetrDetector:
                 mask=self._make_mask(raw, i, depth, frame),
                 source=self.source,
                 depth=depth,
+                outlined=self._mask == "instance",
             )
 
     def _make_mask(self, raw: RawDetections, i: int, depth: float | None, frame: DeviceFrame) -> Tensor:

@@ -14,7 +14,7 @@ from ..config import DetectorConfig
 from ..device_frame import DeviceFrame
 from ..types import CameraIntrinsics, Detection, InputError
 from .detector import DetectionReport
-from .masks import box_depths, depth_mask, mask_box
+from .masks import box_depths, depth_mask, is_outline, mask_box
 
 SOURCE = "start"
 MIN_SIDE = 4
@@ -54,7 +54,8 @@ class Start:
             pixels = torch.from_numpy(np.ascontiguousarray(self.mask)).to(image.depth.device)
         else:
             pixels = depth_mask(box, depth, image.depth, image.camera)
-        return Detection(self.object, self.object, 1.0, box, pixels, SOURCE, depth)
+        outlined = self.mask is not None and is_outline(self.mask, box)
+        return Detection(self.object, self.object, 1.0, box, pixels, SOURCE, depth, outlined)
 
 
 class Starts:

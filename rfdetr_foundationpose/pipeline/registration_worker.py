@@ -76,7 +76,10 @@ class RegistrationWorker:
         begin = time.perf_counter()
         try:
             with self._timer.stage("register"):
-                job.estimate = self._estimator.register(job.observation, job.detection.object, self._mask(job))
+                detection = job.detection
+                job.estimate = self._estimator.register(
+                    job.observation, detection.object, self._mask(job), outlined=detection.outlined
+                )
         except Exception as error:  # refusals and faults alike: the pipeline tells them apart
             job.error = error
         job.milliseconds = (time.perf_counter() - begin) * 1e3

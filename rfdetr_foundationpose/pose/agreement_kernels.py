@@ -21,18 +21,22 @@ from .agreement_columns import (
     SUM_AGREE,
     SUM_COLOR,
     SUM_FREE_SPACE_VIOLATION,
+    SUM_INSIDE,
     SUM_MODEL,
     SUM_OBSERVED_SQUARED,
     SUM_OBSERVED_TEXTURE,
     SUM_OCCLUDED,
     SUM_OCCUPANCY,
+    SUM_OUTSIDE,
     SUM_PRODUCT,
     SUM_RENDERED_SQUARED,
     SUM_RENDERED_TEXTURE,
     SUM_RESIDUAL,
+    SUM_UNCOVERED,
     SUM_VIOLATED,
 )
 from .render_kernels import pose_translation
+from .warp_kernels import crop_pixel
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -191,6 +195,44 @@ def agreement(
         partial[n, SUM_PRODUCT, column] = squares[2]
         partial[n, SUM_FREE_SPACE_VIOLATION, column] = free_space_violation
         partial[n, SUM_OCCUPANCY, column] = occupancy
+
+
+@wp.kernel
+def silhouette(
+    rendered_xyz: wp.array4d(dtype=wp.float32),
+    observed_xyz: wp.array4d(dtype=wp.float32),
+    mask: wp.array2d(dtype=wp.bool),
+    windows: wp.array(dtype=wp.vec4f),
+    diameters: wp.array(dtype=wp.float32),
+    partial: wp.array3d(dtype=wp.float32),
+):
+    """Sums per view: pixels of the model inside the object's mask (H, W), those outside of it that nothing occludes, and pixels
+    of the mask that the model leaves uncovered. Pixels beyond the image count nowhere.
+
+    windows: of the crops in the image, px. Launched as ``agreement``; partial (N, SILHOUETTE_SUMS, rows * LANES).
+    """
+    n, y, lane = wp.tid()
+    tolerance = wp.max(MIN_TOLERANCE, TOLERANCE * diameters[n])
+    inside = float(0.0)
+    outside = float(0.0)
+    uncovered = float(0.0)
+    for x in range(lane, rendered_xyz.shape[2], LANES):
+        at = crop_pixel(windows[n], x, y, float(rendered_xyz.shape[2]), mask.shape[1], mask.shape[0])
+        u = int(wp.rint(at[0]))
+        v = int(wp.rint(at[1]))
+        if u >= 0 and v >= 0 and u < mask.shape[1] and v < mask.shape[0]:
+            zr = rendered_xyz[n, y, x, 2]
+            if zr < 0.001:
+                uncovered += wp.where(mask[v, u], 1.0, 0.0)
+            elif mask[v, u]:
+                inside += 1.0
+            else:
+                zo = observed_xyz[n, y, x, 2]
+                outside += wp.where(zo >= 0.001 and zo < zr - tolerance, 0.0, 1.0)
+    column = y * LANES + lane
+    partial[n, SUM_INSIDE, column] = inside
+    partial[n, SUM_OUTSIDE, column] = outside
+    partial[n, SUM_UNCOVERED, column] = uncovered
 
 
 @wp.func

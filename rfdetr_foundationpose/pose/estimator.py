@@ -155,9 +155,10 @@ class PoseEstimator:
             return Observation(frame.rgb, parts.filtered, camera, parts)
         return Observation(frame.rgb, self._filter(frame.raw_depth, scale), camera)
 
-    def register(self, frame: Observation, object: str, mask: Tensor) -> Estimate:
+    def register(self, frame: Observation, object: str, mask: Tensor, *, outlined: bool = True) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
 
+        outlined: whether the mask follows the object's silhouette, as a segmenter's does and a box does not.
         Waits for the device once, for the result.
         """
         index = self._index[object]
@@ -169,7 +170,7 @@ class PoseEstimator:
         with self._register_lock:
             program = self._register_program(index, frame)
             program.choose(index, item.diameter, self.rotations[index], self._half_turns[index])
-            top, scores, poses = program(frame, mask)
+            top, scores, poses = program(frame, mask, outlined=outlined)
         masked, with_depth = top.pixels
         if masked == 0:
             raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
@@ -180,7 +181,7 @@ class PoseEstimator:
                 f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-        chosen = top.best(self._calibration, self.config.register_confidence)
+        chosen = top.best(self._calibration, self.config.register_confidence, self.config.register_silhouette)
         return self._estimates(top.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
 
     def track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:

@@ -39,6 +39,8 @@ RESCORED = 12
 one as good, is among them (docs/accuracy.md)."""
 UNSCORED = -1e9
 """This stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
+SILHOUETTE_WEIGHT = 1.0
+"""The overlap of silhouette and mask has this weight beside the agreement, when the preview compares hypotheses."""
 SAME_TURN = math.radians(15)
 """Hypotheses that differ by less, rad, are copies of each other."""
 SET_BACK = 1e4
@@ -59,25 +61,26 @@ class Ranking:
 @dataclass(frozen=True)
 class TopHypotheses:
     """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see agreement_columns; scores: (K,) float64,
-    best first; pixels: of the mask, and those of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest
-    means nothing, and may be missing."""
+    best first; overlaps: (K,) of silhouettes and mask, [0, 1], 0 where the mask is no silhouette; pixels: of the mask, and those
+    of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing, and may be missing."""
 
     rows: NDArray[np.float64]
     scores: NDArray[np.float64]
+    overlaps: NDArray[np.float64]
     pixels: tuple[int, int]
 
     @classmethod
     def unpack(cls, flat: NDArray[np.float64]) -> TopHypotheses:
-        """From what ``RegisterProgram.run`` packs: of each hypothesis its row and its score, then the pixels."""
-        rows = flat[:-2].reshape(-1, RESULT_COLUMNS + 1)
-        return cls(rows[:, :-1], rows[:, -1], (int(flat[-2]), int(flat[-1])))
+        """From what ``RegisterProgram.run`` packs: of each hypothesis its row, overlap and score, then the pixels."""
+        rows = flat[:-2].reshape(-1, RESULT_COLUMNS + 2)
+        return cls(rows[:, :-2], rows[:, -1], rows[:, -2], (int(flat[-2]), int(flat[-1])))
 
-    def best(self, calibration: Calibration, weight: float) -> int:
-        """The one with the highest score plus ``weight`` times the log-odds of its confidence. One whose row is not finite is
-        it only where all are like that."""
+    def best(self, calibration: Calibration, weight: float, silhouette_weight: float) -> int:
+        """The one with the highest score plus ``weight`` times the log-odds of its confidence plus ``silhouette_weight`` times
+        its overlap. One whose row is not finite is it only where all are like that."""
         usable = np.all(np.isfinite(self.rows), axis=1)
         described = np.where(usable[:, None], self.rows[:, DESCRIBED], 0.0)
-        worth = self.scores + weight * calibration.log_odds(described)
+        worth = self.scores + weight * calibration.log_odds(described) + silhouette_weight * self.overlaps
         return int(np.where(usable, worth, -np.inf).argmax())
 
 
@@ -106,7 +109,7 @@ class RegisterProgram:
     """Static buffers and the registration of one object over them; one CUDA graph launch where everything in it can be
     captured.
 
-    An observation, mask (H, W) bool and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
+    An observation, mask (H, W) bool, whether that is a silhouette, and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
     size: (H, W) of the image.
     """
 
@@ -127,6 +130,7 @@ class RegisterProgram:
         self._static = Observation.blank(size, device)
         self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
+        self._outlined = torch.zeros(1, device=device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         refiner, scorer = self._refiner, self._scorer = networks.register_refiner, networks.scorer
         # Dropping hypotheses by what coarse runners say would change who is left.
@@ -155,13 +159,14 @@ class RegisterProgram:
                 dtype=refiner.dtype,
                 compared=self.top_k,
                 textured=True,
+                outlined=True,
                 official_crops=networks.official_crops,
             ),
             inputs=inputs,
         )
-        self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 1, device=device)
+        self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 2, device=device)
         self._half_turns = torch.eye(4, device=device).repeat(HALF_TURN_HYPOTHESES, 1, 1)
-        self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False))
+        self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False, outlined=True))
         self._first_views: ViewSet | None = None
         if self._first_pass is not None:
             crops = CropSettings(FIRST_PASS_CROP, dtype=self._first_pass.dtype, compared=0)
@@ -186,13 +191,17 @@ class RegisterProgram:
             views.model.fill_(index)
             views.diameters.fill_(diameter)
 
-    def __call__(self, observation: Observation, mask: Tensor) -> tuple[TopHypotheses, Tensor, Tensor]:
+    def __call__(
+        self, observation: Observation, mask: Tensor, *, outlined: bool
+    ) -> tuple[TopHypotheses, Tensor, Tensor]:
         """The top hypotheses, on the host; and scores (M,) and poses (M, 4, 4) of the ranking, on the device.
 
+        outlined: whether ``mask`` (H, W) bool is the object's silhouette, so that hypotheses can be held against it.
         Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
         """
         with torch.inference_mode():
             self.mask.copy_(mask)
+            self._outlined.fill_(float(outlined))
             if self.graph.will_capture:
                 own = self._observation = self._static
                 own.copy_images(observation)
@@ -278,10 +287,11 @@ class RegisterProgram:
         self.views.update(n, *refiner(*self.views.pairs(n, self._observation, "refiner", shared=shared)))
 
     def _compare(self, scores: Tensor) -> Tensor:
-        """(K, RESULT_COLUMNS + 1) rows of the top hypotheses, and what they have of ``scores`` (M,)."""
+        """(K, RESULT_COLUMNS + 2) rows of the top hypotheses, their overlaps, and what they have of ``scores`` (M,)."""
         rows, top = self._rows, self.top_k
         self.views.report(top, self._observation, rows)
-        rows[:, RESULT_COLUMNS] = scores[:top]
+        rows[:, RESULT_COLUMNS] = self._overlap(self.views, top)
+        rows[:, RESULT_COLUMNS + 1] = scores[:top]
         return rows
 
     def _try_half_turns(self, n: int) -> None:
@@ -339,10 +349,16 @@ class RegisterProgram:
         return self.views.pairs(n, self._observation, "scorer")
 
     def _agreement(self, n: int) -> Tensor:
-        """(n,) share of the preview's model pixels that agree in depth and colour, less those seen through."""
+        """(n,) share of the preview's model pixels that agree in depth and colour, less those seen through, and how the
+        silhouette overlaps the mask."""
         counts = self.preview.agree(n, self._observation)
         model, agree, _, violated, residual, color = counts.unbind(1)
-        return (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
+        inner = (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
+        return inner + SILHOUETTE_WEIGHT * self._overlap(self.preview, n)
+
+    def _overlap(self, views: ViewSet, n: int) -> Tensor:
+        """(n,) of ``views`` that were just compared; 0 where the mask is no silhouette."""
+        return views.overlap(n, self.mask) * self._outlined
 
 
 def _copies_last(scores: Tensor, poses: Tensor) -> Tensor:

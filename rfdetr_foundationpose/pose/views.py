@@ -12,7 +12,7 @@ from torch import Tensor
 from ..warp_setup import launch, parts_of, side_by_side
 from . import agreement_kernels as comparing
 from . import warp_kernels as kernels
-from .agreement_columns import ALL_SUMS, SHAPE_SUMS
+from .agreement_columns import ALL_SUMS, SHAPE_SUMS, SILHOUETTE_SUMS, SUM_INSIDE
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
 from .observation import Observation
@@ -27,7 +27,8 @@ class CropSettings:
 
     size: R, rows and columns of a crop, pixels. dtype: of the runner that takes what ``pairs`` returns. compared: hypotheses
     that ``agree`` serves, None for all; paired: whether ``pairs`` is wanted. Each costs memory, 30 MB for 100. textured:
-    whether ``agree`` sums up what ``report`` needs, of texture and of areas, too. official_crops: the roles, of "refiner" and
+    whether ``agree`` sums up what ``report`` needs, of texture and of areas, too. outlined: whether ``overlap`` is wanted.
+    official_crops: the roles, of "refiner" and
     "scorer", whose observed crops ``pairs`` samples as the official code does, see official_kernels.
     """
 
@@ -36,6 +37,7 @@ class CropSettings:
     compared: int | None = None
     paired: bool = True
     textured: bool = False
+    outlined: bool = False
     official_crops: Collection[str] = ()
 
 
@@ -72,6 +74,8 @@ class ViewSet:
         sums = ALL_SUMS if crops.textured else SHAPE_SUMS
         self._sums = torch.zeros(compared, sums, device=self.device)
         self._partial = torch.zeros(compared, sums, size * comparing.LANES, device=self.device)
+        outlined = compared if crops.outlined else 0
+        self._overlaps = torch.zeros(outlined, SILHOUETTE_SUMS, size * comparing.LANES, device=self.device)
         shape: tuple[int, ...] = (compared, size, size, 3)
         self._rgb_r, self._xyz_r, self._rgb_o, self._xyz_o = (torch.zeros(shape, device=self.device) for _ in range(4))
         if inputs is None:
@@ -147,6 +151,22 @@ class ViewSet:
             wp.from_torch(self.diameters[part]),
             wp.from_torch(self._partial[part]),
         )
+
+    def overlap(self, n: int, mask: Tensor) -> Tensor:
+        """(n,) intersection over union, [0, 1], of the silhouettes of the first n hypotheses and the object's mask (H, W) bool,
+        where ``outlined``; of those that ``agree`` was last asked about. What is occluded counts as neither."""
+        self._launch(
+            comparing.silhouette,
+            (n, self.size, comparing.LANES),
+            wp.from_torch(self._xyz_r[:n]),
+            wp.from_torch(self._xyz_o[:n]),
+            wp.from_torch(mask),
+            wp.from_torch(self._window_observed[:n], dtype=wp.vec4f),
+            wp.from_torch(self.diameters[:n]),
+            wp.from_torch(self._overlaps[:n]),
+        )
+        sums = self._overlaps[:n].sum(2)
+        return sums[:, SUM_INSIDE] / sums.sum(1).clamp(min=1.0)
 
     def report(self, n: int, observation: Observation, out: Tensor) -> None:
         """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n

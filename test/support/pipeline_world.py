@@ -98,7 +98,7 @@ class ScriptedEstimator:
         found = [self._nearest(frame.things, r.object, r.T_cam_obj) for r in requests]
         return [Estimate(T, confidence, 1.0, np.zeros(len(FEATURES))) for T, confidence in found]
 
-    def register(self, frame, object, mask):
+    def register(self, frame, object, mask, *, outlined=True):
         background = threading.current_thread() is not threading.main_thread()
         self.world.registers.append((object, background))
         if background and self.world.hold is not None:
