@@ -8,7 +8,7 @@ import torch
 
 from rfdetr_foundationpose.config import Config, DetectorConfig
 from rfdetr_foundationpose.detect import DetectorError, build_detector
-from rfdetr_foundationpose.detect.masks import box_depths, box_mask, clip_box, depth_mask, instance_masks, mask_box
+from rfdetr_foundationpose.detect.masks import box_depths, box_mask, clip_box, depth_mask, instance_masks, is_outline, mask_box
 from rfdetr_foundationpose.detect.rfdetr_detector import _mask_kind
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
@@ -66,6 +66,12 @@ def test_instance_masks_are_upsampled_logits():
 
 def test_mask_box_of_an_empty_mask():
     assert mask_box(np.zeros((4, 4), bool)) is None
+
+
+def test_a_filled_box_is_no_outline():
+    box = box_mask(BOX, 120, 160, torch.device("cpu")).numpy()
+    assert not is_outline(box, mask_box(box))
+    assert is_outline(np.tri(40, dtype=bool), np.array([0, 0, 40, 40], np.float32))
 
 
 def test_mask_kinds():

@@ -203,6 +203,31 @@ def test_the_choice_among_rows():
     assert best([0.0, 1.0, 2.0, 3.0]) == 0, "all alike"
 
 
+def test_the_overlap_with_the_mask_decides_where_the_rest_is_even():
+    rows = np.zeros((3, RESULT_COLUMNS))
+    overlaps = np.array([0.70, 0.95, 0.90])
+    top = TopHypotheses(rows, np.array([1.0, 0.0, 0.0]), overlaps, (9, 9))
+    assert top.best(DEFAULT, 1.0, 10.0) == 1
+    assert top.best(DEFAULT, 1.0, 0.0) == 0
+    assert top.best(DEFAULT, 1.0, 3.0) == 0
+
+
+def test_only_an_outline_is_held_against_hypotheses():
+    case = Case(3, [np.eye(3), np.diag([1.0, -1.0, -1.0])], [0.0, 0.0])
+    found: list[np.ndarray] = []
+    best = TopHypotheses.best
+
+    def looked_at(self, *arguments):
+        found.append(self.overlaps)
+        return best(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TopHypotheses, "best", looked_at)
+        case.register()
+        case.estimator.register(prepared(case.estimator, case.frame), "thing", case.mask, outlined=False)
+    assert found[0].max() > 0.95 and not found[1].any()
+
+
 def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():
     sure, hopeless = np.zeros((2, 1, len(FEATURES)))
     sure[0, FEATURES.index("visible")] = 1.0

@@ -15,7 +15,7 @@ from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z, ROT_NORMALIZ
 from rfdetr_foundationpose.pose.depth import DepthFilter
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
-from rfdetr_foundationpose.pose.views import ViewSet
+from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
 from support.pose_scenes import CAMERA, object_of, random_pose, scene_of, textured_box
 
 K = torch.tensor([[CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy]])
@@ -79,6 +79,47 @@ def test_observed_crops_equal_kornia():
         assert (views._rgb_o[i].permute(2, 0, 1) - color).abs().max() < 2e-3
         # A coordinate that falls midway between two pixels may round either way in float32.
         assert ((views._xyz_o[i].permute(2, 0, 1) - points).abs().amax(0) > 1e-5).float().mean() < 2e-3
+
+
+def test_overlap_is_intersection_over_union_of_silhouette_and_mask():
+    item = object_of(textured_box())
+    poses = np.stack([random_pose(2, 0.5), random_pose(3, 0.5), random_pose(2, 0.5)])
+    poses[2, 0, 3] += item.diameter / 4
+    frame, mask = scene_of(item, poses[0])
+    views = ViewSet(WarpRenderer([item], "cpu"), 3, "cpu", CropSettings(paired=False, outlined=True))
+    views.poses.copy_(torch.tensor(poses, dtype=torch.float32))
+    views.diameters.fill_(item.diameter)
+    image = Observation(torch.from_numpy(frame.rgb), torch.from_numpy(frame.depth), K)
+    views.agree(3, image)
+    found = views.overlap(3, mask)
+    for i, T in enumerate(poses):
+        _, silhouette = scene_of(item, T)
+        # What is nearer than the model by more than the tolerance occludes it.
+        rendered = torch.from_numpy(scene_of(item, T)[0].depth)
+        nearer = silhouette & (image.depth > 0) & (image.depth < rendered - 0.05 * item.diameter)
+        inside, outside = silhouette & mask, silhouette & ~mask & ~nearer
+        expected = inside.sum() / (mask | outside).sum()
+        assert found[i] == pytest.approx(expected.item(), abs=0.03)
+    assert found[0] > 0.96 and found[1:].max() < 0.8
+    # An occluder before one half: what it hides of the model is not held against the pose.
+    occluded = image.depth.clone()
+    left = torch.zeros_like(mask)
+    left[:, : int(torch.nonzero(mask)[:, 1].float().mean())] = True
+    occluded[left] = 0.2
+    views.agree(3, Observation(image.rgb, occluded, K))
+    assert views.overlap(3, mask & ~left)[0] > 0.95
+
+
+def test_what_lies_beyond_the_image_counts_for_no_overlap():
+    item = object_of(textured_box())
+    T = random_pose(2, 0.5)
+    T[0, 3] = -0.5 * 330 / CAMERA.fx  # about half of it is out of view
+    frame, mask = scene_of(item, T)
+    views = ViewSet(WarpRenderer([item], "cpu"), 1, "cpu", CropSettings(paired=False, outlined=True))
+    views.poses.copy_(torch.tensor(T[None], dtype=torch.float32))
+    views.diameters.fill_(item.diameter)
+    views.agree(1, Observation(torch.from_numpy(frame.rgb), torch.from_numpy(frame.depth), K))
+    assert mask[:, 0].any() and views.overlap(1, mask)[0] > 0.95
 
 
 @pytest.mark.parametrize("role", ["refiner", "scorer"])

@@ -28,8 +28,7 @@ ALL_SUMS = 17
 # Sums over the pixels of a view and the mask of the object, (N, SILHOUETTE_SUMS): see agreement_kernels.silhouette.
 SUM_INSIDE = 0
 SUM_OUTSIDE = 1
-SUM_UNCOVERED = 2
-SILHOUETTE_SUMS = 3
+SILHOUETTE_SUMS = 2
 
 FEATURES = (
     "visible",

@@ -32,7 +32,6 @@ from .agreement_columns import (
     SUM_RENDERED_SQUARED,
     SUM_RENDERED_TEXTURE,
     SUM_RESIDUAL,
-    SUM_UNCOVERED,
     SUM_VIOLATED,
 )
 from .render_kernels import pose_translation
@@ -206,8 +205,8 @@ def silhouette(
     diameters: wp.array(dtype=wp.float32),
     partial: wp.array3d(dtype=wp.float32),
 ):
-    """Sums per view: pixels of the model inside the object's mask (H, W), those outside of it that nothing occludes, and pixels
-    of the mask that the model leaves uncovered. Pixels beyond the image count nowhere.
+    """Sums per view: pixels of the model inside the object's mask (H, W), and those outside of it that nothing occludes. Pixels
+    beyond the image count as neither.
 
     windows: of the crops in the image, px. Launched as ``agreement``; partial (N, SILHOUETTE_SUMS, rows * LANES).
     """
@@ -215,16 +214,13 @@ def silhouette(
     tolerance = wp.max(MIN_TOLERANCE, TOLERANCE * diameters[n])
     inside = float(0.0)
     outside = float(0.0)
-    uncovered = float(0.0)
     for x in range(lane, rendered_xyz.shape[2], LANES):
         at = crop_pixel(windows[n], x, y, float(rendered_xyz.shape[2]), mask.shape[1], mask.shape[0])
         u = int(wp.rint(at[0]))
         v = int(wp.rint(at[1]))
-        if u >= 0 and v >= 0 and u < mask.shape[1] and v < mask.shape[0]:
-            zr = rendered_xyz[n, y, x, 2]
-            if zr < 0.001:
-                uncovered += wp.where(mask[v, u], 1.0, 0.0)
-            elif mask[v, u]:
+        zr = rendered_xyz[n, y, x, 2]
+        if zr >= 0.001 and u >= 0 and v >= 0 and u < mask.shape[1] and v < mask.shape[0]:
+            if mask[v, u]:
                 inside += 1.0
             else:
                 zo = observed_xyz[n, y, x, 2]
@@ -232,7 +228,6 @@ def silhouette(
     column = y * LANES + lane
     partial[n, SUM_INSIDE, column] = inside
     partial[n, SUM_OUTSIDE, column] = outside
-    partial[n, SUM_UNCOVERED, column] = uncovered
 
 
 @wp.func

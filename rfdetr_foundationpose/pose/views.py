@@ -12,7 +12,7 @@ from torch import Tensor
 from ..warp_setup import launch, parts_of, side_by_side
 from . import agreement_kernels as comparing
 from . import warp_kernels as kernels
-from .agreement_columns import ALL_SUMS, SHAPE_SUMS, SILHOUETTE_SUMS, SUM_INSIDE
+from .agreement_columns import ALL_SUMS, SHAPE_SUMS, SILHOUETTE_SUMS
 from .constants import CROP_RATIO, MIN_Z, ROT_NORMALIZER
 from .networks import CROP_SIZE
 from .observation import Observation
@@ -165,8 +165,10 @@ class ViewSet:
             wp.from_torch(self.diameters[:n]),
             wp.from_torch(self._overlaps[:n]),
         )
-        sums = self._overlaps[:n].sum(2)
-        return sums[:, SUM_INSIDE] / sums.sum(1).clamp(min=1.0)
+        inside, outside = self._overlaps[:n].sum(2).unbind(1)
+        window = self._window_observed[:n]
+        scale = self.size * self.size / ((window[:, 2] - window[:, 0]) * (window[:, 3] - window[:, 1]))
+        return inside / (mask.sum() * scale + outside).clamp(min=1.0)
 
     def report(self, n: int, observation: Observation, out: Tensor) -> None:
         """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n
