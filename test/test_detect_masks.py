@@ -8,7 +8,15 @@ import torch
 
 from rfdetr_foundationpose.config import Config, DetectorConfig
 from rfdetr_foundationpose.detect import DetectorError, build_detector
-from rfdetr_foundationpose.detect.masks import box_depths, box_mask, clip_box, depth_mask, instance_masks, is_outline, mask_box
+from rfdetr_foundationpose.detect.masks import (
+    box_depths,
+    box_mask,
+    clip_box,
+    depth_mask,
+    instance_masks,
+    is_outline,
+    mask_box,
+)
 from rfdetr_foundationpose.detect.rfdetr_detector import _mask_kind
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec

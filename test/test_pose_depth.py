@@ -149,5 +149,7 @@ def test_the_first_guess_needs_the_mask_s_box_alone(place):
     K = torch.tensor([[100.0, 0, 50], [0, 100, 30], [0, 0, 1]])
     rows, columns = bounding_box(mask)
     assert int(mask[rows, columns].sum()) == int(mask.sum())
-    for a, b in zip(guess_translation(depth, mask, K), guess_translation(depth, mask, K, (rows, columns)), strict=True):
+    reach = torch.tensor([0.1])
+    whole, part = guess_translation(depth, mask, K, reach), guess_translation(depth, mask, K, reach, (rows, columns))
+    for a, b in zip(whole, part, strict=True):
         assert torch.equal(a, b) or (not mask.any() and bool(a.isnan().any()) == bool(b.isnan().any()))

@@ -12,6 +12,7 @@ from rfdetr_foundationpose.objects import ContinuousSymmetry, DiscreteSymmetry
 from rfdetr_foundationpose.pose.hypotheses import guess_translation, hypothesis_rotations, view_rotations
 from rfdetr_foundationpose.pose.symmetry import nearest_equivalent, rotation_angle, symmetry_transforms
 
+ANY = torch.tensor([torch.inf])
 NONE = symmetry_transforms((), (), np.zeros(3))
 HALF_TURN = symmetry_transforms((DiscreteSymmetry((0, 0, 1), 2),), (), np.zeros(3))
 BOX = symmetry_transforms((DiscreteSymmetry((0, 0, 1), 2), DiscreteSymmetry((1, 0, 0), 2)), (), np.zeros(3))
@@ -91,7 +92,7 @@ def test_first_translation():
     depth[10:21, 30:41] = 0.8
     depth[10:21, 41:45] = 1.0
     K = torch.tensor([[100.0, 0, 40], [0, 110.0, 30], [0, 0, 1]])
-    t, pixels, valid = guess_translation(depth, mask, K)
+    t, pixels, valid = guess_translation(depth, mask, K, ANY)
     assert (int(pixels), int(valid)) == (231, 165)
     np.testing.assert_allclose(t, [0.0, (15 - 30) / 110 * 0.8, 0.8], atol=1e-6)
     # Of an even number of depths the median lies between the two in the middle.
@@ -99,7 +100,23 @@ def test_first_translation():
     depth[10:21, 33:36] = 0.7
     depth[10:21, 36:42] = 1.0
     depth[10:21, 42:45] = 0.0
-    t, _, valid = guess_translation(depth, mask, K)
+    t, _, valid = guess_translation(depth, mask, K, ANY)
     assert int(valid) % 2 == 0 and float(t[2]) == pytest.approx(0.85)
     for bad_depth, bad_mask in ((depth * 0, mask), (depth, torch.zeros_like(mask))):
-        assert 0 in [int(v) for v in guess_translation(bad_depth, bad_mask, K)[1:]]
+        assert 0 in [int(v) for v in guess_translation(bad_depth, bad_mask, K, ANY)[1:]]
+
+
+def test_a_mask_of_which_more_is_background_than_object_is_told_by_the_nearer_quarter():
+    depth = torch.full((100, 100), 2.0)
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask[40:60, 40:60] = True
+    depth[43:57, 43:57] = 1.0 + torch.linspace(0, 0.05, 14)  # 196 of 400 pixels
+    K = torch.tensor([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
+    reach = torch.tensor([0.1])
+    assert guess_translation(depth, mask, K, ANY)[0][2] == 2.0, "the median of the mask"
+    found, pixels, valid = guess_translation(depth, mask, K, reach)
+    assert 1.0 < found[2] < 1.05 and pixels == valid == 400
+    depth[mask] = 1.0 + torch.linspace(0, 0.09, 400)  # as deep as an object may be
+    assert torch.equal(guess_translation(depth, mask, K, reach)[0], guess_translation(depth, mask, K, ANY)[0])
+    depth[mask] = 0.0
+    assert guess_translation(depth, mask, K, reach)[2] == 0

@@ -41,6 +41,8 @@ UNSCORED = -1e9
 """This stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SILHOUETTE_WEIGHT = 1.0
 """The overlap of silhouette and mask has this weight beside the agreement, when the preview compares hypotheses."""
+NEARER_PART = 0.5
+"""From the nearer quarter of an object's visible surface to its median depth it is less than this, in diameters."""
 SAME_TURN = math.radians(15)
 """Hypotheses that differ by less, rad, are copies of each other."""
 SET_BACK = 1e4
@@ -308,9 +310,14 @@ class RegisterProgram:
             box = bounding_box(self.mask)
             observation.need(torch.tensor([[box[1].start, box[0].start, box[1].stop, box[0].stop]]).float())
         translation, pixels, valid = guess_translation(
-            observation.depth, self.mask, camera_matrix(observation.camera), box
+            observation.depth, self.mask, camera_matrix(observation.camera), self._reach(), box
         )
         return translation, torch.stack([pixels, valid]).float()
+
+    def _reach(self) -> Tensor:
+        """(1,) m from the nearer part of the object's visible surface to the middle one, at most. How a mask that is no
+        silhouette may err is not known: infinite."""
+        return torch.where(self._outlined > 0, NEARER_PART * self.preview.diameters[:1], torch.inf)
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
