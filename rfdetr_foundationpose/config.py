@@ -129,8 +129,7 @@ class PoseConfig:
     renderer: str = setting("warp", "what renders the model", choices=("warp", "nvdiffrast"))
     crop_sampling: str = setting(
         "auto",
-        "how the networks' observed crops are sampled: official as in the official code, whose scorer sees depth through three "
-        "warps; direct once, as our weights were trained; auto is official for weights that are not ours",
+        "how observed crops are sampled: official, through up to three warps; direct, as ours learned; auto: by the weights",
         choices=("auto", "official", "direct"),
     )
     register_iterations: int = setting(5, "refiner iterations of registration", minimum=1, maximum=20, live=True)
@@ -141,17 +140,14 @@ class PoseConfig:
     )
     register_confidence: float = setting(
         2.0,
-        "what the log-odds of the confidence weigh beside the score when the best hypotheses are compared; "
-        "0 leaves it to the scorer",
+        "what the log-odds of the confidence weigh beside the score in the last choice; 0 leaves it to the scorer",
         minimum=0.0,
         maximum=100.0,
     )
-    register_silhouette: float = setting(
-        10.0,
-        "what the overlap of a hypothesis's silhouette with the mask, 0 to 1, weighs beside the score when the best hypotheses are "
-        "compared, where the mask is a segmenter's",
-        minimum=0.0,
-        maximum=1000.0,
+    register_outline: str = setting(
+        "auto",
+        "where a mask follows the object's outline, registration sees the object alone; auto: by our weights, not official ones",
+        choices=("auto", "always", "never"),
     )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)

@@ -11,7 +11,8 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.confidence import DEFAULT
 from rfdetr_foundationpose.pose.estimator import PoseEstimator, RegistrationError
-from rfdetr_foundationpose.pose.register_program import TOP_K, UNSCORED, TopHypotheses
+from rfdetr_foundationpose.pose.ranking import TopHypotheses
+from rfdetr_foundationpose.pose.register_program import TOP_K, UNSCORED
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.pose.symmetry import rotation_angle
@@ -186,7 +187,7 @@ def test_the_choice_among_rows():
     assert gap > 1
 
     def best(scores, weight=1.0):
-        return TopHypotheses(rows, np.array(scores), np.zeros(4), (9, 9)).best(DEFAULT, weight, 10.0)
+        return TopHypotheses(rows, np.array(scores), np.zeros(4), (9, 9)).best(DEFAULT, weight)
 
     assert best([0.0, gap + 0.1, 0.0, 0.0]) == 1, "a logit of the scorer is worth one of the confidence"
     assert best([0.0, gap - 0.1, 0.0, 0.0]) == 0
@@ -206,10 +207,8 @@ def test_the_choice_among_rows():
 def test_the_overlap_with_the_mask_decides_where_the_rest_is_even():
     rows = np.zeros((3, RESULT_COLUMNS))
     overlaps = np.array([0.70, 0.95, 0.90])
-    top = TopHypotheses(rows, np.array([1.0, 0.0, 0.0]), overlaps, (9, 9))
-    assert top.best(DEFAULT, 1.0, 10.0) == 1
-    assert top.best(DEFAULT, 1.0, 0.0) == 0
-    assert top.best(DEFAULT, 1.0, 3.0) == 0
+    assert TopHypotheses(rows, np.array([1.0, 0.0, 0.0]), overlaps, (9, 9)).best(DEFAULT, 1.0) == 1
+    assert TopHypotheses(rows, np.array([3.0, 0.0, 0.0]), overlaps, (9, 9)).best(DEFAULT, 1.0) == 0
 
 
 def test_only_an_outline_is_held_against_hypotheses():

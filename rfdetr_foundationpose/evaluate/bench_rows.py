@@ -123,7 +123,9 @@ class EstimatorRow:
         self.prepare(frame)
 
     def register(self, frame: Frame, name: str) -> Pose:
-        return self.estimator.register(self.prepare(frame), name, self.on_device(frame.masks[name])).T_cam_obj
+        """As the reference does, which looks at the whole crop."""
+        mask = self.on_device(frame.masks[name])
+        return self.estimator.register(self.prepare(frame), name, mask, outlined=False).T_cam_obj
 
     def track(self, frame: Frame, last: Mapping[str, Pose]) -> dict[str, Pose]:
         from ..pose.estimator import TrackRequest

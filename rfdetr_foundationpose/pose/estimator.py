@@ -22,7 +22,8 @@ from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
 from .observation import Observation
 from .pruning import Pruning, pruning_schedule
-from .register_program import MIN_DEPTH_PIXELS, Ranking, RegisterProgram
+from .ranking import Ranking
+from .register_program import MIN_DEPTH_PIXELS, RegisterProgram
 from .renderer import Renderer
 from .runners import Networks
 from .symmetry import nearest_equivalent
@@ -111,6 +112,11 @@ class PoseEstimator:
         self._register_lock = Lock()
 
     @property
+    def _takes_outlines(self) -> bool:
+        asked = self.config.register_outline
+        return asked == "always" or (asked == "auto" and not self._networks.official_crops)
+
+    @property
     def degraded(self) -> list[str]:
         """Why something runs otherwise than asked for: a runner that fell back, a step that could not be captured.
 
@@ -158,7 +164,8 @@ class PoseEstimator:
     def register(self, frame: Observation, object: str, mask: Tensor, *, outlined: bool = True) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
 
-        outlined: whether the mask follows the object's silhouette, as a segmenter's does and a box does not.
+        outlined: whether the mask follows the object's silhouette, as a segmenter's does and a box does not. Then
+        ``register_outline`` says whether the networks see the object alone, and hypotheses are held against the mask.
         Waits for the device once, for the result.
         """
         index = self._index[object]
@@ -170,7 +177,7 @@ class PoseEstimator:
         with self._register_lock:
             program = self._register_program(index, frame)
             program.choose(index, item.diameter, self.rotations[index], self._half_turns[index])
-            top, scores, poses = program(frame, mask, outlined=outlined)
+            top, scores, poses = program(frame, mask, outlined=outlined and self._takes_outlines)
         masked, with_depth = top.pixels
         if masked == 0:
             raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
@@ -181,7 +188,7 @@ class PoseEstimator:
                 f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-        chosen = top.best(self._calibration, self.config.register_confidence, self.config.register_silhouette)
+        chosen = top.best(self._calibration, self.config.register_confidence)
         return self._estimates(top.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
 
     def track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:

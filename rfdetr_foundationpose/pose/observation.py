@@ -48,6 +48,12 @@ class Observation:
         self.need(torch.tensor([[0.0, 0.0, columns, rows]]))
         return self
 
+    def restrict(self, other: Observation, region: Tensor) -> None:
+        """Overwrite ``rgb`` and ``depth`` with those of another one of this size inside of a region (H, W) bool; black and without
+        depth elsewhere. On a CPU the other's depth has to be filtered there."""
+        torch.where(region[..., None], other.rgb, torch.zeros_like(other.rgb[:1, :1]), out=self.rgb)
+        torch.where(region, other.depth, torch.zeros_like(other.depth[:1, :1]), out=self.depth)
+
     def detached(self) -> Observation:
         """A copy that shares no memory with the images that it was made of."""
         parts = None if self.parts is None else self.parts.detached()

@@ -7,19 +7,18 @@ import logging
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..accel.base import Runner, ScoreRunner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
-from .agreement_columns import DESCRIBED, RESULT_COLUMNS
-from .confidence import Calibration
+from .agreement_columns import RESULT_COLUMNS
 from .hypotheses import bounding_box, guess_translation
 from .networks import FIRST_PASS_CROP
 from .observation import Observation
 from .pruning import HALF_TURN_HYPOTHESES, SCORED_WHEN_PRUNING, Pruning
+from .ranking import TopHypotheses
 from .renderer import Renderer
 from .runners import Networks
 from .views import CropSettings, ViewSet
@@ -41,49 +40,14 @@ UNSCORED = -1e9
 """This stands for an answer of the scorer that is not finite: less than any, while what else is known still counts."""
 SILHOUETTE_WEIGHT = 1.0
 """The overlap of silhouette and mask has this weight beside the agreement, when the preview compares hypotheses."""
+MASK_MARGIN = 4
+"""A mask may lack so many pixels of the object's rim."""
 NEARER_PART = 0.5
 """From the nearer quarter of an object's visible surface to its median depth it is less than this, in diameters."""
 SAME_TURN = math.radians(15)
 """Hypotheses that differ by less, rad, are copies of each other."""
 SET_BACK = 1e4
 """A copy's score is lowered by this, which is more than scores differ by."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """scores: (M,) the scorer's own logits of the scored hypotheses, best first; UNSCORED where it gave none, -inf where the
-    pose is not finite; where the first were refined again, exactly, those after them are coarse, and may be higher. poses:
-    (M, 4, 4) T_cam_center of theirs. chosen: which of them was taken: 0, unless the confidence said otherwise."""
-
-    scores: Tensor
-    poses: Tensor
-    chosen: int
-
-
-@dataclass(frozen=True)
-class TopHypotheses:
-    """The first K of a ranking, on the host. rows: (K, RESULT_COLUMNS) float64, see agreement_columns; scores: (K,) float64,
-    best first; overlaps: (K,) of silhouettes and mask, [0, 1], 0 where the mask is no silhouette; pixels: of the mask, and those
-    of them with depth. With fewer than MIN_DEPTH_PIXELS of the latter the rest means nothing, and may be missing."""
-
-    rows: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    overlaps: NDArray[np.float64]
-    pixels: tuple[int, int]
-
-    @classmethod
-    def unpack(cls, flat: NDArray[np.float64]) -> TopHypotheses:
-        """From what ``RegisterProgram.run`` packs: of each hypothesis its row, overlap and score, then the pixels."""
-        rows = flat[:-2].reshape(-1, RESULT_COLUMNS + 2)
-        return cls(rows[:, :-2], rows[:, -1], rows[:, -2], (int(flat[-2]), int(flat[-1])))
-
-    def best(self, calibration: Calibration, weight: float, silhouette_weight: float) -> int:
-        """The one with the highest score plus ``weight`` times the log-odds of its confidence plus ``silhouette_weight`` times
-        its overlap. One whose row is not finite is it only where all are like that."""
-        usable = np.all(np.isfinite(self.rows), axis=1)
-        described = np.where(usable[:, None], self.rows[:, DESCRIBED], 0.0)
-        worth = self.scores + weight * calibration.log_odds(described) + silhouette_weight * self.overlaps
-        return int(np.where(usable, worth, -np.inf).argmax())
 
 
 @dataclass(frozen=True)
@@ -133,6 +97,9 @@ class RegisterProgram:
         self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self._outlined = torch.zeros(1, device=device)
+        self._restricts = False
+        # What the networks see of the observation: the object alone, where the mask is its outline.
+        self._seen = self._alone = Observation.blank(size, device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         refiner, scorer = self._refiner, self._scorer = networks.register_refiner, networks.scorer
         # Dropping hypotheses by what coarse runners say would change who is left.
@@ -204,6 +171,7 @@ class RegisterProgram:
         with torch.inference_mode():
             self.mask.copy_(mask)
             self._outlined.fill_(float(outlined))
+            self._restricts = outlined
             if self.graph.will_capture:
                 own = self._observation = self._static
                 own.copy_images(observation)
@@ -223,6 +191,7 @@ class RegisterProgram:
         best first, their poses (M, 4, 4)."""
         views, preview, kept = self.views, self.preview, self.kept
         translation, pixels = self._guess()
+        self._seen = self._look()
         preview.poses[:, :3, :3] = self.rotations
         preview.poses[:, :3, 3] = translation
         self._move_all_once()
@@ -281,12 +250,12 @@ class RegisterProgram:
         if first is None or views is None:
             return
         views.poses.copy_(self.preview.poses)
-        views.update(self.total, *first(*views.pairs(self.total, self._observation, "refiner", shared=True)))
+        views.update(self.total, *first(*views.pairs(self.total, self._seen, "refiner", shared=True)))
         self.preview.poses.copy_(views.poses)
 
     def _refine(self, refiner: Runner, n: int, *, shared: bool = False) -> None:
         """Move the first n hypotheses."""
-        self.views.update(n, *refiner(*self.views.pairs(n, self._observation, "refiner", shared=shared)))
+        self.views.update(n, *refiner(*self.views.pairs(n, self._seen, "refiner", shared=shared)))
 
     def _compare(self, scores: Tensor) -> Tensor:
         """(K, RESULT_COLUMNS + 2) rows of the top hypotheses, their overlaps, and what they have of ``scores`` (M,)."""
@@ -318,6 +287,21 @@ class RegisterProgram:
         """(1,) m from the nearer part of the object's visible surface to the middle one, at most. How a mask that is no
         silhouette may err is not known: infinite."""
         return torch.where(self._outlined > 0, NEARER_PART * self.preview.diameters[:1], torch.inf)
+
+    def _look(self) -> Observation:
+        """What the networks see: of an outlined object nothing but itself, since what touches it pulls the refiner along."""
+        observation = self._observation
+        if observation.parts is not None:  # on a CPU, where nothing is captured
+            if not self._restricts:
+                return observation
+            rows, columns = bounding_box(self.mask)
+            margin = MASK_MARGIN
+            window = [columns.start - margin, rows.start - margin, columns.stop + margin, rows.stop + margin]
+            observation.need(torch.tensor([window]).float())
+        grown = F.max_pool2d(self.mask[None].float(), 2 * MASK_MARGIN + 1, stride=1, padding=MASK_MARGIN)[0] > 0
+        self._alone.restrict(observation, grown | (self._outlined == 0))
+        self._alone.camera.copy_(observation.camera)
+        return self._alone
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
@@ -353,12 +337,12 @@ class RegisterProgram:
         return scores.reshape(n).clone()
 
     def _scored_pairs(self, n: int) -> tuple[Tensor, Tensor]:
-        return self.views.pairs(n, self._observation, "scorer")
+        return self.views.pairs(n, self._seen, "scorer")
 
     def _agreement(self, n: int) -> Tensor:
         """(n,) share of the preview's model pixels that agree in depth and colour, less those seen through, and how the
         silhouette overlaps the mask."""
-        counts = self.preview.agree(n, self._observation)
+        counts = self.preview.agree(n, self._seen)
         model, agree, _, violated, residual, color = counts.unbind(1)
         inner = (agree - 0.5 * residual - 2.0 * color - violated) / model.clamp(min=1.0)
         return inner + SILHOUETTE_WEIGHT * self._overlap(self.preview, n)
