@@ -160,8 +160,7 @@ class PoseConfig:
     )
     lost_frames: int = setting(
         3,
-        "consecutive frames below lost_confidence before an object is uncertain: its pose is held back, and it is searched "
-        "near where it was",
+        "consecutive frames below lost_confidence before an object is uncertain: held back, and searched near where it was",
         minimum=1,
         maximum=1000,
         live=True,
