@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -211,20 +213,47 @@ def test_the_overlap_with_the_mask_decides_where_the_rest_is_even():
     assert TopHypotheses(rows, np.array([3.0, 0.0, 0.0]), overlaps, (9, 9)).best(DEFAULT, 1.0) == 0
 
 
-def test_only_an_outline_is_held_against_hypotheses():
-    case = Case(3, [np.eye(3), np.diag([1.0, -1.0, -1.0])], [0.0, 0.0])
-    found: list[np.ndarray] = []
+@pytest.mark.parametrize(
+    ("asked", "official", "outlined", "alone"),
+    [
+        ("auto", (), True, True),
+        ("auto", (), False, False),
+        ("auto", ("scorer",), True, False),
+        ("always", ("scorer",), True, True),
+        ("never", (), True, False),
+    ],
+)
+def test_of_an_outlined_object_the_networks_see_nothing_else(asked, official, outlined, alone):
+    case = Case(3, [np.eye(3), OVER], [0.0, 0.0])
+    estimator = case.estimator
+    estimator.apply(replace(estimator.config, register_outline=asked))
+    estimator._networks = replace(estimator._networks, official_crops=official)
+    seen: list[Tensor] = []
+    moves = estimator._networks.register_refiner._answer
+
+    def look(rendered, observed):
+        seen.append(observed[0, :3].clone())  # colour, black where nothing is
+        return moves(rendered, observed)
+
+    estimator._networks.register_refiner._answer = look
+    rgb = case.frame.rgb.copy()
+    rgb[~case.mask.numpy()] = 200
+    frame = replace(case.frame, rgb=rgb)
+    overlaps: list[np.ndarray] = []
     best = TopHypotheses.best
 
     def looked_at(self, *arguments):
-        found.append(self.overlaps)
+        overlaps.append(self.overlaps)
         return best(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TopHypotheses, "best", looked_at)
-        case.register()
-        case.estimator.register(prepared(case.estimator, case.frame), "thing", case.mask, outlined=False)
-    assert found[0].max() > 0.95 and not found[1].any()
+        estimator.register(prepared(estimator, frame), "thing", case.mask, outlined=outlined)
+    assert len(seen) == 1 and len(overlaps) == 1
+    black = float((seen[0] == 0).all(0).float().mean())
+    assert (black > 0.3) == alone, "of the crop"
+    assert (overlaps[0].max() > 0.95) == alone
+    assert alone or not overlaps[0].any()
 
 
 def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():
