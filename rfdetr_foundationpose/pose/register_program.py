@@ -298,8 +298,7 @@ class RegisterProgram:
             margin = MASK_MARGIN
             window = [columns.start - margin, rows.start - margin, columns.stop + margin, rows.stop + margin]
             observation.need(torch.tensor([window]).float())
-        grown = F.max_pool2d(self.mask[None].float(), 2 * MASK_MARGIN + 1, stride=1, padding=MASK_MARGIN)[0] > 0
-        self._alone.restrict(observation, grown | (self._outlined == 0))
+        self._alone.restrict(observation, _grown(self.mask, MASK_MARGIN) | (self._outlined == 0))
         self._alone.camera.copy_(observation.camera)
         return self._alone
 
@@ -361,6 +360,13 @@ def _copies_last(scores: Tensor, poses: Tensor) -> Tensor:
     same = rotations @ rotations.T > 1 + 2 * math.cos(SAME_TURN)  # the trace of a turn by SAME_TURN
     better = scores[None] > scores[:, None]
     return scores - SET_BACK * (same & better).any(1)
+
+
+def _grown(mask: Tensor, pixels: int) -> Tensor:
+    """A mask (H, W) bool, larger by so many pixels on every side."""
+    side = 2 * pixels + 1
+    rows = F.max_pool2d(mask[None].float(), (side, 1), stride=1, padding=(pixels, 0))
+    return F.max_pool2d(rows, (1, side), stride=1, padding=(0, pixels))[0] > 0
 
 
 def camera_matrix(camera: Tensor) -> Tensor:
