@@ -214,46 +214,63 @@ def test_the_overlap_with_the_mask_decides_where_the_rest_is_even():
 
 
 @pytest.mark.parametrize(
-    ("asked", "official", "outlined", "alone"),
+    ("asked", "official", "outlined", "searches"),
     [
-        ("auto", (), True, True),
-        ("auto", (), False, False),
-        ("auto", ("scorer",), True, False),
-        ("always", ("scorer",), True, True),
-        ("never", (), True, False),
+        ("auto", (), True, 2),
+        ("auto", (), False, 1),
+        ("auto", ("scorer",), True, 1),
+        ("always", ("scorer",), True, 2),
+        ("never", (), True, 1),
     ],
 )
-def test_of_an_outlined_object_the_networks_see_nothing_else(asked, official, outlined, alone):
-    case = Case(3, [np.eye(3), OVER], [0.0, 0.0])
+def test_an_outlined_object_that_is_not_sure_is_looked_at_alone(asked, official, outlined, searches, monkeypatch):
+    case = Case(3, [OVER, OVER @ np.diag([1.0, -1.0, -1.0])], [0.0, 0.0])
     estimator = case.estimator
     estimator.apply(replace(estimator.config, register_outline=asked))
     estimator._networks = replace(estimator._networks, official_crops=official)
-    seen: list[Tensor] = []
-    moves = estimator._networks.register_refiner._answer
+    crops: list[Tensor] = []
+    overlaps: list[np.ndarray] = []
+    refiner, moves, best = estimator._networks.register_refiner, case._moves, TopHypotheses.best
 
     def look(rendered, observed):
-        seen.append(observed[0, :3].clone())  # colour, black where nothing is
+        crops.append(observed[0, :3].clone())
         return moves(rendered, observed)
-
-    estimator._networks.register_refiner._answer = look
-    rgb = case.frame.rgb.copy()
-    rgb[~case.mask.numpy()] = 200
-    frame = replace(case.frame, rgb=rgb)
-    overlaps: list[np.ndarray] = []
-    best = TopHypotheses.best
 
     def looked_at(self, *arguments):
         overlaps.append(self.overlaps)
         return best(self, *arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TopHypotheses, "best", looked_at)
-        estimator.register(prepared(estimator, frame), "thing", case.mask, outlined=outlined)
-    assert len(seen) == 1 and len(overlaps) == 1
-    black = float((seen[0] == 0).all(0).float().mean())
-    assert (black > 0.3) == alone, "of the crop"
-    assert (overlaps[0].max() > 0.95) == alone
-    assert alone or not overlaps[0].any()
+    monkeypatch.setattr(refiner, "_answer", look)
+    monkeypatch.setattr(TopHypotheses, "best", looked_at)
+    rgb = case.frame.rgb.copy()
+    rgb[~case.mask.numpy()] = 200
+    frame = replace(case.frame, rgb=rgb)
+    estimate = estimator.register(prepared(estimator, frame), "thing", case.mask, outlined=outlined)
+    assert estimate.confidence < 0.8, "both hypotheses are wrong"
+    black = [float((crop == 0).all(0).float().mean()) for crop in crops]
+    assert len(crops) == len(overlaps) == searches
+    assert black[0] < 0.1 and all(share > 0.3 for share in black[1:]), "of the crop"
+    assert overlaps[0].any() == (asked != "never" and outlined and searches == 2)
+
+
+def test_of_two_searches_the_one_is_taken_that_the_image_supports():
+    case = Case(3, [OVER], [0.0])
+    right = torch.tensor(case.T[:3, :3], dtype=torch.float32)
+    look: list[Tensor] = []
+
+    def moves(rendered, observed):
+        look.append(observed)
+        if len(look) == 2:  # the search that sees the object alone finds it
+            case.program.views.poses[: len(rendered), :3, :3] = right
+        return Case._moves(case, rendered, observed)
+
+    case.estimator._networks.register_refiner._answer = moves
+    assert case.degrees(case.register()) < 1.0 and len(look) == 2
+    case.estimator._networks.register_refiner._answer = case._moves
+    case.estimator.rotations[0] = right[None]
+    look.clear()
+    sure = case.register()
+    assert sure.confidence >= 0.8 and not look, "one search was enough"
 
 
 def test_log_odds_have_bounds_and_go_on_where_the_confidence_is_zero():

@@ -23,7 +23,7 @@ from .mesh import ObjectModel
 from .observation import Observation
 from .pruning import Pruning, pruning_schedule
 from .ranking import Ranking
-from .register_program import MIN_DEPTH_PIXELS, RegisterProgram
+from .register_program import MIN_DEPTH_PIXELS, Look, RegisterProgram
 from .renderer import Renderer
 from .runners import Networks
 from .symmetry import nearest_equivalent
@@ -32,6 +32,8 @@ from .track_program import START_COLUMNS, TrackProgram
 VISIBLE = FEATURES.index("visible")
 REGISTER_PROGRAMS = 12
 """So many programs of registration are kept: one for each number of hypotheses and each pruning schedule in use."""
+SURE = 0.8
+"""A registration of less confidence is tried another way, where there is one."""
 TRACK_BATCHES = (1, 2, 4, 8)
 """Objects that are tracked together are padded to one of these numbers, so that few programs are captured."""
 
@@ -164,9 +166,9 @@ class PoseEstimator:
     def register(self, frame: Observation, object: str, mask: Tensor, *, outlined: bool = True) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.
 
-        outlined: whether the mask follows the object's silhouette, as a segmenter's does and a box does not. Then
-        ``register_outline`` says whether the networks see the object alone, and hypotheses are held against the mask.
-        Waits for the device once, for the result.
+        outlined: whether the mask follows the object's silhouette, as a segmenter's does and a box does not. Then, where
+        ``register_outline`` says so, hypotheses are held against the mask, and where the result is not sure, a second search sees
+        nothing but the object: what touches it pulls the refiner along. Waits for the device once a search, for its result.
         """
         index = self._index[object]
         item = self.objects[index]
@@ -174,22 +176,35 @@ class PoseEstimator:
             raise RegistrationError(
                 "bad_mask", f"mask is {tuple(mask.shape)} but the image is {tuple(frame.depth.shape)}"
             )
+        outlined = outlined and self._takes_outlines
         with self._register_lock:
             program = self._register_program(index, frame)
             program.choose(index, item.diameter, self.rotations[index], self._half_turns[index])
-            top, scores, poses = program(frame, mask, outlined=outlined and self._takes_outlines)
+            estimate, support = self._search(program, item, frame, mask, Look(outlined))
+            if outlined and estimate.confidence < SURE:
+                other, also = self._search(program, item, frame, mask, Look(outlined, alone=True))
+                estimate = other if also > support else estimate
+        return estimate
+
+    def _search(
+        self, program: RegisterProgram, item: ObjectModel, frame: Observation, mask: Tensor, look: Look
+    ) -> tuple[Estimate, float]:
+        """The estimate of one search, and what the image says for it: see ``TopHypotheses.support``. Raises RegistrationError."""
+        top, scores, poses = program(frame, mask, look)
         masked, with_depth = top.pixels
         if masked == 0:
-            raise RegistrationError("empty_mask", f"{object}: the mask is empty; nothing to register")
+            raise RegistrationError("empty_mask", f"{item.name}: the mask is empty; nothing to register")
         if with_depth < MIN_DEPTH_PIXELS:
             raise RegistrationError(
                 "no_depth",
-                f"{object}: {with_depth} of the mask's {masked} pixels have depth in "
+                f"{item.name}: {with_depth} of the mask's {masked} pixels have depth in "
                 f"[{self.config.min_depth}, {self.config.max_depth}] m, at least {MIN_DEPTH_PIXELS} are needed; "
                 "is the object in the depth camera's range, and the depth in the unit that depth_unit says?",
             )
-        chosen = top.best(self._calibration, self.config.register_confidence)
-        return self._estimates(top.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))[0]
+        weight = self.config.register_confidence
+        chosen = top.best(self._calibration, weight)
+        (estimate,) = self._estimates(top.rows[[chosen]], [item], [None], Ranking(scores, poses, chosen))
+        return estimate, float(top.support(self._calibration, weight)[chosen])
 
     def track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
         """New poses of objects from their last ones, together. Waits for the device once, for the result."""

@@ -46,7 +46,13 @@ class TopHypotheses:
     def best(self, calibration: Calibration, weight: float) -> int:
         """The one with the highest score plus ``weight`` times the log-odds of its confidence plus OVERLAP_WEIGHT times its
         overlap. One whose row is not finite is it only where all are like that."""
+        return int((self.scores + self.support(calibration, weight)).argmax())
+
+    def support(self, calibration: Calibration, weight: float) -> NDArray[np.float64]:
+        """(K,) what the image says for each: ``weight`` times the log-odds of its confidence plus OVERLAP_WEIGHT times its
+        overlap; -inf where the row is not finite. Unlike scores, which rank hypotheses beside each other, it compares those of
+        different searches."""
         usable = np.all(np.isfinite(self.rows), axis=1)
         described = np.where(usable[:, None], self.rows[:, DESCRIBED], 0.0)
-        worth = self.scores + weight * calibration.log_odds(described) + OVERLAP_WEIGHT * self.overlaps
-        return int(np.where(usable, worth, -np.inf).argmax())
+        worth = weight * calibration.log_odds(described) + OVERLAP_WEIGHT * self.overlaps
+        return np.where(usable, worth, -np.inf)

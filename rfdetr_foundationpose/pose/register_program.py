@@ -59,6 +59,15 @@ class _Coarse:
     exact: ScoreRunner
 
 
+@dataclass(frozen=True)
+class Look:
+    """outlined: whether the mask is the object's silhouette, so that hypotheses can be held against it. alone: whether the
+    networks see nothing of the image beyond the mask."""
+
+    outlined: bool
+    alone: bool = False
+
+
 def _coarse(refiner: Runner, scorer: Runner) -> _Coarse | None:
     """The coarse runners of a refiner and a scorer that both have such for a registration that drops nothing."""
     if (
@@ -75,7 +84,7 @@ class RegisterProgram:
     """Static buffers and the registration of one object over them; one CUDA graph launch where everything in it can be
     captured.
 
-    An observation, mask (H, W) bool, whether that is a silhouette, and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
+    An observation, mask (H, W) bool, how they are looked at, and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
     size: (H, W) of the image.
     """
 
@@ -98,8 +107,8 @@ class RegisterProgram:
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self._outlined = torch.zeros(1, device=device)
         self._restricts = False
-        # What the networks see of the observation: the object alone, where the mask is its outline.
-        self._seen = self._alone = Observation.blank(size, device)
+        self._alone = torch.zeros(1, device=device)
+        self._restricted = self._seen = Observation.blank(size, device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         refiner, scorer = self._refiner, self._scorer = networks.register_refiner, networks.scorer
         # Dropping hypotheses by what coarse runners say would change who is left.
@@ -160,18 +169,16 @@ class RegisterProgram:
             views.model.fill_(index)
             views.diameters.fill_(diameter)
 
-    def __call__(
-        self, observation: Observation, mask: Tensor, *, outlined: bool
-    ) -> tuple[TopHypotheses, Tensor, Tensor]:
+    def __call__(self, observation: Observation, mask: Tensor, look: Look) -> tuple[TopHypotheses, Tensor, Tensor]:
         """The top hypotheses, on the host; and scores (M,) and poses (M, 4, 4) of the ranking, on the device.
 
-        outlined: whether ``mask`` (H, W) bool is the object's silhouette, so that hypotheses can be held against it.
         Waits once; where nothing is captured twice, since a registration for nothing costs seconds on a CPU.
         """
         with torch.inference_mode():
             self.mask.copy_(mask)
-            self._outlined.fill_(float(outlined))
-            self._restricts = outlined
+            self._outlined.fill_(float(look.outlined))
+            self._alone.fill_(float(look.alone))
+            self._restricts = look.alone
             if self.graph.will_capture:
                 own = self._observation = self._static
                 own.copy_images(observation)
@@ -289,7 +296,7 @@ class RegisterProgram:
         return torch.where(self._outlined > 0, NEARER_PART * self.preview.diameters[:1], torch.inf)
 
     def _look(self) -> Observation:
-        """What the networks see: of an outlined object nothing but itself, since what touches it pulls the refiner along."""
+        """What the networks see: all, or the object alone."""
         observation = self._observation
         if observation.parts is not None:  # on a CPU, where nothing is captured
             if not self._restricts:
@@ -298,9 +305,9 @@ class RegisterProgram:
             margin = MASK_MARGIN
             window = [columns.start - margin, rows.start - margin, columns.stop + margin, rows.stop + margin]
             observation.need(torch.tensor([window]).float())
-        self._alone.restrict(observation, _grown(self.mask, MASK_MARGIN) | (self._outlined == 0))
-        self._alone.camera.copy_(observation.camera)
-        return self._alone
+        self._restricted.restrict(observation, _grown(self.mask, MASK_MARGIN) | (self._alone == 0))
+        self._restricted.camera.copy_(observation.camera)
+        return self._restricted
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
