@@ -146,7 +146,7 @@ class PoseConfig:
     )
     register_outline: str = setting(
         "auto",
-        "where a mask follows the object's outline, registration sees the object alone; auto: by our weights, not official ones",
+        "rank hypotheses by a mask's outline, look at the object alone if unsure; auto: not with official weights",
         choices=("auto", "always", "never"),
     )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)

@@ -110,6 +110,18 @@ def test_overlap_is_intersection_over_union_of_silhouette_and_mask():
     assert views.overlap(3, mask & ~left)[0] > 0.95
 
 
+def test_a_pose_that_is_not_finite_overlaps_nothing():
+    item = object_of(textured_box())
+    frame, mask = scene_of(item, random_pose(2, 0.5))
+    views = ViewSet(WarpRenderer([item], "cpu"), 2, "cpu", CropSettings(paired=False, outlined=True))
+    views.poses[0] = torch.tensor(random_pose(2, 0.5), dtype=torch.float32)
+    views.poses[1] = torch.nan
+    views.diameters.fill_(item.diameter)
+    views.agree(2, Observation(torch.from_numpy(frame.rgb), torch.from_numpy(frame.depth), K))
+    found = views.overlap(2, mask)
+    assert found[0] > 0.95 and found[1] == 0
+
+
 def test_what_lies_beyond_the_image_counts_for_no_overlap():
     item = object_of(textured_box())
     T = random_pose(2, 0.5)

@@ -154,7 +154,8 @@ class ViewSet:
 
     def overlap(self, n: int, mask: Tensor) -> Tensor:
         """(n,) intersection over union, [0, 1], of the silhouettes of the first n hypotheses and the object's mask (H, W) bool,
-        where ``outlined``; of those that ``agree`` was last asked about. What is occluded counts as neither."""
+        where ``outlined``; of those that ``agree`` was last asked about. What is occluded counts as neither; a pose that is not
+        finite has none."""
         self._launch(
             comparing.silhouette,
             (n, self.size, comparing.LANES),
@@ -168,7 +169,7 @@ class ViewSet:
         inside, outside = self._overlaps[:n].sum(2).unbind(1)
         window = self._window_observed[:n]
         scale = self.size * self.size / ((window[:, 2] - window[:, 0]) * (window[:, 3] - window[:, 1]))
-        return inside / (mask.sum() * scale + outside).clamp(min=1.0)
+        return (inside / (mask.sum() * scale + outside).clamp(min=1.0)).nan_to_num(0.0)
 
     def report(self, n: int, observation: Observation, out: Tensor) -> None:
         """Fill the first columns of ``out`` (n, RESULT_COLUMNS or more) float32 with the result rows of the first n
