@@ -119,8 +119,10 @@ class Comparison:
 
     def _register(self, key: str, frame: Observation, view: View, instance: str, name: str) -> Pose | None:
         row = self.sides[key].row
+        mask = row.on_device(view.frame.masks[instance])
         try:
-            return row.estimator.register(frame, name, row.on_device(view.frame.masks[instance])).T_cam_obj
+            # One search each: whether there is a second one hangs on a threshold, which the last bit may cross.
+            return row.estimator.register(frame, name, mask, outlined=False).T_cam_obj
         except RegistrationError:
             self.refused[key] += 1
             return None
