@@ -59,12 +59,12 @@ def guess_translation(
     depth: Tensor, mask: Tensor, K: Tensor, reach: Tensor, box: tuple[slice, slice] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Centre of the mask's bounding box at the mask's median depth, as in the official code; where that lies farther behind
-    the nearer quarter of the mask's depth than ``reach``, at the median depth of what lies about that quarter.
+    the nearer quarter of the mask's depth than ``reach``, at the median of the depth within 1.5 times ``reach`` of that quarter.
 
     A small or thin object's mask, a few pixels too large, shows more of the background than of the object.
-    depth: (H, W) float32 m, 0 where invalid. mask: (H, W) bool. K: (3, 3). reach: (1,) m, which the object's surface does not
-    exceed; infinite to take the median in any case. box: rows and columns outside of which the mask is empty, so that fewer
-    pixels are sorted; None for all.
+    depth: (H, W) float32 m, 0 where invalid. mask: (H, W) bool. K: (3, 3). reach: (1,) m, the most by which the median
+    depth of an object lies behind its nearer quarter; infinite to take the mask's median in any case. box: rows and columns
+    outside of which the mask is empty, so that fewer pixels are sorted; None for all.
     Returns translation (3,) m, mask pixels (), valid depth pixels in the mask (), all on the device, with no sync.
     """
     h, w = depth.shape

@@ -106,9 +106,9 @@ class RegisterProgram:
         self._observation = self._static
         self.mask = torch.zeros(*size, dtype=torch.bool, device=device)
         self._outlined = torch.zeros(1, device=device)
-        self._restricts = False
+        self._look = Look(outlined=False)
         self._alone = torch.zeros(1, device=device)
-        self._restricted = self._seen = Observation.blank(size, device)
+        self._masked = self._seen = Observation.blank(size, device)
         self.rotations = torch.eye(3, device=device).repeat(total, 1, 1)
         refiner, scorer = self._refiner, self._scorer = networks.register_refiner, networks.scorer
         # Dropping hypotheses by what coarse runners say would change who is left.
@@ -178,7 +178,7 @@ class RegisterProgram:
             self.mask.copy_(mask)
             self._outlined.fill_(float(look.outlined))
             self._alone.fill_(float(look.alone))
-            self._restricts = look.alone
+            self._look = look
             if self.graph.will_capture:
                 own = self._observation = self._static
                 own.copy_images(observation)
@@ -198,7 +198,7 @@ class RegisterProgram:
         best first, their poses (M, 4, 4)."""
         views, preview, kept = self.views, self.preview, self.kept
         translation, pixels = self._guess()
-        self._seen = self._look()
+        self._seen = self._visible()
         preview.poses[:, :3, :3] = self.rotations
         preview.poses[:, :3, 3] = translation
         self._move_all_once()
@@ -295,19 +295,19 @@ class RegisterProgram:
         silhouette may err is not known: infinite."""
         return torch.where(self._outlined > 0, NEARER_PART * self.preview.diameters[:1], torch.inf)
 
-    def _look(self) -> Observation:
+    def _visible(self) -> Observation:
         """What the networks see: all, or the object alone."""
         observation = self._observation
         if observation.parts is not None:  # on a CPU, where nothing is captured
-            if not self._restricts:
+            if not self._look.alone:
                 return observation
             rows, columns = bounding_box(self.mask)
             margin = MASK_MARGIN
             window = [columns.start - margin, rows.start - margin, columns.stop + margin, rows.stop + margin]
             observation.need(torch.tensor([window]).float())
-        self._restricted.restrict(observation, _grown(self.mask, MASK_MARGIN) | (self._alone == 0))
-        self._restricted.camera.copy_(observation.camera)
-        return self._restricted
+        self._masked.restrict(observation, _grown(self.mask, MASK_MARGIN) | (self._alone == 0))
+        self._masked.camera.copy_(observation.camera)
+        return self._masked
 
     def _prepare_runners(self) -> None:
         """Every batch that ``run`` asks for; nothing may be built during a capture."""
