@@ -147,9 +147,11 @@ class Assembler:
 
     def _judge(self, pixels: NDArray[Any], scale: float) -> None:
         """Say once where depth cannot be in the unit in which it is read."""
+        if self._judged:
+            return
         some = pixels[::4, ::4]
         metres = some[np.isfinite(some) & (some > 0)] * float(scale)
-        if self._judged or len(metres) < _ENOUGH:
+        if len(metres) < _ENOUGH:
             return
         self._judged, middle = True, float(np.median(metres))
         if _NEAREST < middle < _FARTHEST:
