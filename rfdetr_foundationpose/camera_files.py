@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,7 @@ class CameraFile:
         """For images of that size: the same where the file says it or none, scaled where it is of the same view at another
         resolution. Raises InputError."""
         if self.size is None or self.size == (width, height):
-            return CameraFile(
-                self.fx, self.fy, self.cx, self.cy, (width, height), self.model, self.distortion, self.depth_unit
-            )
+            return replace(self, size=(width, height))
         x, y = width / self.size[0], height / self.size[1]
         if abs(x / y - 1) > 0.01:
             raise InputError(
@@ -61,9 +59,7 @@ class CameraFile:
             )
         # Pixel 0 reaches from -0.5 to 0.5.
         cx, cy = (self.cx + 0.5) * x - 0.5, (self.cy + 0.5) * y - 0.5
-        return CameraFile(
-            self.fx * x, self.fy * y, cx, cy, (width, height), self.model, self.distortion, self.depth_unit
-        )
+        return replace(self, fx=self.fx * x, fy=self.fy * y, cx=cx, cy=cy, size=(width, height))
 
 
 def read_camera(path: str | Path) -> CameraFile:
