@@ -12,23 +12,30 @@ from typing import Any
 
 import cv2
 import numpy as np
+import scipy.io
 import yaml
 
 from .errors import InputError
 
 _EXPECTED = (
     "expected a 3x3 camera matrix as text (cam_K.txt) or .npy, BOP's camera.json or scene_camera.json, a camera_info or "
-    "camera_calibration YAML, Kalibr's YAML, or what Open3D, RealSense, OpenCV, COLMAP or NeRF tools write"
+    "camera_calibration YAML, Kalibr's YAML, or what Open3D, RealSense, OpenCV, COLMAP, Isaac Sim or NeRF tools write"
 )
 # Names as they are compared: small letters and digits alone.
-_FX, _FY = ("fx", "flx", "camerafx", "camera1fx"), ("fy", "fly", "camerafy", "camera1fy")
-_CX, _CY = ("cx", "ppx", "cameracx", "camera1cx"), ("cy", "ppy", "cameracy", "camera1cy")
-_MATRICES = ("camk", "k", "cameramatrix", "intrinsicmatrix", "intrinsics", "intrinsic", "m", "m1", "mtx", "matrix")
-_WIDTHS = ("width", "imagewidth", "w", "camerawidth", "imgwidth")
-_HEIGHTS = ("height", "imageheight", "h", "cameraheight", "imgheight")
+_FX, _FY = ("fx", "flx", "camerafx", "camera1fx", "fxcolor"), ("fy", "fly", "camerafy", "camera1fy", "fycolor")
+_CX, _CY = ("cx", "ppx", "cameracx", "camera1cx", "mxcolor"), ("cy", "ppy", "cameracy", "camera1cy", "mycolor")
+_MATRICES = (
+    *("camk", "k", "cameramatrix", "intrinsicmatrix", "intrinsics", "intrinsic", "m", "m1", "mtx", "matrix"),
+    "mcalibrationcolorintrinsic",
+)
+_WIDTHS = ("width", "imagewidth", "w", "camerawidth", "imgwidth", "colorwidth", "mcolorwidth")
+_HEIGHTS = ("height", "imageheight", "h", "cameraheight", "imgheight", "colorheight", "mcolorheight")
 _SIZES = ("resolution", "imagesize", "imgsize", "size", "wh")
 _COEFFICIENTS = ("d", "distortioncoefficients", "distortioncoeffs", "coeffs", "dist", "distcoeffs", "distortion")
 _MODELS = ("distortionmodel", "model")
+# ORB-SLAM, NICE-SLAM, YCB-Video, BundleFusion: units of depth in a metre. NeRF tools, RealSense: metres in a unit.
+_UNITS_PER_METRE = ("depthmapfactor", "rgbddepthmapfactor", "pngdepthscale", "factordepth", "mdepthshift")
+_METRES_PER_UNIT = ("integerdepthscale", "depthunitscalefactor", "depthunits")
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
     """Cameras by where they are in the file."""
     if data[:6] == b"\x93NUMPY":
         return {"": _of_numbers(np.load(path, allow_pickle=False).ravel().tolist())}
+    if data[:6] == b"MATLAB":
+        return dict(_search({k: _plain(v) for k, v in scipy.io.loadmat(str(path)).items()}, ""))
     text = data.decode("utf-8-sig")
     if text.lstrip().startswith(("%YAML", "<?xml", "<opencv_storage")) or "!!opencv-matrix" in text:
         return dict(_search(_opencv(path), ""))
@@ -123,6 +132,13 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
         text = text.replace("=", ": ")
     tree = next(iter(yaml.safe_load_all(text)), None)  # ros2 topic echo ends each message with ---
     return dict(_search(tree, ""))
+
+
+def _plain(value: Any) -> Any:
+    """A matrix of MATLAB as lists, of one number as that."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return value.item() if value.size == 1 else value.tolist()
 
 
 def _numeric(words: Sequence[str]) -> bool:
@@ -165,10 +181,13 @@ def _of_colmap(line: Sequence[str]) -> CameraFile:
 
 
 def _of_numbers(values: Sequence[float]) -> CameraFile:
-    """A matrix of 3x3, 3x4 or 4x4, also column by column, or fx, fy, cx, cy. Raises ValueError."""
+    """A matrix of 3x3, 3x4 or 4x4, also column by column, or fx, fy, cx, cy, also behind width and height. Raises ValueError."""
     if len(values) == 4:
         fx, fy, cx, cy = (float(v) for v in values)
         return CameraFile(fx, fy, cx, cy)
+    if len(values) == 6 and float(values[0]).is_integer() and 0 < values[4] < values[0] and 0 < values[5] < values[1]:
+        width, height, fx, fy, cx, cy = (float(v) for v in values)  # ARKitScenes
+        return CameraFile(fx, fy, cx, cy, (int(width), int(height)))
     if len(values) not in (9, 12, 16):
         raise ValueError(f"{len(values)} numbers")
     K = np.array(values, np.float64).reshape(-1, {9: 3, 12: 4, 16: 4}[len(values)])[:3, :3]
@@ -179,20 +198,31 @@ def _of_numbers(values: Sequence[float]) -> CameraFile:
     return CameraFile(float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
 
 
-def _search(tree: Any, where: str) -> Iterator[tuple[str, CameraFile]]:
-    """Cameras in nested mappings."""
+def _search(tree: Any, where: str, unit: float | None = None) -> Iterator[tuple[str, CameraFile]]:
+    """Cameras in nested mappings. unit: of depth, as a mapping around says."""
     if isinstance(tree, list):
         for i, item in enumerate(tree):
-            yield from _search(item, f"{where}[{i}]")
+            yield from _search(item, f"{where}[{i}]", unit)
     if not isinstance(tree, Mapping):
         return
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in tree.items()}
-    camera = _of_mapping(named)
+    camera = _of_isaac(named) or _of_mapping(named)
+    unit = _depth_unit(named) or unit
     if camera is not None:
-        yield where, camera
+        yield where, replace(camera, depth_unit=unit)
         return
     for key, value in tree.items():
-        yield from _search(value, f"{where}/{key}" if where else str(key))
+        yield from _search(value, f"{where}/{key}" if where else str(key), unit)
+
+
+def _of_isaac(named: Mapping[str, Any]) -> CameraFile | None:
+    """Isaac Sim's camera_params: the projection of rows to OpenGL's image, whose pixels are square."""
+    projection, size = _numbers(named.get("cameraprojection")), _numbers(named.get("renderproductresolution"))
+    if projection is None or size is None or len(projection) != 16 or len(size) != 2:
+        return None
+    width, height = size
+    cx, cy = (1 - projection[8]) * width / 2 - 0.5, (1 + projection[9]) * height / 2 - 0.5
+    return CameraFile(projection[0] * width / 2, projection[5] * height / 2, cx, cy, (int(width), int(height)))
 
 
 def _of_mapping(named: Mapping[str, Any]) -> CameraFile | None:
@@ -222,7 +252,7 @@ def _of_mapping(named: Mapping[str, Any]) -> CameraFile | None:
     if not any(coefficients):
         coefficients, model = (), ""
     fx, fy, cx, cy = four
-    return CameraFile(fx, fy, cx, cy, size, model, coefficients, _depth_unit(named))
+    return CameraFile(fx, fy, cx, cy, size, model, coefficients)
 
 
 def _scalar(value: Any) -> float | None:
@@ -230,9 +260,11 @@ def _scalar(value: Any) -> float | None:
 
 
 def _numbers(value: Any) -> list[float] | None:
-    """Of a list, nested or not, or of a mapping that has them as ``data``."""
+    """Of a list, nested or not, of a text, or of a mapping that has them as ``data``."""
     if isinstance(value, Mapping):
         value = value.get("data")
+    if isinstance(value, str) and len(words := value.split()) > 1 and _numeric(words):
+        return [float(w) for w in words]
     if not isinstance(value, list):
         return None
     flat = [v for item in value for v in (item if isinstance(item, list) else [item])]
@@ -248,13 +280,18 @@ def _matrix(value: Any) -> CameraFile | None:
 
 
 def _depth_unit(named: Mapping[str, Any]) -> float | None:
-    """BOP's depth_scale is in millimetres, RealSense's in metres, which are never above 1 cm; DepthMapFactor is units per metre."""
-    scale, factor = (
-        _scalar(named.get("depthscale")),
-        _scalar(named.get("depthmapfactor", named.get("rgbddepthmapfactor"))),
-    )
-    if factor is not None and factor > 1:
-        return 1.0 / factor
-    if scale is None or scale <= 0:
+    """Metres per unit of depth of 16 bits. BOP's depth_scale is in millimetres, RealSense's in metres, which are never above 1 cm."""
+
+    def first(keys: Sequence[str]) -> float | None:
+        return next((found for key in keys if (found := _scalar(named.get(key))) is not None and found > 0), None)
+
+    per_metre, metres, scale = first(_UNITS_PER_METRE), first(_METRES_PER_UNIT), first(("depthscale",))
+    if per_metre is None and (first(("scale",)) or 0) > 100:  # NICE-SLAM's Replica; other scales are of the scene
+        per_metre = first(("scale",))
+    if per_metre is not None and per_metre > 1:
+        return 1.0 / per_metre
+    if metres is not None and metres < 0.01:
+        return metres
+    if scale is None:
         return None
     return scale if scale < 0.01 else scale * 0.001 if scale <= 100 else 1.0 / scale

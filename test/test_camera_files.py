@@ -50,7 +50,19 @@ def test_opencv_yaml_of_before_opencv_5(tmp_path):
 
 @pytest.mark.parametrize(
     "name, unit",
-    [("camera.json", 1e-4), ("scene_camera.json", 1e-4), ("orb.yaml", 2e-4), ("ost.yaml", None), ("cam_K.txt", None)],
+    [
+        ("camera.json", 1e-4),
+        ("scene_camera.json", 1e-4),
+        ("info.yml", 1e-3),
+        ("orb.yaml", 2e-4),
+        ("cam_params.json", 1 / 6553.5),
+        ("nice_slam.yaml", 1 / 6553.5),
+        ("realsense_unit.json", 2.5e-4),
+        ("info.txt", 1e-3),
+        ("transforms.json", None),
+        ("ost.yaml", None),
+        ("cam_K.txt", None),
+    ],
 )
 def test_units_of_depth_that_files_name(tmp_path, name, unit):
     (tmp_path / name).write_text(FILES[name])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import av
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
 from support.bags import CAMERA_INFO, plain, write_rosbag2
 from support.image_folders import MILLIMETRES, K, write
 
+FOUR = {"fx": 60, "fy": 61, "cx": 31.5, "cy": 23.5}
 BOP = {"cam_K": [60, 0, 31.5, 0, 61, 23.5, 0, 0, 1], "depth_scale": 0.1}
 
 
@@ -45,6 +48,51 @@ SETS = {
         (
             "calibration/840412060917_640x480.yml",
             "color: {fx: 60, fy: 61, ppx: 31.5, ppy: 23.5}\ndepth: {fx: 50, fy: 50, ppx: 32, ppy: 24}\n",
+        ),
+    ),
+    "SIXD": (
+        "rgb/{:04d}.png",
+        "depth/{:04d}.png",
+        1,
+        ("info.yml", "".join(f"{i}:\n  cam_K: {BOP['cam_K']}\n  depth_scale: 1.0\n" for i in range(3))),
+    ),
+    "NICE-SLAM's Replica": (
+        "results/frame{:06d}.jpg",
+        "results/depth{:06d}.png",
+        5,
+        ("cam_params.json", json.dumps({"camera": {"w": 64, "h": 48, **FOUR, "scale": 5000}})),
+    ),
+    "BundleFusion": (
+        "frame-{:06d}.color.jpg",
+        "frame-{:06d}.depth.png",
+        1,
+        (
+            "info.txt",
+            "m_colorWidth = 64\nm_colorHeight = 48\nm_depthShift = 1000\n"
+            "m_calibrationColorIntrinsic = 60 0 31.5 0 0 61 23.5 0 0 0 1 0 0 0 0 1\nm_sensorName = x\n",
+        ),
+    ),
+    "Isaac Sim": (
+        "rgb_{:04d}.png",
+        "distance_to_image_plane_{:04d}.npy",
+        1,
+        (
+            "camera_params_{:04d}.json",
+            json.dumps(
+                {
+                    "cameraProjection": [60 / 32, 0, 0, 0, 0, 61 / 24, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0],
+                    "renderProductResolution": [64, 48],
+                }
+            ),
+        ),
+    ),
+    "HOPE-Video": (
+        "{:04d}_rgb.jpg",
+        "{:04d}_depth.png",
+        1,
+        (
+            "{:04d}.json",
+            json.dumps({"camera": {"intrinsics": [[60, 0, 31.5], [0, 61, 23.5], [0, 0, 1]]}, "objects": []}),
         ),
     ),
     "float depth": ("images/{}.png", "depth/{}.tiff", 1, ("K.txt", K)),
@@ -198,3 +246,111 @@ def test_a_file_of_another_view_makes_no_frame_and_says_why(tmp_path):
     (tmp_path / "b.txt").write_text("hello")
     with pytest.raises(RecordingError, match="b.txt holds no intrinsics"):
         Recording(tmp_path / "a", camera_info=str(tmp_path / "b.txt"))
+
+
+def test_ycb_video_names_camera_and_unit_in_a_file_of_each_image(tmp_path):
+    write(tmp_path, "{:06d}-color.png", "{:06d}-depth.png", factor=10, camera=None)
+    for i in range(3):
+        (tmp_path / f"{i:06d}-box.txt").write_text("003_cracker_box 1 2 30 40\n")
+        meta = {"intrinsic_matrix": np.array([[60 + i, 0, 31.5], [0, 61, 23.5], [0, 0, 1]]), "factor_depth": [[10000]]}
+        scipy.io.savemat(tmp_path / f"{i:06d}-meta.mat", meta)
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert [frame.camera.fx for frame in frames] == [60, 61, 62]
+    np.testing.assert_allclose(frames[0].depth * frames[0].depth_scale, MILLIMETRES / 1000, atol=1e-6)
+
+
+def test_arkitscenes_has_times_of_the_device_and_a_camera_of_each_image(tmp_path):
+    times = ["3420.100", "3420.201", "3420.300"]
+    write(tmp_path, "lowres_wide/4_{}.png", "lowres_depth/4_{}.png", numbers=times, camera=None)
+    (tmp_path / "lowres_wide_intrinsics").mkdir()
+    for i, time in enumerate(times):
+        (tmp_path / "lowres_wide_intrinsics" / f"4_{time}.pincam").write_text(f"64 48 {60 + i} 61 31.5 23.5")
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert tape.timed and [frame.camera.fx for frame in frames] == [60, 61, 62]
+    assert [round((b.stamp_ns - a.stamp_ns) / 1e6) for a, b in pairwise(frames)] == [101, 99]
+
+
+@pytest.mark.parametrize(
+    "first, step", [(1_711_111_111_111, 33), (29_417_364_530, 33_333), (2_345_678_901_234, 33_333)]
+)
+def test_times_of_names_since_1970_and_of_devices(tmp_path, first, step):
+    """Milliseconds since 1970, and microseconds since a phone was started, of any length."""
+    write(tmp_path, "rgb/{}.png", "depth/{}.png", numbers=[first + i * step for i in range(3)])
+    frames = [frame for frame, _ in Recording(tmp_path)]
+    assert [round((b.stamp_ns - a.stamp_ns) / 1e6) for a, b in pairwise(frames)] == [33, 33]
+
+
+def test_polycam_has_smaller_depth_of_the_same_view(tmp_path):
+    folder, depth = tmp_path / "keyframes", np.arange(192 * 256, dtype=np.uint16).reshape(192, 256) // 20 + 300
+    for name in ("images", "depth", "cameras", "confidence"):
+        (folder / name).mkdir(parents=True)
+    for i in range(3):
+        stamp = 29_417_364_530 + i * 33_333
+        cv2.imwrite(str(folder / "images" / f"{stamp}.jpg"), np.full((384, 512, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / "depth" / f"{stamp}.png"), depth)
+        cv2.imwrite(str(folder / "confidence" / f"{stamp}.png"), np.full((192, 256), 255, np.uint8))
+        camera = {"fx": 400.0 + i, "fy": 400.0, "cx": 255.5, "cy": 191.5, "width": 512, "height": 384, "t_00": 1.0}
+        (folder / "cameras" / f"{stamp}.json").write_text(json.dumps(camera))
+    for path in (folder, tmp_path):
+        tape = Recording(path)
+        frames = [frame for frame, _ in tape]
+        assert [frame.camera.fx for frame in frames] == [400, 401, 402]
+        np.testing.assert_array_equal(frames[0].depth, np.kron(depth, np.ones((2, 2), np.uint16)))
+        assert any("Apple's LiDAR" in problem for problem in tape.problems)
+
+
+def test_smaller_depth_of_another_camera_is_refused(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / "depth" / f"{i}.png"), MILLIMETRES[::2, ::2])
+    tape = Recording(tmp_path)
+    assert not [*tape] and any("depth is 32x24 but rgb is 64x48" in line for line in tape.tally.sentences())
+
+
+def test_colour_of_a_phone_is_a_video(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{:06d}.png", count=4, camera=("camera_matrix.csv", K.replace(" ", ", ")))
+    with av.open(str(tmp_path / "rgb.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=60)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        for i in range(4):
+            picture = cv2.imread(str(tmp_path / "rgb" / f"{i}.png"))
+            (tmp_path / "rgb" / f"{i}.png").unlink()
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")):
+                file.mux(packet)
+        for packet in stream.encode():
+            file.mux(packet)
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert len(tape) == len(frames) == 4 and tape.timed and not tape.problems
+    assert [round((b.stamp_ns - a.stamp_ns) / 1e6) for a, b in pairwise(frames)] == [17, 17, 17]
+    for i, frame in enumerate(frames):
+        assert frame.rgb[10, 2, 0] > 150 and frame.rgb[10, 40, 0] < 90
+        np.testing.assert_array_equal(frame.depth, MILLIMETRES + i)
+    data = (tmp_path / "rgb.mp4").read_bytes()
+    (tmp_path / "rgb.mp4").write_bytes(data[:200])
+    with pytest.raises(RecordingError, match="rgb.mp4 is no video that can be read"):
+        Recording(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("distance_to_camera/distance_to_camera_{:04d}.npy", "distance along each ray"),
+        ("depth/{:04d}.exr", "depth in .exr .* is not read; convert it to .npy"),
+        ("rgb/{:04d}.depth", "Record3D packs it with LZFSE"),
+    ],
+)
+def test_depth_that_is_not_read_says_what_to_do(tmp_path, name, words):
+    write(tmp_path, "rgb/rgb_{:04d}.png", "x/{:04d}.png")
+    (tmp_path / name.format(0)).parent.mkdir(exist_ok=True)
+    (tmp_path / name.format(0)).write_bytes(b"anything")
+    with pytest.raises(RecordingError, match=words):
+        Recording(tmp_path)
+
+
+def test_tenths_of_millimetres_are_not_taken_for_millimetres_in_silence(tmp_path):
+    tape = Recording(write(tmp_path, "rgb/{}.png", "depth/{}.png", factor=10))
+    assert len([*tape]) == 3
+    assert any("is its unit another one? set input.depth_unit" in problem for problem in tape.problems)

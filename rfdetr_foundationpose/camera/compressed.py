@@ -80,7 +80,8 @@ def compressed_to_depth(msg: Any, depth_unit: float) -> tuple[NDArray[Any], floa
         )
     if values.ndim != 2 or values.dtype != np.uint16:
         raise InputError(
-            "bad_compressed", f"compressed depth decodes to {values.dtype} {values.shape}, expected uint16 (H, W)"
+            "bad_compressed",
+            f"compressed depth decodes to {values.dtype} {values.shape}, expected uint16 (H, W): pictures to look at hold no depth",
         )
     if "32FC1" not in msg.format:
         return values, depth_unit

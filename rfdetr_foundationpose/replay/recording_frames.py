@@ -25,8 +25,9 @@ from .recording_index import Index, Source, Tally
 from .recording_pairs import Pair
 from .recording_truth import GroundTruth, InstanceTruth
 
-# Metres between which the median of an RGB-D camera's image lies, and how many pixels of every sixteenth tell.
-_NEAREST, _FARTHEST, _ENOUGH = 0.03, 30.0, 20
+# Metres between which the median of an image of things to be tracked lies, and how many pixels of every sixteenth tell. Beyond
+# pose.max_depth nothing is tracked, and data sets with tenths of millimetres are only ten times as far.
+_NEAREST, _FARTHEST, _ENOUGH = 0.03, 5.0, 20
 
 
 @dataclass
@@ -162,8 +163,8 @@ class Assembler:
             else f"set input.depth_unit to metres per unit, now {scale:g}"
         )
         self._tally.notes.append(
-            f"{self._source.path}: the depth of the first frame has a median of {middle:.3g} m, which no such camera sees: is its unit "
-            f"another one? {remedy}"
+            f"{self._source.path}: the depth of the first frame has a median of {middle:.3g} m, which is unusual for such a camera: is its "
+            f"unit another one? {remedy}"
         )
 
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:

@@ -9,6 +9,7 @@ ROWS = [FX, 0.0, CX, 0.0, FY, CY, 0.0, 0.0, 1.0]
 COLUMNS = [FX, 0.0, 0.0, 0.0, FY, 0.0, CX, CY, 1.0]
 OF_SIZE = {"width": 640, "height": 480}
 OPEN3D = {**OF_SIZE, "intrinsic_matrix": COLUMNS}
+PLAIN = {"fx": FX, "fy": FY, "cx": CX, "cy": CY}
 REALSENSE = {"fx": FX, "fy": FY, "ppx": CX, "ppy": CY, **OF_SIZE}
 
 CAMERA_CALIBRATION = f"""image_width: 640
@@ -60,6 +61,16 @@ FILES = {
     "transforms.json": json.dumps({"fl_x": FX, "fl_y": FY, "cx": CX, "cy": CY, "w": 640, "h": 480, "frames": []}),
     "realsense.json": json.dumps({**REALSENSE, "model": "Inverse Brown Conrady", "coeffs": [0.0] * 5}),
     "two.json": json.dumps({"depth": {**REALSENSE, "fx": 380.0}, "color": REALSENSE, "depth_scale": 0.001}),
+    "realsense_unit.json": json.dumps({"color": REALSENSE, "depth_scale": 0.00025}),
+    "cam_params.json": json.dumps({"camera": {"w": 640, "h": 480, **PLAIN, "scale": 6553.5}}),
+    "nice_slam.yaml": f"cam:\n  H: 480\n  W: 640\n  fx: {FX}\n  fy: {FY}\n  cx: {CX}\n  cy: {CY}\n  png_depth_scale: 6553.5\n",
+    "48458_3420.1.pincam": f"640 480 {FX} {FY} {CX} {CY}",
+    "camera_matrix.csv": f"{FX}, 0.0, {CX}\n0.0, {FY}, {CY}\n0.0, 0.0, 1.0\n",
+    "info.txt": f"m_colorWidth = 640\nm_colorHeight = 480\nm_depthShift = 1000\nm_calibrationColorIntrinsic = {FX} 0 {CX} 0 0 {FY} "
+    f"{CY} 0 0 0 1 0 0 0 0 1\n",
+    "info.yml": f"0:\n  cam_K: {ROWS}\n  depth_scale: 1.0\n1:\n  cam_K: {ROWS}\n  depth_scale: 1.0\n",
+    "scene0000_00.txt": f"colorWidth = 640\ncolorHeight = 480\nfx_color = {FX}\nfy_color = {FY}\nmx_color = {CX}\nmy_color = {CY}\n"
+    "fx_depth = 570.1\nfy_depth = 570.2\n",
     "ost.yaml": CAMERA_CALIBRATION,
     "echo.yaml": ECHO,
     "camchain.yaml": KALIBR,

@@ -29,6 +29,7 @@ def write(folder, rgb, depth, count=3, *, factor=1, camera=("cam_K.txt", K), num
             else:
                 cv2.imwrite(str(path), image)
     if camera is not None:
-        (folder / camera[0]).parent.mkdir(parents=True, exist_ok=True)
-        (folder / camera[0]).write_text(camera[1])
+        for name in {camera[0].format(i) for i in range(count)}:  # one, or one for each image
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(camera[1])
     return folder

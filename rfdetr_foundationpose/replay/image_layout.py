@@ -1,0 +1,267 @@
+"""Which files of a folder are colour, depth and calibration, and when each image was taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..camera_files import CameraFile, read_camera, read_cameras
+from ..errors import InputError
+from .recording_storage import RecordingError
+from .recording_video import SUFFIXES as VIDEOS
+from .recording_video import frame_times
+
+RATE = 30.0
+"""Images that are counted, not stamped, are so many a second."""
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+_COLOR = re.compile(r"rgb|colou?r|(?<!ultra)wide|(?<![a-z])(?:images?|imgs?)(?![a-z])", re.I)
+_DEPTH = re.compile(r"depth|distance_to_image_plane", re.I)
+_AS_ARRAYS = "convert it to .npy or TIFF of 32 bits, in metres"
+_NOT_READ = {
+    ".exr": f"{_AS_ARRAYS} (the package OpenEXR reads it in Python)",
+    ".depth": f"Record3D packs it with LZFSE; {_AS_ARRAYS} (the package pyliblzfse unpacks it in Python)",
+}
+_ALONG_RAYS = re.compile(r"distance_to_camera", re.I)
+# What is said of images, or of others.
+_OTHER = re.compile(r"mask|seg|label|vis|render|normal|infra|(?<![a-z])ir(?![a-z])|conf|intrinsic|camera_params", re.I)
+_CAMERA_FILE = re.compile(r"cam|camera|calib|intrinsic|^k$|^info$|scene_camera|metadata|transforms|settings", re.I)
+# What may be in files of these names is something else.
+_OF_ANYTHING = re.compile(r"^info$|metadata|settings", re.I)
+_CAMERA_FOLDER = re.compile(r"cam|calib|intrinsic|meta", re.I)
+_CAMERA_SUFFIXES = (".txt", ".json", ".yaml", ".yml", ".xml", ".npy", ".csv", ".mat", ".pincam")
+_EACH_SUFFIXES = (".json", ".mat", ".pincam", ".txt", ".yaml", ".yml")
+_NO_CAMERA = re.compile(r"pose|traj|extrinsic|depth", re.I)
+_EARLIEST = 1_000_000_000  # Numbers from here on are times.
+_LATEST = 4_000_000_000
+_STEPS = (0.002, 5.0)  # Seconds between images, at least and at most.
+
+
+@dataclass(frozen=True)
+class Layout:
+    """color: images, or one video. topics: what colour and depth are called."""
+
+    path: Path
+    color: list[Path]
+    depth: list[Path]
+    topics: tuple[str, str]
+
+    @property
+    def video(self) -> bool:
+        return self.color[0].suffix.lower() in VIDEOS
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file and when it was taken, ns."""
+
+    path: Path
+    stamp: int
+
+
+def find_layout(path: Path) -> Layout | None:
+    """Colour and depth in folders of their own, in one, or in the only folder of ``path`` that has them; None without.
+
+    Raises RecordingError for distances that are no depth."""
+    found = _layout(path)
+    if found is not None:
+        return found
+    inside = [layout for p in _folders(path) if (layout := _layout(p)) is not None]
+    return inside[0] if len(inside) == 1 else None
+
+
+def _layout(path: Path) -> Layout | None:
+    folders = _folders(path)
+    color = [p for p in folders if _COLOR.search(p.name) and not _DEPTH.search(p.name) and not _OTHER.search(p.name)]
+    depth = [p for p in folders if _DEPTH.search(p.name) and not _OTHER.search(p.name)]
+    colors = {p: found for p in color if (found := _files(p, _SUFFIXES))}
+    depths = {p: found for p in depth if (found := _files(p, _DEPTH_SUFFIXES))}
+    if depths and not colors:
+        videos = [p for p in _files(path, VIDEOS) if not _DEPTH.search(p.stem) and not _OTHER.search(p.stem)]
+        videos = [p for p in videos if _COLOR.search(p.stem)] or videos
+        colors = {p: [p] for p in videos[:1]} if len(videos) == 1 else {}
+    if colors and depths:
+        first, second = _best(colors, ("rgb", "color", "images")), _best(depths, ("depth",))
+        return Layout(path, colors[first], depths[second], (_topic(first.stem), _topic(second.name)))
+    mixed = [p for p in _files(path, (*_SUFFIXES, ".npy")) if not _OTHER.search(p.stem)]
+    of_depth = [p for p in mixed if _DEPTH.search(p.stem) and p.suffix.lower() in _DEPTH_SUFFIXES]
+    others = [p for p in mixed if not _DEPTH.search(p.stem) and p.suffix.lower() in _SUFFIXES]
+    of_color = [p for p in others if _COLOR.search(p.stem)] or others
+    if of_color and of_depth:
+        return Layout(path, of_color, of_depth, ("rgb", "depth"))
+    packed = [p for folder in (path, *folders) for p in _files(folder, _NOT_READ)[:1]]
+    if packed and (colors or of_color or _files(packed[0].parent, _SUFFIXES)):
+        raise RecordingError(
+            f"{path}: depth in {packed[0].suffix} ({packed[0].name}) is not read; {_NOT_READ[packed[0].suffix.lower()]}"
+        )
+    rays = [p for p in (*folders, *mixed) if _ALONG_RAYS.search(p.stem)]
+    if rays and (colors or of_color):
+        raise RecordingError(
+            f"{path}: {rays[0].name} is the distance along each ray, depth is that along the optical axis; record Isaac Sim's "
+            "distance_to_image_plane instead"
+        )
+    return None
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir())
+
+
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def _best(folders: dict[Path, list[Path]], names: tuple[str, ...]) -> Path:
+    """That of the plainest name, then the fullest."""
+    return min(folders, key=lambda p: (p.name.lower() not in names, -len(folders[p]), p.name))
+
+
+def _topic(name: str) -> str:
+    plain = re.sub(r"\W", "_", name)
+    return plain if plain[:1].isalpha() else f"_{plain}"
+
+
+def number(path: Path) -> str | None:
+    """The last number of a name: an index, or a time with a point."""
+    found = re.findall(r"\d+(?:\.\d+)?", path.stem)
+    return found[-1] if found else None
+
+
+class Clock:
+    """Numbers of names as ns. timed: they are times, which images of a data set may not have."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.path
+        self._frames: list[int] = []
+        if layout.video:
+            self.timed, self._frames = True, frame_times(layout.color[0])
+            return
+        numbers = {p: number(p) for p in (*layout.color, *layout.depth)}
+        unnamed = next((p for p, n in numbers.items() if n is None), None)
+        if unnamed is not None:
+            raise RecordingError(f"{layout.path}: {unnamed.name} has no number by which a depth image belongs to it")
+        named = [n for n in numbers.values() if n is not None]
+        self.timed = min(float(n) for n in named) >= _EARLIEST or all("." in n for n in named)
+        self._exponent = _exponent([str(numbers[p]) for p in layout.color]) if self.timed else 0
+
+    def taken(self, files: Sequence[Path]) -> list[Taken]:
+        """In the order of time. Raises RecordingError for two of one number."""
+        if len(files) == 1 and files[0].suffix.lower() in VIDEOS:
+            return [Taken(files[0], stamp) for stamp in self._frames]
+        twice: dict[int, Path] = {}
+        for path in files:
+            stamp = self._stamp(str(number(path)))
+            if stamp in twice:
+                raise RecordingError(
+                    f"{self._path}: {twice[stamp].name} and {path.name} have the same number; give each camera a folder of "
+                    "its own, with rgb/, depth/ and its camera file"
+                )
+            twice[stamp] = path
+        return [Taken(path, stamp) for stamp, path in sorted(twice.items())]
+
+    def _stamp(self, text: str) -> int:
+        if self._frames:  # depth of a video counts its frames
+            at = int(float(text))
+            return self._frames[at] if at < len(self._frames) else self._frames[-1] + (at + 1) * int(1e9 / RATE)
+        if not self.timed:
+            return round((float(text) + 1) * 1e9 / RATE)
+        digits, _, rest = text.partition(".")
+        return int(digits) * 10**self._exponent + round(float(f"0.{rest or 0}") * 10**self._exponent)
+
+
+def _exponent(texts: Sequence[str]) -> int:
+    """Of times in s, ms, us or ns: the power of ten that makes ns of them. Times since 1970 tell by their size; those of a clock of
+    the device by how far apart images are."""
+    values = sorted(float(t) for t in texts)
+    for exponent in (9, 6, 3, 0):
+        if _EARLIEST <= values[0] * 10 ** (exponent - 9) < _LATEST:
+            since_1970 = exponent
+            break
+    else:
+        since_1970 = 9
+    if len(values) < 2:
+        return since_1970
+    step = float(np.median([b - a for a, b in pairwise(values)]))
+    if _STEPS[0] <= step * 10 ** (since_1970 - 9) <= _STEPS[1]:
+        return since_1970
+    fitting = [e for e in (9, 6, 3, 0) if _STEPS[0] <= step * 10 ** (e - 9) <= _STEPS[1]]
+    return fitting[0] if fitting else since_1970
+
+
+def cameras(layout: Layout, clock: Clock, given: Path | None) -> tuple[Path, list[tuple[int, CameraFile]]]:
+    """Calibrations and the stamps from which they hold, and the file or folder that they are from. given: that file, None: looked
+    for in the folder and above it. Raises RecordingError."""
+    first = clock.taken(layout.color)[0].stamp
+    file = given or _camera_file(layout.path)
+    try:
+        if file is None:
+            each = _camera_of_each(layout, clock)
+            if each:
+                return each[0][0].path.parent, [(taken.stamp, camera) for taken, camera in each]
+        elif file.suffix.lower() in (".json", ".yml", ".yaml"):
+            every = read_cameras(file)
+            if len(every) > 1 and all(name.isdigit() for name in every):  # one for each image's number
+                by_number = {int(name): camera for name, camera in every.items()}
+                numbered = [
+                    (t.stamp, by_number.get(int(float(number(t.path) or 0)))) for t in clock.taken(layout.color)
+                ]
+                return file, [(stamp, camera) for stamp, camera in numbered if camera is not None]
+            return file, [(first, read_camera(file))]
+        else:
+            return file, [(first, read_camera(file))]
+    except InputError as error:
+        raise RecordingError(f"{layout.path}: {error}") from error
+    raise RecordingError(
+        f"{layout.path} has colour and depth images, but no file with the camera's intrinsics: write its 3x3 matrix into "
+        f"{layout.path / 'cam_K.txt'}, or copy the camera_info YAML or BOP's camera.json there, or name a file (--camera-info)"
+    )
+
+
+def _camera_file(path: Path) -> Path | None:
+    """The file of intrinsics in a folder, or above it. Raises RecordingError for one that cannot be used."""
+    own = [path / n for n in ("intrinsic", "intrinsics", "calibration", "calib", "camera")]
+    for place in (path, *own, path.parent, path.parent.parent):
+        if not place.is_dir():
+            continue
+        found = _files(place, _CAMERA_SUFFIXES)
+        named = found if place in own else [p for p in found if _CAMERA_FILE.search(p.stem)]
+        fitting = [p for p in named if not _NO_CAMERA.search(p.stem) and (place in own or not _numbered(p))]
+        for file in sorted(fitting, key=lambda p: (re.search(r"colou?r|rgb|cam_k", p.stem, re.I) is None, p.name)):
+            try:
+                every = read_cameras(file)
+                if not all(name.isdigit() for name in every):
+                    read_camera(file)
+            except InputError as error:
+                many = len(fitting) > 1 and "different cameras" not in str(error)
+                if many or _OF_ANYTHING.search(file.stem):
+                    continue
+                raise RecordingError(f"{path}: {error}") from error
+            return file
+    return None
+
+
+def _numbered(file: Path) -> bool:
+    """Of one image among others: ``camera_params_0003.json``."""
+    return re.search(r"\d{4,}$", file.stem) is not None
+
+
+def _camera_of_each(layout: Layout, clock: Clock) -> list[tuple[Taken, CameraFile]]:
+    """Of files that belong to one image each, beside it or in a folder of such. Raises InputError, RecordingError."""
+    places: Iterable[Path] = [p for p in _folders(layout.path) if _CAMERA_FOLDER.search(p.name)]
+    for place in sorted(dict.fromkeys((*places, layout.path, layout.color[0].parent)), key=lambda p: len(p.name)):
+        for suffix in _EACH_SUFFIXES:
+            files = [p for p in _files(place, (suffix,)) if number(p) is not None and not _NO_CAMERA.search(p.stem)]
+            files = [p for p in files if re.search(r"cam|meta|intrinsic", p.stem, re.I)] or files
+            if not files:
+                continue
+            try:
+                read_camera(files[0])
+            except InputError:
+                continue
+            return [(taken, read_camera(taken.path)) for taken in clock.taken(files)]
+    return []
