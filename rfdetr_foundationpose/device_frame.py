@@ -69,27 +69,55 @@ class Uploader:
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self._staging: dict[str, Tensor] = {}
+        # An image that was brought before the rest of its frame. Held, so that no other one can be in its memory.
+        self._ahead: tuple[str, NDArray[Any], Tensor] | None = None
         self._copied = torch.cuda.Event() if self.device.type == "cuda" else None
 
     def __call__(self, frame: Frame) -> DeviceFrame:
         """Upload on the current stream; waits only for the copies of the frame before. The host arrays of ``frame`` may be
         reused afterwards, those in page-locked memory after ``wait``."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._synchronize()
         rgb, depth = self._bring("rgb", frame.rgb), self._bring("depth", frame.depth)
-        if self._copied is not None:
-            self._copied.record(torch.cuda.current_stream(self.device))
+        self._record()
+        self._ahead = None
         return DeviceFrame(frame, rgb, depth, borrowed=self._is_here(frame.rgb) or self._is_here(frame.depth))
+
+    def ahead(self, name: str, image: NDArray[Any]) -> Tensor:
+        """Upload one image of the next frame, "rgb" or "depth", on the current stream, before the other one is there.
+
+        The frame that is called with this array, or another one over the same memory, has it then; the array must not change
+        before. It takes the place of one that no frame came for.
+        """
+        self._synchronize()
+        brought = self._bring(name, image)
+        self._record()
+        self._ahead = (name, image, brought)
+        return brought
+
+    def _take_ahead(self, name: str, image: NDArray[Any] | Tensor) -> Tensor | None:
+        if self._ahead is None or self._ahead[0] != name or not _same_memory(self._ahead[1], image):
+            return None
+        return self._ahead[2]
 
     def wait(self) -> None:
         """Until the newest frame's images are copied; at the end of a frame, whose result was waited for, they are."""
+        self._synchronize()
+
+    def _synchronize(self) -> None:
         if self._copied is not None:
             self._copied.synchronize()
+
+    def _record(self) -> None:
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self.device))
 
     def _is_here(self, image: NDArray[Any] | Tensor) -> bool:
         return isinstance(image, Tensor) and image.device.type == self.device.type
 
     def _bring(self, name: str, image: NDArray[Any] | Tensor) -> Tensor:
+        ahead = self._take_ahead(name, image)
+        if ahead is not None:
+            return ahead
         if not isinstance(image, Tensor):
             return self._upload(name, _host_tensor(image))
         if image.device.type == "cpu" and self.device.type == "cuda":
@@ -107,6 +135,14 @@ class Uploader:
             staging = self._staging[name] = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
         staging.copy_(host)
         return staging.to(self.device, non_blocking=True)
+
+
+def _same_memory(one: NDArray[Any], other: NDArray[Any] | Tensor) -> bool:
+    """Whether two arrays are the same numbers at the same place."""
+    if not isinstance(other, np.ndarray):
+        return False
+    mine, its = one.__array_interface__, other.__array_interface__
+    return one is other or all(mine[key] == its[key] for key in ("data", "shape", "typestr", "strides"))
 
 
 def _host_tensor(array: NDArray[Any]) -> Tensor:

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from ..ros.node import PoseNode
-from ..ros.worker import Pair
+from ..ros.worker import First, Pair
 from .parts import PROCESSING
 
 QUEUE = 10
 """So many frames may wait where the newest does not replace the one before."""
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 """A frame's row holds these times, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
-converted to arrays; poses known; poses published."""
+converted to arrays; poses known; poses published. A row of ``ahead``: its stamp; the worker began on its first image; it was done."""
 
 
 class TracedNode(PoseNode):
@@ -33,6 +33,7 @@ class TracedNode(PoseNode):
         self._rows: list[list[int]] = []
         self._marks: dict[str, int] = {}
         self._host: list[list[int]] = []
+        self._ahead: list[list[int]] = []
         self._spent: Counter[str] = Counter()
         self._worker_thread = 0
         super()._set_up(factory)
@@ -52,6 +53,7 @@ class TracedNode(PoseNode):
             upload = pipeline._upload
             pipeline._upload = self._timing("upload", upload)
             pipeline._upload.wait = self._timing("upload", upload.wait)
+            pipeline._upload.ahead = upload.ahead
             pipeline._prepare = self._timing("depth", pipeline._prepare)
             pipeline._estimator.track = self._timing("launch", pipeline._estimator.track)
             pipeline._collect = self._timing("detector", pipeline._collect)
@@ -80,6 +82,11 @@ class TracedNode(PoseNode):
                 self._spent[name] += time.perf_counter_ns() - begin - (self._spent.total() - before)
 
         return timed
+
+    def _begin(self, first: First) -> None:
+        begin = time.time_ns()
+        super()._begin(first)
+        self._ahead.append([first.stamp_ns, begin, time.time_ns()])
 
     def _warm_up(self, camera: Any) -> None:
         if self.without == "warm-up":
@@ -112,6 +119,7 @@ class TracedNode(PoseNode):
                 "rows": self._rows,
                 "host_columns": ("stamp", *PROCESSING),
                 "host": self._host,
+                "ahead": self._ahead,
                 "stages": stages,
                 "gpu_memory_bytes": memory,
             }

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ..accel.graph import totals
 from ..config import Config, ConfigError, from_flat, iter_settings, to_flat
@@ -65,6 +67,8 @@ class Pipeline:
         self._specs = list(parts.specs)
         self._extents = dict(parts.extents)
         self._upload = Uploader(self.device)
+        # Of a depth image that came before its frame's colour image: as uploaded, metres a unit, filtered.
+        self._filtered_ahead: tuple[Tensor, float, Tensor] | None = None
         self._side = SideStream(self.device, self.timer, overlap=overlap)
         self._tracks = TrackTable({s.name: s.max_instances for s in parts.specs})
         self._duplicates = DuplicateTracks(self._extents)
@@ -102,6 +106,28 @@ class Pipeline:
         """Poses of one frame. Raises InputError for a frame that cannot be used; tracks stay as they were."""
         with self._frame():
             return self._process(frame)
+
+    def ahead(
+        self,
+        *,
+        rgb: NDArray[np.uint8] | None = None,
+        depth: NDArray[Any] | None = None,
+        depth_scale: float = 1.0,
+    ) -> None:
+        """Begin on a frame of which one image is there while the other is on its way: its upload and, of depth, the filter.
+
+        Images as in ``Frame``; ``process`` of a frame over the same memory, on the same CUDA stream, does not do it again. The
+        image must not change before. Where no such frame comes nothing is lost. Does nothing on a CPU.
+        """
+        if self.device.type != "cuda":
+            return
+        with self._frame():
+            if rgb is not None:
+                self._upload.ahead("rgb", rgb)
+            if depth is not None:
+                raw = self._upload.ahead("depth", depth)
+                with self.timer.stage("preprocess"):
+                    self._filtered_ahead = (raw, depth_scale, self._estimator.filter_depth(raw, depth_scale))
 
     def locate(self, frame: Frame) -> FrameResult:
         """Poses of all objects in a single image: every detection is registered before this returns, however long it takes.
@@ -241,6 +267,9 @@ class Pipeline:
         )
 
     def _prepare(self, image: DeviceFrame) -> Observation:
+        ahead, self._filtered_ahead = self._filtered_ahead, None
+        if ahead is not None and ahead[0] is image.raw_depth and ahead[1] == image.frame.depth_scale:
+            return self._estimator.prepare(image, ahead[2])
         with self.timer.stage("preprocess"):
             return self._estimator.prepare(image)
 

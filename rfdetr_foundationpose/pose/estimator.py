@@ -155,13 +155,20 @@ class PoseEstimator:
             else:
                 self.register(frame, item.name, mask)
 
-    def prepare(self, frame: DeviceFrame) -> Observation:
-        """Filter the depth of a frame, once; enqueued on the current stream. On a CPU it is filtered where it is looked at, then."""
+    def filter_depth(self, raw: Tensor, scale: float) -> Tensor:
+        """(H, W) float32 m, filtered, of (H, W) uint16 or float32 in units of ``scale`` m; enqueued on the current stream."""
+        return self._filter(raw, scale)
+
+    def prepare(self, frame: DeviceFrame, filtered: Tensor | None = None) -> Observation:
+        """Filter the depth of a frame, once; enqueued on the current stream. On a CPU it is filtered where it is looked at, then.
+
+        filtered: of this frame, where ``filter_depth`` was called before its colour image was there.
+        """
         camera, scale = self._camera_tensor(frame.camera), frame.frame.depth_scale
         if self.device.type == "cpu":
             parts = self._filter.where_needed(frame.raw_depth, scale)
             return Observation(frame.rgb, parts.filtered, camera, parts)
-        return Observation(frame.rgb, self._filter(frame.raw_depth, scale), camera)
+        return Observation(frame.rgb, self._filter(frame.raw_depth, scale) if filtered is None else filtered, camera)
 
     def register(self, frame: Observation, object: str, mask: Tensor, *, outlined: bool = True) -> Estimate:
         """Pose of an object from scratch. mask: (H, W) bool on the device. Raises RegistrationError.

@@ -33,7 +33,7 @@ from .reporting import REPEAT
 from .serialized_images import image_take
 from .sync import PairSynchronizer
 from .sync_library import FilterSynchronizer
-from .worker import LatestFrame, Pair
+from .worker import First, LatestFrame, Pair
 
 # A stamp that is farther back than this is a bag that started again; less disorder is the network's.
 JUMP_NS = 1_000_000_000
@@ -167,6 +167,10 @@ class Inputs:
         rgb_filter, depth_filter = (make(topic, qos_profile=self._qos()) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
+        # After the synchronizer: of an image that completes a pair there is nothing left to announce.
+        if kind is Image and not options and self._device.startswith("cuda") and not settings.rectify:
+            for source, is_depth in ((rgb_filter, False), (depth_filter, True)):
+                source.registerCallback(guarded(partial(self._on_first, is_depth), self._on_error))
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
         for subscription in self._subscriptions:
             # What may be in the GPU's memory only comes as a message.
@@ -288,6 +292,14 @@ class Inputs:
             "remedy": transport.remedy(self.reliability == "reliable"),
         }
 
+    def first_image(self, first: First) -> dict[str, Any]:
+        """What ``Pipeline.ahead`` takes of an image that was announced. Raises InputError."""
+        if not first.is_depth:
+            return {"rgb": bridge.image_to_rgb(first.message, self._node.get_logger())}
+        unit = self._config.input.depth_unit
+        depth, scale = bridge.image_to_depth(first.message, unit, self._node.get_logger())
+        return {"depth": depth, "depth_scale": scale}
+
     def assemble(self, pair: Pair, leases: ExitStack) -> Frame:
         """The frame of synchronized messages; images in the GPU's memory are the messages' own until ``leases`` is closed.
 
@@ -355,6 +367,9 @@ class Inputs:
             while len(masks) > MASKS_KEPT:
                 masks.popitem(last=False)
             self._mask_arrived.notify_all()
+
+    def _on_first(self, is_depth: bool, message: Any) -> None:
+        self._latest.announce(First(message, is_depth, images.stamp_ns(message.header)))
 
     def _on_pair(self, rgb: Any, depth: Any) -> None:
         stamp = images.stamp_ns(rgb.header)

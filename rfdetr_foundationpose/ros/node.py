@@ -35,7 +35,7 @@ from .reporting import Reporter
 from .ros_lock import RosLock
 from .starts import StartTopics
 from .telemetry import Telemetry
-from .worker import LatestFrame, Pair, Worker
+from .worker import First, LatestFrame, Pair, Worker, check_age
 
 NAME = "pose_node"
 # Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
@@ -87,7 +87,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._starts: StartTopics | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
-        self._worker = Worker(self._latest, self._handle, self._report)
+        self._worker = Worker(self._latest, self._handle, self._report, self._begin)
         self._timer = StageTimer()
         self._state, self._failure, self._since = "unconfigured", "", 0.0
         self._enabled = True
@@ -287,12 +287,20 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     # The worker's thread.
 
+    def _begin(self, first: First) -> None:
+        """What a frame's first image allows while the second is on its way. A frame that will be refused is left alone."""
+        assert self._pipeline is not None and self._inputs is not None
+        check_age(self._age_of(first), self._config.input.max_age)
+        if self._enabled and self._warmed == (first.message.width, first.message.height):
+            self._pipeline.ahead(**self._inputs.first_image(first))
+
     def _handle(self, pair: Pair) -> None:
         pipeline, outputs, inputs = self._pipeline, self._outputs, self._inputs
         assert pipeline is not None and outputs is not None and inputs is not None
         if not self._enabled:
             raise InputError("disabled", "disabled by ~/set_enabled")
-        self._check_age(pair)
+        self._age = self._age_of(pair)
+        check_age(self._age, self._config.input.max_age)
         with ExitStack() as leases:
             with self._timer.stage("convert", on_device=False):
                 frame = inputs.assemble(pair, leases)
@@ -305,15 +313,8 @@ class PoseNode(LifecycleNodeMixin, Node):
         for event in result.events:
             self.get_logger().info(event)
 
-    def _check_age(self, pair: Pair) -> None:
-        self._age = age = (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e9
-        limit = self._config.input.max_age
-        if limit > 0 and age > limit:
-            raise InputError(
-                "stale",
-                f"frame is {age:.2f} s old, more than input.max_age={limit:g} s; for a recording play with --clock and set "
-                "use_sim_time:=true, or set input.max_age:=0",
-            )
+    def _age_of(self, taken: Pair | First) -> float:
+        return (self.get_clock().now().nanoseconds - taken.stamp_ns) / 1e9
 
     def _follow_camera(self, frame: Frame, pipeline: PosePipeline) -> None:
         """A new image size needs a warm-up, a new camera frame or size makes the tracks meaningless."""

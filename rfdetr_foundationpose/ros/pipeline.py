@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..config import Config
 from ..latency import StageTimer
-from ..types import CameraIntrinsics, Frame
+from ..types import CameraIntrinsics, Frame, Image
 
 if TYPE_CHECKING:
     from ..detect.starts import Start
@@ -20,6 +20,9 @@ class PosePipeline(Protocol):
     timer: StageTimer
 
     def warm_up(self, camera: CameraIntrinsics) -> None: ...
+    def ahead(
+        self, *, rgb: Image | None = None, depth: Image | None = None, depth_scale: float = 1.0
+    ) -> None: ...  # called where the device is a GPU
     def process(self, frame: Frame) -> FrameResult: ...
     def reset(self) -> None: ...
     def start_at(self, start: Start) -> None: ...

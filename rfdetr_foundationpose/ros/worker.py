@@ -23,6 +23,25 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class First:
+    """One image of a pair whose other one has not come yet, as it came."""
+
+    message: Any
+    is_depth: bool
+    stamp_ns: int
+
+
+def check_age(age: float, limit: float) -> None:
+    """Raises InputError for images that are older than ``limit`` seconds; 0: none is."""
+    if limit > 0 and age > limit:
+        raise InputError(
+            "stale",
+            f"frame is {age:.2f} s old, more than input.max_age={limit:g} s; for a recording play with --clock and set "
+            "use_sim_time:=true, or set input.max_age:=0",
+        )
+
+
+@dataclass(frozen=True)
 class Tally:
     """received == processed + sum(dropped.values()) + in_flight, at any moment. newest_ns: stamp of the pair that came last,
     0 before the first."""
@@ -47,6 +66,7 @@ class LatestFrame:
         self._condition = threading.Condition()
         self.depth = depth
         self._waiting: deque[Pair] = deque()
+        self._first: First | None = None
         self._busy = False
         # Why pairs are dropped while it is closed.
         self._closed: str | None = None
@@ -67,10 +87,18 @@ class LatestFrame:
                 self._dropped[self._closed] += 1
                 return
             self._waiting.append(pair)
+            self._first = None
             if len(self._waiting) > self.depth:
                 self._waiting.popleft()
                 self._dropped["replaced"] += 1
             self._condition.notify_all()
+
+    def announce(self, first: First) -> None:
+        """Store one image of the pair that comes next, in the place of an earlier one. It is not counted, and may be left."""
+        with self._condition:
+            if self._closed is None and first.stamp_ns > self._newest_ns:
+                self._first = first
+                self._condition.notify_all()
 
     def refuse(self, reason: str) -> None:
         """Count a pair that is not even stored."""
@@ -82,9 +110,19 @@ class LatestFrame:
         """Wait for a pair; None after ``timeout`` seconds or when closed. ``done`` must follow."""
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or self._closed is not None, timeout)
-            pair = self._waiting.popleft() if self._waiting else None
-            self._busy = pair is not None
-            return pair
+            return self._pop()
+
+    def take_next(self, timeout: float) -> Pair | First | None:
+        """As ``take``, but where no pair waits an image that was announced is given too, once; ``done`` follows a pair alone."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._first or self._closed is not None, timeout)
+            first, self._first = self._first, None
+            return first if first is not None and not self._waiting else self._pop()
+
+    def _pop(self) -> Pair | None:
+        pair = self._waiting.popleft() if self._waiting else None
+        self._busy = pair is not None
+        return pair
 
     def done(self, dropped: str | None) -> None:
         """Book the taken pair: as processed, or as dropped for a reason."""
@@ -103,6 +141,7 @@ class LatestFrame:
             self._drop(reason)
 
     def _drop(self, reason: str) -> None:
+        self._first = None
         if self._waiting:
             self._dropped[reason] += len(self._waiting)
             self._waiting.clear()
@@ -146,13 +185,21 @@ class LatestFrame:
 
 
 class Worker:
-    """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped."""
+    """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped.
+
+    begin: does what can be done with one image of the next pair. What it raises as InputError the pair will raise again.
+    """
 
     def __init__(
-        self, latest: LatestFrame, handle: Callable[[Pair], None], on_error: Callable[[str, Exception], None]
+        self,
+        latest: LatestFrame,
+        handle: Callable[[Pair], None],
+        on_error: Callable[[str, Exception], None],
+        begin: Callable[[First], None] = lambda _first: None,
     ) -> None:
         self._latest = latest
         self._handle = handle
+        self._begin = begin
         self._on_error = on_error
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -182,25 +229,41 @@ class Worker:
         return True
 
     def busy_for(self) -> float:
-        """Seconds that the pair in work has taken so far; 0 when idle."""
+        """Seconds that the pair, or the image, in work has taken so far; 0 when idle."""
         started = self._started
         return 0.0 if started is None else time.monotonic() - started
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            pair = self._latest.take(0.5)
-            if pair is None:
+            taken = self._latest.take_next(0.5)
+            if taken is None:
                 continue
             self._started = time.monotonic()
-            reason: str | None = None
-            try:
-                self._handle(pair)
-            except InputError as error:
-                reason = error.kind
-                self._on_error(reason, error)
-            except Exception as error:  # one bad frame must not end the node; it is counted and said
-                reason = "pipeline_error"
-                self._on_error(reason, error)
-            finally:
-                self._started = None
-                self._latest.done(reason)
+            if isinstance(taken, First):
+                self._work_ahead(taken)
+            else:
+                self._work(taken)
+
+    def _work(self, pair: Pair) -> None:
+        reason: str | None = None
+        try:
+            self._handle(pair)
+        except InputError as error:
+            reason = error.kind
+            self._on_error(reason, error)
+        except Exception as error:  # one bad frame must not end the node; it is counted and said
+            reason = "pipeline_error"
+            self._on_error(reason, error)
+        finally:
+            self._started = None
+            self._latest.done(reason)
+
+    def _work_ahead(self, first: First) -> None:
+        try:
+            self._begin(first)
+        except InputError:
+            pass
+        except Exception as error:
+            self._on_error("pipeline_error", error)
+        finally:
+            self._started = None

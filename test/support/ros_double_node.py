@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class DoublePipeline:
 
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self._counters[f"warm_up_{camera.width}x{camera.height}"] += 1
+
+    def ahead(self, *, rgb: Any = None, depth: Any = None, depth_scale: float = 1.0) -> None:
+        self._counters["ahead_rgb" if depth is None else "ahead_depth"] += 1
 
     def process(self, frame: Frame) -> FrameResult:
         if tuple(frame.rgb[0, 0]) == MAGENTA:

@@ -1,0 +1,163 @@
+"""The first image of a pair: begun on while the second is on its way, and never counted."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from std_srvs.srv import SetBool
+
+from rfdetr_foundationpose.config import Config, InputConfig
+from rfdetr_foundationpose.ros import inputs as inputs_module
+from rfdetr_foundationpose.ros.worker import First, LatestFrame, Pair, Worker
+from rfdetr_foundationpose.types import InputError
+from support.ros_own_process import Pipeline, node_of
+from support.ros_support import Camera, Graph, wait_for
+
+
+def pair(stamp: int) -> Pair:
+    return Pair(None, None, stamp, time.monotonic())
+
+
+def test_a_pair_goes_before_what_was_announced_and_what_is_not_newer_is_left():
+    latest = LatestFrame()
+    latest.announce(First("depth", True, 1))
+    latest.announce(First("depth", True, 2))
+    assert latest.take_next(0).stamp_ns == 2
+    assert latest.take_next(0) is None
+    latest.announce(First("depth", True, 3))
+    waiting = pair(3)
+    latest.put(waiting)
+    latest.announce(First("rgb", False, 3))  # of the pair that waits
+    assert latest.take_next(0) is waiting
+    latest.done(None)
+    assert latest.take_next(0) is None
+    latest.announce(First("depth", True, 4))
+    assert latest.take(0) is None  # who wants pairs alone
+    latest.close("deactivated")
+    latest.announce(First("depth", True, 5))
+    latest.open()
+    assert latest.take_next(0) is None
+    tally = latest.tally()
+    assert (tally.received, tally.processed, tally.in_flight, tally.dropped) == (1, 1, 0, {})
+
+
+def test_time_that_jumps_takes_what_was_announced_along():
+    latest = LatestFrame()
+    latest.announce(First("depth", True, 1))
+    latest.clear("time_jump")
+    assert latest.take_next(0) is None and latest.tally().dropped == {}
+
+
+def test_what_goes_wrong_with_an_image_is_said_by_its_pair_alone_and_a_failure_ends_no_thread():
+    errors, done, begun = [], [], []
+
+    def begin(first: First) -> None:
+        begun.append(first.stamp_ns)
+        raise InputError("bad_encoding", "what is that") if first.stamp_ns == 1 else RuntimeError("no memory")
+
+    latest = LatestFrame()
+    worker = Worker(latest, lambda p: done.append(p.stamp_ns), lambda kind, _: errors.append(kind), begin)
+    assert worker.start()
+    for stamp in (1, 2):
+        latest.announce(First("depth", True, stamp))
+        wait_for(lambda stamp=stamp: begun[-1:] == [stamp], "the image")
+        latest.put(pair(stamp))
+        wait_for(lambda stamp=stamp: done[-1:] == [stamp], "its pair")
+    assert worker.stop(60)
+    assert errors == ["pipeline_error"]
+    assert latest.tally().processed == 2 and worker.busy_for() == 0
+
+
+@pytest.fixture()
+def graph():
+    graph = Graph("/ahead")
+    yield graph
+    graph.close()
+
+
+def announced(graph, monkeypatch, device: str, changed: InputConfig | None = None, depth_first: bool = True) -> list:
+    """Whether depth was, of every image that is announced first of a frame; three frames."""
+    monkeypatch.setattr(inputs_module, "resolve_device", lambda _: device)
+    found, errors, latest = [], [], LatestFrame()
+    settings = Config(input=changed or InputConfig())
+    made = inputs_module.Inputs(graph.node, settings, (), latest, errors.append, lambda *e: errors.append(e))
+    monkeypatch.setattr(latest, "announce", found.append)
+    made.open()
+    camera = Camera(graph)
+    wait_for(lambda: graph.rgb.get_subscription_count() and graph.depth.get_subscription_count(), "subscriptions")
+    wait_for(lambda: camera.publish(rgb=None, depth=None) and made.camera is not None, "camera_info")
+    for _ in range(3):
+        stamp, known = time.time_ns(), len(found)
+        sides = ("depth", "rgb") if depth_first else ("rgb", "depth")
+        images = {side: getattr(camera, side)(stamp) for side in sides}
+        getattr(graph, sides[0]).publish(images[sides[0]])
+        wait_for(lambda: sum(made.counts().get(n, 0) for n in ("rgb", "depth")) % 2, "the first image")
+        if device != "cpu" and not settings.input.rectify:
+            wait_for(lambda known=known: len(found) > known, "its announcement")
+        getattr(graph, sides[1]).publish(images[sides[1]])
+        taken = None
+        while taken is None:
+            taken = latest.take(1.0)
+        assert taken.stamp_ns == stamp
+        with ExitStack() as leases:
+            frame = made.assemble(taken, leases)
+        if len(found) > known:
+            (name, image), *_ = made.first_image(found[known]).items()
+            assert found[known].stamp_ns == stamp and np.shares_memory(image, getattr(frame, name))
+        latest.done(None)
+    made.close()
+    assert errors == []
+    return list({first.stamp_ns: first.is_depth for first in reversed(found)}.values())
+
+
+@pytest.mark.parametrize("depth_first", [True, False])
+def test_for_a_gpu_the_image_that_comes_first_is_announced(graph, monkeypatch, depth_first):
+    assert announced(graph, monkeypatch, "cuda", depth_first=depth_first) == [depth_first] * 3
+
+
+@pytest.mark.parametrize(("device", "changed"), [("cpu", InputConfig()), ("cuda", InputConfig(rectify=True))])
+def test_nothing_is_announced_to_a_cpu_or_where_images_are_rectified_first(graph, monkeypatch, device, changed):
+    assert announced(graph, monkeypatch, device, changed) == []
+
+
+def test_a_node_begins_on_first_images_of_frames_that_it_will_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs_module, "resolve_device", lambda _: "cuda")
+    pipeline = Pipeline()
+    with node_of(pipeline, tmp_path) as (node, graph):
+        assert node.trigger_configure() == node.trigger_activate()
+        camera = Camera(graph)
+
+        def counted(name: str) -> int:
+            return pipeline._counters[name]
+
+        camera.stream_until(lambda: node._latest.tally().processed >= 2, "frames")
+        known = counted("ahead_depth")
+
+        def one_by_one(stamp: int | None = None) -> None:
+            stamp = time.time_ns() if stamp is None else stamp
+            processed = node._latest.tally().received
+            camera.publish(stamp, rgb=None)
+            time.sleep(0.05)
+            camera.publish(stamp, depth=None)
+            wait_for(lambda: node._latest.tally().received > processed, "the pair")
+
+        wait_for(lambda: one_by_one() or counted("ahead_depth") > known, "a depth image that was begun on")
+        node._on_set_enabled(SetBool.Request(data=False), SetBool.Response())
+        time.sleep(0.1)
+        known = counted("ahead_depth"), counted("ahead_rgb")
+        for _ in range(3):
+            one_by_one()
+        assert (counted("ahead_depth"), counted("ahead_rgb")) == known
+        assert node._latest.tally().dropped["disabled"] >= 3
+        node._on_set_enabled(SetBool.Request(data=True), SetBool.Response())
+        one_by_one(time.time_ns() - 10**10)  # late, and too old
+        assert (counted("ahead_depth"), counted("ahead_rgb")) == known
+        assert node._report.snapshot()[1].get("pipeline_error", 0) == 0
+        tally = node._latest.tally()
+        assert tally.received == tally.processed + sum(tally.dropped.values()) + tally.in_flight
