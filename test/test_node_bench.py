@@ -17,14 +17,15 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.serialization import deserialize_message, serialize_message
 
-from rfdetr_foundationpose.node_bench.camera import StoredFrames, publish, there_and_back
+from rfdetr_foundationpose.node_bench import camera
+from rfdetr_foundationpose.node_bench.camera import StoredFrames, there_and_back
 from rfdetr_foundationpose.node_bench.parent import when_parent_ends
 from rfdetr_foundationpose.node_bench.parts import PARTS, POINTS, PROCESSING
 from rfdetr_foundationpose.node_bench.report import node_tables
 from rfdetr_foundationpose.node_bench.session import summarize, usage
 from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
 from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
-from rfdetr_foundationpose.ros.serialization import stamped
+from rfdetr_foundationpose.ros.serialization import stamp
 from rfdetr_foundationpose.ros.signals import PARENT
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
@@ -49,7 +50,7 @@ def test_frames_are_played_there_and_back_without_a_jump():
     assert there_and_back(1, 7) == 0
 
 
-def test_things_hardly_move_until_every_object_has_a_pose(tmp_path):
+def test_things_hardly_move_until_every_object_has_a_pose(tmp_path, monkeypatch):
     """A CPU takes seconds to register, after which a thing that moved would be elsewhere."""
     shown: list[int] = []
     stamps: list[int] = []
@@ -60,7 +61,7 @@ def test_things_hardly_move_until_every_object_has_a_pose(tmp_path):
             self.kind, self.topic = kind, topic
 
         def publish(self, message: bytes) -> None:
-            sent = deserialize_message(message, self.kind)
+            sent = deserialize_message(bytes(message), self.kind)
             stamps.append(sent.header.stamp.sec * 1_000_000_000 + sent.header.stamp.nanosec)
             if self.topic == "rgb/image":
                 shown.append(sent.data[0])
@@ -69,28 +70,30 @@ def test_things_hardly_move_until_every_object_has_a_pose(tmp_path):
                 if len(shown) == 10:
                     stop.set()
 
+    monkeypatch.setattr(camera, "PublishBytes", lambda publisher: publisher.publish)
     node = SimpleNamespace(create_publisher=Publisher)
     rgb = np.stack([np.full((4, 4, 3), i, np.uint8) for i in range(3)])
     frames = StoredFrames(rgb, np.zeros((3, 4, 4), np.uint16), CameraIntrinsics(5.0, 5.0, 2.0, 2.0, 4, 4))
-    sent = publish(frames, 1000.0, stop, node, moving)
+    sent = camera.publish(frames, 1000.0, stop, node, moving)
     assert stamps == [stamp for stamp in sent for _ in ("info", "depth", "colour")] and sent == sorted(set(sent))
     assert shown == [0, 0, 0, 0, 0, 0, 1, 2, 1, 0]
 
 
-@pytest.mark.parametrize("stamp", [0, 1_796_043_582_583_152_362, (2**31 - 1) * 1_000_000_000 + 999_999_999])
-def test_a_frame_is_its_message_with_another_stamp(stamp):
+@pytest.mark.parametrize("time_ns", [0, 1_796_043_582_583_152_362, (2**31 - 1) * 1_000_000_000 + 999_999_999])
+def test_a_frame_is_its_message_with_another_stamp(time_ns):
     """What rclpy reads of the bytes is what it would have been sent, for each kind of message that the camera has."""
     rng = np.random.default_rng(0)
     rgb, depth = rng.integers(0, 255, (3, 5, 3)).astype(np.uint8), rng.integers(0, 9000, (3, 5)).astype(np.uint16)
-    old, new = to_header(7, "camera"), to_header(stamp, "camera")
+    old, new = to_header(7, "camera"), to_header(time_ns, "camera")
     calibration = CameraIntrinsics(5.0, 5.5, 2.0, 1.0, 5, 3)
     for make in (
         lambda head: to_image(head, rgb, "rgb8"),
         lambda head: to_image(head, depth, "16UC1"),
         lambda head: to_camera_info(head, calibration),
     ):
-        sent = stamped(serialize_message(make(old)), stamp)
-        assert deserialize_message(sent, type(make(new))) == make(new)
+        sent = np.frombuffer(bytearray(serialize_message(make(old))), np.uint8)
+        stamp(sent, time_ns)
+        assert deserialize_message(bytes(sent), type(make(new))) == make(new)
         # Not the same bytes: what fills a gap is left to chance (findings/rclpy-equal-messages-unequal-bytes.sh).
         assert len(sent) == len(serialize_message(make(new)))
 
@@ -116,6 +119,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     host = [[s, *(MS * part for part in (1, 0, 1, 1, 0, 0))] for s in stamps]
     trace = {"columns": [], "rows": rows, "stages": {"track": {"p50": 1.5}}, "gpu_memory_bytes": 2_000_000}
     trace |= {"host_columns": ["stamp", *PROCESSING], "host": host}
+    trace["ahead"] = [[s, s + MS, s + k * MS] for s, k in zip(stamps, (2, 3, 4, 9), strict=True)]
     (tmp_path / "trace.json").write_text(json.dumps(trace))
     found = summarize(tmp_path, 100 * MS, 350 * MS)
     assert (found["frames"], found["frames_with_pose"], found["dropped"]) == (3, 2, 1)
@@ -124,6 +128,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     assert sum(found["parts_ms"][part]["p50"] for part in PARTS) == pytest.approx(found["stamp_to_pose_ms"]["p50"])
     inside = found["processing_ms"]
     assert tuple(inside) == PROCESSING and [inside[part]["p50"] for part in PROCESSING] == [1, 0, 1, 1, 0, 0]
+    assert (found["ahead_ms"]["p50"], found["ahead_ms"]["max"]) == (2, 3)
     assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
 
 

@@ -61,8 +61,10 @@ def test_quaternions_are_those_of_scipy_also_of_half_turns_and_single_precision(
     turns += [Rotation.from_rotvec((np.pi - 1e-9) * np.array([0.6, -0.8, 0.0])), Rotation.identity()]
     for rotation in [*turns, *Rotation.random(200, rng=rng)]:
         R = rotation.as_matrix()
-        assert messages.unit_quaternion(R) == pytest.approx(Rotation.from_matrix(R).as_quat(canonical=True), abs=1e-12)
-        single = messages.unit_quaternion(R.astype(np.float32).astype(np.float64))
+        assert messages.unit_quaternion(R.tolist()) == pytest.approx(
+            Rotation.from_matrix(R).as_quat(canonical=True), abs=1e-12
+        )
+        single = messages.unit_quaternion(R.astype(np.float32).tolist())
         assert (Rotation.from_quat(single).inv() * rotation).magnitude() < 1e-6
         assert np.linalg.norm(single) == pytest.approx(1, abs=1e-12)
 

@@ -17,7 +17,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from rfdetr_foundationpose.config import Config
-from rfdetr_foundationpose.ros import reader, serialized_images
+from rfdetr_foundationpose.ros import rcl_bytes, reader
 from rfdetr_foundationpose.ros.inputs import Inputs
 from rfdetr_foundationpose.ros.reader import Reader
 from rfdetr_foundationpose.ros.serialized_images import SerializedImage, image_take, read_image
@@ -353,7 +353,7 @@ def test_where_rcl_cannot_be_called_images_come_as_messages(graph, monkeypatch):
     def missing():
         raise AttributeError("rcl_take_serialized_message")
 
-    monkeypatch.setattr(serialized_images, "_functions", missing)
+    monkeypatch.setattr(rcl_bytes, "Library", missing)
     assert image_take(lambda size: np.empty(size, np.uint8)) is None
     latest = LatestFrame()
     made = Inputs(graph.node, Config(), (), latest, print, print)
@@ -368,3 +368,24 @@ def test_where_rcl_cannot_be_called_images_come_as_messages(graph, monkeypatch):
     pair = latest.take(1)
     assert isinstance(pair.rgb, Image) and isinstance(pair.depth, Image)
     made.close()
+
+
+@pytest.mark.parametrize("message", [image(720, 1280), image(encoding="16UC1", size=2), CameraInfo(width=7)])
+def test_bytes_are_published_from_where_they_are(graph, reading, message):
+    found: list = []
+    subscription = graph.node.create_subscription(
+        type(message), "bytes", found.append, 10, callback_group=reading.group
+    )
+    reading.add(subscription)
+    publisher = graph.node.create_publisher(type(message), "bytes", 10)
+    wait_for(lambda: publisher.get_subscription_count() > 0, "match")
+    publish, sent = rcl_bytes.PublishBytes(publisher), memory(message)
+    publish(sent)
+    wait_for(lambda: found == [message], "the message")
+    message.header.frame_id = "another, of another length"
+    publish(memory(message))
+    sent[:] = 0  # what was sent is the middleware's own
+    wait_for(lambda: found[1:] == [message], "the second message")
+    graph.node.destroy_publisher(publisher)
+    with pytest.raises(reader.rclpy_implementation.InvalidHandle):
+        publish(sent)

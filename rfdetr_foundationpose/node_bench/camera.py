@@ -1,7 +1,7 @@
 """A camera as a process: publishes stored frames over DDS at a steady rate, stamped when they are sent.
 
-As a driver in C++ it converts no Python message: each is serialized once, and a frame is its bytes with another stamp, which
-are ready before their time comes.
+As a driver in C++ it converts no Python message, and the middleware reads its images where they are: each message is serialized
+once, and a frame is its bytes with another stamp.
 
 ``python -m rfdetr_foundationpose.node_bench.camera --frames DIR --rate 30 --out sent.json`` runs until SIGINT or SIGTERM.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from ..replay.player import CAMERA_QOS, to_camera_info, to_header, to_image
-from ..ros.serialization import stamped
+from ..ros.rcl_bytes import PublishBytes
+from ..ros.serialization import stamp
 from ..types import CameraIntrinsics
 from .helper_node import helper_node
 
@@ -73,13 +75,13 @@ def publish(
     that moved at its speed would be elsewhere.
     """
     header = to_header(0, FRAME_ID)
-    info = serialize_message(to_camera_info(header, frames.camera))
+    info = to_camera_info(header, frames.camera)
     shots = [
-        (info, serialize_message(to_image(header, depth, "16UC1")), serialize_message(to_image(header, rgb, "rgb8")))
+        [_memory(m) for m in (info, to_image(header, depth, "16UC1"), to_image(header, rgb, "rgb8"))]
         for rgb, depth in zip(frames.rgb, frames.depth, strict=True)
     ]
     kinds = ((CameraInfo, "rgb/camera_info"), (Image, "depth/image"), (Image, "rgb/image"))
-    topics = [node.create_publisher(kind, name, CAMERA_QOS) for kind, name in kinds]
+    topics = [PublishBytes(node.create_publisher(kind, name, CAMERA_QOS)) for kind, name in kinds]
     sent: list[int] = []
     moved, released = 0, moving is None
     period = round(1e9 / rate)
@@ -88,15 +90,21 @@ def publish(
         due = max(due, time.time_ns())
         released = released or (moving is not None and moving.exists())
         moved = moved if released else int((due - begin) / 1e9 / SLOW)
-        messages = [stamped(message, due) for message in shots[there_and_back(len(shots), moved)]]
+        messages = shots[there_and_back(len(shots), moved)]
+        for message in messages:
+            stamp(message, due)
         if stop.wait(max(0.0, (due - time.time_ns()) / 1e9)):
             break  # before its time; a stamp in the future would be sent
         for topic, message in zip(topics, messages, strict=True):
-            topic.publish(message)
+            topic(message)
         sent.append(due)
         moved += released
         due += period
     return sent
+
+
+def _memory(message: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(bytearray(serialize_message(message)), np.uint8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

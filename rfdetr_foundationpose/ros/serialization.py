@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
+from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
 
 from ..types import ObjectPose
 from . import messages
 
 # A header's stamp follows the four bytes that name the representation.
-_STAMP = slice(4, 12)
+_STAMP = 4
 _POSE = (0.5, 1.5, 2.5, 0.0, 0.6, 0.0, 0.8)
 
 
-def _order(message: bytes) -> str:
+def _order(message: bytes | NDArray[np.uint8]) -> str:
     """Of the bytes of numbers, as struct names it: the lowest bit of the second byte says it."""
     return "<" if message[1] & 1 else ">"
 
 
-def stamped(message: bytes, stamp_ns: int) -> bytes:
-    """A serialized message that begins with a header, with another stamp."""
-    stamp = struct.pack(f"{_order(message)}iI", *divmod(stamp_ns, 1_000_000_000))
-    return message[: _STAMP.start] + stamp + message[_STAMP.stop :]
+def stamp(message: NDArray[np.uint8], stamp_ns: int) -> None:
+    """Write another stamp into a serialized message, (N,) uint8, that begins with a header."""
+    struct.pack_into(f"{_order(message)}iI", message.data, _STAMP, *divmod(stamp_ns, 1_000_000_000))
 
 
 class PoseBytes:
@@ -34,7 +35,9 @@ class PoseBytes:
 
     def __init__(self) -> None:
         self._frame_id: str | None = None
-        self._message = b""
+        self._message = bytearray()
+        self._stamp = self._numbers = struct.Struct("")
+        self._at = 0
         self._fits = False
 
     def __call__(self, found: ObjectPose) -> bytes:
@@ -43,18 +46,22 @@ class PoseBytes:
             self._begin(found.frame_id)
         if not self._fits:
             return bytes(serialize_message(messages.pose_stamped(found)))
-        (x, y, z), R = found.T_cam_obj[:3, 3].tolist(), found.T_cam_obj[:3, :3]
-        numbers = struct.pack(f"{_order(self._message)}7d", x, y, z, *messages.unit_quaternion(R))
-        return stamped(self._message, found.stamp_ns) + numbers
+        rows = found.T_cam_obj.tolist()
+        self._stamp.pack_into(self._message, _STAMP, *divmod(found.stamp_ns, 1_000_000_000))
+        self._numbers.pack_into(self._message, self._at, *(row[3] for row in rows[:3]), *messages.unit_quaternion(rows))
+        return bytes(self._message)
 
     def _begin(self, frame_id: str) -> None:
         x, y, z, *rotation = _POSE
         qx, qy, qz, qw = rotation
         pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
         message = bytes(serialize_message(PoseStamped(header=messages.header(0, frame_id), pose=pose)))
-        end = struct.pack(f"{_order(message)}7d", *_POSE)
+        order = _order(message)
+        self._stamp, self._numbers = struct.Struct(f"{order}iI"), struct.Struct(f"{order}7d")
         # A middleware may have another representation.
-        self._frame_id, self._fits, self._message = frame_id, message.endswith(end), message.removesuffix(end)
+        self._fits = message.endswith(self._numbers.pack(*_POSE))
+        self._frame_id, self._message = frame_id, bytearray(message)
+        self._at = len(message) - self._numbers.size
 
 
 def serialized(pose: ObjectPose, pose_bytes: PoseBytes) -> tuple[bytes, bytes]:

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from . import messages
+from . import messages, rcl_bytes
 
-# rcl/types.h: RCL_RET_OK, RCL_RET_SUBSCRIPTION_TAKE_FAILED (nothing waits).
-_OK, _NOTHING = 0, 401
+# rcl/types.h: RCL_RET_SUBSCRIPTION_TAKE_FAILED.
+_NOTHING = 401
 # Bytes before the first field: which representation it is, and options.
 _HEAD = 4
 # The representation that all of ROS's middlewares write: plain CDR of either byte order.
@@ -32,34 +31,6 @@ _NONE = np.empty(0, np.uint8)
 
 MakeMemory = Callable[[int], NDArray[np.uint8]]
 """(N,) uint8 memory of N bytes."""
-
-_ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-_FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-_REALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-_ALLOCATE_ZEROED = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
-
-
-class _Allocator(ctypes.Structure):
-    """rcutils_allocator_t (rcutils/allocator.h)."""
-
-    _fields_ = (
-        ("allocate", _ALLOCATE),
-        ("deallocate", _FREE),
-        ("reallocate", _REALLOCATE),
-        ("zero_allocate", _ALLOCATE_ZEROED),
-        ("state", ctypes.c_void_p),
-    )
-
-
-class _Bytes(ctypes.Structure):
-    """rcutils_uint8_array_t (rcutils/types/uint8_array.h), which rmw_serialized_message_t is."""
-
-    _fields_ = (
-        ("buffer", ctypes.c_void_p),
-        ("length", ctypes.c_size_t),
-        ("capacity", ctypes.c_size_t),
-        ("allocator", _Allocator),
-    )
 
 
 @dataclass(frozen=True)
@@ -116,15 +87,15 @@ class TakeImage:
 
     def __init__(self, make: MakeMemory) -> None:
         self._make = make
-        self._take, self._error, self._forget = _functions()
+        self._library = rcl_bytes.Library()
         self._memory = _NONE
         self._size = 0
         # Only reallocate is ever called: the memory is ours, and it is too small when an image is larger than the one before.
-        self._allocator = _Allocator(
-            _ALLOCATE(lambda _size, _state: None),
-            _FREE(lambda _pointer, _state: None),
-            _REALLOCATE(self._grow),
-            _ALLOCATE_ZEROED(lambda _count, _size, _state: None),
+        self._allocator = rcl_bytes.Allocator(
+            rcl_bytes.ALLOCATE(lambda _size, _state: None),
+            rcl_bytes.FREE(lambda _pointer, _state: None),
+            rcl_bytes.REALLOCATE(self._grow),
+            rcl_bytes.ALLOCATE_ZEROED(lambda _count, _size, _state: None),
             None,
         )
 
@@ -133,14 +104,12 @@ class TakeImage:
         if len(self._memory) == 0 and self._size:
             self._memory = self._new(self._size)
         pointer = self._memory.ctypes.data if len(self._memory) else None
-        taken = _Bytes(pointer, 0, len(self._memory), self._allocator)
-        code = self._take(subscription.handle.pointer, ctypes.byref(taken), None, None)
+        taken = rcl_bytes.Bytes(pointer, 0, len(self._memory), self._allocator)
+        code = self._library.take(subscription.handle.pointer, ctypes.byref(taken), None, None)
         if code == _NOTHING:
             return None
-        if code != _OK:
-            why = self._error()
-            self._forget()
-            raise RuntimeError(f"an image of {subscription.topic_name} cannot be taken: {why.decode(errors='replace')}")
+        if code != rcl_bytes.OK:
+            raise RuntimeError(f"an image of {subscription.topic_name} cannot be taken: {self._library.last_error()}")
         memory, self._size = self._memory[: taken.length], taken.capacity
         self._memory = _NONE
         image = read_image(memory)
@@ -155,27 +124,6 @@ class TakeImage:
             return self._make(size)
         except Exception:  # Fast DDS would write all the same, to nowhere
             return np.empty(size, np.uint8)
-
-
-class _ErrorText(ctypes.Structure):
-    """rcutils_error_string_t (rcutils/error_handling.h)."""
-
-    _fields_ = (("text", ctypes.c_char * 1024),)
-
-
-def _functions() -> tuple[Any, Callable[[], bytes], Callable[[], None]]:
-    """Take, say and forget the last error, of the library that rclpy has loaded. Raises AttributeError or OSError."""
-    library = ctypes.CDLL(rclpy_implementation.__file__)  # finds what it is linked to as well, by whatever name
-    take, error, forget = (
-        library.rcl_take_serialized_message,
-        library.rcutils_get_error_string,
-        library.rcutils_reset_error,
-    )
-    take.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Bytes), ctypes.c_void_p, ctypes.c_void_p]
-    take.restype = ctypes.c_int
-    error.restype = _ErrorText
-    forget.restype = None
-    return take, lambda: bytes(error().text), forget
 
 
 def image_take(make: MakeMemory) -> TakeImage | None:
