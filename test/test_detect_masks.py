@@ -13,9 +13,10 @@ from rfdetr_foundationpose.detect.masks import (
     box_mask,
     clip_box,
     depth_mask,
-    instance_masks,
+    instance_mask,
     is_outline,
     mask_box,
+    masks_fit,
 )
 from rfdetr_foundationpose.detect.rfdetr_detector import _mask_kind
 from rfdetr_foundationpose.device_frame import Uploader
@@ -65,11 +66,25 @@ def test_box_mask_covers_touched_pixels_and_never_nothing():
     assert clip_box(np.array([159.9, 119.9, 400.0, 400.0]), 120, 160) == (159, 119, 160, 120)
 
 
-def test_instance_masks_are_upsampled_logits():
-    logits = torch.full((2, 12, 16), -1.0)
-    logits[0, 3:9, 4:12] = 3.0
-    masks = instance_masks(logits, 120, 160)
-    assert masks.shape == (2, 120, 160) and masks[0, 60, 80] and not masks[0, 5, 5] and not masks[1].any()
+def test_instance_masks_are_upsampled_logits_near_their_box():
+    logits = torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
+    whole = torch.nn.functional.interpolate(logits[None, None], (120, 160), mode="bilinear")[0, 0] > 0
+    box = np.array([40.0, 30.0, 80.0, 60.0], np.float32)
+    mask = instance_mask(logits, box, 120, 160)
+    near = torch.zeros_like(whole)
+    near[26:64, 36:84] = True
+    assert mask.dtype == torch.bool and mask.any() and torch.equal(mask, whole & near)
+    assert torch.equal(instance_mask(logits, np.array([0.0, 0.0, 160.0, 120.0]), 120, 160), whole)
+
+
+def test_masks_that_do_not_belong_to_their_box():
+    logits = torch.full((4, 24, 32), -1.0)
+    logits[0, 6:12, 8:16] = 1.0  # in it
+    logits[1, 6:12, 24:32] = 1.0  # elsewhere
+    logits[1, 6, 8] = 1.0
+    logits[2, 8, 10] = 1.0  # a speck
+    boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5]]).expand(4, 4)
+    assert masks_fit(logits, boxes).tolist() == [True, False, False, False]
 
 
 def test_mask_box_of_an_empty_mask():

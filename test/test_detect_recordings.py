@@ -34,6 +34,8 @@ def test_shipped_detector_on_a_recording(capsys, tmp_path):
     assert 4 <= total["instances"] <= 6 and total["recall"] >= 0.5
     assert sum(o["instances"] for o in figures["by_object"].values()) == total["instances"]
     assert sum(s["instances"] for s in figures["by_size"]) == total["instances"]
+    # Masks by depth are those of the drill's handle and what stands behind it: far from its outline.
+    assert figures["masks"] == "box-depth" and 0.3 < total["mask_iou_p10"] <= total["mask_iou_p50"] < 0.95
     assert len(figures["misses"]) == round(total["instances"] * (1 - total["recall"]))
     own = next(s for s in figures["sweep"] if s["threshold"] == 0.5)
     assert own["recall"] == total["recall"] and own["false_detections"] == total["false_detections"]
@@ -95,7 +97,7 @@ def test_rows_are_matched_best_first_and_false_ones_say_what_they_lie_on():
         ("drill", A + 500, 0.3),
     ]
     found, false = match(rows, names, boxes, counted)
-    assert found == {0: (0.9, 1.0), 1: (0.4, 1.0)}
+    assert found == {0: (0.9, 1.0, 0), 1: (0.4, 1.0, 5)}
     assert [(name, score, on) for name, _, score, on in false] == [
         ("mug", 0.8, "loose"),
         ("mug", 0.6, "drill"),
@@ -123,7 +125,7 @@ def test_a_piece_of_a_thing_is_told_from_a_wrong_thing():
 
 def outcome(found: list[float], false: list[float], loose: tuple[float, ...] = ()) -> Outcome:
     threshold = 0.5
-    wanted = [Wanted(1, i, "mug", A, 400, 1.0, score, 0.8) for i, score in enumerate(found)]
+    wanted = [Wanted(1, i, "mug", A, 400, 1.0, score, 0.8, 0.7) for i, score in enumerate(found)]
     rows = [FalseDetection(1, i, "mug", B, score, "") for i, score in enumerate(false)]
     rows += [FalseDetection(1, i, "mug", B, score, "loose") for i, score in enumerate(loose)]
     return Outcome({"mug": threshold}, 100, wanted, rows, [])

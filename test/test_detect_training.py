@@ -18,7 +18,7 @@ from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
 from rfdetr_foundationpose.train.detector_loss import Targets, corners, detection_loss
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
 from rfdetr_foundationpose.train.train_detector import train
-from support.detector_training import pool, quiet, settings, trained_on
+from support.detector_training import pool, quiet, read_backs, settings, trained_on
 
 
 def outputs(batch: int, groups: int, queries: int, classes: int) -> dict:
@@ -132,6 +132,8 @@ def test_matching_counts_right_wrong_and_ignored():
         ["mug", "can", "mug"],
         np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32),
         np.array([True, True, False]),
+        np.zeros((3, 12, 60), bool),
+        np.ones(3, bool),
     )
     boxes = np.array([[0, 0, 10, 9], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32)
     raw = raw_detections(boxes, np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([0, 0, 0, 0, 1]))
@@ -142,7 +144,7 @@ def test_matching_counts_right_wrong_and_ignored():
         (0.7, False),
         (0.5, False),
     ]
-    assert [(m.iou, m.instance) for m in found if m.right] == [(pytest.approx(0.9), 0)]
+    assert [(m.iou, m.instance, m.row) for m in found if m.right] == [(pytest.approx(0.9), 0, 0)]
 
 
 def raw_detections(boxes, scores, classes) -> RawDetections:
@@ -194,15 +196,6 @@ def test_trainer_overfits_a_handful_of_images(tmp_path):
     batch = pool(4).draw(4, 96, torch.tensor(MEAN), torch.tensor(STD), augment=False)
     first, last = trained_on(trainer, batch)
     assert last["iou"] > 0.4 > 0.2 > first["iou"]
-
-
-def read_backs(run) -> set[str]:
-    """The operators of a run, its backward pass included, that would wait for a CUDA device."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        run()
-    names = {event.key for event in profile.key_averages()}
-    assert len(names) > 10
-    return names & {f"aten::{n}" for n in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal")}
 
 
 def test_losses_and_their_gradients_read_nothing_back(tmp_path):

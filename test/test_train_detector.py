@@ -10,9 +10,6 @@ import signal
 import pytest
 import torch
 
-from rfdetr_foundationpose.detect import rfdetr_library as library
-from rfdetr_foundationpose.detect.checkpoint import save
-from rfdetr_foundationpose.detect.detector import DetectorError
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.train import train_detector
 from rfdetr_foundationpose.train.detector_data import ScenePool
@@ -22,7 +19,6 @@ from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
 from rfdetr_foundationpose.train.progress import TooFewSteps
 from rfdetr_foundationpose.train.train_detector import train
 from support.clocks import StepClock
-from support.detector_models import NAMES, SEG_TINY, loaded
 from support.detector_training import TINY, pool, quiet, settings
 
 
@@ -145,11 +141,3 @@ def test_start_at_another_resolution_resamples_positions(tmp_path):
     torch.testing.assert_close(new[0, 1:].mean(0), old[0, 1:].mean(0), atol=0.05, rtol=0)
     trained = after.train_step(pool(2).draw(2, 160, torch.tensor(MEAN), torch.tensor(STD)), 1e-4)
     assert torch.isfinite(trained["class"])
-
-
-def test_segmentation_weights_are_no_start(tmp_path):
-    path = tmp_path / "seg.safetensors"
-    made = loaded("seg-nano", **SEG_TINY)
-    save(path, library.network(made.model), variant="seg-nano", config=SEG_TINY, class_names=NAMES)
-    with pytest.raises(DetectorError, match="segmentation variant"):
-        load_start(str(path), "nano")

@@ -48,7 +48,7 @@ def detector(
     min_recall: MinRecall = None,
     max_false_tracks: MaxFalseTracks = None,
 ) -> None:
-    """RF-DETR on generated recordings as demo makes them: recall at IoU 0.5, false detections and false tracks."""
+    """RF-DETR on generated recordings as demo makes them: recall at IoU 0.5, false detections, false tracks, and masks."""
     import time
 
     from ..config import ConfigError, from_flat
@@ -86,6 +86,7 @@ def detector(
             "device": str(place),
             "weights": found.weights,
             "detector_backend": found.backend,
+            "masks": found.mask_kind,
             "seeds": list(numbers),
             "targets": list(names),
             "stride": stride,
@@ -115,11 +116,22 @@ def detector(
 
 def _print(console: Console, figures: dict[str, Any]) -> None:
     shown = sorted(set(figures["threshold"].values()))
-    title = f"{figures['frames']} frames, thresholds {', '.join(f'{t:g}' for t in shown)}"
-    columns = ("object", "instances", "recall", "precision", "false / frame", "on wrong things", "mean IoU")
+    title = f"{figures['frames']} frames, thresholds {', '.join(f'{t:g}' for t in shown)}, masks: {figures['masks']}"
+    columns = (
+        "object",
+        "instances",
+        "recall",
+        "precision",
+        "false / frame",
+        "on wrong things",
+        "mean IoU",
+        "mask IoU p50",
+        "p10",
+    )
     table = plain_table(title, *columns)
     for name, f in {**figures["by_object"], "all": figures["all"]}.items():
         cells = [number(f[key]) for key in ("recall", "precision", "false_per_frame", "wrong_per_frame", "mean_iou")]
+        cells += [number(f[key]) for key in ("mask_iou_p50", "mask_iou_p10")]
         table.add_row(name, str(f["instances"]), *cells)
     console.print(table)
     widths = (f"from {row['from']}" for row in figures["by_size"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,15 @@ from ..interrupts import status_of
 from .console import open_console
 from .options import Device, ObjectsFile, Seed
 from .outputs import Overwrite, claim
+
+
+class Masks(str, Enum):
+    """Whether masks are learned; see TrainSettings."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+    only = "only"
 
 
 def train(
@@ -38,6 +48,13 @@ def train(
     batch: Annotated[
         int, typer.Option(min=0, help="Images in a training step; 0: what the device's memory holds, 8 on a CPU.")
     ] = 0,
+    masks: Annotated[
+        Masks,
+        typer.Option(
+            help="Learn masks beside boxes. auto: where the data has outlines, as rendered scenes do; only: masks alone, for a "
+            "--start that finds the objects' boxes, which stay as they are.",
+        ),
+    ] = Masks.auto,
     groups: Annotated[int, typer.Option(min=1, max=13, help="Query groups that learn side by side.")] = 9,
     learning_rate: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Peak learning rate; 0: chosen by start and batch.")
@@ -79,6 +96,7 @@ def train(
         variant=variant,
         resolution=resolution,
         dataset=Path(dataset) if dataset else None,
+        masks=masks.value,
         groups=groups,
         batch=batch,
         learning_rate=learning_rate,
@@ -97,6 +115,9 @@ def train(
     if metrics is None:
         raise typer.Exit(status_of(KeyboardInterrupt()))
     console.print(training_table(metrics))
+    if "mask_iou_p50" in metrics:
+        half, most = metrics["mask_iou_p50"], metrics["mask_iou_p10"]
+        console.print(f"masks: IoU {half:.3f} p50, {most:.3f} p10", highlight=False)
     for line in (
         f"weights: {out / WEIGHTS}",
         f"look at: {out / 'samples.png'}, {out / 'results.png'}; figures: {out / 'metrics.json'}",
@@ -108,14 +129,20 @@ def train(
 def training_table(metrics: dict[str, Any]) -> Table:
     """Figures of the held-out scenes, a row per class."""
     table = Table(title=f"{metrics['scenes']:.0f} held-out scenes, score 0.5, IoU 0.5", title_justify="left")
-    columns = ("class", "instances", "recall", "precision", "AP50", "AP50-95")
+    masks = "mask_map_50" in metrics
+    columns: tuple[str, ...] = ("class", "instances", "recall", "precision", "AP50", "AP50-95")
+    columns += ("mask AP50", "mask AP50-95") if masks else ()
     for column in columns:
         table.add_column(column, justify="left" if column == "class" else "right")
     rows = {
         **metrics["by_class"],
-        "all": {**metrics, "ap_50": metrics.get("map_50"), "ap_50_95": metrics.get("map_50_95")},
+        "all": {
+            **metrics,
+            **{f"{m}ap_{k}": metrics.get(f"{m}map_{k}") for m in ("", "mask_") for k in ("50", "50_95")},
+        },
     }
+    keys = ("recall", "precision", "ap_50", "ap_50_95", *(("mask_ap_50", "mask_ap_50_95") if masks else ()))
     for name, found in rows.items():
-        cells = [found.get(key) for key in ("recall", "precision", "ap_50", "ap_50_95")]
+        cells = [found.get(key) for key in keys]
         table.add_row(name, f"{found['instances']:.0f}", *("–" if v is None else f"{v:.3f}" for v in cells))
     return table

@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..types import CameraIntrinsics
 
 # Depth is sampled on a grid over the middle part of the box, where the object most likely is.
 _GRID = 16
 _MIDDLE = 0.6
+# An instance mask reaches so much of the box's longer side beyond it; a network's mask fits its box where so much of it is
+# within, filling so much of it.
+_MARGIN, _WITHIN, _SPECK = 0.1, 0.5, 0.04
 # A mask that fills so much of its box may be no more than the box.
 _FILLED = 0.97
 
@@ -92,10 +94,49 @@ def _middle_component(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return chosen
 
 
-def instance_masks(logits: Tensor, height: int, width: int) -> Tensor:
-    """Network mask logits (N, h, w) -> (N, H, W) bool at image size, as RF-DETR's own post-processing does."""
-    full = F.interpolate(logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
-    return full[:, 0] > 0
+def bilinear_taps(
+    length: int, size: int, device: torch.device, span: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How torch resizes ``length`` pixels to ``size`` without antialiasing: for the output pixels of ``span`` (first, end; by
+    default all) the two source pixels of each, and the weight of the second."""
+    first, end = span or (0, size)
+    position = ((torch.arange(first, end, dtype=torch.float64) + 0.5) * (length / size) - 0.5).clamp(min=0)
+    low = position.long().clamp(max=length - 1)
+    high = (low + 1).clamp(max=length - 1)
+    return low.to(device), high.to(device), (position - low).to(device, torch.float32)
+
+
+def instance_mask(logits: Tensor, box: NDArray[np.floating], height: int, width: int) -> Tensor:
+    """Network mask logits (h, w) of a detection with ``box`` (4,) pixels -> (H, W) bool on their device.
+
+    As RF-DETR's own post-processing, which upsamples the whole image, but nothing beyond the box, by a little, is the object's.
+    """
+    grow = _MARGIN * max(float(box[2] - box[0]), float(box[3] - box[1]))
+    x0, y0, x1, y1 = clip_box(box + np.array([-grow, -grow, grow, grow]), height, width)
+    top, bottom, wy = bilinear_taps(logits.shape[0], height, logits.device, (y0, y1))
+    left, right, wx = bilinear_taps(logits.shape[1], width, logits.device, (x0, x1))
+    rows = torch.lerp(logits[top].float(), logits[bottom].float(), wy[:, None])
+    mask = torch.zeros((height, width), dtype=torch.bool, device=logits.device)
+    mask[y0:y1, x0:x1] = torch.lerp(rows[:, left], rows[:, right], wx) > 0
+    return mask
+
+
+def masks_fit(logits: Tensor, boxes: Tensor) -> Tensor:
+    """(K,) bool: whether each mask is one of the thing in its box: mostly within it, and more than a speck of it.
+
+    logits: (K, h, w). boxes: (K, 4) x0, y0, x1, y1 as shares of the image. Fixed shapes, no wait for the device.
+    """
+    height, width = logits.shape[1:]
+    y = (torch.arange(height, device=logits.device) + 0.5) / height
+    x = (torch.arange(width, device=logits.device) + 0.5) / width
+    boxes = boxes.float()
+    # Half a pixel of the mask more on each side.
+    in_y = (y > boxes[:, 1:2] - 0.5 / height) & (y < boxes[:, 3:4] + 0.5 / height)
+    in_x = (x > boxes[:, 0:1] - 0.5 / width) & (x < boxes[:, 2:3] + 0.5 / width)
+    on = (logits > 0).float()
+    inside = (on * in_y[:, :, None] * in_x[:, None, :]).sum((1, 2))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * (height * width)
+    return (inside >= _WITHIN * on.sum((1, 2))) & (inside >= _SPECK * area) & (inside >= 1)
 
 
 def is_outline(mask: NDArray[np.bool_], box: NDArray[np.floating]) -> bool:

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from ..accel.graph import GraphedProgram
 from .backends import Network
-from .masks import box_depths
+from .masks import bilinear_taps, box_depths, masks_fit
 
-# The packed result has these columns: x0, y0, x1, y1, score, class, query, depth.
+# The packed result has these columns: x0, y0, x1, y1, score, class, query, depth; with masks also whether the mask fits.
 _COLUMNS = 8
 
 
 @dataclass(frozen=True)
 class RawDetections:
     """Host copy, best first. boxes (K, 4) pixels, scores (K,), classes (K,) and queries (K,) int, depths (K,) metres
-    with NaN for none, best (C,) highest score of each class; mask_logits (Q, h, w) still on the device, or None."""
+    with NaN for none, best (C,) highest score of each class; mask_logits (Q, h, w) still on the device, or None; mask_fits (K,)
+    bool, whether the query's mask is one of the thing in the box, or None."""
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -30,6 +31,7 @@ class RawDetections:
     depths: NDArray[np.float32]
     best: NDArray[np.float32]
     mask_logits: Tensor | None
+    mask_fits: NDArray[np.bool_] | None = None
 
 
 class Sampler:
@@ -40,8 +42,8 @@ class Sampler:
         self, height: int, width: int, size: int, means: Sequence[float], stds: Sequence[float], device: torch.device
     ) -> None:
         self.shape = (height, width)
-        self._y0, self._y1, wy = _taps(height, size, device)
-        self._x0, self._x1, wx = _taps(width, size, device)
+        self._y0, self._y1, wy = bilinear_taps(height, size, device)
+        self._x0, self._x1, wx = bilinear_taps(width, size, device)
         self._wy, self._wx = wy[:, None, None], wx[None, :, None]
         std = torch.tensor(stds, device=device) * 255
         self.box_scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=device)
@@ -53,14 +55,6 @@ class Sampler:
         lower = torch.lerp(bottom[:, self._x0].float(), bottom[:, self._x1].float(), self._wx)
         image = torch.lerp(upper, lower, self._wy) * self._scale - self._offset
         return image.permute(2, 0, 1)[None].to(dtype).contiguous()
-
-
-def _taps(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of the two source pixels of each output pixel, and the weight of the second."""
-    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * (length / size) - 0.5).clamp(min=0)
-    low = position.long().clamp(max=length - 1)
-    high = (low + 1).clamp(max=length - 1)
-    return low.to(device), high.to(device), (position - low).to(device, torch.float32)
 
 
 class Predictor:
@@ -160,20 +154,25 @@ class Predictor:
         values, flat = scores.flatten().topk(count)
         query = flat.div(scores.shape[1], rounding_mode="floor")
         center, extent = boxes[0].float().index_select(0, query).split(2, dim=1)
-        pixels = torch.cat([center - extent / 2, center + extent / 2], dim=1).clamp(0, 1) * self._sampler.box_scale
+        shares = torch.cat([center - extent / 2, center + extent / 2], dim=1).clamp(0, 1)
+        pixels = shares * self._sampler.box_scale
         columns = [values, self._classes[flat % scores.shape[1]].float(), query.float(), box_depths(pixels, depth)]
+        if masks:
+            columns.append(masks_fit(masks[0][0].index_select(0, query), shares).float())
         packed = torch.cat([pixels, torch.stack(columns, dim=1)], dim=1)
         return torch.cat([packed.flatten(), scores.amax(0)]), masks[0][0] if masks else None
 
     def _unpack(self, packed: NDArray[np.float32], mask_logits: Tensor | None) -> RawDetections:
-        count = (packed.size - len(self._classes)) // _COLUMNS
-        table = packed[: count * _COLUMNS].reshape(count, _COLUMNS)
+        width = _COLUMNS + (mask_logits is not None)
+        count = (packed.size - len(self._classes)) // width
+        table = packed[: count * width].reshape(count, width)
         return RawDetections(
             boxes=table[:, :4].copy(),
             scores=table[:, 4].copy(),
             classes=table[:, 5].astype(np.int64),
             queries=table[:, 6].astype(np.int64),
             depths=table[:, 7].copy(),
-            best=packed[count * _COLUMNS :].copy(),
+            best=packed[count * width :].copy(),
             mask_logits=mask_logits,
+            mask_fits=None if mask_logits is None else table[:, 8] > 0.5,
         )

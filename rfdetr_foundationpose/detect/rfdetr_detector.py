@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..accel.base import EngineOptions
 from ..config import DetectorConfig
-from ..device_frame import DeviceFrame
+from ..device_frame import DeviceFrame, Uploader
 from ..objects import ObjectSpec
 from ..types import CameraIntrinsics, Detection, Frame, as_numpy
 from . import backends
 from .checkpoint import LoadedModel
 from .classes import map_classes, thresholds
 from .detector import DetectionReport, DetectorError
-from .masks import box_depths, box_mask, depth_mask, instance_masks
+from .masks import box_depths, box_mask, depth_mask, instance_mask, masks_fit
 from .predictor import Predictor, RawDetections
 
 
@@ -81,6 +83,11 @@ class RfDetrDetector:
         """Network class index -> object name."""
         return dict(self._map.objects)
 
+    @property
+    def object_labels(self) -> dict[str, str]:
+        """Object name -> class name of the network."""
+        return {name: self._map.labels[index] for index, name in self._map.objects.items()}
+
     def apply(self, config: DetectorConfig) -> None:
         """Take new thresholds."""
         self._thresholds = thresholds(self._specs, config.threshold)
@@ -124,25 +131,41 @@ class RfDetrDetector:
             if not (box[2] - box[0] >= 1 and box[3] - box[1] >= 1):
                 continue
             depth = float(raw.depths[i]) if np.isfinite(raw.depths[i]) else None
+            mask, outlined = self._make_mask(raw, i, frame)
             yield Detection(
                 object=name,
                 label=self._map.labels[int(index)],
                 score=float(score),
                 box=box,
-                mask=self._make_mask(raw, i, depth, frame),
+                mask=mask,
                 source=self.source,
                 depth=depth,
-                outlined=self._mask == "instance",
+                outlined=outlined,
             )
 
-    def _make_mask(self, raw: RawDetections, i: int, depth: float | None, frame: DeviceFrame) -> Tensor:
+    def _make_mask(self, raw: RawDetections, i: int, frame: DeviceFrame) -> tuple[Tensor, bool]:
+        """(H, W) bool, and whether it is an outline. An instance mask that does not fit its box gives way to depth."""
         height, width = frame.rgb.shape[:2]
         if self._mask == "box":
-            return box_mask(raw.boxes[i], height, width, self._device)
-        if self._mask == "instance" and raw.mask_logits is not None:
-            query = int(raw.queries[i])
-            return instance_masks(raw.mask_logits[query : query + 1], height, width)[0]
-        return depth_mask(raw.boxes[i], depth, frame.depth, frame.camera)
+            return box_mask(raw.boxes[i], height, width, self._device), False
+        if self._mask == "instance" and raw.mask_logits is not None and raw.mask_fits is not None and raw.mask_fits[i]:
+            return instance_mask(raw.mask_logits[int(raw.queries[i])], raw.boxes[i], height, width), True
+        depth = float(raw.depths[i]) if np.isfinite(raw.depths[i]) else None
+        return depth_mask(raw.boxes[i], depth, frame.depth, frame.camera), False
+
+    @property
+    def mask_kind(self) -> str:
+        """ "instance", "box" or "box-depth"."""
+        return self._mask
+
+    def masks(self, raw: RawDetections, rows: Sequence[int], frame: Frame, *, own: bool = False) -> NDArray[np.bool_]:
+        """(N, H, W): the masks that detections of these rows have, for measurements. own: those of the network, whether they
+        fit their boxes or not."""
+        if own:
+            raw = replace(raw, mask_fits=np.ones(len(raw.scores), bool))
+        on_device = Uploader(self._device)(frame)
+        found = [self._make_mask(raw, i, on_device)[0].cpu().numpy() for i in rows]
+        return np.stack(found) if found else np.zeros((0, *frame.depth.shape), bool)
 
     def _predict(self, rgb: np.ndarray, depth: Tensor) -> RawDetections:
         """rfdetr's own predict(), as the reference that the hot path is held to. rgb: (H, W, 3) uint8 on the host."""
@@ -151,10 +174,12 @@ class RfDetrDetector:
         boxes, scores, classes = found.xyxy[keep], found.confidence[keep], found.class_id[keep]
         best = [float(scores[classes == index].max(initial=0.0)) for index in self._map.objects]
         depths = box_depths(torch.from_numpy(boxes).to(depth.device), depth).cpu().numpy()
-        masks = None
+        masks = fits = None
         if found.mask is not None:
             # predict() has thresholded them already; +1 / -1 are logits that say the same.
             masks = torch.from_numpy(found.mask[keep]).to(depth.device, torch.float32) * 2 - 1
+            shares = torch.from_numpy(boxes / np.array([*rgb.shape[1::-1]] * 2)).to(depth.device)
+            fits = masks_fit(masks, shares).cpu().numpy()
         return RawDetections(
             boxes=boxes.astype(np.float32),
             scores=scores.astype(np.float32),
@@ -163,6 +188,7 @@ class RfDetrDetector:
             depths=depths,
             best=np.asarray(best, np.float32),
             mask_logits=masks,
+            mask_fits=fits,
         )
 
     def raw(self, frame: Frame) -> RawDetections:

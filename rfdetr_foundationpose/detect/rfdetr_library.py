@@ -36,6 +36,14 @@ VARIANTS: dict[str, str] = {
 }
 
 
+# Variants that find boxes -> those of the same make that find masks too.
+WITH_MASKS: dict[str, str] = {"nano": "seg-nano", "small": "seg-small", "medium": "seg-medium", "large": "seg-large"}
+WITHOUT_MASKS: dict[str, str] = {
+    **{masks: boxes for boxes, masks in WITH_MASKS.items()},
+    "seg-xlarge": "large",
+    "seg-2xlarge": "large",
+}
+
 # What the name of a weights file says -> class, the more special names first.
 CLASSES: dict[str, str] = {
     "seg-2xlarge": "RFDETRSeg2XLarge",

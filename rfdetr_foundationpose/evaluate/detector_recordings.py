@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..detect.masks import clip_box, mask_box
+from ..detect.predictor import RawDetections
 from ..detect.rfdetr_detector import RfDetrDetector
 from ..interrupts import Watch
 from ..pipeline.association import DUPLICATE_IOU
 from ..pose.mesh import ObjectModel
 from ..replay.recording import GroundTruth
 from ..synth.video import SceneVideo, VideoSettings
-from ..train.detector_eval import MATCH_IOU, asked_for, pair_ious
+from ..train.detector_eval import MATCH_IOU, asked_for, mask_iou, pair_ious
 from ..types import Frame
 
 FLOOR = 0.05
@@ -75,7 +76,8 @@ class RecordingSettings:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An instance that is to be found. score: of the row that found it, 0.0 for none. iou: of that row."""
+    """An instance that is to be found. score: of the row that found it, 0.0 for none. iou: of that row's box. mask_iou: of the
+    mask that a registration gets, NaN where the score is below the threshold."""
 
     seed: int
     frame: int
@@ -85,6 +87,7 @@ class Wanted:
     visibility: float
     score: float
     iou: float
+    mask_iou: float
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ class Outcome:
         wanted = [w for w in self.wanted if name in (None, w.object)]
         hits = [w for w in wanted if w.score >= at[w.object]]
         false = [f for f in self.false if name in (None, f.object) and f.score >= at[f.object]]
+        masks = [w.mask_iou for w in hits if not np.isnan(w.mask_iou)]
         return {
             "instances": len(wanted),
             "recall": len(hits) / len(wanted) if wanted else None,
@@ -157,6 +161,7 @@ class Outcome:
             "false_per_frame": len(false) / max(self.frames, 1),
             "wrong_per_frame": sum(f.wrong for f in false) / max(self.frames, 1),
             "mean_iou": float(np.mean([w.iou for w in hits])) if hits else None,
+            **{f"mask_iou_p{p}": float(np.percentile(masks, p)) if masks else None for p in (50, 10)},
             "f1": 2 * len(hits) / max(len(hits) + len(false) + len(wanted), 1),
         }
 
@@ -247,25 +252,36 @@ class _Recording:
         visible = np.array([t.visibility or 0.0 for t in instances])
         asked = asked_for(visible, np.array(pixels, np.int64), frame.rgb.shape[0] * frame.rgb.shape[1])
         counted = [bool(a) and name in known for a, name in zip(asked, names, strict=True)]
-        found, false = match(self._rows(frame), names, np.reshape(boxes, (-1, 4)), counted, masks)
+        raw = self._detector.raw(frame)
+        rows = self._rows(raw)
+        found, false = match([row[:3] for row in rows], names, np.reshape(boxes, (-1, 4)), counted, masks)
+        sure = [i for i, (score, _, _) in found.items() if score >= self._thresholds[names[i]]]
+        made = self._detector.masks(raw, [rows[found[i][2]][3] for i in sure], frame)
+        overlap = {i: mask_iou(mask, masks[i]) for i, mask in zip(sure, made, strict=True)}
         wanted = [
             Wanted(
-                self._seed, index, names[i], boxes[i], pixels[i], float(t.visibility or 0.0), *found.get(i, (0.0, 0.0))
+                self._seed,
+                index,
+                names[i],
+                boxes[i],
+                pixels[i],
+                float(t.visibility or 0.0),
+                *found.get(i, (0.0, 0.0))[:2],
+                overlap.get(i, np.nan),
             )
             for i, t in enumerate(instances)
             if counted[i]
         ]
         return wanted, [FalseDetection(self._seed, index, name, box, score, on) for name, box, score, on in false]
 
-    def _rows(self, frame: Frame) -> list[tuple[str, Box, float]]:
-        """(object, box, score), best first, without boxes that show a thing again, as the pipeline leaves them out."""
-        raw = self._detector.raw(frame)
-        kept: list[tuple[str, Box, float]] = []
+    def _rows(self, raw: RawDetections) -> list[tuple[str, Box, float, int]]:
+        """(object, box, score, row), best first, without boxes that show a thing again, as the pipeline leaves them out."""
+        kept: list[tuple[str, Box, float, int]] = []
         for i in np.flatnonzero(raw.scores >= FLOOR):
             name, box = self._detector.class_objects[int(raw.classes[i])], raw.boxes[i]
-            same = [b for n, b, _ in kept if n == name]
+            same = [b for n, b, *_ in kept if n == name]
             if not same or pair_ious(box[None], np.stack(same)).max() <= DUPLICATE_IOU:
-                kept.append((name, box, float(raw.scores[i])))
+                kept.append((name, box, float(raw.scores[i]), int(i)))
         return kept
 
     def pictures(self, sampled: Sequence[int], limit: int) -> list[tuple[Picture, str]]:
@@ -295,23 +311,23 @@ def match(
     boxes: Box,
     counted: Sequence[bool],
     masks: Sequence[NDArray[np.bool_]] = (),
-) -> tuple[dict[int, tuple[float, float]], list[tuple[str, Box, float, str]]]:
+) -> tuple[dict[int, tuple[float, float, int]], list[tuple[str, Box, float, str]]]:
     """Greedy matching, best score first, which is the same at every threshold.
 
-    rows: (object, box (4,), score). names, boxes (M, 4), counted: the true instances. Returns instance -> (score, IoU) of
-    those that count and were found, and (object, box, score, on) of the false rows. Rows on instances that do not count
+    rows: (object, box (4,), score). names, boxes (M, 4), counted: the true instances. Returns instance -> (score, IoU, number of
+    the row) of those that count and were found, and (object, box, score, on) of the false rows. Rows on instances that do not count
     are neither. masks: (H, W) visible pixels of each instance; without them no part is told from a wrong thing.
     """
-    found: dict[int, tuple[float, float]] = {}
+    found: dict[int, tuple[float, float, int]] = {}
     false = []
-    for name, box, score in rows:
+    for number, (name, box, score) in enumerate(rows):
         overlap = pair_ious(box[None], boxes)[0] if len(boxes) else np.zeros(0)
         own = np.array([o if n == name else 0.0 for o, n in zip(overlap, names, strict=True)])
         free = np.array([0.0 if i in found else o for i, o in enumerate(own)])
         best = int(free.argmax()) if len(free) else -1
         if best >= 0 and free[best] >= MATCH_IOU:
             if counted[best]:
-                found[best] = score, float(free[best])
+                found[best] = score, float(free[best]), number
             continue
         on = ""
         if own.max(initial=0.0) >= WRONG_IOU:
@@ -374,7 +390,7 @@ def _first_range(thresholds: Sequence[float]) -> list[float] | None:
 
 
 def _row(item: Wanted | FalseDetection) -> dict[str, Any]:
-    words = {k: v for k, v in vars(item).items() if k not in ("box", "iou")}
+    words = {k: v for k, v in vars(item).items() if k not in ("box", "iou", "mask_iou")}
     return words | {"box": [round(float(v), 1) for v in item.box]}
 
 

@@ -54,6 +54,11 @@ class SceneBatch:
     T_cam_obj: Array
     camera: Array
 
+    @property
+    def outlined(self) -> Tensor:
+        """(N, M) bool: instances of which ``instance`` has the outline; all, as they are rendered."""
+        return self.label >= 0
+
     def mask(self, scene: int, instance: int) -> Tensor:
         """(H, W) bool: visible pixels of one instance."""
         return self.instance[scene] == instance

@@ -22,6 +22,9 @@ _BACKGROUND = ("_background_", "background", "__ignore__")
 # As Datumaro, and so CVAT, begin each file (findings/datumaro-masks-are-crowds.sh).
 _DATUMARO = [{"name": "", "id": 0, "url": ""}]
 
+# Two corners of a box written as a polygon may be so many pixels off one line.
+_ROUNDING = 0.01
+
 Shape = list[list[float]] | dict[str, Any]
 
 
@@ -34,6 +37,15 @@ class CocoInstance:
     box: tuple[float, float, float, float] | None
     shape: Shape | None
     visibility: float = 1.0
+
+    @property
+    def outlined(self) -> bool:
+        """Whether ``shape`` is more than a box, which some programs write as a polygon."""
+        if not isinstance(self.shape, list) or len(self.shape) > 1:
+            return self.shape is not None
+        points = np.reshape(self.shape[0], (-1, 2))
+        corners = (np.abs(points - points.min(0)) < _ROUNDING) | (np.abs(points - points.max(0)) < _ROUNDING)
+        return not (len(points) <= 5 and len(np.unique(points, axis=0)) == 4 and bool(corners.all()))
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,12 @@ class CocoSplit:
     file: Path
     names: tuple[str, ...]
     images: tuple[CocoImage, ...]
+
+    @property
+    def outlined(self) -> float:
+        """Share of the instances whose outline is known."""
+        found = [one.outlined for image in self.images for one in image.instances]
+        return sum(found) / max(len(found), 1)
 
 
 def read_dataset(path: str | Path) -> tuple[CocoSplit, CocoSplit]:

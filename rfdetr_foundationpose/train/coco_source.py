@@ -24,7 +24,8 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class CocoBatch:
-    """As SceneBatch, of what photographs have: no depth (zeros), no known camera (a plausible one)."""
+    """As SceneBatch, of what photographs have: no depth (zeros), no known camera (a plausible one). Of instances that are
+    not ``outlined``, ``instance`` has the box."""
 
     names: tuple[str, ...]
     rgb: Tensor
@@ -33,6 +34,7 @@ class CocoBatch:
     label: Tensor
     box: Tensor
     visibility: Tensor
+    outlined: Tensor
     camera: NDArray[np.float64]
 
 
@@ -65,16 +67,17 @@ class CocoSource:
         label = np.full((count, self.max_targets), -1, np.int64)
         box = np.zeros((count, self.max_targets, 4), np.float32)
         visibility = np.zeros((count, self.max_targets), np.float32)
+        outlined = np.zeros((count, self.max_targets), bool)
         for i in range(count):
             image, pixels = self._next()
             rgb[i] = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
             stated = image.size or (pixels.shape[0], pixels.shape[1])
-            masks = [(self._mask(one, image, stated), one) for one in image.instances]
+            masks = [(*self._mask(one, image, stated), one) for one in image.instances]
             # Small things lie on large ones more often than under them.
             masks = sorted(masks, key=lambda found: -int(found[0].sum()))[: self.max_targets]
-            for m, (mask, one) in enumerate(masks):
+            for m, (mask, traced, one) in enumerate(masks):
                 instance[i][mask] = m
-                label[i, m], visibility[i, m] = one.label, one.visibility
+                label[i, m], visibility[i, m], outlined[i, m] = one.label, one.visibility, traced
             for m in range(len(masks)):
                 box[i, m] = _tight(instance[i] == m)
         focal = 0.9 * width
@@ -86,6 +89,7 @@ class CocoSource:
             label=torch.from_numpy(label).to(self.device),
             box=torch.from_numpy(box).to(self.device),
             visibility=torch.from_numpy(visibility).to(self.device),
+            outlined=torch.from_numpy(outlined).to(self.device),
             camera=np.tile(np.array([focal, focal, width / 2, height / 2]), (count, 1)),
         )
 
@@ -101,8 +105,9 @@ class CocoSource:
                 self._images.remove(image)
         raise DatasetError(f"{self._split.file}: none of its {len(self._split.images)} images can be read")
 
-    def _mask(self, one: CocoInstance, image: CocoImage, stated: tuple[int, int]) -> NDArray[np.bool_]:
-        """(H, W) bool, scaled from the image's ``stated`` size (H, W); its box where nothing is left of the outline."""
+    def _mask(self, one: CocoInstance, image: CocoImage, stated: tuple[int, int]) -> tuple[NDArray[np.bool_], bool]:
+        """(H, W) bool, scaled from the image's ``stated`` size (H, W), and whether it is the outline: its box where nothing is
+        left of that."""
         scale = (self.size[1] / stated[1], self.size[0] / stated[0])
         mask = np.zeros(self.size, bool)
         try:
@@ -113,21 +118,21 @@ class CocoSource:
                 mask = np.asarray(cv2.resize(whole, self.size[::-1], interpolation=cv2.INTER_AREA) > 0.5)
         except (ValueError, KeyError, TypeError) as error:
             if one.box is None:
-                return mask
+                return mask, False
             if not self._said:
                 logger.warning(
                     f"{self._split.file}: an outline in {image.path.name} cannot be read ({error}): its box is taken"
                 )
             self._said = True
         if mask.any() or one.box is None:
-            return mask
+            return mask, one.outlined
         x, y, w, h = one.box
         corners = np.clip(np.array([[x, y], [x + w, y + h]]) * scale, 0, self.size[::-1])
         # Corners that came through percentages are off by rounding.
         x0, y0 = np.floor(corners[0] + _ROUNDING).astype(int)
         x1, y1 = np.ceil(corners[1] - _ROUNDING).astype(int)
         mask[y0:y1, x0:x1] = True
-        return mask
+        return mask, False
 
 
 def _pixels(image: CocoImage) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from ..warp_setup import launch
 from .coco_source import CocoBatch
 from .detector_kernels import color_crops, crop_scenes
 from .detector_loss import Targets
+from .detector_mask_loss import MaskTargets
 
 # An instance with less than this share of its pixels in sight, or this few pixels in the network's image, is ignored.
 MIN_VISIBILITY = 0.3
@@ -35,11 +36,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DetectorBatch:
-    """image: (B, 3, R, R) float32, normalized. kind: (B, R, R) int16, class of each pixel, -1 background."""
+    """image: (B, 3, R, R) float32, normalized. kind: (B, R, R) int16, class of each pixel, -1 background. masks: of the
+    targets whose outline is known."""
 
     image: Tensor
     kind: Tensor
     targets: Targets
+    masks: MaskTargets
 
 
 class ScenePool:
@@ -57,6 +60,7 @@ class ScenePool:
         self._label = torch.full((size, self._slots), -1, dtype=torch.int64, device=device)
         self._visibility = torch.zeros((size, self._slots), device=device)
         self._pixels = torch.zeros((size, self._slots), dtype=torch.int64, device=device)
+        self._outlined = torch.zeros((size, self._slots), dtype=torch.bool, device=device)
         self._generator = torch.Generator(device=device)
         self._generator.manual_seed(seed)
         self._next = 0
@@ -73,6 +77,7 @@ class ScenePool:
         self._pixels[rows] = torch.stack([(instance == t).sum((1, 2)) for t in range(self._slots)], 1)
         self._label[rows] = batch.label[:, : self._slots]
         self._visibility[rows] = batch.visibility[:, : self._slots]
+        self._outlined[rows] = batch.outlined[:, : self._slots]
         self._next = (self._next + count) % len(self._rgb)
         self.filled = min(self.filled + count, len(self._rgb))
         self.rendered += count
@@ -96,7 +101,8 @@ class ScenePool:
             _color(image, mean, std, g)
         else:
             image = (image / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-        return DetectorBatch(image, kind, self._targets(ids, rows, window))
+        targets = self._targets(ids, rows, window)
+        return DetectorBatch(image, kind, targets, MaskTargets(ids, targets.valid & self._outlined[rows]))
 
     def _targets(self, ids: Tensor, rows: Tensor, window: Tensor) -> Targets:
         size = ids.shape[-1]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..warp_setup import launch
 from .detector_kernels import assign_rows
+from .detector_mask_loss import MaskTargets, mask_costs, mask_losses
 
 # These are the costs and weights of rfdetr's ModelDefaults and TrainConfig.
 _COST_CLASS, _COST_L1, _COST_GIOU = 2.0, 5.0, 2.0
@@ -78,10 +79,13 @@ def assign(cost: Tensor) -> Tensor:
     return result
 
 
-def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> dict[str, Tensor]:
+def detection_loss(
+    outputs: dict[str, Any], targets: Targets, groups: int, masks: MaskTargets | None = None
+) -> dict[str, Tensor]:
     """Losses of a forward pass of rfdetr's LWDETR in training mode, summed over decoder layers and encoder.
 
-    Returns "class", "l1", "giou" (weighted, to be added up) and "iou": mean overlap of the last layer's matches.
+    Returns "class", "l1", "giou" (weighted, to be added up) and "iou": mean overlap of the last layer's matches. With
+    ``masks``, for a network with a segmentation head, also "mask_ce", "mask_dice" and "mask_iou".
     """
     layers = [*outputs.get("aux_outputs", []), outputs]
     if "enc_outputs" in outputs:
@@ -92,7 +96,12 @@ def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> di
     shape = (depth, batch, groups, queries // groups)
     logits, boxes = logits.view(*shape, classes), boxes.view(*shape, 4)
 
-    index = _match(logits.detach(), boxes.detach(), targets)
+    cost = None
+    if masks is not None:
+        with torch.no_grad():
+            cost = torch.stack([mask_costs(o["pred_masks"], masks) for o in layers])
+        cost = cost.view(*shape, -1)
+    index = _match(logits.detach(), boxes.detach(), targets, cost)
     valid = targets.valid[None, :, None, :].expand_as(index)
     wanted = targets.boxes[None, :, None].expand(*index.shape, 4)
     matched = boxes.gather(3, index[..., None].expand(*index.shape, 4))
@@ -102,7 +111,8 @@ def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> di
 
     weight_l1 = (matched - wanted).abs().sum(-1) * valid
     weight_giou = (1 - giou) * valid
-    return {
+    found = {} if masks is None else mask_losses(layers, index, masks)
+    return found | {
         "class": _WEIGHT_CLASS * _class_loss(logits, boxes, targets, index, iou.detach(), valid) / normalizer,
         "l1": _WEIGHT_L1 * weight_l1.sum() / normalizer,
         "giou": _WEIGHT_GIOU * weight_giou.sum() / normalizer,
@@ -110,8 +120,8 @@ def detection_loss(outputs: dict[str, Any], targets: Targets, groups: int) -> di
     }
 
 
-def _match(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
-    """(L, B, G, T) int64: the query of each target."""
+def _match(logits: Tensor, boxes: Tensor, targets: Targets, masks: Tensor | None) -> Tensor:
+    """(L, B, G, T) int64: the query of each target. masks: (L, B, G, Q, T) costs of masks."""
     depth, batch, groups, queries, _ = logits.shape
     labels = targets.labels.clamp(min=0)[None, :, None, None, :].expand(depth, -1, groups, queries, -1)
     chosen = logits.gather(4, labels)
@@ -122,6 +132,8 @@ def _match(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     _, giou = ious(corners(boxes)[..., None, :], corners(wanted))
     l1 = (boxes[..., None, :] - wanted).abs().sum(-1)
     cost = _COST_CLASS * (positive - negative) + _COST_L1 * l1 - _COST_GIOU * giou
+    if masks is not None:
+        cost = cost + masks
     cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4)
     # Padding costs the same everywhere, so it takes what is left over.
     cost = cost.masked_fill(~targets.valid[None, :, None, None, :], 0.0)

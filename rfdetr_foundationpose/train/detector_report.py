@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 from ..replay.report import contact_sheet
 
 LOSSES = {"class": "class loss", "l1": "box loss (L1)", "giou": "box loss (GIoU)"}
+MASK_LOSSES = {"mask_ce": "mask loss (cross-entropy)", "mask_dice": "mask loss (dice)"}
+MEASURED = (
+    (("recall", "crossed_recall"), "recall at score 0.5, IoU 0.5"),
+    (("precision", "crossed_precision"), "precision at score 0.5, IoU 0.5"),
+    (("map_50", "map_50_95"), "mAP"),
+)
+MEASURED_MASKS = (
+    (("mask_iou_p50", "mask_iou_p10", "crossed_mask_iou_p50"), "IoU of masks"),
+    (("mask_map_50", "mask_map_50_95"), "mAP of masks"),
+)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -29,22 +39,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_training(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Losses, and recall, precision and mAP of the held-out scenes, over minutes of training."""
+    """Losses, and what was measured on held-out scenes, over minutes of training."""
     steps = [line for line in lines if "class" in line]
     measured = [
         (line["minutes"], line.get("interim") or line.get("evaluation")) for line in lines if "class" not in line
     ]
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    axes = figure.subplots(2, 3)
-    for axis, (key, title) in zip(axes[0], LOSSES.items(), strict=True):
-        axis.plot([line["minutes"] for line in steps], [line[key] for line in steps], lw=1.2)
+    masks = any("mask_ce" in line for line in steps)
+    losses = {**LOSSES, **(MASK_LOSSES if masks else {})}
+    figure = Figure(figsize=(4 * len(losses), 6.5), layout="constrained")
+    axes = figure.subplots(2, len(losses))
+    for axis, (key, title) in zip(axes[0], losses.items(), strict=True):
+        drawn = [line for line in steps if key in line]
+        axis.plot([line["minutes"] for line in drawn], [line[key] for line in drawn], lw=1.2)
         axis.set_title(title)
         axis.set_ylim(bottom=0)
-    for axis, keys, title in (
-        (axes[1][0], ("recall", "crossed_recall"), "recall at score 0.5, IoU 0.5"),
-        (axes[1][1], ("precision", "crossed_precision"), "precision at score 0.5, IoU 0.5"),
-        (axes[1][2], ("map_50", "map_50_95"), "mAP"),
-    ):
+    for axis, (keys, title) in zip(axes[1], (*MEASURED, *(MEASURED_MASKS if masks else ())), strict=True):
         for key in keys:
             points = [(minute, found[key]) for minute, found in measured if found and key in found]
             if points:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ..detect import rfdetr_library as library
 from ..detect.checkpoint import load_model
-from ..detect.detector import DetectorError
 
 RANDOM = "random"
 # These fields of rfdetr's ModelConfig say nothing of the network, or a training sets them itself.
 _NOT_NETWORK = {"pretrain_weights", "device", "num_classes", "group_detr", "class_names", "model_name"}
+_NOT_NETWORK |= {"segmentation_head"}  # the variant has it or has it not
 _QUERIES = ("refpoint_embed.weight", "query_feat.weight")
 _POSITIONS = "embeddings.position_embeddings"
 
@@ -43,19 +43,28 @@ def load_start(start: str, variant: str) -> Start | None:
         return None
     loaded = load_model(start, variant, torch.device("cpu"))
     found: Any = loaded.model.model_config
-    if getattr(found, "segmentation_head", False):
-        raise DetectorError(
-            f"{loaded.description} is a segmentation variant; train detector trains boxes: start from nano, small, medium or large"
-        )
     names = {cls: name for name, cls in library.VARIANTS.items()}
     kind = names.get(type(loaded.model).__name__, variant)
-    default = library.default_config(kind)
-    config = {
-        field: value
-        for field, value in found.model_dump().items()
-        if field not in _NOT_NETWORK and value != getattr(default, field, None)
-    }
+    config = _differing(kind, found.model_dump())
     return Start(kind, config, library.network(loaded.model).state_dict(), loaded.class_names, loaded.description)
+
+
+def has_masks(variant: str) -> bool:
+    """Whether a variant finds masks."""
+    return bool(getattr(library.default_config(variant), "segmentation_head", False))
+
+
+def with_masks(variant: str, config: Mapping[str, Any], masks: bool) -> tuple[str, dict[str, Any]]:
+    """The same network with or without a head for masks: variant, and the ModelConfig fields that differ from its defaults."""
+    if has_masks(variant) == masks:
+        return variant, dict(config)
+    other = (library.WITH_MASKS if masks else library.WITHOUT_MASKS)[variant]
+    return other, _differing(other, {**library.default_config(variant).model_dump(), **config})
+
+
+def _differing(variant: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    default = library.default_config(variant)
+    return {k: v for k, v in fields.items() if k not in _NOT_NETWORK and v != getattr(default, k, None)}
 
 
 @torch.no_grad()
@@ -64,7 +73,7 @@ def take_over(network: nn.Module, start: Start, names: Sequence[str]) -> list[st
 
     Rows of the class head move to where their class is now. A new class starts as the mean of the known ones, which
     already tells things from background. Query groups beyond the start's are copies with a little noise, learned
-    positions are resampled to the network's resolution.
+    positions are resampled to the network's resolution. A head for masks that the start lacks stays as it is.
     """
     own = network.state_dict()
     row_of = {name: row for row, name in start.classes.items()}

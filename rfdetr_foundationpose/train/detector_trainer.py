@@ -26,17 +26,22 @@ from .detector_data import DetectorBatch, ScenePool
 from .detector_heads import TokenHeads
 from .detector_loss import detection_loss
 from .detector_selection import quicken
-from .detector_start import RANDOM, Start, load_start, take_over
+from .detector_start import RANDOM, Start, has_masks, load_start, take_over, with_masks
 from .progress import learning_rate, save_state
 
 logger = logging.getLogger(__name__)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-RANDOM_RATE, TUNING_RATE = 4e-4, 3e-4
-"""The learning rate peaks at these for 256 images a step; for smaller steps it falls with the root of their size."""
-BYTES_PER_IMAGE, RESERVED_BYTES = 130e6, 2e9
-"""One 384 x 384 image takes so much memory in a training step, and network, optimizer and CUDA so much besides."""
+RANDOM_RATE, TUNING_RATE, HEAD_RATE = 4e-4, 3e-4, 1.5e-3
+"""The learning rate peaks at these for 256 images a step; for smaller steps it falls with the root of their size. The last
+is that of a head for masks on a network that stays as it is."""
+BYTES_PER_IMAGE, BYTES_OF_MASKS, RESERVED_BYTES = 130e6, 150e6, 2e9
+"""One 384 x 384 image takes so much memory in a training step, so much more where masks are learned, and network, optimizer
+and CUDA so much besides."""
+HEAD_FIRST = 200
+"""For so many steps a new head for masks on trained weights learns without moving what it looks at: its first gradients are
+a thousand times those of the boxes."""
 
 # This is half the ViT of RF-DETR Nano with a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
 SMALL_NANO: dict[str, Any] = {
@@ -62,6 +67,8 @@ class TrainSettings:
     how many textures of tables and walls the scenes are made of. render_share: seconds of rendering new scenes to a
     second of training. dataset: folder in COCO layout (train/, valid/) to learn from instead of rendered scenes.
     compile: run the backbone through torch.compile where that works. least_steps: fewer are no result.
+    masks: "yes" to learn masks beside boxes, "no", "only" to learn the head for masks alone on a start that knows all
+    classes and stays as it is, "auto" for "yes" where the data has outlines.
     """
 
     out: Path
@@ -86,20 +93,25 @@ class TrainSettings:
     evaluation_scenes: int = 0
     compile: bool = False
     least_steps: int = 100
+    masks: str = "auto"
 
     def for_device(self) -> TrainSettings:
         """The same with every 0 replaced by what suits the device."""
         cuda = self.device.startswith("cuda")
         free = torch.cuda.mem_get_info(torch.device(self.device))[0] if cuda else 0
         # BYTES_PER_IMAGE is an estimate, on the safe side. A quarter of what is free may hold scenes.
-        fits = int((free - RESERVED_BYTES) / BYTES_PER_IMAGE / (max(self.resolution, 384) / 384) ** 2) if cuda else 8
-        batch = self.batch or max(min(fits // 8 * 8, 256), 8)
+        only = self.masks == "only"
+        image = BYTES_PER_IMAGE * (not only) + BYTES_OF_MASKS * (self.masks in ("yes", "only"))
+        image = image or BYTES_PER_IMAGE
+        fits = int((free - RESERVED_BYTES) / image / (max(self.resolution, 384) / 384) ** 2) if cuda else 8
+        batch = self.batch or max(min(fits // 8 * 8, 128 if only else 256), 8)
         scene = 4 * self.scene_size[0] * self.scene_size[1]
         pool = self.pool or (max(min(int(0.25 * free / scene), 16384), 512) if cuda else 2048)
-        peak = RANDOM_RATE if self.start == RANDOM else TUNING_RATE
+        peak = HEAD_RATE if only else RANDOM_RATE if self.start == RANDOM else TUNING_RATE
         return replace(
             self,
             batch=batch,
+            groups=1 if only else self.groups,
             pool=pool,
             learning_rate=self.learning_rate or peak * math.sqrt(min(batch, 256) / 256),
             evaluation_scenes=self.evaluation_scenes or (400 if cuda else 60),
@@ -107,9 +119,10 @@ class TrainSettings:
 
 
 class Trainer:
-    """Network, heads, average and optimizer, with their state on disk. origin: what the weights were, for people.
+    """Network, heads, average and optimizer, with their state on disk. origin: what the weights were, for people. masks:
+    whether the network finds masks.
 
-    names: the classes. Raises DetectorError for a start that cannot be loaded.
+    names: the classes. Raises DetectorError for a start that cannot be loaded, ConfigError for one that cannot stay as it is.
     """
 
     def __init__(self, settings: TrainSettings, names: Sequence[str]) -> None:
@@ -120,6 +133,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         start = load_start(settings.start, settings.variant)
         self.variant, self.config = _network_config(settings, start)
+        self.masks = has_masks(self.variant)
         self.network = self._make(settings.groups).to(self.device).train()
         # Its shape tensor is made once, not copied from the host on every step.
         self.network.transformer.enable_cuda_graph_capture()  # type: ignore[union-attr,operator]
@@ -130,6 +144,15 @@ class Trainer:
             known = take_over(self.network, start, self.names)
             new = [name for name in self.names if name not in known]
             self.origin = start.description + (f"; new classes: {', '.join(new)}" if new else "")
+        self._alone = settings.masks == "only"
+        if self._alone:
+            _check_alone(start, self.config, self.names)
+            for module in (self.network, self.heads):
+                module.requires_grad_(False)
+            self.network.segmentation_head.requires_grad_(True)  # type: ignore[union-attr,operator]
+        self._head_first = self.masks and start is not None and not has_masks(start.variant)
+        if self.masks:
+            self._watch_head()
         self.average.load_state_dict(self.network.state_dict())
         first: nn.Module = self.network.backbone[0]  # type: ignore[union-attr,index,assignment]
         self.backbone = NarrowBackbone(first, torch.bfloat16 if self.device.type == "cuda" else torch.float32)
@@ -173,9 +196,30 @@ class Trainer:
         """What is minimized, and its parts."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.dtype == torch.bfloat16):
             outputs = self.network(_nested(batch.image))
-            tokens = self.heads(self.backbone.narrow, batch)
-        losses = detection_loss(outputs, batch.targets, self.settings.groups) | {"tokens": tokens}
-        return losses["class"] + losses["l1"] + losses["giou"] + tokens, losses
+            tokens = None if self._alone else self.heads(self.backbone.narrow, batch)
+        if self._alone:  # only what is used later
+            outputs = {key: outputs[key] for key in ("pred_logits", "pred_boxes", "pred_masks")}
+        masks = batch.masks if self.masks else None
+        losses = detection_loss(outputs, batch.targets, self.settings.groups, masks)
+        if tokens is not None:
+            losses["tokens"] = tokens
+        minimized = () if self._alone else ("class", "l1", "giou", "tokens")
+        total = torch.stack(
+            [losses[key] for key in (*minimized, *(("mask_ce", "mask_dice") if self.masks else ()))]
+        ).sum()
+        return total, losses
+
+    def _watch_head(self) -> None:
+        """Let gradients of masks go no further than their head while ``HEAD_FIRST`` says so."""
+        head: Any = self.network.segmentation_head
+        forward = head.sparse_forward
+
+        def apart(features: Tensor, queries: Any, *more: Any, **options: Any) -> Any:
+            if self._head_first and self.step < HEAD_FIRST:
+                features, queries = features.detach(), [q.detach() for q in queries]
+            return forward(features, queries, *more, **options)
+
+        head.sparse_forward = apart
 
     def compile(self, batch: DetectorBatch) -> None:
         """Compile the backbone, trying it on a batch; where that fails, say why and go on without."""
@@ -208,9 +252,14 @@ class Trainer:
                 "step": self.step,
                 "spent": self.spent,
                 "names": self.names,
-                "network_config": {"variant": self.variant, **self.config, "groups": self.settings.groups},
+                "network_config": self._identity(),
             },
         )
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state must share with the training that goes on from it."""
+        trained = "masks alone" if self._alone else "all"
+        return {"variant": self.variant, **self.config, "groups": self.settings.groups, "trained part": trained}
 
     def load_state(self, path: Path) -> None:
         """Resume. Raises ConfigError when the state is of other classes or another network, or no state at all."""
@@ -222,7 +271,7 @@ class Trainer:
             raise ConfigError(f"{path} is no training state ({type(error).__name__}); {anew}") from error
         if names != self.names:
             raise ConfigError(f"{path} was trained on {', '.join(names)}, not on {', '.join(self.names)}; {anew}")
-        own = {"variant": self.variant, **self.config, "groups": self.settings.groups}
+        own = self._identity()
         if network != own:
             changed = sorted(k for k in {*network, *own} if network.get(k) != own.get(k))
             raise ConfigError(f"{path} is of a network with another {', '.join(changed)}; {anew}")
@@ -250,6 +299,8 @@ def _network_config(settings: TrainSettings, start: Start | None) -> tuple[str, 
         config = dict(settings.config)
     else:
         config = dict(SMALL_NANO if start is None else start.config)
+    if settings.masks != "auto":
+        variant, config = with_masks(variant, config, settings.masks != "no")
     if settings.resolution:
         patch = int(config.get("patch_size", library.default_config(variant).patch_size))
         config |= {"resolution": settings.resolution, "positional_encoding_size": settings.resolution // patch}
@@ -261,6 +312,23 @@ def _network_config(settings: TrainSettings, start: Start | None) -> tuple[str, 
             f"{int(network['patch_size']) * math.isqrt(queries - 1) + int(network['patch_size'])}"
         )
     return variant, config
+
+
+def _check_alone(start: Start | None, config: dict[str, Any], names: Sequence[str]) -> None:
+    """Raises ConfigError where a start cannot stay as it is."""
+    if start is None:
+        raise ConfigError("--masks only adds masks to a detector that finds the objects already; name it with --start")
+    new = [name for name in names if name not in start.classes.values()]
+    if new:
+        raise ConfigError(
+            f"--masks only leaves boxes and classes as they are, but {start.description} does not know {', '.join(new)}; use "
+            "--masks yes, or a --start that was trained for all classes"
+        )
+    own = with_masks(start.variant, start.config, masks=True)[1]
+    if changed := sorted(k for k in {*own, *config} if own.get(k) != config.get(k)):
+        raise ConfigError(
+            f"--masks only leaves the network of {start.description} as it is, also its {', '.join(changed)}"
+        )
 
 
 def _nested(image: Tensor) -> Any:

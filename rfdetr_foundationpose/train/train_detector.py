@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ EVALUATION_SEED = 1_000_003
 INTERIM_SCENES, INTERIM_POINTS = 32, 8
 """A measurement during training has so many held-out scenes, and there are so many of them."""
 LOG_SECONDS = 5.0
+ENOUGH_OUTLINES = 0.5
+"""Masks are learned unasked where this share of the instances have an outline."""
 WEIGHTS, STATE, LOG, METRICS = "detector.safetensors", "detector.train.pt", "detector.jsonl", "metrics.json"
 INTERIM, CURVES, SAMPLES = "detector.interim.safetensors", "results.png", "samples.png"
 OUTPUT_FILES = (WEIGHTS, STATE, LOG, METRICS, INTERIM, CURVES, SAMPLES)
@@ -80,9 +83,10 @@ class _Run:
         self.out = settings.out
         self.device = torch.device(settings.device)
         self.seed = settings.seed
-        self.coco, self.held_out_images = None, None
+        self.coco, self.held_out_images, outlined = None, None, 1.0
         if settings.dataset is not None:
             split, self.held_out_images = read_dataset(settings.dataset)
+            outlined = split.outlined
             self.coco = CocoSource(split, self.device, settings.scene_size, settings.seed)
             labels = self.coco.names
         self.labels = [o.name for o in objects] if labels is None else list(labels)
@@ -92,6 +96,7 @@ class _Run:
             )
         self.out.mkdir(parents=True, exist_ok=True)
         prepare_process(self.device, tf32=True)
+        settings = replace(settings, masks=_masks(settings, outlined))
         self.trainer = Trainer(settings, self.labels)
         self.settings = self.trainer.settings
         self.budget = settings.minutes * 60
@@ -231,6 +236,7 @@ class _Run:
         logger.info(
             f"{self.trainer.spent / 60:.1f} min, step {self.trainer.step}: recall {found['recall']:.2f}, precision "
             f"{found['precision']:.2f}, mAP50 {found.get('map_50', 0.0):.2f}"
+            + (f", mask IoU {found['mask_iou_p50']:.2f}" if "mask_iou_p50" in found else "")
         )
         plot_training(self.out / CURVES, read_log(self.out / LOG))
 
@@ -295,12 +301,13 @@ class _Run:
             "minutes": self.trainer.spent / 60,
             "device": str(self.device),
             "start": self.settings.start,
+            "masks": self.settings.masks,
         }
 
     def _detector(self, path: Path) -> RfDetrDetector:
         names = [f"class_{i}" for i in range(len(self.labels))]  # labels may be no object names
         specs = [ObjectSpec(name, Path(name), label=label) for name, label in zip(names, self.labels, strict=True)]
-        config = DetectorConfig(backend="half" if self.device.type == "cuda" else "eager", mask="box")
+        config = DetectorConfig(backend="half" if self.device.type == "cuda" else "eager")
         return RfDetrDetector(load_file(path, self.settings.variant, self.device), specs, config, self.device)
 
     def _held_out(self, crossed: float, count: int) -> Any:
@@ -313,6 +320,22 @@ class _Run:
     def _sampler(self, size: tuple[int, int], seed: int, crossed: float) -> SceneSampler:
         content = SceneContent(self.settings.distractors, self.settings.surfaces, crossed=crossed)
         return SceneSampler(self.objects, self.device, size, seed, content)
+
+
+def _masks(settings: TrainSettings, outlined: float) -> str:
+    """Which of "yes", "no" and "only" a training is. outlined: share of the instances whose outline the data has. Raises
+    ConfigError."""
+    asked = settings.masks
+    if asked == "auto":
+        asked = "yes" if outlined >= ENOUGH_OUTLINES else "no"
+        if settings.dataset is not None:
+            learned = "masks are learned beside boxes" if asked == "yes" else "boxes are learned, no masks"
+            logger.info(f"{settings.dataset}: {outlined:.0%} of the instances have an outline: {learned} (--masks)")
+    if asked != "no" and not outlined:
+        raise ConfigError(
+            f"--masks {asked}: {settings.dataset} has boxes, no outlines; annotate polygons or masks, or use --masks no"
+        )
+    return asked
 
 
 def _named(found: Evaluation, labels: Sequence[str]) -> dict[str, Any]:
@@ -339,9 +362,9 @@ class _Running:
         line = {k: float(v) / self.count for k, v in self._sums.items()}
         line["images_per_s"] = self._batch * self.count / max(time.monotonic() - self._since, 1e-9)
         self._sums, self.count, self._since = {}, 0, time.monotonic()
-        self.text = (
-            f", class {line['class']:.2f} box {line['l1'] + line['giou']:.2f}, {line['images_per_s']:.0f} images/s"
-        )
+        masks = f" masks {line['mask_ce'] + line['mask_dice']:.2f}" if "mask_ce" in line else ""
+        box = line["l1"] + line["giou"]
+        self.text = f", class {line['class']:.2f} box {box:.2f}{masks}, {line['images_per_s']:.0f} images/s"
         return line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import torch
 from rich.console import Console
 
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
@@ -67,3 +68,12 @@ def trained_on(trainer: Trainer, batch: DetectorBatch, steps: int = 120) -> tupl
     assert found["l1"] + found["giou"] < 0.5 * (first["l1"] + first["giou"])
     assert found["tokens"] < 0.5 * first["tokens"]
     return first, found
+
+
+def read_backs(run) -> set[str]:
+    """The operators of a run, its backward pass included, that would wait for a CUDA device."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    names = {event.key for event in profile.key_averages()}
+    assert len(names) > 10
+    return names & {f"aten::{n}" for n in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal")}
