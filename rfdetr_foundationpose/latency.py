@@ -14,6 +14,10 @@ import torch
 STAGES = ("convert", "detector", "preprocess", "register", "track", "publish", "visualize", "end_to_end")
 
 
+# So many stages on a device wait for ``stats`` to read them; of more, two are read with each new one.
+PENDING = 32
+
+
 @dataclass(frozen=True)
 class StageStats:
     """Milliseconds over the rolling window; count is since the start."""
@@ -30,7 +34,7 @@ class StageTimer:
     """Rolling per-stage latency. Thread-safe.
 
     On CUDA a stage is bracketed by events on the current stream and read when they have completed,
-    so timing adds no synchronization; ``stats`` harvests what is ready.
+    so timing adds no synchronization; ``stats`` harvests what is ready, and their events are used again.
     """
 
     def __init__(self, device: torch.device | str = "cpu", window: int = 512) -> None:
@@ -40,20 +44,22 @@ class StageTimer:
         self._values: dict[str, deque[float]] = {}
         self._counts: dict[str, int] = {}
         self._pending: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._free: list[torch.cuda.Event] = []
         self._lock = Lock()
 
     @contextmanager
     def stage(self, name: str, *, on_device: bool = True) -> Iterator[None]:
         """Time the body: device time where it runs on CUDA and ``on_device``, else wall time."""
         if self._cuda and on_device:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = self._event(), self._event()
             stream = torch.cuda.current_stream(self._device)
             start.record(stream)
             yield
             end.record(stream)
             with self._lock:
                 self._pending.append((name, start, end))
-                self._harvest()
+                if len(self._pending) > PENDING:
+                    self._harvest(2)
         else:
             begin = time.perf_counter()
             yield
@@ -68,10 +74,18 @@ class StageTimer:
         self._values.setdefault(name, deque(maxlen=self._window)).append(milliseconds)
         self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _harvest(self) -> None:
-        while self._pending and self._pending[0][2].query():
-            name, start, end = self._pending.popleft()
+    def _event(self) -> torch.cuda.Event:
+        with self._lock:
+            return self._free.pop() if self._free else torch.cuda.Event(enable_timing=True)
+
+    def _harvest(self, most: int | None = None) -> None:
+        for _ in range(len(self._pending) if most is None else most):
+            name, start, end = self._pending[0]
+            if not end.query():
+                return
+            self._pending.popleft()
             self._store(name, start.elapsed_time(end))
+            self._free += (start, end)
 
     def stats(self) -> dict[str, StageStats]:
         """Statistics of every stage seen so far. Does not wait for the device."""

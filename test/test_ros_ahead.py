@@ -108,6 +108,7 @@ def announced(graph, monkeypatch, device: str, changed: InputConfig | None = Non
         with ExitStack() as leases:
             frame = made.assemble(taken, leases)
         if len(found) > known:
+            wait_for(lambda known=known: len(found) == known + 2, "the announcement that comes too late")
             (name, image), *_ = made.first_image(found[known]).items()
             assert found[known].stamp_ns == stamp and np.shares_memory(image, getattr(frame, name))
         latest.done(None)

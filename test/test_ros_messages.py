@@ -16,12 +16,13 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker
 
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.overlay import OverlayModel
 from rfdetr_foundationpose.ros import compat, messages, serialization
-from rfdetr_foundationpose.ros.serialization import PoseBytes, serialized
+from rfdetr_foundationpose.ros.serialization import PictureBytes, PoseBytes, serialized
 from rfdetr_foundationpose.types import ObjectPose, TrackState
 
 STAMP = 1_700_000_000_123_456_789
@@ -87,6 +88,23 @@ def test_of_a_representation_that_is_not_known_rclpy_makes_every_pose(monkeypatc
     made = PoseBytes()(tracked())
     assert made.endswith(b"more")
     assert deserialize_message(made.removesuffix(b"more"), PoseStamped) == messages.pose_stamped(tracked())
+
+
+@pytest.mark.parametrize("frame_id", ["", "c", "camera", "camera_color_optical_frame", "kamera_für_alles"])
+def test_the_bytes_of_a_picture_are_read_as_its_message(frame_id):
+    """Of every size and camera in turn, and of rows that lie apart."""
+    made = PictureBytes()
+    for width, name in ((5, frame_id), (5, frame_id), (4, frame_id), (5, frame_id + "2")):
+        rgb = np.random.default_rng(width).integers(0, 255, (3, 2 * width, 3), np.uint8)[:, ::2]
+        sent = deserialize_message(bytes(made(rgb, STAMP, name)), Image)
+        assert (sent.header, sent.encoding) == (messages.header(STAMP, name), "rgb8")
+        assert (sent.height, sent.width, sent.step, sent.is_bigendian) == (3, width, 3 * width, 0)
+        assert sent.data.tobytes() == rgb.tobytes()
+
+
+def test_of_a_representation_that_is_not_known_there_are_no_bytes_of_a_picture(monkeypatch):
+    monkeypatch.setattr(serialization, "serialize_message", lambda message: serialize_message(message) + b"more")
+    assert PictureBytes()(np.zeros((2, 3, 3), np.uint8), STAMP, "camera") is None
 
 
 def test_transform_goes_from_camera_to_prefixed_object():

@@ -30,7 +30,7 @@ from .cameras import CameraInfos, Steady, publisher_names
 from .guards import guarded
 from .reader import Reader
 from .reporting import REPEAT
-from .serialized_images import image_take
+from .serialized_images import TakeImage, image_take
 from .sync import PairSynchronizer
 from .sync_library import FilterSynchronizer
 from .worker import First, LatestFrame, Pair
@@ -39,6 +39,8 @@ from .worker import First, LatestFrame, Pair
 JUMP_NS = 1_000_000_000
 # More late frames in a row than this are no disorder of the network either.
 LATE_LIMIT = 5
+# After a pair the interpreter is the worker's for so long (s): the thread that reads has time until the next image comes.
+REST = 0.001
 # Images that wait for our callbacks: with one alone, a thread that is late for a moment loses a picture's partner.
 HISTORY = 3
 # Ground-truth masks of a recording may trail the images by this time (s).
@@ -103,6 +105,7 @@ class Inputs:
         # Images and calibration; masks, which few have, are the executor's.
         self._reader = Reader(node.context, on_error)
         self._subscriptions: list[Any] = []
+        self._takes: list[TakeImage] = []
         # One of them at a time: a transition, or the timer that follows the publishers.
         self._opening = threading.Lock()
         self._topics = self._image_topics()
@@ -176,6 +179,8 @@ class Inputs:
             # What may be in the GPU's memory only comes as a message.
             serialized = image_take(self._memory) if kind is Image and not options else None
             self._reader.add(subscription, serialized or reader.message)
+            if serialized is not None:
+                self._takes.append(serialized)
         for name in self._mask_topics:
             self._subscriptions.append(
                 self._node.create_subscription(
@@ -236,7 +241,7 @@ class Inputs:
             self._counted, self._sync = self._counts(), None
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._subscriptions, self._takes = [], []
 
     def close(self) -> None:
         self.close_images()
@@ -382,3 +387,6 @@ class Inputs:
                 self._latest.refuse("out_of_order")
                 return
             self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))
+        time.sleep(REST)
+        for take in self._takes:
+            take.restock()

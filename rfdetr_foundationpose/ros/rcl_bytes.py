@@ -67,7 +67,10 @@ class Library:
 
 
 class PublishBytes:
-    """Publishes serialized messages, (N,) uint8, of a publisher of rclpy from where they are. Raises AttributeError or OSError."""
+    """Publishes serialized messages, (N,) uint8, of a publisher of rclpy from where they are, without Python's lock.
+
+    Raises AttributeError or OSError where rcl cannot be called.
+    """
 
     def __init__(self, publisher: Any) -> None:
         self._publisher = publisher
@@ -80,3 +83,11 @@ class PublishBytes:
             code = self._library.publish(self._publisher.handle.pointer, ctypes.byref(serialized), None)
         if code != OK:
             raise RuntimeError(f"{self._publisher.topic_name} cannot be published: {self._library.last_error()}")
+
+
+def publish_bytes(publisher: Any) -> PublishBytes | None:
+    """How bytes are published where this rclpy lets us; None where it does not."""
+    try:
+        return PublishBytes(publisher)
+    except (AttributeError, OSError):
+        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 
 Take = Callable[[Any], Any]
 """Of a subscription, the message that waits, or None."""
-# The thread looks so often whether it shall end or the context is gone, also where nobody wakes it (s).
+# The thread looks so often whether it shall end or the context is gone, also where nobody wakes it, and for QoS events (s).
 LOOK = 1.0
 # Who ends it, or takes a subscription away, waits so long for the callback under way (s).
 PATIENCE = 0.5
@@ -147,23 +147,38 @@ class Reader:
             used.enter_context(self._wake.handle)
             entries = [entry for entry in entries if self._enters(used, entry.subscription.handle)]
             events = [event for entry in entries for event in _events(entry.subscription) if self._enters(used, event)]
-            wait_set = rclpy_implementation.WaitSet(len(entries), 1, 0, 0, 0, len(events), context)
-            used.enter_context(wait_set)
+            # Messages alone are waited for: Fast DDS ends a wait for events while a message is not taken yet.
+            messages, noticed = (
+                rclpy_implementation.WaitSet(*numbers, context)
+                for numbers in ((len(entries), 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, len(events)))
+            )
+            used.enter_context(messages)
+            used.enter_context(noticed)
+            readable = [(entry, entry.subscription.handle) for entry in entries]
+            looked = -LOOK
             while self._use(version):
-                wait_set.clear_entities()
-                wait_set.add_guard_condition(self._wake.handle)
-                for entry in entries:
-                    wait_set.add_subscription(entry.subscription.handle)
-                for event in events:
-                    event.add_to_wait_set(wait_set)
-                wait_set.wait(int(LOOK * 1e9))
-                ready = wait_set.get_ready_entities("subscription")
-                for entry in entries:
-                    if entry.subscription.handle.pointer in ready and self._use(version):
+                messages.clear_entities()
+                messages.add_guard_condition(self._wake.handle)
+                for _, handle in readable:
+                    messages.add_subscription(handle)
+                messages.wait(int(LOOK * 1e9))
+                ready = messages.get_ready_entities("subscription")
+                for entry, handle in readable:
+                    if handle.pointer in ready and self._version == version and not self._stopping:
                         self._deliver(entry)
-                for event in events:
-                    if event.is_ready(wait_set) and self._use(version):
-                        self._tell(event)
+                if events and time.monotonic() - looked >= LOOK:
+                    looked = time.monotonic()
+                    self._notice(events, noticed, version)
+
+    def _notice(self, events: Sequence[Any], wait_set: Any, version: int) -> None:
+        """Tell what has happened to the subscriptions meanwhile."""
+        wait_set.clear_entities()
+        for event in events:
+            event.add_to_wait_set(wait_set)
+        wait_set.wait(0)
+        for event in events:
+            if event.is_ready(wait_set) and self._use(version):
+                self._tell(event)
 
     def _use(self, version: int) -> bool:
         """Whether the thread goes on with the subscriptions of ``version``; who waits for it to have newer ones is told."""

@@ -101,8 +101,7 @@ class TakeImage:
 
     def __call__(self, subscription: Any) -> SerializedImage | Image | None:
         """The image that waits; None where none does. Raises RuntimeError where the middleware cannot give it."""
-        if len(self._memory) == 0 and self._size:
-            self._memory = self._new(self._size)
+        self.restock()
         pointer = self._memory.ctypes.data if len(self._memory) else None
         taken = rcl_bytes.Bytes(pointer, 0, len(self._memory), self._allocator)
         code = self._library.take(subscription.handle.pointer, ctypes.byref(taken), None, None)
@@ -114,6 +113,11 @@ class TakeImage:
         self._memory = _NONE
         image = read_image(memory)
         return deserialize_message(memory.tobytes(), Image) if image is None else image
+
+    def restock(self) -> None:
+        """Have memory for an image as large as the last one, where that took it; else the next call makes it."""
+        if len(self._memory) == 0 and self._size:
+            self._memory = self._new(self._size)
 
     def _grow(self, _pointer: int | None, size: int, _state: int | None) -> int:
         self._memory = self._new(size)

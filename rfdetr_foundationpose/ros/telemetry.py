@@ -23,6 +23,8 @@ from ..overlay import OverlayModel, draw_overlay
 from ..types import Detection, as_numpy
 from .diagnostics import Diagnostics, Health
 from .messages import header
+from .rcl_bytes import publish_bytes
+from .serialization import PictureBytes
 
 if TYPE_CHECKING:
     from ..pipeline import FrameResult
@@ -61,6 +63,7 @@ class Telemetry:
         self._diagnose = Diagnostics()
         self.dropped = 0
         self._image = node.create_publisher(Image, "~/debug_image", 1)
+        self._picture_bytes, self._publish_bytes = PictureBytes(), publish_bytes(self._image)
         self._compressed = node.create_publisher(CompressedImage, "~/debug_image/compressed", 1)
         self._stages = {stage: node.create_publisher(Float64, f"~/latency/{stage}", 10) for stage in STAGES}
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -143,10 +146,18 @@ class Telemetry:
         )
         head = header(frame.stamp_ns, frame.frame_id)
         if self._image.get_subscription_count() > 0:
-            self._image.publish(_image(picture, head))
+            self._publish_picture(picture, frame.stamp_ns, frame.frame_id)
         if self._compressed.get_subscription_count() > 0:
             self._compressed.publish(_jpeg(picture, head))
         self._timer.add("visualize", (time.perf_counter() - begin) * 1e3)
+
+    def _publish_picture(self, picture: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> None:
+        """Without Python's lock, which the next frame needs."""
+        message = None if self._publish_bytes is None else self._picture_bytes(picture, stamp_ns, frame_id)
+        if message is None or self._publish_bytes is None:
+            self._image.publish(_image(picture, header(stamp_ns, frame_id)))
+        else:
+            self._publish_bytes(message)
 
     def _publish_latency(self) -> None:
         with self._asking:
