@@ -154,6 +154,46 @@ def _three_mf(folder: Path) -> tuple[Path, Path]:
     return path, path
 
 
+def _usd(folder: Path) -> tuple[Path, Path]:
+    pytest.importorskip("pxr", reason="the extra usd is not installed")
+    png(folder / "a.png", RED)
+    path = folder / "m.usda"
+    path.write_text("""#usda 1.0
+(
+    metersPerUnit = 0.01
+)
+def Mesh "m" (prepend apiSchemas = ["MaterialBindingAPI"])
+{
+    point3f[] points = [(0, 0, 0), (10, 0, 0), (0, 10, 0), (10, 10, 5), (4, 4, 20)]
+    int[] faceVertexCounts = [4, 3, 3]
+    int[] faceVertexIndices = [0, 1, 3, 2, 0, 1, 4, 2, 4, 0]
+    color3f[] primvars:displayColor = [(1, 0, 0), (0, 1, 0), (0, 0, 1)] (interpolation = "uniform")
+    texCoord2f[] primvars:st = [(0, 0), (1, 0), (1, 1), (0, 1)] (interpolation = "faceVarying")
+    int[] primvars:st:indices = [0, 1, 2, 3, 0, 1, 2, 0, 2, 3]
+    double3 xformOp:translate = (1, 2, 3)
+    uniform token[] xformOpOrder = ["xformOp:translate"]
+    rel material:binding = </a>
+}
+def Material "a"
+{
+    token outputs:surface.connect = </a/s.outputs:surface>
+    def Shader "s"
+    {
+        uniform token info:id = "UsdPreviewSurface"
+        color3f inputs:diffuseColor.connect = </a/t.outputs:rgb>
+        token outputs:surface
+    }
+    def Shader "t"
+    {
+        uniform token info:id = "UsdUVTexture"
+        asset inputs:file = @a.png@
+        float3 outputs:rgb
+    }
+}
+""")
+    return path, path
+
+
 FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
     "obj": _obj,
     "mtl": _mtl,
@@ -171,11 +211,12 @@ FORMATS: dict[str, Callable[[Path], tuple[Path, Path]]] = {
     "3mf": _three_mf,
     "3mf, model": _model,
     "dae": _exported(".dae"),
+    "usd": _usd,
 }
 
 
 TEXTS: dict[str, Callable[[str, int], tuple[str, str]]] = {
-    **dict.fromkeys(("obj", "mtl", "gltf"), mistyped),
+    **dict.fromkeys(("obj", "mtl", "gltf", "usd"), mistyped),
     **dict.fromkeys(("dae", "3mf, model"), mistyped_xml),
 }
 """What people mistype, besides what happens to bytes."""

@@ -28,6 +28,7 @@ DISTRIBUTIONS = {
     "collada": "pycollada",
     "fast_simplification": "fast-simplification",
     "mapbox_earcut": "mapbox-earcut",
+    "pxr": "usd-core",
     "rerun": "rerun-sdk",
     "rosbags": "rosbags",
 }

@@ -37,7 +37,11 @@ MARKS = {
     Verdict.OPTIONAL: "[yellow]optional[/yellow]",
     Verdict.MISSING: "[red]missing[/red]",
 }
-EXTRAS = {"xatlas": ("scan", "no `object scan`: it textures the mesh"), "rerun": ("rerun", "no `--rerun` recordings")}
+EXTRAS = {
+    "xatlas": ("scan", "no `object scan`: it textures the mesh"),
+    "rerun": ("rerun", "no `--rerun` recordings"),
+    "pxr": ("usd", "no USD meshes"),
+}
 """Modules of this package's extras -> the extra, and what is missing without it."""
 PIP_ROS = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"
 OFFICIAL_WEIGHTS = """\

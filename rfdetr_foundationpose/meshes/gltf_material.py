@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import images
 from .gltf_file import GltfFile, Json
 from .raw import MeshError, Surface, Texture, grey_surface
-from .srgb import decode_srgb, encode_srgb
+from .srgb import decode_srgb, linear_as_text
 
 _WRAP = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 _SOURCES = ("EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds")
@@ -74,7 +74,7 @@ class Materials:
         if _by(self.file) == "VTK":  # it writes the numbers that it shows, where linear ones belong
             red, green, blue = decode_srgb(np.array(factor)).tolist()
             factor = (red, green, blue)
-        texture, source, missing = None, f"base colour {_shown(factor)}", False
+        texture, source, missing = None, f"base colour {linear_as_text(factor)}", False
         coordinates, matrix = 0, plain
         if info is not None:
             coordinates, matrix = _placement(info)
@@ -85,7 +85,7 @@ class Materials:
                 height, width = texture.pixels.shape[:2]
                 source = f"{'emissive ' if glow else ''}texture {image} ({width} x {height})"
                 if factor != (1, 1, 1):
-                    source += f" x {_shown(factor)}"
+                    source += f" x {linear_as_text(factor)}"
             except images.ImageError as error:
                 self.notes.append(
                     f"the texture of material {name!r} {error}; that part is rendered without it and may turn about an "
@@ -162,8 +162,3 @@ def _placement(info: Json) -> tuple[int, NDArray[np.float64]]:
         return int(coordinates or 0), np.array([[c * sx, s * sy, x], [-s * sx, c * sy, y]], np.float64)
     except (TypeError, ValueError):
         raise MeshError(f"a texture has the transform {moved!r}, which is not understood") from None
-
-
-def _shown(factor: tuple[float, float, float]) -> str:
-    """Linear factor as sRGB of 0..255."""
-    return "/".join(str(round(255 * float(v))) for v in encode_srgb(np.array(factor)))

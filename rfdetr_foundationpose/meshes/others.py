@@ -14,11 +14,11 @@ _CAD = "a CAD program or FreeCAD exports it as STL or OBJ"
 _POINTS = "it holds points; reconstruct a surface and export it as PLY"
 SPLATS = "it holds Gaussian splats, not a surface; export a mesh from the same program, e.g. as OBJ with its texture"
 _PACKED = "it is packed; unpack it and name the mesh in it"
+_NAMED_USD = "name it .usd"
+USD = (".usd", ".usda", ".usdc", ".usdz")
 _SUFFIXES = {
     **dict.fromkeys((".fbx",), _FBX),
-    **dict.fromkeys(
-        (".blend", ".usd", ".usda", ".usdc", ".usdz", ".abc", ".3ds", ".wrl", ".vrml", ".x3d", ".lwo"), _BLENDER
-    ),
+    **dict.fromkeys((".blend", ".abc", ".3ds", ".wrl", ".vrml", ".x3d", ".lwo"), _BLENDER),
     **dict.fromkeys((".step", ".stp", ".iges", ".igs", ".brep", ".fcstd", ".sldprt", ".sldasm", ".ipt", ".iam"), _CAD),
     **dict.fromkeys((".prt", ".catpart", ".x_t", ".x_b", ".jt", ".f3d", ".3dm", ".ifc", ".scad", ".dwg", ".dxf"), _CAD),
     **dict.fromkeys((".pcd", ".xyz", ".las", ".laz", ".e57", ".pts"), _POINTS),
@@ -33,8 +33,8 @@ _SUFFIXES = {
 _HEADS = (
     (b"Kaydara FBX Binary", "FBX", _FBX),
     (b"BLENDER", "Blender's", _BLENDER),
-    (b"PXR-USDC", "USD", _BLENDER),
-    (b"#usda", "USD", _BLENDER),
+    (b"PXR-USDC", "USD", _NAMED_USD),
+    (b"#usda", "USD", _NAMED_USD),
     (b"ISO-10303-21", "STEP", _CAD),
     (b"#VRML", "VRML", _BLENDER),
     (b"# .PCD", "PCD", _POINTS),
@@ -42,7 +42,7 @@ _HEADS = (
 )
 # What describes models, and names their meshes.
 _DESCRIPTIONS = (".urdf", ".xacro", ".sdf", ".world", ".srdf", ".mjcf")
-_MESHES = (".glb", ".gltf", ".obj", ".ply", ".dae", ".stl", ".off", ".3mf")
+_MESHES = (".glb", ".gltf", ".obj", ".ply", ".dae", ".stl", ".off", ".3mf", *USD)
 _ROUGH = re.compile(r"collision|convex|nontextured|hull|simpl|(?<![a-z])low(?![a-z])|eval|point", re.I)
 _MOST = 5
 
@@ -51,7 +51,7 @@ def of_file(path: Path, head: bytes) -> str:
     """Why a file is not read and what helps, "" where it may be a mesh. head: its first bytes."""
     suffix = path.suffix.lower()
     for magic, name, remedy in _HEADS:
-        if head.startswith(magic):
+        if head.startswith(magic) and not (remedy == _NAMED_USD and suffix in USD):
             return f"{suffix if suffix in _SUFFIXES else f'it is {name}, which'} is not read; {remedy}"
     if suffix in _DESCRIPTIONS or re.search(rb"<(?:robot|sdf|mujoco)\b", head):
         return _described(path)

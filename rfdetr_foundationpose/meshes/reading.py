@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from ..stand_ins import HEAD, stand_in
-from . import dae, gltf, obj, off, others, ply, scene, stl, three_mf
+from . import dae, gltf, obj, off, others, ply, scene, stl, three_mf, usd
 from .raw import MeshError, RawMesh
 
 _READERS = {
@@ -19,6 +19,7 @@ _READERS = {
     ".dae": dae.read,
     ".off": off.read,
     ".3mf": three_mf.read,
+    **dict.fromkeys(others.USD, usd.read),
 }
 
 
@@ -39,7 +40,7 @@ def read(path: Path) -> RawMesh:
         suffix = ".ply"
     if reason := others.of_file(path, head):
         raise MeshError(reason)
-    if head[:4] == b"PK\x03\x04" and suffix != ".3mf":
+    if head[:4] == b"PK\x03\x04" and suffix not in (".3mf", ".usdz"):
         return _read_archive(path)
     try:
         return _READERS.get(suffix, scene.read)(path)
