@@ -100,10 +100,11 @@ def bilinear_taps(
     """How torch resizes ``length`` pixels to ``size`` without antialiasing: for the output pixels of ``span`` (first, end; by
     default all) the two source pixels of each, and the weight of the second."""
     first, end = span or (0, size)
-    position = ((torch.arange(first, end, dtype=torch.float64) + 0.5) * (length / size) - 0.5).clamp(min=0)
+    position = torch.arange(first, end, dtype=torch.float64, device=device)
+    position = ((position + 0.5) * (length / size) - 0.5).clamp(min=0)
     low = position.long().clamp(max=length - 1)
     high = (low + 1).clamp(max=length - 1)
-    return low.to(device), high.to(device), (position - low).to(device, torch.float32)
+    return low, high, (position - low).float()
 
 
 def instance_mask(logits: Tensor, box: NDArray[np.floating], height: int, width: int) -> Tensor:
