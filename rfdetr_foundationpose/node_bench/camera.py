@@ -90,14 +90,14 @@ def publish(
         due = max(due, time.time_ns())
         released = released or (moving is not None and moving.exists())
         moved = moved if released else int((due - begin) / 1e9 / SLOW)
-        messages = shots[there_and_back(len(shots), moved)]
-        for message in messages:
-            stamp(message, due)
         if stop.wait(max(0.0, (due - time.time_ns()) / 1e9)):
-            break  # before its time; a stamp in the future would be sent
+            break
+        messages, now = shots[there_and_back(len(shots), moved)], time.time_ns()
+        for message in messages:
+            stamp(message, now)
         for topic, message in zip(topics, messages, strict=True):
             topic(message)
-        sent.append(due)
+        sent.append(now)
         moved += released
         due += period
     return sent

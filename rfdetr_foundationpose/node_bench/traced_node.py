@@ -84,6 +84,8 @@ class TracedNode(PoseNode):
         return timed
 
     def _begin(self, first: First) -> None:
+        if self.without == "first-image":
+            return
         begin = time.time_ns()
         super()._begin(first)
         self._ahead.append([first.stamp_ns, begin, time.time_ns()])

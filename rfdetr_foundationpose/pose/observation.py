@@ -44,8 +44,9 @@ class Observation:
 
     def everywhere(self) -> Observation:
         """The same with ``depth`` filtered in the whole image."""
-        rows, columns = self.size
-        self.need(torch.tensor([[0.0, 0.0, columns, rows]]))
+        if self.parts is not None:
+            rows, columns = self.size
+            self.need(torch.tensor([[0.0, 0.0, columns, rows]]))
         return self
 
     def restrict(self, other: Observation, region: Tensor) -> None:

@@ -29,6 +29,10 @@ from .serialization import PictureBytes
 if TYPE_CHECKING:
     from ..pipeline import FrameResult
 
+# Latencies and diagnostics wait so long (s) for the end of a frame, when the next pose is farthest away.
+GRACE = 0.1
+# A frame that ended so long ago (s) has just ended; frames that come less often than RARE (s) are not waited for.
+JUST, RARE = 0.003, 0.5
 # The compressed debug image has this JPEG quality (0 to 100).
 JPEG_QUALITY = 85
 
@@ -58,6 +62,8 @@ class Telemetry:
         self._asking = threading.Lock()
         self._newest: FrameResult | None = None
         self._stopping = False
+        # When the thread has something to do.
+        self._due = 0.0
         self._offered: list[float] = []
         self._counts: dict[str, int] = {}
         self._diagnose = Diagnostics()
@@ -93,28 +99,19 @@ class Telemetry:
             self._offered = [*self._offered[-30:], time.monotonic()]
             if not self._image_wanted():
                 self._newest = None
-                return
-            if self._newest is not None:
-                self.dropped += 1
-            self._newest = _kept(result)
-            self._condition.notify()
+            else:
+                self.dropped += self._newest is not None
+                self._newest = _kept(result)
+            if self._newest is not None or self._due <= self._offered[-1]:
+                self._condition.notify()
 
     def _image_wanted(self) -> bool:
         watched = self._image.get_subscription_count() + self._compressed.get_subscription_count() > 0
         return watched and self._config().debug.image
 
     def _run(self) -> None:
-        due = {"image": 0.0, "latency": 0.0, "diagnostics": time.monotonic()}
-        while True:
-            with self._condition:
-                now = time.monotonic()
-                times = [due["latency"], due["diagnostics"]]
-                if self._newest is not None:
-                    times.append(due["image"])
-                if min(times) > now and not self._stopping:
-                    self._condition.wait(min(times) - now)
-                if self._stopping:
-                    return
+        due = dict.fromkeys(("image", "latency", "diagnostics"), time.monotonic())
+        while self._wait(due):
             settings = self._config().debug
             rates = {
                 "image": settings.image_rate,
@@ -126,11 +123,28 @@ class Telemetry:
                 now = time.monotonic()
                 if due[name] > now or (name == "image" and self._newest is None):
                     continue
-                due[name] = now + 1 / rates[name]
+                # Also where the end of a frame was waited for the rate is kept; that of images is the highest one.
+                due[name] = 1 / rates[name] + (now if name == "image" else max(due[name], now - 1 / rates[name]))
                 try:
                     action()
                 except Exception as error:  # telemetry must not end because of one picture
                     self._on_error(f"telemetry_{name}", error)
+
+    def _wait(self, due: Mapping[str, float]) -> bool:
+        """Until something is due and a frame has just ended: Python's work of this thread would hold the next pose up.
+
+        False when the thread is to end. due: monotonic seconds.
+        """
+        with self._condition:
+            while not self._stopping:
+                now = time.monotonic()
+                self._due = min(when for name, when in due.items() if name != "image" or self._newest is not None)
+                rare = not self._offered or now - self._offered[-1] > RARE
+                grace = 0.0 if rare else GRACE
+                if now >= self._due + grace or (now >= self._due and now - self._offered[-1] < JUST):
+                    return True
+                self._condition.wait(self._due + grace - now)
+            return False
 
     def _draw(self) -> None:
         with self._condition:
