@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from rfdetr_foundationpose.config import Config, DetectorConfig
 from rfdetr_foundationpose.detect import DetectorError, build_detector
+from rfdetr_foundationpose.detect import rfdetr_library as library
+from rfdetr_foundationpose.detect.mask_head import masks as quick_masks
+from rfdetr_foundationpose.detect.mask_head import quicken_masks
 from rfdetr_foundationpose.detect.masks import (
     box_depths,
     box_mask,
@@ -22,6 +27,7 @@ from rfdetr_foundationpose.detect.rfdetr_detector import _mask_kind
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.objects import ObjectSpec
 from rfdetr_foundationpose.types import CameraIntrinsics, Frame, InputError
+from support.detector_models import SEG_TINY, loaded
 
 CAMERA = CameraIntrinsics(200.0, 200.0, 80.0, 60.0, 160, 120)
 BOX = np.array([50.2, 40.0, 90.0, 80.7], np.float32)
@@ -95,6 +101,29 @@ def test_a_filled_box_is_no_outline():
     box = box_mask(BOX, 120, 160, torch.device("cpu")).numpy()
     assert not is_outline(box, mask_box(box))
     assert is_outline(np.tri(40, dtype=bool), np.array([0, 0, 40, 40], np.float32))
+
+
+def test_quicker_head_gives_the_masks_of_rfdetr():
+    net = library.network(loaded("seg-nano", **SEG_TINY).model).eval()
+    head = net.segmentation_head
+    with torch.no_grad():
+        for p in head.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    features, queries = torch.randn(2, 64, 8, 8), torch.randn(2, 20, 64)
+    slow = copy.deepcopy(head)
+    quicken_masks(net)
+    quick = copy.deepcopy(head)
+    for one in (slow, quick):
+        one.export()
+    assert quick.forward.__func__ is quick_masks and slow.forward.__func__ is not quick_masks
+    with torch.inference_mode():
+        for skip in (False, True):
+            (expected,), (got,) = (one(features, [queries], (96, 96), skip_blocks=skip) for one in (slow, quick))
+            assert got.shape == (2, 20, 24, 24) and expected.std() > 0.1
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    boxes = library.network(loaded().model)
+    quicken_masks(boxes)
+    assert boxes.segmentation_head is None
 
 
 def test_mask_kinds():

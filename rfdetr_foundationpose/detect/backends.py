@@ -13,6 +13,7 @@ from torch import Tensor
 from ..accel.base import EngineOptions
 from ..backends import DETECTOR
 from . import rfdetr_library as library
+from .mask_head import quicken_masks
 from .precision import keep_float32
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def compiled(model: RFDETR, place: Placement) -> Forward:
 def _optimized(model: RFDETR, place: Placement, *, trace: bool = False) -> Forward:
     if place.dtype != torch.float32:
         keep_float32(library.network(model))
+    quicken_masks(library.network(model))
     library.optimize(model, compile=trace, dtype=place.dtype)
     forward: Any = model.model.inference_model
     return forward  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from ..engines.engine_provider import EngineProvider, EngineSource
 from ..engines.onnx_file import ImageSpec
 from ..resources import cache_directory
 from . import rfdetr_library as library
+from .mask_head import quicken_masks
 from .precision import keep_float32
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPSET = 17
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """What is built from an export is built anew when this number grows: with every change of what is written."""
 OUTPUTS = ("boxes", "logits", "masks")
 """The outputs are (1, Q, 4) cxcywh in [0, 1], (1, Q, C + 1), and for segmentation variants (1, Q, R / 4, R / 4); float32."""
@@ -85,6 +86,7 @@ def _fast(model: RFDETR, dtype: torch.dtype) -> nn.Module:
     """A copy of the network in rfdetr's form for inference, which is the one that can be exported."""
     if dtype != torch.float32:
         keep_float32(library.network(model))
+    quicken_masks(library.network(model))
     library.optimize(model, compile=False, dtype=dtype)
     fast: Any = model.model.inference_model
     return copy.deepcopy(fast)  # type: ignore[no-any-return]
