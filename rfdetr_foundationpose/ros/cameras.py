@@ -21,6 +21,9 @@ CAMERA_INFO = "rgb/camera_info"
 # Another camera is taken after this many of its messages in a row, or when the old one is silent for this time (s).
 IN_A_ROW = 5
 SILENT = 2.0
+# A latched camera_info is looked for so often (s); once there is one, seldom: each time the executor makes its wait set anew,
+# for which it holds Python's lock.
+SEEK, SEEK_SELDOM = 0.2, 2.0
 
 
 class Steady:
@@ -77,7 +80,7 @@ class CameraInfos:
         self._subscriptions = [self._subscribe(qos_profile_sensor_data)]
         # Steady: ROS time may stand still until a clock comes.
         self._seeker = node.create_timer(
-            0.2,
+            SEEK,
             guarded(self._seek_latched, on_error),
             callback_group=group,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
@@ -120,7 +123,11 @@ class CameraInfos:
         Made only where such a publisher is, because with the others it would be a QoS mismatch that both sides report.
         """
         with self._subscribing:
-            if self._closed or self.camera is not None or len(self._subscriptions) > 1:
+            if self._closed:
+                return
+            known = self.camera is not None
+            self._seeker.timer_period_ns = round((SEEK_SELDOM if known else SEEK) * 1e9)
+            if known or len(self._subscriptions) > 1:
                 return
             durabilities = [p.qos_profile.durability for p in self._node.get_publishers_info_by_topic(self.topic)]
             if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:

@@ -28,6 +28,8 @@ from .signals import Stop
 
 # The threads get so many seconds to end; what is stuck in native code longer is left behind.
 GRACE = 1.0
+# The executor's thread looks so often (s) whether the node is to end, also where no callback runs; less than it has for that.
+LOOK = 0.4
 # A transition gets so many seconds to set the ROS entities aside, which takes it a few milliseconds unless the machine is busy.
 LOCK_WAIT = 0.3
 # A thread that draws may hold the interpreter for so many seconds while a pose waits for it (Python's default: 0.005).
@@ -99,7 +101,7 @@ def _spin(executor: NodeExecutor, stop: Stop) -> None:
     try:
         while not stop.is_set():
             try:
-                executor.spin_once(timeout_sec=0.2)
+                executor.spin_once(timeout_sec=LOOK)
             except (ExternalShutdownException, ShutdownException):
                 return
             except rclpy_implementation.InvalidHandle:
