@@ -119,6 +119,17 @@ def test_no_detection_names_best_score_and_threshold():
     assert statuses["objects"].message == "mug: no detection, best score 0.31 below the threshold 0.50"
 
 
+@pytest.mark.parametrize(
+    "sent, came, lost", [(5, 5, False), (5, 4, False), (5, 3, True), (30, 25, False), (30, 20, True)]
+)
+def test_images_get_lost_where_more_than_one_is_missing(sent, came, lost):
+    """The camera_info of an image that comes after the report may have come before it."""
+    before = {**WELL.images, "camera_info": 300}
+    after = {**before, "rgb": 300 + came, "depth": 300 + sent, "camera_info": 300 + sent}
+    statuses = report(replace(WELL, images=after), replace(WELL, images=before))
+    assert ("images get lost on the way" in statuses["input"].message) == lost
+
+
 def test_lost_differs_from_never_found():
     lost = with_status(states={"mug": "searching"}, counters={"registered": 1, "lost": 1})
     statuses = report(lost, WELL)

@@ -40,8 +40,14 @@ def descriptor(setting: Setting) -> ParameterDescriptor:
 
 def declare(node: Node) -> None:
     """Declare every setting. Raises rclpy's InvalidParameterValueException for an override that does not fit."""
+    overrides = getattr(node, "_parameter_overrides", {})
     for setting in iter_settings():
-        node.declare_parameter(setting.path, setting.default, descriptor(setting))
+        given = overrides.get(setting.path)
+        # As in LiveParameters: "max_age: 0" in YAML is an integer, which ROS would refuse for a float.
+        if setting.type is float and given is not None and given.type_ == Parameter.Type.INTEGER:
+            node.declare_parameter(setting.path, float(given.value), descriptor(setting), ignore_override=True)
+        else:
+            node.declare_parameter(setting.path, setting.default, descriptor(setting))
 
 
 def read(node: Node) -> Config:

@@ -57,7 +57,7 @@ def run(
     try:
         node = node_class(factory or real_pipeline)
     except (ConfigError, InvalidParameterValueException, InvalidParameterTypeException) as error:
-        _refuse(stop, f"{error} (a float needs its point: 10.0, not 10)")
+        _refuse(stop, error)
     except rclpy_implementation.RCLError as error:  # the middleware's: it has said why in the log
         _refuse(
             stop,
