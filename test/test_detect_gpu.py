@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,14 +14,15 @@ from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.detector_data import ScenePool
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer, TrainSettings
-from support.detector_models import CAMERA, SPECS, frame, loaded
+from support.detector_models import CAMERA, SEG_TINY, SPECS, TINY, frame, loaded
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")
 
 
-def detector(backend: str) -> RfDetrDetector:
-    made = RfDetrDetector(loaded(device=CUDA), SPECS, DetectorConfig(backend=backend, threshold=0.5), CUDA)
+def detector(backend: str, variant: str = "nano", config: dict | None = None) -> RfDetrDetector:
+    model = loaded(variant, CUDA, **(config or TINY))
+    made = RfDetrDetector(model, SPECS, DetectorConfig(backend=backend, threshold=0.5), CUDA)
     made.warm_up(CAMERA)
     return made
 
@@ -38,6 +40,24 @@ def test_backend_runs_and_agrees_with_predict(backend):
     assert result.detections > 10 and result.box_p95 < 6 and result.score_p50 < 0.02
 
 
+@pytest.mark.parametrize("backend", ["half", "traced", "cuda_graph"])
+def test_masks_are_those_of_the_network(backend):
+    """Of the same query in both: where logits are far from 0, FP16 does not change their sign."""
+    plain, fast = (detector(b, "seg-nano", SEG_TINY) for b in ("eager", backend))
+    assert (fast.backend, fast.degraded) == (backend, [])
+    compared = 0
+    for seed in range(4):
+        a, b = plain.raw(frame(seed)), fast.raw(frame(seed))
+        assert b.mask_logits.device == CUDA and b.mask_fits.shape == b.scores.shape
+        for i, j in zip(*np.nonzero(np.abs(a.boxes[:, None] - b.boxes[None]).max(-1) < 0.5), strict=True):
+            wanted, got = a.mask_logits[int(a.queries[i])].float(), b.mask_logits[int(b.queries[j])].float()
+            clear = wanted.abs() > 0.3 * wanted.std()
+            compared += int(((got > 0) == (wanted > 0))[clear].float().mean() > 0.95)
+        found = fast.detect(Uploader(CUDA)(frame(seed))).detections
+        assert all(d.mask.shape == frame().depth.shape and d.mask.device == CUDA for d in found)
+    assert compared >= 10
+
+
 def test_started_on_a_stream_of_its_own_gives_the_same():
     fast = detector("cuda_graph")
     uploaded = Uploader(CUDA)(frame(3))
@@ -53,8 +73,11 @@ def test_started_on_a_stream_of_its_own_gives_the_same():
         assert torch.equal(a.mask, b.mask) and a.mask.device == CUDA
 
 
-def test_training_step_never_waits_for_the_device(tmp_path):
-    settings = TrainSettings(out=tmp_path, batch=4, groups=2, device="cuda:0", pool=16, scene_size=(96, 128))
+@pytest.mark.parametrize("masks", ["no", "yes", "only"])
+def test_training_step_never_waits_for_the_device(tmp_path, masks):
+    settings = TrainSettings(
+        out=tmp_path, batch=4, groups=2, device="cuda:0", pool=16, scene_size=(96, 128), masks=masks
+    )
     trainer = Trainer(settings, [o.name for o in demo_objects()])
     pool = ScenePool(SceneSampler(demo_objects(), CUDA, (96, 128), 0, SceneContent(4, 4)), 16, seed=0)
     pool.fill(16)

@@ -16,6 +16,7 @@ from rfdetr_foundationpose.detect.checkpoint import load_file, save
 from rfdetr_foundationpose.synth.coco import write_coco
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
+from rfdetr_foundationpose.train import detector_trainer
 from rfdetr_foundationpose.train.coco_files import CocoInstance
 from rfdetr_foundationpose.train.detector_loss import Targets, detection_loss
 from rfdetr_foundationpose.train.detector_mask_loss import MaskTargets
@@ -160,7 +161,8 @@ def test_masks_alone_need_a_start_that_finds_the_objects(tmp_path, boxes):
         Trainer(settings(tmp_path, config=None, start=str(boxes), masks="only"), [*names, "tea"])
 
 
-def test_a_trainer_learns_masks_beside_boxes(tmp_path):
+def test_a_trainer_learns_masks_beside_boxes(tmp_path, monkeypatch):
+    monkeypatch.setattr(detector_trainer, "MASKED", 1.0)
     trainer = Trainer(settings(tmp_path, masks="yes"), [o.name for o in demo_objects()])
     batch = pool(4).draw(4, 96, torch.tensor(MEAN), torch.tensor(STD), augment=False)
     first = {k: float(v) for k, v in trainer.train_step(batch, 1e-4).items()}
@@ -168,6 +170,22 @@ def test_a_trainer_learns_masks_beside_boxes(tmp_path):
         last = {k: float(v) for k, v in trainer.train_step(batch, 1e-3).items()}
     assert last["mask_iou"] > 0.4 > 0.2 > first["mask_iou"] and last["iou"] > 0.4
     assert not read_backs(lambda: trainer.losses(batch)[0].backward())
+
+
+def test_a_share_of_the_images_learns_masks(tmp_path):
+    torch.manual_seed(2)
+    out, (want, masks) = outputs(4, 8, 3), targets(4, 2, 2)
+    for layer in (out, out["aux_outputs"][0], out["enc_outputs"]):
+        for key in ("spatial_features", "query_features"):
+            layer["pred_masks"][key] = layer["pred_masks"][key][:2]
+    found = detection_loss(out, want, 1, masks.first(2))
+    assert found["mask_ce"] > 0 and found["class"] > 0
+    trainer = Trainer(settings(tmp_path, masks="yes"), [o.name for o in demo_objects()])
+    trainer.network.train()
+    seen = trainer.network.segmentation_head.sparse_forward(
+        torch.zeros(5, 64, 6, 6), torch.zeros(1, 5, 8, 64), (96, 96)
+    )
+    assert len(seen[0]["spatial_features"]) == 2
 
 
 def test_a_new_head_learns_first_without_moving_what_it_looks_at(tmp_path, boxes):

@@ -85,7 +85,8 @@ def detection_loss(
     """Losses of a forward pass of rfdetr's LWDETR in training mode, summed over decoder layers and encoder.
 
     Returns "class", "l1", "giou" (weighted, to be added up) and "iou": mean overlap of the last layer's matches. With
-    ``masks``, for a network with a segmentation head, also "mask_ce", "mask_dice" and "mask_iou".
+    ``masks``, for a network with a segmentation head, also "mask_ce", "mask_dice" and "mask_iou"; they may be of the first
+    images of the batch only, as then "pred_masks" are.
     """
     layers = [*outputs.get("aux_outputs", []), outputs]
     if "enc_outputs" in outputs:
@@ -100,7 +101,7 @@ def detection_loss(
     if masks is not None:
         with torch.no_grad():
             cost = torch.stack([mask_costs(o["pred_masks"], masks) for o in layers])
-        cost = cost.view(*shape, -1)
+        cost = F.pad(cost, (0, 0, 0, 0, 0, batch - cost.shape[1])).view(*shape, -1)
     index = _match(logits.detach(), boxes.detach(), targets, cost)
     valid = targets.valid[None, :, None, :].expand_as(index)
     wanted = targets.boxes[None, :, None].expand(*index.shape, 4)
@@ -111,7 +112,7 @@ def detection_loss(
 
     weight_l1 = (matched - wanted).abs().sum(-1) * valid
     weight_giou = (1 - giou) * valid
-    found = {} if masks is None else mask_losses(layers, index, masks)
+    found = {} if masks is None else mask_losses(layers, index[:, : len(masks.known)], masks)
     return found | {
         "class": _WEIGHT_CLASS * _class_loss(logits, boxes, targets, index, iou.detach(), valid) / normalizer,
         "l1": _WEIGHT_L1 * weight_l1.sum() / normalizer,

@@ -29,6 +29,10 @@ class MaskTargets:
     ids: Tensor
     known: Tensor
 
+    def first(self, images: int) -> MaskTargets:
+        """Of the first images alone."""
+        return MaskTargets(self.ids[:images], self.known[:images])
+
     def at(self, points: Tensor, rows: Tensor) -> Tensor:
         """(B, N, P) float, whether each point shows the row. points: (B, N, P, 2) x, y in [0, 1]; N may be 1 for all rows.
         rows: (B, N')."""

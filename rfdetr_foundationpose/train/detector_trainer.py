@@ -39,6 +39,8 @@ is that of a head for masks on a network that stays as it is."""
 BYTES_PER_IMAGE, BYTES_OF_MASKS, RESERVED_BYTES = 130e6, 150e6, 2e9
 """One 384 x 384 image takes so much memory in a training step, so much more where masks are learned, and network, optimizer
 and CUDA so much besides."""
+MASKED = 0.25
+"""Beside boxes, masks are learned on this share of the images of a step: on all of them they would take as long as all else."""
 HEAD_FIRST = 200
 """For so many steps a new head for masks on trained weights learns without moving what it looks at: its first gradients are
 a thousand times those of the boxes."""
@@ -101,8 +103,7 @@ class TrainSettings:
         free = torch.cuda.mem_get_info(torch.device(self.device))[0] if cuda else 0
         # BYTES_PER_IMAGE is an estimate, on the safe side. A quarter of what is free may hold scenes.
         only = self.masks == "only"
-        image = BYTES_PER_IMAGE * (not only) + BYTES_OF_MASKS * (self.masks in ("yes", "only"))
-        image = image or BYTES_PER_IMAGE
+        image = BYTES_OF_MASKS if only else BYTES_PER_IMAGE + MASKED * BYTES_OF_MASKS * (self.masks == "yes")
         fits = int((free - RESERVED_BYTES) / image / (max(self.resolution, 384) / 384) ** 2) if cuda else 8
         batch = self.batch or max(min(fits // 8 * 8, 128 if only else 256), 8)
         scene = 4 * self.scene_size[0] * self.scene_size[1]
@@ -199,7 +200,7 @@ class Trainer:
             tokens = None if self._alone else self.heads(self.backbone.narrow, batch)
         if self._alone:  # only what is used later
             outputs = {key: outputs[key] for key in ("pred_logits", "pred_boxes", "pred_masks")}
-        masks = batch.masks if self.masks else None
+        masks = batch.masks.first(self._masked(len(batch.image))) if self.masks else None
         losses = detection_loss(outputs, batch.targets, self.settings.groups, masks)
         if tokens is not None:
             losses["tokens"] = tokens
@@ -209,17 +210,23 @@ class Trainer:
         ).sum()
         return total, losses
 
+    def _masked(self, batch: int) -> int:
+        """How many images of a batch learn masks."""
+        return batch if self._alone else math.ceil(MASKED * batch)
+
     def _watch_head(self) -> None:
-        """Let gradients of masks go no further than their head while ``HEAD_FIRST`` says so."""
+        """Let the head see its share of the images, and its gradients go no further while ``HEAD_FIRST`` says so."""
         head: Any = self.network.segmentation_head
         forward = head.sparse_forward
 
-        def apart(features: Tensor, queries: Any, *more: Any, **options: Any) -> Any:
+        def some(features: Tensor, queries: Any, *more: Any, **options: Any) -> Any:
+            count = self._masked(len(features))
+            features, queries = features[:count], [q[:count] for q in queries]
             if self._head_first and self.step < HEAD_FIRST:
                 features, queries = features.detach(), [q.detach() for q in queries]
             return forward(features, queries, *more, **options)
 
-        head.sparse_forward = apart
+        head.sparse_forward = some
 
     def compile(self, batch: DetectorBatch) -> None:
         """Compile the backbone, trying it on a batch; where that fails, say why and go on without."""
