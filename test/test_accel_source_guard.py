@@ -79,7 +79,7 @@ HOT_PATH = {
     "pose/register_program.py": [
         "RegisterProgram.run",
         "RegisterProgram._best",
-        "RegisterProgram._try_half_turns",
+        "RegisterProgram._try_turns",
         "_copies_last",
         "RegisterProgram._score",
         "RegisterProgram._compare",

@@ -17,9 +17,9 @@ from ..types import CameraIntrinsics
 from .agreement_columns import DESCRIBED, FEATURES, MODEL_PIXELS, POSE
 from .confidence import DEFAULT, Calibration
 from .depth import DepthFilter
-from .half_turns import half_turns
 from .hypotheses import hypothesis_rotations
 from .mesh import ObjectModel
+from .near_symmetries import near_symmetries
 from .observation import Observation
 from .pruning import Pruning, pruning_schedule
 from .ranking import Ranking
@@ -103,10 +103,7 @@ class PoseEstimator:
         self.rotations = [by_look.setdefault(o.symmetries.tobytes(), self._hypotheses(o)) for o in objects]
         for rotations in self.rotations:
             self._pruning(len(rotations))
-        self._half_turns = [
-            torch.tensor(half_turns(o.arrays.vertices, o.arrays.faces), dtype=torch.float32, device=self.device)
-            for o in objects
-        ]
+        self._turns = [torch.tensor(near_symmetries(o), dtype=torch.float32, device=self.device) for o in objects]
         self.kept_programs = REGISTER_PROGRAMS
         self._registers: dict[tuple[int, Pruning], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
@@ -186,7 +183,7 @@ class PoseEstimator:
         outlined = outlined and self._takes_outlines
         with self._register_lock:
             program = self._register_program(index, frame)
-            program.choose(index, item.diameter, self.rotations[index], self._half_turns[index])
+            program.choose(index, item.diameter, self.rotations[index], self._turns[index])
             estimate, support = self._search(program, item, frame, mask, Look(outlined))
             if outlined and estimate.confidence < SURE:
                 other, also = self._search(program, item, frame, mask, Look(outlined, alone=True))

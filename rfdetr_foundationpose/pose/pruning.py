@@ -16,8 +16,8 @@ AFTER_FIRST_PASS = {"cuda": (0.24, 0.12, 0.06, 0.03), "cpu": (0.1, 0.05, 0.035, 
 """And these after a first pass, which is an iteration of all of them (docs/accuracy.md)."""
 SCORED_WHEN_PRUNING = 64
 """From this many hypotheses on down, pruning asks the scorer; above, only the agreement with the image."""
-HALF_TURN_HYPOTHESES = 3
-"""So many half turns of the best hypothesis, one about each principal axis, take the places of the last that are kept."""
+FEWEST_TURNED = 3
+"""The best hypothesis is turned (``near_symmetries``) where there are more hypotheses than this to make room."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Pruning:
 
     @property
     def flipping(self) -> int | None:
-        """The iteration before which the best hypothesis is flipped: the last that prunes and has another one after it."""
-        kept, half_turns = self.kept, HALF_TURN_HYPOTHESES
-        pruning = [i for i in range(1, len(kept) - 1) if half_turns < kept[i] < kept[i - 1]]
+        """The iteration before which the best hypothesis is turned: the last that prunes and has another one after it."""
+        kept = self.kept
+        pruning = [i for i in range(1, len(kept) - 1) if FEWEST_TURNED < kept[i] < kept[i - 1]]
         return pruning[-1] if pruning else None
 
     @property

@@ -15,9 +15,10 @@ from ..accel.base import Runner, ScoreRunner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from .agreement_columns import RESULT_COLUMNS
 from .hypotheses import bounding_box, guess_translation
+from .near_symmetries import MOST_TURNS
 from .networks import FIRST_PASS_CROP
 from .observation import Observation
-from .pruning import HALF_TURN_HYPOTHESES, SCORED_WHEN_PRUNING, Pruning
+from .pruning import SCORED_WHEN_PRUNING, Pruning
 from .ranking import TopHypotheses
 from .renderer import Renderer
 from .runners import Networks
@@ -143,7 +144,8 @@ class RegisterProgram:
             inputs=inputs,
         )
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 2, device=device)
-        self._half_turns = torch.eye(4, device=device).repeat(HALF_TURN_HYPOTHESES, 1, 1)
+        self._turns = torch.eye(4, device=device).repeat(MOST_TURNS, 1, 1)
+        self._turned = torch.zeros(MOST_TURNS, 1, 1, dtype=torch.bool, device=device)
         self.preview = ViewSet(renderer, total, device, CropSettings(PREVIEW_SIZE, paired=False, outlined=True))
         self._first_views: ViewSet | None = None
         if self._first_pass is not None:
@@ -158,11 +160,13 @@ class RegisterProgram:
             and all(r.capturable for r in (refiner, scorer, self._first_pass) if r is not None),
         )
 
-    def choose(self, index: int, diameter: float, rotations: Tensor, half_turns: Tensor) -> None:
+    def choose(self, index: int, diameter: float, rotations: Tensor, turns: Tensor) -> None:
         """Make object ``index`` of the renderer the one that is registered. rotations: (total, 3, 3) of the first hypotheses.
-        half_turns: (3, 4, 4), see ``half_turns.half_turns``. diameter: m."""
+        turns: (M, 4, 4), see ``near_symmetries``. diameter: m."""
         self.rotations.copy_(rotations)
-        self._half_turns.copy_(half_turns)
+        self._turns[: len(turns)] = turns
+        self._turned[: len(turns)] = True
+        self._turned[len(turns) :] = False
         for views in (self.views, self.preview, self._first_views):
             if views is None:
                 continue
@@ -210,7 +214,7 @@ class RegisterProgram:
             if i > 0 and n < kept[i - 1]:
                 views.keep(self._best(kept[i - 1], n))
             if i == self.pruning.flipping:
-                self._try_half_turns(n)
+                self._try_turns(n)
             self._refine(self._refiner_at(i), n, shared=i < self._shared_iterations)
 
         n = kept[-1]
@@ -272,11 +276,13 @@ class RegisterProgram:
         rows[:, RESULT_COLUMNS + 1] = scores[:top]
         return rows
 
-    def _try_half_turns(self, n: int) -> None:
-        """Put the best hypothesis, turned by half about each principal axis, in place of the last of the first n."""
+    def _try_turns(self, n: int) -> None:
+        """Put the best hypothesis, turned as the object's shape is nearly the same, in place of the last of the first n."""
         poses = self.views.poses
+        count = min(len(self._turns), n // 2)
         # Summed rather than by a matrix product, whose TF32 would round rotations.
-        poses[n - len(self._half_turns) : n] = (poses[0, :, :, None] * self._half_turns[:, None]).sum(2)
+        turned = (poses[0, :, :, None] * self._turns[:count, None]).sum(2)
+        poses[n - count : n] = torch.where(self._turned[:count], turned, poses[n - count : n])
 
     def _guess(self) -> tuple[Tensor, Tensor]:
         """First translation (3,) m, and pixels of the mask and those of them with depth (2,), all float32."""

@@ -181,9 +181,12 @@ class PairSampler:
         scale = torch.where(self._uniform(n) < 0.7, 0.015, 0.06) * torch.exp(0.7 * self._normal(n))
         offset = self._normal(n, 3) * torch.where(near, 0.5 * scale, scale)[:, None]
         guess = self._moved(T, axis * torch.deg2rad(angle)[:, None], offset * diameter[:, None])
-        # Half turns about a principal axis are the mistakes that refinement falls into.
+        # Turns about a principal axis are the mistakes that refinement falls into: half ones, and any of round things.
         axis = self.tables.axes[target, torch.randint(3, (n,), generator=self.generator, device=self.device)]
-        turn = so3.exp(axis * torch.where(self._uniform(n) < 0.75, np.pi, np.pi / 2)[:, None])
+        round_turn = self._uniform(n, low=np.pi / 6, high=2 * np.pi - np.pi / 6)
+        which = self._uniform(n)
+        angle = torch.where(which < 0.5, np.pi, torch.where(which < 0.7, np.pi / 2, round_turn))
+        turn = so3.exp(axis * angle[:, None])
         flipped = guess.clone()
         flipped[:, :3, :3] = guess[:, :3, :3] @ turn
         center = self.tables.centroid[target]
