@@ -82,7 +82,7 @@ def test_turns_of_the_best_take_the_place_of_the_last():
     for axis in np.eye(3):  # a box turns onto itself so
         half = torch.eye(4)
         half[:3, :3] = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix(), dtype=torch.float32)
-        assert min(float((after[i] - before[0] @ half).abs().max()) for i in tried) < 0.03
+        assert min(float((after[i] - before[0] @ half).abs().max()) for i in tried) < 0.1
 
 
 class WithCoarse(FakeRunner):
