@@ -111,7 +111,7 @@ def test_registration_equals_eager(case, backend, schedule):
     estimates = [e.register(prepared(e, frame), "thing", mask) for e in found]
     assert found[1].degraded == []
     (program,) = found[1]._registers.values()
-    assert program.graph.captured and program.graph.counters.replays == 2
+    assert program.graph.captured and program.graph.counters.replays >= 2  # more where one is searched twice
     assert (program._coarse is not None) == (backend == "fp8")
     millimetres, degrees = difference(*(e.T_cam_obj for e in estimates))
     assert millimetres < 0.5

@@ -81,10 +81,11 @@ def guess_translation(
         measured = measured[box]
     ordered = measured.flatten().sort().values
     z = _middle(ordered, torch.zeros_like(count), count)
-    nearer = ordered[((count - 1) // 4).clamp(min=0)]
+    # By an index of one dimension: one of none would be read on the host.
+    nearer = ordered[((count - 1) // 4).clamp(min=0)[None]]
     bounds = torch.cat([nearer - 1.5 * reach, nearer + 1.5 * reach])
     start, end = torch.searchsorted(ordered, bounds).unbind()
-    z = torch.where(z - nearer > reach[0], _middle(ordered, start, torch.minimum(end, count)), z)
+    z = torch.where(z - nearer > reach, _middle(ordered, start, torch.minimum(end, count)), z)[0]
     t = torch.stack([(u - K[0, 2]) * z / K[0, 0], (v - K[1, 2]) * z / K[1, 1], z])
     return t, mask.sum(), count
 

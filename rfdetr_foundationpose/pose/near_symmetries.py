@@ -18,7 +18,7 @@ NEARLY = 0.03
 APART = np.deg2rad(28.0)
 """Turns that differ by less are one: refinement comes from one to the other."""
 
-STARTS, STEPS, LEFT = 300, 6, 60
+STARTS, STEPS, LEFT = 300, 12, 60
 SURFACE, MOVED = 3000, 150
 
 Array = NDArray[np.float64]
