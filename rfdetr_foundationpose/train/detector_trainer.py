@@ -43,7 +43,7 @@ MASKED = 0.25
 """Beside boxes, masks are learned on this share of the images of a step: on all of them they would take as long as all else."""
 HEAD_FIRST = 200
 """For so many steps a new head for masks on trained weights learns without moving what it looks at: its first gradients are
-a thousand times those of the boxes."""
+ten times all others."""
 
 # This is half the ViT of RF-DETR Nano with a fifth of its queries: enough for a handful of objects, and twice as fast on a CPU.
 SMALL_NANO: dict[str, Any] = {
