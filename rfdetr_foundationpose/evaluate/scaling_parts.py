@@ -33,7 +33,7 @@ from .bench_rows import EstimatorRow
 from .bench_scaling import Ground, Part, Points, Work, skipping
 from .growth import Limit
 
-SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL = 0.0001
 """As the node sets it: a thread may hold the interpreter for so many seconds while another one waits."""
 
 

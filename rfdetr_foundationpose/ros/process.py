@@ -32,8 +32,8 @@ GRACE = 1.0
 LOOK = 0.4
 # A transition gets so many seconds to set the ROS entities aside, which takes it a few milliseconds unless the machine is busy.
 LOCK_WAIT = 0.3
-# A thread that draws may hold the interpreter for so many seconds while a pose waits for it (Python's default: 0.005).
-SWITCH_INTERVAL = 0.0005
+# A thread may hold the interpreter for so many seconds while another one, as that of the poses, waits for it (Python's default: 0.005).
+SWITCH_INTERVAL = 0.0001
 
 
 def run(
