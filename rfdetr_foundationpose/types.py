@@ -49,6 +49,21 @@ class CameraIntrinsics:
         """(3, 3) camera matrix."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
 
+    @property
+    def doubt(self) -> str:
+        """A sentence where the matrix looks like that of images of another size, which makes every pose wrong; "" where it does not.
+
+        Lenses look within some hundredths of the image through its middle, unless it is cut out of a larger one.
+        """
+        x, y = 2 * (self.cx + 0.5) / self.width, 2 * (self.cy + 0.5) / self.height
+        if max(abs(x - 1), abs(y - 1)) < 0.24:
+            return ""
+        other = f", as if it were of {self.width * x:.0f}x{self.height * y:.0f}" if abs(x / y - 1) < 0.06 else ""
+        return (
+            f"the camera matrix has its principal point at ({self.cx:.0f}, {self.cy:.0f}), far from the middle of images of "
+            f"{self.width}x{self.height}{other}; unless they are cut out of larger ones, give the matrix of this size: poses are wrong otherwise"
+        )
+
     @classmethod
     def from_matrix(cls, K: NDArray[Any], width: int, height: int) -> CameraIntrinsics:
         """From a (3, 3) camera matrix. Raises InputError when it is all zero or not finite."""

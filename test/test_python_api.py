@@ -400,3 +400,27 @@ def test_a_frame_on_the_gpu_gives_the_same_poses_and_never_goes_through_the_host
         assert largest_copies(lambda: poses(on_host), tmp_path / "host.json")["HtoD"] >= IMAGE_BYTES
         copies = largest_copies(lambda: poses(on_device), tmp_path / "device.json")
     assert copies["HtoD"] < IMAGE_BYTES and copies["DtoH"] < IMAGE_BYTES, copies
+
+
+@pytest.mark.parametrize(
+    "camera, words",
+    [
+        (
+            CameraIntrinsics(920.0, 920.0, 640.0, 360.0, 640, 360),
+            r"middle of images of 640x360, as if it were of 1281x721;",
+        ),
+        (CameraIntrinsics(460.0, 460.0, 320.0, 240.0, 1280, 960), "as if it were of 641x481"),
+        (CameraIntrinsics(920.0, 920.0, 640.0, 360.0, 640, 480), "far from the middle of images of 640x480; unless"),
+        (CameraIntrinsics(615.0, 615.0, 331.0, 228.0, 640, 480), ""),
+        (CameraIntrinsics(600.0, 600.0, 319.5, 239.5, 640, 480), ""),
+    ],
+)
+def test_a_camera_matrix_of_another_size_is_said_once(caplog, camera, words):
+    assert re.search(words, camera.doubt) if words else camera.doubt == ""
+    pipeline = make(pipeline_world.World(), [spec("mug")])
+    shape = (camera.height, camera.width)
+    for stamp, one in enumerate((camera, camera, replace(camera, fx=camera.fx + 1))):
+        pipeline.process(Frame(stamp, "camera", np.zeros((*shape, 3), np.uint8), np.ones(shape, np.float32), 1.0, one))
+    pipeline.close()
+    said = [r.getMessage() for r in caplog.records if "principal point" in r.getMessage()]
+    assert len(said) == bool(words)

@@ -23,6 +23,7 @@ from ..latency import StageTimer
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, Association, Matching, Registering, associate_object, without_duplicates
 from .build import PipelineParts, build_parts
+from .camera_doubt import CameraDoubt
 from .confirmation import sure_score
 from .detection_interval import DetectionInterval
 from .duplicates import TAKEOVER, DuplicateTracks
@@ -77,6 +78,7 @@ class Pipeline:
         self._tracker = Tracker(parts.estimator, self._tracks, self.timer)
         self._smoother = PoseSmoother(self._extents)
         self._detection_interval = DetectionInterval()
+        self._camera_doubt = CameraDoubt()
         self._counters: Counter[str] = Counter()
         self._best_below: dict[str, float] = {}
         self._frame_index = -1
@@ -255,6 +257,7 @@ class Pipeline:
     def _begin(self, frame: Frame, still: bool) -> FrameContext:
         self._frame_index += 1
         self._counters["frames"] += 1
+        self._camera_doubt.look(frame.camera)
         self._tracks.begin_frame()
         return FrameContext(
             index=self._frame_index,

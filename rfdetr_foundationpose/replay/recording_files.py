@@ -31,7 +31,8 @@ _ROS_DRIVER = "play it by the camera's ROS driver and record its topics, colour 
 _OTHERS = {
     **dict.fromkeys((".mkv", ".svo", ".svo2", ".oni", ".klg", ".raw"), _ROS_DRIVER),
     **dict.fromkeys(
-        (".mp4", ".avi", ".mov", ".webm"), "a video has no depth; record colour and depth as a bag or as images"
+        (".mp4", ".avi", ".mov", ".webm"),
+        "a video has no depth; name the folder where its depth images are, or record colour and depth as a bag or as images",
     ),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".tar", ".7z", ".rar", ".r3d"), "unpack it and name the folder"),
     ".ply": "it is a mesh or points; record images of colour and depth",
