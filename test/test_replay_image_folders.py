@@ -354,3 +354,11 @@ def test_tenths_of_millimetres_are_not_taken_for_millimetres_in_silence(tmp_path
     tape = Recording(write(tmp_path, "rgb/{}.png", "depth/{}.png", factor=10))
     assert len([*tape]) == 3
     assert any("is its unit another one? set input.depth_unit" in problem for problem in tape.problems)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (100, 110, 120), (1_000_000, 1_000_001, 1_000_002)])
+def test_counted_images_are_no_times(tmp_path, numbers):
+    tape = Recording(write(tmp_path, "rgb/{}.png", "depth/{}.png", numbers=numbers))
+    frames = [frame for frame, _ in tape]
+    assert not tape.timed
+    assert frames[1].stamp_ns - frames[0].stamp_ns == pytest.approx((numbers[1] - numbers[0]) / 30 * 1e9, abs=2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +145,9 @@ class Clock:
         if unnamed is not None:
             raise RecordingError(f"{layout.path}: {unnamed.name} has no number by which a depth image belongs to it")
         named = [n for n in numbers.values() if n is not None]
-        self.timed = min(float(n) for n in named) >= _EARLIEST or all("." in n for n in named)
-        self._exponent = _exponent([str(numbers[p]) for p in layout.color]) if self.timed else 0
+        times = sorted(float(str(numbers[p])) for p in layout.color)
+        self.timed = all("." in n for n in named) or _looks_like_times(times)
+        self._exponent = _exponent(times) if self.timed else 0
 
     def taken(self, files: Sequence[Path]) -> list[Taken]:
         """In the order of time. Raises RecordingError for two of one number."""
@@ -174,10 +174,15 @@ class Clock:
         return int(digits) * 10**self._exponent + round(float(f"0.{rest or 0}") * 10**self._exponent)
 
 
-def _exponent(texts: Sequence[str]) -> int:
-    """Of times in s, ms, us or ns: the power of ten that makes ns of them. Times since 1970 tell by their size; those of a clock of
-    the device by how far apart images are."""
-    values = sorted(float(t) for t in texts)
+def _looks_like_times(values: Sequence[float]) -> bool:
+    """Whether sorted numbers are those of a clock, not of a counter: large ones, or far apart from each other."""
+    step = float(np.median(np.diff(values))) if len(values) > 1 else 0.0
+    return values[0] >= _EARLIEST or step >= 1000 or (values[0] >= 1_000_000 and step >= 10)
+
+
+def _exponent(values: Sequence[float]) -> int:
+    """Of sorted times in s, ms, us or ns: the power of ten that makes ns of them. Times since 1970 tell by their size; those of a
+    clock of the device by how far apart images are."""
     for exponent in (9, 6, 3, 0):
         if _EARLIEST <= values[0] * 10 ** (exponent - 9) < _LATEST:
             since_1970 = exponent
@@ -186,7 +191,7 @@ def _exponent(texts: Sequence[str]) -> int:
         since_1970 = 9
     if len(values) < 2:
         return since_1970
-    step = float(np.median([b - a for a, b in pairwise(values)]))
+    step = float(np.median(np.diff(values)))
     if _STEPS[0] <= step * 10 ** (since_1970 - 9) <= _STEPS[1]:
         return since_1970
     fitting = [e for e in (9, 6, 3, 0) if _STEPS[0] <= step * 10 ** (e - 9) <= _STEPS[1]]
