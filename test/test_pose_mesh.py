@@ -274,6 +274,8 @@ def test_what_trimesh_writes(tmp_path, suffix):
         ("a.igs", b"igs", "CAD program"),
         ("a.obj", b"ISO-10303-21;", "it is STEP, which is not read; a CAD program"),
         ("a.stl", b"PXR-USDC", "it is USD, which is not read; name it .usd"),
+        ("a.msh", b"$MeshFormat", "Gmsh or FreeCAD exports its surface as STL"),
+        ("a.mtl", b"newmtl a", "material of an OBJ file; name that"),
         ("a.splat", b"x", "Gaussian splats, not a surface"),
         ("a.las", b"LASF", "it holds points"),
         ("a.zip", b"PK\x03\x04", "archive that cannot be unpacked"),

@@ -28,6 +28,8 @@ _SUFFIXES = {
     **dict.fromkeys(
         (".ma", ".mb", ".max", ".c4d", ".skp", ".ztl"), "the program that made it exports it as GLB or OBJ"
     ),
+    **dict.fromkeys((".msh", ".inp", ".bdf", ".unv", ".med"), "Gmsh or FreeCAD exports its surface as STL"),
+    ".mtl": "it is the material of an OBJ file; name that",
     ".drc": "it is compressed with Draco; decode it to PLY with draco_decoder",
 }
 _HEADS = (
