@@ -95,6 +95,7 @@ setup(
         "onnx": ["onnxruntime>=1.17"],
         "fp8": ["triton>=3.4"],  # comes with torch's builds for CUDA
         "rerun": ["rerun-sdk>=0.24"],
+        "exr": ["OpenEXR>=3.3"],  # depth of Blender and Record3D, which OpenCV 5's wheels do not read
         "usd": ["usd-core>=24.5"],  # USD meshes, by Pixar's own library
         "scan": ["xatlas>=0.0.11"],  # textures of scanned meshes; no wheels for arm64
         "train": ["rfdetr[train]>=1.9,<2"],
@@ -107,6 +108,7 @@ setup(
             "onnxruntime>=1.17",
             "xatlas>=0.0.11",
             "usd-core>=24.5",
+            "OpenEXR>=3.3",
             "tensorrt-rtx-cu13>=1.4",  # engines are built and refused in tests, without a GPU
             "setuptools>=70.1",  # the packaging tests build a wheel without network
             "rtree>=1.0",  # trimesh ray casting, an oracle of the renderer

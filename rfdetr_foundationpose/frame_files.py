@@ -21,12 +21,15 @@ def read_color(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_depth(path: str | Path) -> NDArray[Any]:
-    """(H, W) uint16 or float32 as stored: a 16-bit PNG, a 16-bit or float TIFF, or a .npy array.
+    """(H, W) uint16 or float32 as stored: a 16-bit PNG, a 16-bit or float TIFF, a .npy array, or OpenEXR.
 
     Raises InputError that names the file, also for an image of 8 bits: depth scaled for looking at is no depth.
     """
     path = Path(path)
-    image = _load_npy(path) if path.suffix == ".npy" else _decode(path, cv2.IMREAD_UNCHANGED)
+    if path.suffix.lower() == ".exr":
+        image = _load_exr(path)
+    else:
+        image = _load_npy(path) if path.suffix == ".npy" else _decode(path, cv2.IMREAD_UNCHANGED)
     if image.ndim == 2 and image.dtype.kind == "f":
         return image.astype(np.float32)
     if image.ndim == 2 and image.dtype.kind == "u" and image.dtype.itemsize == 2:
@@ -60,6 +63,26 @@ def _load_npy(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(io.BytesIO(_bytes(path)), allow_pickle=False))
     except (ValueError, EOFError) as error:
         raise InputError("bad_depth", f"depth file {path} is no .npy array: {error}") from error
+
+
+def _load_exr(path: Path) -> NDArray[Any]:
+    """The channel that holds depth; OpenCV 5's wheels read no EXR (findings/opencv-5-wheels-have-no-openexr.sh)."""
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise InputError("bad_depth", f"depth file {path} needs OpenEXR: pip install OpenEXR") from error
+    _bytes(path)
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            found = {name: np.asarray(c.pixels) for part in file.parts for name, c in part.channels.items()}
+    except Exception as error:  # whatever a damaged file makes of it
+        raise InputError("bad_depth", f"depth file {path} is no OpenEXR image: {error}") from error
+    named = [n for n in found if n.rpartition(".")[2] in ("Z", "V", "Y") or "depth" in n.lower()] or list(found)
+    if len({found[n].tobytes() for n in named}) != 1:
+        raise InputError(
+            "bad_depth", f"depth file {path} has the channels {', '.join(found)}; depth needs one, Z, V or Y"
+        )
+    return found[named[0]]
 
 
 def _bytes(path: Path) -> bytes:

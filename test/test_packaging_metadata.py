@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "fast_simplification": "fast-simplification",
     "mapbox_earcut": "mapbox-earcut",
     "pxr": "usd-core",
+    "OpenEXR": "OpenEXR",
     "rerun": "rerun-sdk",
     "rosbags": "rosbags",
 }

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from rfdetr_foundationpose.errors import InputError
+from rfdetr_foundationpose.frame_files import read_depth
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
 from support.bags import CAMERA_INFO, plain, write_rosbag2
 from support.image_folders import MILLIMETRES, K, write
@@ -338,7 +340,6 @@ def test_colour_of_a_phone_is_a_video(tmp_path):
     "name, words",
     [
         ("distance_to_camera/distance_to_camera_{:04d}.npy", "distance along each ray"),
-        ("depth/{:04d}.exr", "depth in .exr .* is not read; convert it to .npy"),
         ("rgb/{:04d}.depth", "Record3D packs it with LZFSE"),
     ],
 )
@@ -362,3 +363,30 @@ def test_counted_images_are_no_times(tmp_path, numbers):
     frames = [frame for frame, _ in tape]
     assert not tape.timed
     assert frames[1].stamp_ns - frames[0].stamp_ns == pytest.approx((numbers[1] - numbers[0]) / 30 * 1e9, abs=2)
+
+
+def test_record3d_and_blender_write_depth_as_exr(tmp_path):
+    exr = pytest.importorskip("OpenEXR", reason="the extra exr is not installed")
+    folder = tmp_path / "EXR_RGBD"
+    metadata = {"w": 384, "h": 512, "K": [400, 0, 0, 0, 401, 0, 191.5, 255.5, 1], "fps": 30}
+    for i in range(3):
+        (folder / "rgb").mkdir(parents=True, exist_ok=True)
+        (folder / "depth").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / "rgb" / f"{i}.jpg"), np.full((512, 384, 3), 90, np.uint8))
+        depth = np.full((256, 192), 0.75, np.float32)
+        depth[:, :150] = 1e10  # as Blender writes where there is nothing
+        channels = {"R": depth, "G": depth, "B": depth} if i else {"V": depth}
+        exr.File({"type": exr.scanlineimage}, channels).write(str(folder / "depth" / f"{i}.exr"))
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert len(frames) == 3 and frames[0].camera.fy == 401
+    assert all(frame.depth.shape == (512, 384) and frame.depth[5, 383] * frame.depth_scale == 0.75 for frame in frames)
+    assert not any("millimetres" in problem or "its unit" in problem for problem in tape.problems)
+    (folder / "depth" / "1.exr").write_bytes((folder / "depth" / "1.exr").read_bytes()[:100])
+    exr.File({}, {"R": depth, "G": depth * 2, "B": depth}).write(str(folder / "depth" / "2.exr"))
+    tape = Recording(tmp_path)
+    assert len([*tape]) == 1
+    assert any("1.exr is no OpenEXR image" in problem for problem in tape.problems)
+    with pytest.raises(InputError, match="2.exr has the channels B, G, R; depth needs one"):
+        read_depth(folder / "depth" / "2.exr")

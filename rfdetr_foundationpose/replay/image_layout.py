@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,11 @@ from .recording_video import frame_times
 RATE = 30.0
 """Images that are counted, not stamped, are so many a second."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+_DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 _COLOR = re.compile(r"rgb|colou?r|(?<!ultra)wide|(?<![a-z])(?:images?|imgs?)(?![a-z])", re.I)
 _DEPTH = re.compile(r"depth|distance_to_image_plane", re.I)
-_AS_ARRAYS = "convert it to .npy or TIFF of 32 bits, in metres"
 _NOT_READ = {
-    ".exr": f"{_AS_ARRAYS} (the package OpenEXR reads it in Python)",
-    ".depth": f"Record3D packs it with LZFSE; {_AS_ARRAYS} (the package pyliblzfse unpacks it in Python)",
+    ".depth": "Record3D packs it with LZFSE; export EXR and RGB there, or convert it to .npy in metres (the package pyliblzfse unpacks it)"
 }
 _ALONG_RAYS = re.compile(r"distance_to_camera", re.I)
 # What is said of images, or of others.
@@ -66,12 +65,13 @@ class Taken:
 def find_layout(path: Path) -> Layout | None:
     """Colour and depth in folders of their own, in one, or in the only folder of ``path`` that has them; None without.
 
-    Raises RecordingError for distances that are no depth."""
-    found = _layout(path)
-    if found is not None:
-        return found
-    inside = [layout for p in _folders(path) if (layout := _layout(p)) is not None]
-    return inside[0] if len(inside) == 1 else None
+    Raises RecordingError for distances that are no depth, and for a package that is missing."""
+    every = [found] if (found := _layout(path)) else [inside for p in _folders(path) if (inside := _layout(p))]
+    if len(every) != 1:
+        return None
+    if every[0].depth[0].suffix.lower() == ".exr" and importlib.util.find_spec("OpenEXR") is None:
+        raise RecordingError(f"{path}: depth in .exr needs OpenEXR: pip install OpenEXR")
+    return every[0]
 
 
 def _layout(path: Path) -> Layout | None:
@@ -87,7 +87,7 @@ def _layout(path: Path) -> Layout | None:
     if colors and depths:
         first, second = _best(colors, ("rgb", "color", "images")), _best(depths, ("depth",))
         return Layout(path, colors[first], depths[second], (_topic(first.stem), _topic(second.name)))
-    mixed = [p for p in _files(path, (*_SUFFIXES, ".npy")) if not _OTHER.search(p.stem)]
+    mixed = [p for p in _files(path, (*_SUFFIXES, ".npy", ".exr")) if not _OTHER.search(p.stem)]
     of_depth = [p for p in mixed if _DEPTH.search(p.stem) and p.suffix.lower() in _DEPTH_SUFFIXES]
     others = [p for p in mixed if not _DEPTH.search(p.stem) and p.suffix.lower() in _SUFFIXES]
     of_color = [p for p in others if _COLOR.search(p.stem)] or others

@@ -151,7 +151,7 @@ class Assembler:
         if self._judged:
             return
         some = pixels[::4, ::4]
-        metres = some[np.isfinite(some) & (some > 0)] * float(scale)
+        metres = some[np.isfinite(some) & (some > 0) & (some < 1e6)] * float(scale)  # renderers' number for nothing
         if len(metres) < _ENOUGH:
             return
         self._judged, middle = True, float(np.median(metres))

@@ -26,6 +26,7 @@ from .recording_video import frames
 FRAME = "camera_color_optical_frame"
 _TUM_UNIT = 1 / 5000
 _MILLIMETRES = 50.0
+_NOTHING = 1e6  # Renderers write such numbers where there is nothing.
 _LIDAR = {(256, 192), (192, 256)}
 """Sizes of the depth that iPhones and iPads give, which ARKit registers to colour."""
 
@@ -108,7 +109,7 @@ class ImageFolder:
             pixels = read_depth(self._depth[0].path)
         except InputError:  # said when its frame is made
             return 1.0
-        seen = pixels[np.isfinite(pixels) & (pixels > 0)]
+        seen = pixels[np.isfinite(pixels) & (pixels > 0) & (pixels < _NOTHING)]
         if pixels.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
             return 1.0
         self.said.append(
