@@ -198,6 +198,18 @@ def test_folders_that_are_no_recording_say_what_is_missing(tmp_path, rgb, depth,
         Recording(write(tmp_path, rgb, depth, camera=camera))
 
 
+def test_one_of_several_cameras_must_be_named(tmp_path):
+    for name in ("left", "right"):
+        write(tmp_path / name, "rgb/{}.png", "depth/{}.png")
+    with pytest.raises(
+        RecordingError, match=r"holds 2 folders of colour and depth images: name one of them .left, right."
+    ):
+        Recording(tmp_path)
+    assert len(Recording(tmp_path / "left")) == 3
+    with pytest.raises(RecordingError, match="it is one image; name the folder"):
+        Recording(tmp_path / "left" / "rgb" / "0.png")
+
+
 def test_images_of_two_cameras_in_one_folder_are_refused(tmp_path):
     write(tmp_path, "rgb/left_{}.png", "depth/{}.png")
     write(tmp_path, "rgb/right_{}.png", "depth/{}.png")

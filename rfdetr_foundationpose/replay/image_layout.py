@@ -65,9 +65,14 @@ class Taken:
 def find_layout(path: Path) -> Layout | None:
     """Colour and depth in folders of their own, in one, or in the only folder of ``path`` that has them; None without.
 
-    Raises RecordingError for distances that are no depth, and for a package that is missing."""
+    Raises RecordingError for several such folders, for distances that are no depth, and for a package that is missing."""
     every = [found] if (found := _layout(path)) else [inside for p in _folders(path) if (inside := _layout(p))]
-    if len(every) != 1:
+    if len(every) > 1:
+        names = ", ".join(layout.path.name for layout in every[:6])
+        raise RecordingError(
+            f"{path} holds {len(every)} folders of colour and depth images: name one of them ({names})"
+        )
+    if not every:
         return None
     if every[0].depth[0].suffix.lower() == ".exr" and importlib.util.find_spec("OpenEXR") is None:
         raise RecordingError(f"{path}: depth in .exr needs OpenEXR: pip install OpenEXR")

@@ -35,6 +35,7 @@ _OTHERS = {
         "a video has no depth; name the folder where its depth images are, or record colour and depth as a bag or as images",
     ),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".tar", ".7z", ".rar", ".r3d"), "unpack it and name the folder"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tiff", ".exr"), "it is one image; name the folder of colour and depth"),
     ".ply": "it is a mesh or points; record images of colour and depth",
 }
 _METADATA = "metadata.yaml"
