@@ -224,6 +224,16 @@ def test_a_start_with_masks_goes_on_with_or_without_them(tmp_path):
     assert with_masks(*with_masks("nano", TINY, masks=True), masks=False)[0] == "nano"
 
 
+def test_a_random_start_of_a_segmentation_variant_is_the_small_network_with_masks(tmp_path):
+    trainer = Trainer(settings(tmp_path, config=None, variant="seg-nano"), NAMES)
+    assert trainer.masks and trainer.variant == "seg-nano" and trainer.size == 384
+    assert (trainer.config["patch_size"], trainer.config["num_queries"]) == (16, 64)
+    plain = Trainer(settings(tmp_path, config=None), NAMES)
+    assert not plain.masks and sum(p.numel() for p in plain.network.parameters()) < sum(
+        p.numel() for p in trainer.network.parameters()
+    )
+
+
 def coco(folder, shapes: bool):
     sampler = SceneSampler(demo_objects()[:2], "cpu", (96, 128), 1, SceneContent(2, 2, max_targets=3))
     write_coco(folder, sampler, {"train": 6, "valid": 3})

@@ -304,10 +304,12 @@ def _network_config(settings: TrainSettings, start: Start | None) -> tuple[str, 
     variant = settings.variant if start is None else start.variant
     if settings.config is not None:
         config = dict(settings.config)
-    else:
-        config = dict(SMALL_NANO if start is None else start.config)
-    if settings.masks != "auto":
-        variant, config = with_masks(variant, config, settings.masks != "no")
+    elif start is not None:
+        config = dict(start.config)
+    else:  # its sizes are those of a variant without masks
+        variant, config = library.WITHOUT_MASKS.get(variant, variant), dict(SMALL_NANO)
+    masks = has_masks(settings.variant if start is None else variant)
+    variant, config = with_masks(variant, config, masks if settings.masks == "auto" else settings.masks != "no")
     if settings.resolution:
         patch = int(config.get("patch_size", library.default_config(variant).patch_size))
         config |= {"resolution": settings.resolution, "positional_encoding_size": settings.resolution // patch}
