@@ -252,6 +252,15 @@ def test_a_file_of_intrinsics_takes_the_place_of_a_calibration(tmp_path):
     assert [frame.camera.fy for frame, _ in Recording(folder, camera_info=str(tmp_path / "cam_K.txt"))] == [61] * 3
 
 
+def test_a_camera_file_above_the_folder_is_named(tmp_path):
+    write(tmp_path / "room0" / "results", "frame{:06d}.jpg", "depth{:06d}.png", camera=None)
+    (tmp_path / "cam_params.json").write_text(json.dumps({"camera": {"w": 64, "h": 48, **FOUR}}))
+    for folder in (tmp_path / "room0", tmp_path / "room0" / "results"):
+        tape = Recording(folder)
+        assert [frame.camera.fy for frame, _ in tape] == [61] * 3
+        assert any(f"the camera is that of {tmp_path / 'cam_params.json'}" in problem for problem in tape.problems)
+
+
 def test_a_file_of_another_view_makes_no_frame_and_says_why(tmp_path):
     (tmp_path / "a.json").write_text('{"fx": 60, "fy": 61, "cx": 31.5, "cy": 20, "width": 128, "height": 80}')
     tape = Recording(write_rosbag2(tmp_path / "a", plain(3)), camera_info=str(tmp_path / "a.json"))

@@ -48,6 +48,8 @@ class ImageFolder:
         self.timed, self._video = clock.timed, layout.video
         self._size = self._color_size()
         file, found = cameras(layout, clock, camera)
+        if camera is None and layout.path not in (file, *file.parents):
+            self.said.append(f"{path}: the camera is that of {file}")
         try:
             self._cameras = [(stamp, camera_file.at(file, *self._size)) for stamp, camera_file in found]
         except InputError as error:
