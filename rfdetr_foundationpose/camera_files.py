@@ -202,7 +202,7 @@ def _search(tree: Any, where: str, unit: float | None = None) -> Iterator[tuple[
     """Cameras in nested mappings. unit: of depth, as a mapping around says."""
     if isinstance(tree, list):
         for i, item in enumerate(tree):
-            yield from _search(item, f"{where}[{i}]", unit)
+            yield from _search(item, _image_number(item) or f"{where}[{i}]", unit)
     if not isinstance(tree, Mapping):
         return
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in tree.items()}
@@ -213,6 +213,13 @@ def _search(tree: Any, where: str, unit: float | None = None) -> Iterator[tuple[
         return
     for key, value in tree.items():
         yield from _search(value, f"{where}/{key}" if where else str(key), unit)
+
+
+def _image_number(item: Any) -> str:
+    """Of a frame of NeRF's transforms.json, which may have intrinsics of its own: the number of its image; "" of others."""
+    name = item.get("file_path") if isinstance(item, Mapping) else None
+    found = re.findall(r"\d+", Path(str(name)).stem) if name else []
+    return str(found[-1]) if found else ""
 
 
 def _of_isaac(named: Mapping[str, Any]) -> CameraFile | None:

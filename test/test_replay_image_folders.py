@@ -144,6 +144,24 @@ def test_each_image_of_bop_has_its_own_camera(tmp_path):
     assert any("scene of a BOP data set; evaluate bop" in problem for problem in tape.problems)
 
 
+def test_frames_of_a_nerf_data_set_may_have_their_own_camera(tmp_path):
+    frames = [
+        {
+            "file_path": f"./images/frame_{i:05d}.png",
+            "fl_x": 60 + i,
+            "fl_y": 61,
+            "cx": 31.5,
+            "cy": 23.5,
+            "w": 64,
+            "h": 48,
+        }
+        for i in (2, 0, 1)
+    ]
+    text = json.dumps({"camera_model": "OPENCV", "frames": frames})
+    write(tmp_path, "images/frame_{:05d}.png", "depth/frame_{:05d}.png", camera=("transforms.json", text))
+    assert [frame.camera.fx for frame, _ in Recording(tmp_path)] == [60, 61, 62]
+
+
 def test_a_lens_that_distorts_is_said_and_undistorted(tmp_path):
     text = "fx: 60\nfy: 61\ncx: 31.5\ncy: 23.5\nd: [0.2, 0, 0, 0, 0]\ndistortion_model: plumb_bob\n"
     write(tmp_path, "rgb/{}.png", "depth/{}.png", camera=("camera.yaml", text))
