@@ -163,6 +163,27 @@ def test_subsets_have_materials_of_their_own_and_colours_are_linear(tmp_path):
     assert "red: base colour 190/30/40" in said[0]
 
 
+def test_an_image_without_coordinates_is_one_colour(tmp_path):
+    """As in palettes: the texel at (0, 0), or at the place that is given, for the whole material."""
+    stripes(RED, GREEN, size=16).save(tmp_path / "a.png")
+    for value, color in (("", RED), (" = (0.9, 0.5)", GREEN)):
+        path = stage(tmp_path, bound("m", UV), textured("m", "a.png"))
+        path.write_text(
+            path.read_text().replace("inputs:st.connect = </World/m/st.outputs:result>", f"inputs:st{value}")
+        )
+        item, said = load(path)
+        near(color_at(item, *LEFT), color)
+        near(color_at(item, *RIGHT), color)
+        assert "of a.png" in said[0] and len(said) == 1
+
+
+def test_materials_in_materialx_are_named(tmp_path):
+    (tmp_path / "look.mtlx").write_text('<?xml version="1.0"?>\n<materialx version="1.38"></materialx>\n')
+    path = stage(tmp_path, mesh(), 'def Scope "Looks" (prepend references = @./look.mtlx@</MaterialX>)\n{\n}\n')
+    _, said = load(path)
+    assert any("its materials are in MaterialX (look.mtlx)" in s for s in said)
+
+
 @pytest.mark.parametrize("interpolation, count", [("uniform", 2), ("vertex", 6), ("constant", 1), ("faceVarying", 8)])
 def test_display_colours_of_every_interpolation(tmp_path, interpolation, count):
     left = {"uniform": [RED, BLUE], "vertex": [RED] * 6, "constant": [RED], "faceVarying": [RED] * 4 + [BLUE] * 4}
@@ -235,7 +256,7 @@ def test_instances_are_taken_each(tmp_path):
     item, _ = load(stage(tmp_path, places, name="whole.usda"))
     assert len(item.arrays.faces) == 8 and item.extents[0] == pytest.approx(1.2)
     part.unlink()
-    with pytest.raises(MeshError, match="shows no mesh.*part.usda"):
+    with pytest.raises(MeshError, match="shows no mesh .it refers to part.usda, which is not there; copy it too"):
         load(tmp_path / "whole.usda")
 
 
@@ -256,7 +277,7 @@ def test_simple_shapes(tmp_path, shape, size):
 
 
 def test_colours_that_nothing_shows_are_said(tmp_path):
-    colors = f'color3f[] primvars:Col = [{linear(RED)}] (interpolation = "constant")'
+    colors = f'color3f[] primvars:Col = [{linear(RED)}, {linear(BLUE)}] (interpolation = "uniform")'
     item, said = load(stage(tmp_path, bound("m", colors), material("m", " = (0.8, 0.8, 0.8)")))
     near(color_at(item, *LEFT), (231, 231, 231))
     assert any("colours (Col) that its material 'm' does not show" in s for s in said)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from .raw import MeshError, RawMesh, joined
 from .usd_material import Materials
 from .usd_part import Part
+
+_NOT_OPENED = re.compile(r"Could not open asset @([^@]*)@")
+_MOST = 4
 
 
 def read(path: Path) -> RawMesh:
@@ -26,7 +30,7 @@ def read(path: Path) -> RawMesh:
         said = str(error).strip().partition("\n")[0].rpartition(" : ")[2].strip("' ").removeprefix(str(path))
         raise MeshError(f"it is damaged, or no USD ({said.lstrip(':')[:160]})") from error
     time = Usd.TimeCode.EarliestTime()
-    notes = [f"{_place(error)}; what should be there is missing" for error in stage.GetCompositionErrors()[:3]]
+    notes = _missing([str(error) for error in stage.GetCompositionErrors()])
     materials = Materials(path, time, notes)
     places = UsdGeom.XformCache(time)
     parts = []
@@ -45,8 +49,19 @@ def read(path: Path) -> RawMesh:
     return mesh
 
 
-def _place(error: Any) -> str:
-    return " ".join(str(error).split())[:200]
+def _missing(errors: list[str]) -> list[str]:
+    """What a stage refers to and does not get."""
+    names = [PurePosixPath(found[1]).name for error in errors if (found := _NOT_OPENED.search(error))]
+    materials = list(dict.fromkeys(n for n in names if n.lower().endswith(".mtlx")))
+    others = list(dict.fromkeys(n for n in names if n not in materials))
+    said = [" ".join(error.split())[:200] for error in errors if not _NOT_OPENED.search(error)][:3]
+    if others:
+        said.append(f"it refers to {', '.join(others[:_MOST])}, which is not there; copy it too")
+    if materials:
+        said.append(
+            f"its materials are in MaterialX ({', '.join(materials[:_MOST])}), which usd-core's wheels do not read; export UsdPreviewSurface"
+        )
+    return said
 
 
 def _shown(stage: Any, notes: list[str]) -> Iterator[Any]:

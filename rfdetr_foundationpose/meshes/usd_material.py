@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import images
 from .normals import split
 from .raw import RawMesh, Surface, Texture, grey_surface
-from .srgb import linear_as_text
+from .srgb import decode_srgb, linear_as_text
 from .usd_part import Part
 
 _WRAP = {"mirror": "mirror", "clamp": "clamp", "black": "clamp"}
@@ -87,7 +87,7 @@ class Materials:
         from pxr import UsdGeom
 
         given = UsdGeom.PrimvarsAPI(prim).GetPrimvarsWithValues()
-        names = [p.GetPrimvarName() for p in given if "color" in str(p.GetTypeName())]
+        names = [p.GetPrimvarName() for p in given if "color" in str(p.GetTypeName()) and len({*p.Get(self._time)}) > 1]
         if names:
             by = "no material shows" if base is None else f"its material {base.name!r} does not show"
             self._notes.append(
@@ -156,6 +156,11 @@ class Materials:
                 f"the texture of material {base.name!r} {error}; that part is rendered without it and may turn about an axis unseen"
             )
             return base._replace(source="its image is missing", missing=True)
+        if node is not None and _source(node, "st") is None:  # the same place of the image everywhere
+            texel = pixels[-1 - int(_at(node, 1) * (pixels.shape[0] - 1)), int(_at(node, 0) * (pixels.shape[1] - 1))]
+            light = decode_srgb(texel / 255) * np.array(base.factor)
+            factor = (float(light[0]), float(light[1]), float(light[2]))
+            return base._replace(factor=factor, source=f"{linear_as_text(factor)} of {Path(str(file.path)).name}")
         wrap = [_WRAP.get(str(_constant(node, key)), "repeat") if node else "repeat" for key in ("wrapS", "wrapT")]
         height, width = pixels.shape[:2]
         source = f"texture {Path(str(file.path)).name} ({width} x {height})"
@@ -221,6 +226,11 @@ def _coordinates(node: Any) -> tuple[str, NDArray[np.float64]]:
         matrix = matrix @ np.array([[c * sx, -s * sy, x], [s * sx, c * sy, y], [0, 0, 1]])
     name = None if node is None else _constant(node, "varname")
     return str(name or "st"), matrix[:2]
+
+
+def _at(node: Any, axis: int) -> float:
+    """Coordinate in [0, 1] of a texture whose coordinates are a value, (0, 0) without."""
+    return min(max(float((_constant(node, "st") or (0, 0))[axis]), 0.0), 1.0)
 
 
 def _source(node: Any, key: str) -> Any:
