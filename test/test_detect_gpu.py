@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rfdetr_foundationpose.config import DetectorConfig
+from rfdetr_foundationpose.detect.masks import instance_mask
 from rfdetr_foundationpose.detect.rfdetr_detector import RfDetrDetector
 from rfdetr_foundationpose.device_frame import Uploader
 from rfdetr_foundationpose.evaluate.detector_validate import compare
@@ -56,6 +57,13 @@ def test_masks_are_those_of_the_network(backend):
         found = fast.detect(Uploader(CUDA)(frame(seed))).detections
         assert all(d.mask.shape == frame().depth.shape and d.mask.device == CUDA for d in found)
     assert compared >= 10
+
+
+def test_masks_are_upsampled_as_on_the_host():
+    logits = torch.randn(24, 24, generator=torch.Generator().manual_seed(0))
+    for box in (np.array([100.0, 40.0, 300.0, 200.0]), np.array([0.0, 0.0, 480.0, 270.0])):
+        host, device = (instance_mask(x, box, 270, 480) for x in (logits, logits.to(CUDA)))
+        assert (host != device.cpu()).float().mean() < 1e-4 and host.any()
 
 
 def test_started_on_a_stream_of_its_own_gives_the_same():
