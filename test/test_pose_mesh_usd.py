@@ -283,6 +283,15 @@ def test_colours_that_nothing_shows_are_said(tmp_path):
     assert any("colours (Col) that its material 'm' does not show" in s for s in said)
 
 
+def test_points_of_another_type_are_left_out_and_said(tmp_path):
+    text = stage(tmp_path, mesh(), mesh(name="odd")).read_text()
+    odd = text.rindex("point3f[] points")
+    text = text[:odd] + "float[] points = [1, 2, 3]" + text[text.index("\n", odd) :]
+    (tmp_path / "m.usda").write_text(text)
+    item, said = load(tmp_path / "m.usda")
+    assert len(item.arrays.faces) == 4 and any("/World/odd has points or faces of another type" in s for s in said)
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

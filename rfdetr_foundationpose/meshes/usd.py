@@ -92,10 +92,13 @@ def _of_mesh(prim: Any, time: Any, notes: list[str]) -> Part | None:
 
     mesh = UsdGeom.Mesh(prim)
     points, counts, corners = (
-        np.asarray(a.Get(time) if a.HasValue() else [])
+        np.atleast_1d(np.asarray(a.Get(time) if a.HasValue() else []))
         for a in (mesh.GetPointsAttr(), mesh.GetFaceVertexCountsAttr(), mesh.GetFaceVertexIndicesAttr())
     )
     if not len(points) or not len(counts):
+        return None
+    if points.shape[1:] != (3,) or counts.ndim != 1 or corners.ndim != 1:
+        notes.append(f"{prim.GetPath()} has points or faces of another type than USD's meshes have, and is left out")
         return None
     part = Part(points.astype(np.float64), counts.astype(np.int64), corners.astype(np.int64))
     holes = mesh.GetHoleIndicesAttr().Get(time)

@@ -195,16 +195,17 @@ def _size(extents: NDArray[np.float64]) -> str:
 
 
 def _told(surfaces: list[Surface]) -> str:
-    """Where the colour of each material comes from."""
-    if len(surfaces) == 1:
-        return surfaces[0].source
-    told = [f"{s.name or 'without material'}: {s.source}" for s in surfaces[:MOST_SURFACES_TOLD]]
-    rest = len(surfaces) - len(told)
+    """Where the colour of each material comes from; parts that are alike are told once."""
+    every = list(dict.fromkeys((s.name, s.source) for s in surfaces))
+    if len(every) == 1:
+        return every[0][1]
+    told = [f"{name or 'without material'}: {source}" for name, source in every[:MOST_SURFACES_TOLD]]
+    rest = len(every) - len(told)
     return "; ".join(told) + (f"; and {rest} more" if rest else "")
 
 
 def _greys(raw: RawMesh) -> str:
     if len(raw.surfaces) == 1:
         return "any face"
-    names = [s.name or "faces without material" for s in raw.surfaces if s.kind == "uniform grey"]
+    names = list(dict.fromkeys(s.name or "faces without material" for s in raw.surfaces if s.kind == "uniform grey"))
     return f"{', '.join(names[:6])}"
