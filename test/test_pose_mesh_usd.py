@@ -177,6 +177,31 @@ def test_an_image_without_coordinates_is_one_colour(tmp_path):
         assert "of a.png" in said[0] and len(said) == 1
 
 
+def test_materialx_nodes_in_the_stage_take_the_first_coordinates(tmp_path):
+    stripes(RED, GREEN).save(tmp_path / "a.png")
+    look = """
+    def Material "m"
+    {
+        token outputs:mtlx:surface.connect = </World/m/s.outputs:out>
+        def Shader "s"
+        {
+            uniform token info:id = "ND_standard_surface_surfaceshader"
+            color3f inputs:base_color.connect = </World/m/i.outputs:out>
+            token outputs:out
+        }
+        def Shader "i"
+        {
+            uniform token info:id = "ND_image_color3"
+            asset inputs:file = @a.png@
+            color3f outputs:out
+        }
+    }
+"""
+    item, _ = load(stage(tmp_path, bound("m", UV.replace("map1", "st")), look))
+    near(color_at(item, 0.02, 0.1), RED)
+    near(color_at(item, 0.08, 0.1), GREEN)
+
+
 def test_materials_in_materialx_are_named(tmp_path):
     (tmp_path / "look.mtlx").write_text('<?xml version="1.0"?>\n<materialx version="1.38"></materialx>\n')
     path = stage(tmp_path, mesh(), 'def Scope "Looks" (prepend references = @./look.mtlx@</MaterialX>)\n{\n}\n')

@@ -156,7 +156,8 @@ class Materials:
                 f"the texture of material {base.name!r} {error}; that part is rendered without it and may turn about an axis unseen"
             )
             return base._replace(source="its image is missing", missing=True)
-        if node is not None and _source(node, "st") is None:  # the same place of the image everywhere
+        # UsdUVTexture shows the same place of the image everywhere then; MaterialX's nodes take the mesh's first coordinates.
+        if node is not None and _identifier(node) == "UsdUVTexture" and _source(node, "st") is None:
             texel = pixels[-1 - int(_at(node, 1) * (pixels.shape[0] - 1)), int(_at(node, 0) * (pixels.shape[1] - 1))]
             light = decode_srgb(texel / 255) * np.array(base.factor)
             factor = (float(light[0]), float(light[1]), float(light[2]))
