@@ -76,7 +76,9 @@ def calibrate(
     brier = float(np.square(held_out - right).mean())
     error = float(sum(r["count"] * abs(r["confidence"] - r["right"]) for r in rows) / len(right))
     order = held_out[right][:, None] > held_out[~right][None]
-    console.print(f"Brier score {brier:.3f}, expected calibration error {error:.3f}, AUC {order.mean():.3f}")
+    auc = float(order.mean()) if order.size else None
+    shown = "no AUC: all poses are alike" if auc is None else f"AUC {auc:.3f}"
+    console.print(f"Brier score {brier:.3f}, expected calibration error {error:.3f}, {shown}")
     flipped = held_out[samples.flipped[~fitted_on]]
     if len(flipped):
         console.print(
@@ -89,7 +91,7 @@ def calibrate(
         "poses": len(right),
         "brier": brier,
         "calibration_error": error,
-        "auc": float(order.mean()),
+        "auc": auc,
         "flipped": {
             "poses": len(flipped),
             "confidence": float(flipped.mean()) if len(flipped) else None,
