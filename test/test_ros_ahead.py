@@ -81,7 +81,14 @@ def graph():
     graph.close()
 
 
-def announced(graph, monkeypatch, device: str, changed: InputConfig | None = None, depth_first: bool = True) -> list:
+def announced(
+    graph,
+    monkeypatch,
+    device: str,
+    changed: InputConfig | None = None,
+    depth_first: bool = True,
+    encoding: str = "rgb8",
+) -> list:
     """Whether depth was, of every image that is announced first of a frame; three frames."""
     monkeypatch.setattr(inputs_module, "resolve_device", lambda _: device)
     found, errors, latest = [], [], LatestFrame()
@@ -96,6 +103,7 @@ def announced(graph, monkeypatch, device: str, changed: InputConfig | None = Non
         stamp, known = time.time_ns(), len(found)
         sides = ("depth", "rgb") if depth_first else ("rgb", "depth")
         images = {side: getattr(camera, side)(stamp) for side in sides}
+        images["rgb"].encoding = encoding
         getattr(graph, sides[0]).publish(images[sides[0]])
         wait_for(lambda: sum(made.counts().get(n, 0) for n in ("rgb", "depth")) % 2, "the first image")
         if device != "cpu" and not settings.input.rectify:
@@ -109,17 +117,27 @@ def announced(graph, monkeypatch, device: str, changed: InputConfig | None = Non
             frame = made.assemble(taken, leases)
         if len(found) > known:
             wait_for(lambda known=known: len(found) == known + 2, "the announcement that comes too late")
+            assert found[known].stamp_ns == stamp
+            if encoding == "rgb8":
+                (name, image), *_ = made.first_image(found[known]).items()
+                assert np.shares_memory(image, getattr(frame, name))
             (name, image), *_ = made.first_image(found[known]).items()
-            assert found[known].stamp_ns == stamp and np.shares_memory(image, getattr(frame, name))
+            with ExitStack() as leases:
+                again = made.assemble(taken, leases)
+                assert getattr(again, name) is image and np.array_equal(again.rgb, frame.rgb)
+                assert getattr(made.assemble(taken, leases), name) is not image
         latest.done(None)
     made.close()
     assert errors == []
     return list({first.stamp_ns: first.is_depth for first in reversed(found)}.values())
 
 
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
 @pytest.mark.parametrize("depth_first", [True, False])
-def test_for_a_gpu_the_image_that_comes_first_is_announced(graph, monkeypatch, depth_first):
-    assert announced(graph, monkeypatch, "cuda", depth_first=depth_first) == [depth_first] * 3
+def test_for_a_gpu_the_image_that_comes_first_is_announced_and_converted_once(
+    graph, monkeypatch, depth_first, encoding
+):
+    assert announced(graph, monkeypatch, "cuda", depth_first=depth_first, encoding=encoding) == [depth_first] * 3
 
 
 @pytest.mark.parametrize(("device", "changed"), [("cpu", InputConfig()), ("cuda", InputConfig(rectify=True))])

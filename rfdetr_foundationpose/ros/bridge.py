@@ -3,7 +3,9 @@ know, where it is installed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,20 +20,52 @@ from . import buffers, compat
 _said: set[str] = set()
 
 
+class Begun:
+    """The image that a frame was begun on before its other one was there, and what was made of it. For one thread."""
+
+    def __init__(self) -> None:
+        self._message: Any = None
+        self._made: dict[str, Any] = {}
+
+    def make(self, message: Any, is_depth: bool, depth_unit: float, logger: Any) -> dict[str, Any]:
+        """As "rgb" (H, W, 3), or "depth" (H, W) and its "depth_scale", of a message in the CPU's memory. Raises InputError."""
+        if is_depth:
+            depth, scale = image_to_depth(message, depth_unit, logger)
+            made = {"depth": depth, "depth_scale": scale}
+        else:
+            made = {"rgb": image_to_rgb(message, logger)}
+        self._message, self._made = message, made
+        return made
+
+    def take(self, rgb: Any, depth: Any) -> dict[str, Any]:
+        """What was made of one of these messages, once; nothing where it was of another one."""
+        (message, made), self._message, self._made = (self._message, self._made), None, {}
+        return made if message is not None and (message is rgb or message is depth) else {}
+
+
 def pair_to_images(
-    rgb: Any, depth: Any, settings: InputConfig, device: str, leases: ExitStack, logger: Any
+    rgb: Any,
+    depth: Any,
+    settings: InputConfig,
+    device: str,
+    leases: ExitStack,
+    logger: Any,
+    begun: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Image, Image, float]:
     """Colour (H, W, 3) uint8, depth (H, W), and the depth's metres per unit, of two messages as they came.
 
-    device: of the pipeline. What is in its memory stays there, and is valid until ``leases`` is closed. Raises InputError.
+    device: of the pipeline. What is in its memory stays there, and is valid until ``leases`` is closed. begun: "rgb", or "depth" and
+    "depth_scale", where they were made of these messages before. Raises InputError.
     """
     unit = settings.depth_unit
     if settings.image_transport == "compressed":
         color = compressed.compressed_to_rgb(buffers.on_host(rgb))
         return (color, *compressed.compressed_to_depth(buffers.on_host(depth), unit))
     target = "cpu" if settings.rectify else device  # lenses are undone on the CPU
-    found = buffers.on_device(rgb, target, leases)
+    found = begun["rgb"] if "rgb" in begun else buffers.on_device(rgb, target, leases)
     color = image_to_rgb(buffers.on_host(rgb), logger) if found is None else found
+    if "depth" in begun:
+        return color, begun["depth"], begun["depth_scale"]
     found = buffers.on_device(depth, target, leases)
     if found is not None:
         return color, found, (1.0 if depth.encoding == "32FC1" else unit)

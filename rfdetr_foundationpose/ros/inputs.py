@@ -111,6 +111,7 @@ class Inputs:
         self._topics = self._image_topics()
         self._infos = CameraInfos(node, self._group, self._reader, on_error, node.resolve_topic_name("rgb/image"))
         self._steady = Steady()
+        self._begun = bridge.Begun()
         self._rectifier = Rectifier()
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
@@ -298,12 +299,9 @@ class Inputs:
         }
 
     def first_image(self, first: First) -> dict[str, Any]:
-        """What ``Pipeline.ahead`` takes of an image that was announced. Raises InputError."""
-        if not first.is_depth:
-            return {"rgb": bridge.image_to_rgb(first.message, self._node.get_logger())}
+        """What ``Pipeline.ahead`` takes of an image that was announced; its frame will have the same array. Raises InputError."""
         unit = self._config.input.depth_unit
-        depth, scale = bridge.image_to_depth(first.message, unit, self._node.get_logger())
-        return {"depth": depth, "depth_scale": scale}
+        return self._begun.make(first.message, first.is_depth, unit, self._node.get_logger())
 
     def assemble(self, pair: Pair, leases: ExitStack) -> Frame:
         """The frame of synchronized messages; images in the GPU's memory are the messages' own until ``leases`` is closed.
@@ -312,8 +310,9 @@ class Inputs:
         """
         calibration = self._infos.calibration()
         self._check_camera(pair)
+        begun, logger = self._begun.take(pair.rgb, pair.depth), self._node.get_logger()
         rgb, depth, scale = bridge.pair_to_images(
-            pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger()
+            pair.rgb, pair.depth, self._config.input, self._device, leases, logger, begun
         )
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
