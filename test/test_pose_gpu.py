@@ -15,6 +15,7 @@ from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose.agreement_columns import DESCRIBED, FEATURES, POSE, RESULT_COLUMNS
 from rfdetr_foundationpose.pose.checkpoints import find, load_refiner, load_scorer
 from rfdetr_foundationpose.pose.estimator import PoseEstimator, RegistrationError, TrackRequest
+from rfdetr_foundationpose.pose.example_crops import example_pairs
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.renderer import Views, WarpRenderer
 from rfdetr_foundationpose.pose.runners import Networks
@@ -88,7 +89,7 @@ def shipped(backend: str, item, schedule: str = "auto") -> PoseEstimator:
     refiner, _ = load_refiner(find(directory, "refiner"))
     scorer, _ = load_scorer(find(directory, "scorer"))
     made = [
-        make_runner(network, backend, RunnerContext("cuda:0", label=label), fallback=False)
+        make_runner(network, backend, RunnerContext("cuda:0", label=label, examples=example_pairs), fallback=False)
         for network, label in ((refiner, "refiner"), (refiner, "register refiner"), (scorer, "scorer"))
     ]
     return PoseEstimator(

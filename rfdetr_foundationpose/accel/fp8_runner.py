@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .base import BackendUnavailable, BaseRunner, Outputs, RunnerContext, Step
+from .base import EXAMPLES_OF_A_FRAME, BackendUnavailable, BaseRunner, Outputs, RunnerContext, Step
 from .memory import within_memory_limit
 from .network import RefinerNetwork, ScorerNetwork
 from .outputs import FloatOutputs, ScoreEmbedder
+from .start_check import example_crops
 from .torch_runners import CHUNK, GraphRunner, disagreement
 
 COARSE_CHUNK = 2 * CHUNK
@@ -18,7 +19,8 @@ COARSE_CHUNK = 2 * CHUNK
 NEWEST_WITHOUT = (8, 9)
 """GPUs up to this compute capability lack the copy engine that the kernels use."""
 TOLERANCE = 0.2
-"""FP8 may err by this share of the range of the outputs for random crops; a broken kernel errs by more."""
+"""FP8 may err by this share of the range of the outputs; a broken kernel errs by more. On crops as the network sees them: the
+better it is trained, the less it answers to random ones, and the less their range means."""
 
 
 class Fp8Runner(GraphRunner):
@@ -69,7 +71,12 @@ class CoarseRunner(GraphRunner):
         except ValueError as error:
             raise BackendUnavailable(f"{self.label}: {error}") from error
         candidate = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
-        reason = within_memory_limit(partial(disagreement, self.plain, candidate, example, TOLERANCE), self.device)
+        a, b = example_crops(self, EXAMPLES_OF_A_FRAME)[0]
+        shown = (
+            a.to(self.dtype, memory_format=torch.channels_last),
+            b.to(self.dtype, memory_format=torch.channels_last),
+        )
+        reason = within_memory_limit(partial(disagreement, self.plain, candidate, shown, TOLERANCE), self.device)
         if reason:
             raise BackendUnavailable(f"{self.label}: in FP8 {reason}")
         return candidate

@@ -36,7 +36,7 @@ def check_runner(runner: BaseRunner, module: nn.Module) -> None:
     batch = runner.fixed_batch or (CHECKED_HYPOTHESES if scorer else CHECKED_PAIRS)
     runner.prepare(batch)
     orders = []
-    for a, b in _examples(runner, batch):
+    for a, b in example_crops(runner, batch):
         with torch.inference_mode():
             expected = as_tuple(module(a, b))
         for e, f in zip(expected, runner(a, b), strict=True):
@@ -55,7 +55,7 @@ def check_runner(runner: BaseRunner, module: nn.Module) -> None:
 
 def _check_coarse(runner: BaseRunner, coarse: Runner, tolerance: float, scorer: bool) -> None:
     """Compare the coarse runner with the exact one, on hypotheses of one frame."""
-    a, b = _examples(runner, EXAMPLES_OF_A_FRAME)[0]
+    a, b = example_crops(runner, EXAMPLES_OF_A_FRAME)[0]
     for exact, found in zip([o.clone() for o in runner(a, b)], coarse(a, b), strict=True):
         error = spread_error(exact, found, "scorer" if scorer else "refiner")
         if error is None:
@@ -86,7 +86,7 @@ def _same_range(expected: Tensor, found: Tensor, whose: str = "its ") -> None:
         raise BackendUnavailable(f"{whose}outputs differ from FP32 eager by {worst:.1%} of their range")
 
 
-def _examples(runner: BaseRunner, batch: int) -> list[tuple[Tensor, Tensor]]:
+def example_crops(runner: BaseRunner, batch: int) -> list[tuple[Tensor, Tensor]]:
     """Batches of crops, each of one frame: rendered ones where the context has such of this size, else random numbers."""
     channels, size = runner.crop
     examples = runner.context.examples
