@@ -20,6 +20,13 @@ from support.ros_own_process import Pipeline, node_of
 from support.ros_support import Camera, Graph, wait_for
 
 
+@pytest.fixture()
+def graph():
+    graph = Graph("/ahead")
+    yield graph
+    graph.close()
+
+
 def pair(stamp: int) -> Pair:
     return Pair(None, None, stamp, time.monotonic())
 
@@ -47,6 +54,43 @@ def test_a_pair_goes_before_what_was_announced_and_what_is_not_newer_is_left():
     assert (tally.received, tally.processed, tally.in_flight, tally.dropped) == (1, 1, 0, {})
 
 
+def test_an_image_of_the_next_pair_waits_for_the_pair_before_it():
+    latest, waiting = LatestFrame(), pair(1)
+    latest.put(waiting)
+    latest.announce(First("depth", True, 2))
+    assert latest.take_next(0) is waiting
+    latest.done(None)
+    assert latest.take_next(0).stamp_ns == 2 and latest.take_next(0) is None
+    latest.announce(First("depth", True, 3))
+    latest.put(pair(3))
+    assert latest.take_next(0).stamp_ns == 3 and latest.take_next(0) is None
+
+
+def test_the_later_image_of_a_pair_of_two_stamps_is_not_of_the_next_one(graph, monkeypatch):
+    """Approximate synchronization pairs a depth image with the colour image before it."""
+    monkeypatch.setattr(inputs_module, "resolve_device", lambda _: "cuda")
+    heard, errors, latest = [], [], LatestFrame()
+    announce = latest.announce
+    monkeypatch.setattr(latest, "announce", lambda first: announce(first) or heard.append(first))
+    settings = Config(input=InputConfig(sync="approximate"))
+    made = inputs_module.Inputs(graph.node, settings, (), latest, errors.append, lambda *e: errors.append(e))
+    made.open()
+    camera = Camera(graph)
+    wait_for(lambda: graph.rgb.get_subscription_count() and graph.depth.get_subscription_count(), "subscriptions")
+    stamp = time.time_ns()
+    graph.rgb.publish(camera.rgb(stamp))
+    wait_for(lambda: len(heard) == 1, "colour")
+    assert latest.take_next(0).stamp_ns == stamp
+    graph.depth.publish(camera.depth(stamp + 1_000_000))
+    wait_for(lambda: len(heard) == 2, "depth")
+    taken = latest.take_next(0)
+    assert isinstance(taken, Pair) and (taken.stamp_ns, taken.depth_ns) == (stamp, stamp + 1_000_000)
+    latest.done(None)
+    assert latest.take_next(0) is None
+    made.close()
+    assert errors == []
+
+
 def test_time_that_jumps_takes_what_was_announced_along():
     latest = LatestFrame()
     latest.announce(First("depth", True, 1))
@@ -72,13 +116,6 @@ def test_what_goes_wrong_with_an_image_is_said_by_its_pair_alone_and_a_failure_e
     assert worker.stop(60)
     assert errors == ["pipeline_error"]
     assert latest.tally().processed == 2 and worker.busy_for() == 0
-
-
-@pytest.fixture()
-def graph():
-    graph = Graph("/ahead")
-    yield graph
-    graph.close()
 
 
 def announced(

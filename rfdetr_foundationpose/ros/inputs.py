@@ -310,9 +310,9 @@ class Inputs:
         """
         calibration = self._infos.calibration()
         self._check_camera(pair)
-        begun, logger = self._begun.take(pair.rgb, pair.depth), self._node.get_logger()
+        begun = self._begun.take(pair.rgb, pair.depth)
         rgb, depth, scale = bridge.pair_to_images(
-            pair.rgb, pair.depth, self._config.input, self._device, leases, logger, begun
+            pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger(), begun
         )
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
@@ -385,7 +385,7 @@ class Inputs:
             elif order == "late":
                 self._latest.refuse("out_of_order")
                 return
-            self._latest.put(Pair(rgb, depth, stamp, time.monotonic()))
+            self._latest.put(Pair(rgb, depth, stamp, time.monotonic(), images.stamp_ns(depth.header)))
         time.sleep(REST)
         for take in self._takes:
             take.restock()

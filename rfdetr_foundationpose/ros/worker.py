@@ -14,12 +14,14 @@ from ..types import InputError
 
 @dataclass(frozen=True)
 class Pair:
-    """Synchronized messages as they came; conversion is the worker's. arrival: monotonic seconds."""
+    """Synchronized messages as they came; conversion is the worker's. stamp_ns: of rgb. arrival: monotonic seconds.
+    depth_ns: stamp of depth, which approximate synchronization lets differ; 0: the same."""
 
     rgb: Any
     depth: Any
     stamp_ns: int
     arrival: float
+    depth_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Tally:
 
 
 class LatestFrame:
-    """The newest pair, with exact book-keeping. Nothing in it waits but ``take``.
+    """The newest pair, with exact book-keeping. Nothing in it waits but ``take`` and ``take_next``.
 
     depth: how many pairs may wait; the node takes 1, as what is older than the newest is of no use to it.
     """
@@ -73,6 +75,8 @@ class LatestFrame:
         self._received = 0
         self._processed = 0
         self._newest_ns = 0
+        # What is announced must be newer than both images of the pair that came last.
+        self._paired_ns = 0
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=1000)
         self._ends: deque[float] = deque(maxlen=1000)
@@ -83,6 +87,7 @@ class LatestFrame:
             self._received += 1
             self._arrivals.append(pair.arrival)
             self._newest_ns = pair.stamp_ns
+            self._paired_ns = max(pair.stamp_ns, pair.depth_ns)
             if self._closed is not None:  # of a callback that was under way: nobody takes it before the next ``open``
                 self._dropped[self._closed] += 1
                 return
@@ -96,7 +101,7 @@ class LatestFrame:
     def announce(self, first: First) -> None:
         """Store one image of the pair that comes next, in the place of an earlier one. It is not counted, and may be left."""
         with self._condition:
-            if self._closed is None and first.stamp_ns > self._newest_ns:
+            if self._closed is None and first.stamp_ns > self._paired_ns:
                 self._first = first
                 self._condition.notify_all()
 
@@ -116,8 +121,10 @@ class LatestFrame:
         """As ``take``, but where no pair waits an image that was announced is given too, once; ``done`` follows a pair alone."""
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or self._first or self._closed is not None, timeout)
+            if self._waiting or self._first is None:
+                return self._pop()
             first, self._first = self._first, None
-            return first if first is not None and not self._waiting else self._pop()
+            return first
 
     def _pop(self) -> Pair | None:
         pair = self._waiting.popleft() if self._waiting else None
@@ -148,7 +155,7 @@ class LatestFrame:
             self._condition.notify_all()
 
     def close(self, reason: str) -> None:
-        """Drop what waits and, until ``open``, what comes; ``take`` returns None."""
+        """Drop what waits and, until ``open``, what comes; ``take`` and ``take_next`` return None."""
         with self._condition:
             self._drop(reason)
             self._closed = reason
