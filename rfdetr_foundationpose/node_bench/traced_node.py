@@ -50,11 +50,10 @@ class TracedNode(PoseNode):
         if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
             pipeline: Any = self._pipeline
-            upload = pipeline._upload
-            pipeline._upload = self._timing("upload", upload)
-            pipeline._upload.wait = self._timing("upload", upload.wait)
-            pipeline._upload.ahead = upload.ahead
-            pipeline._prepare = self._timing("depth", pipeline._prepare)
+            intake = pipeline._intake
+            intake.upload = self._timing("upload", intake.upload)
+            intake.wait = self._timing("upload", intake.wait)
+            intake.prepare = self._timing("depth", intake.prepare)
             pipeline._estimator.track = self._timing("launch", pipeline._estimator.track)
             pipeline._collect = self._timing("detector", pipeline._collect)
             pipeline.process = self._marking("processed", self._timing("other", pipeline.process))

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..accel.graph import totals
 from ..config import Config, ConfigError, from_flat, iter_settings, to_flat
 from ..detect.starts import Start, Starts
-from ..device_frame import DeviceFrame, Uploader
 from ..latency import StageTimer
 from ..types import CameraIntrinsics, Detection, Frame, TrackState
 from .association import NEAR_DIAMETERS, Association, Matching, Registering, associate_object, without_duplicates
@@ -28,6 +26,7 @@ from .confirmation import sure_score
 from .detection_interval import DetectionInterval
 from .duplicates import TAKEOVER, DuplicateTracks
 from .frame_context import FrameContext
+from .intake import Intake
 from .registration import Registration
 from .registration_worker import Job, RegistrationWorker
 from .results import FrameResult, PipelineStatus
@@ -38,7 +37,6 @@ from .tracks import TrackTable
 
 if TYPE_CHECKING:
     from ..detect.detector import DetectionReport
-    from ..pose.observation import Observation
 
 # The reason why there is no detection is said at most once in this time (s).
 EXPLAIN_PERIOD = 5.0
@@ -67,9 +65,7 @@ class Pipeline:
         self._estimator = parts.estimator
         self._specs = list(parts.specs)
         self._extents = dict(parts.extents)
-        self._upload = Uploader(self.device)
-        # Of a depth image that came before its frame's colour image: as uploaded, metres a unit, filtered.
-        self._filtered_ahead: tuple[Tensor, float, Tensor] | None = None
+        self._intake = Intake(parts.estimator, self.device, self.timer)
         self._side = SideStream(self.device, self.timer, overlap=overlap)
         self._tracks = TrackTable({s.name: s.max_instances for s in parts.specs})
         self._duplicates = DuplicateTracks(self._extents)
@@ -124,12 +120,7 @@ class Pipeline:
         if self.device.type != "cuda":
             return
         with self._frame():
-            if rgb is not None:
-                self._upload.ahead("rgb", rgb)
-            if depth is not None:
-                raw = self._upload.ahead("depth", depth)
-                with self.timer.stage("preprocess"):
-                    self._filtered_ahead = (raw, depth_scale, self._estimator.filter_depth(raw, depth_scale))
+            self._intake.ahead(rgb, depth, depth_scale)
 
     def locate(self, frame: Frame) -> FrameResult:
         """Poses of all objects in a single image: every detection is registered before this returns, however long it takes.
@@ -252,7 +243,7 @@ class Pipeline:
         finally:
             if context.collect is not None:  # after an error: nobody works on an image that its owner takes back
                 context.collect()
-            self._upload.wait()
+            self._intake.wait()
 
     def _begin(self, frame: Frame, still: bool) -> FrameContext:
         self._frame_index += 1
@@ -261,20 +252,13 @@ class Pipeline:
         self._tracks.begin_frame()
         return FrameContext(
             index=self._frame_index,
-            image=self._upload(frame),
+            image=self._intake.upload(frame),
             config=self.config,
             counters=self._counters,
-            prepare=self._prepare,
+            prepare=self._intake.prepare,
             still=still,
             finished=self._registration.take_finished(),
         )
-
-    def _prepare(self, image: DeviceFrame) -> Observation:
-        ahead, self._filtered_ahead = self._filtered_ahead, None
-        if ahead is not None and ahead[0] is image.raw_depth and ahead[1] == image.frame.depth_scale:
-            return self._estimator.prepare(image, ahead[2])
-        with self.timer.stage("preprocess"):
-            return self._estimator.prepare(image)
 
     def _detect(self, context: FrameContext) -> None:
         """Start the detector where it is due. Its report is collected when a step needs it: it works beside the tracker."""
