@@ -18,12 +18,13 @@ from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train import detector_trainer
 from rfdetr_foundationpose.train.coco_files import CocoInstance
+from rfdetr_foundationpose.train.detector_eval import Truth, evaluate
 from rfdetr_foundationpose.train.detector_loss import Targets, detection_loss
 from rfdetr_foundationpose.train.detector_mask_loss import MaskTargets
 from rfdetr_foundationpose.train.detector_start import load_start, with_masks
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
 from rfdetr_foundationpose.train.train_detector import train
-from support.detector_models import NAMES, SEG_TINY, loaded
+from support.detector_models import NAMES, SEG_TINY, detector, frame, loaded
 from support.detector_training import TINY, pool, quiet, read_backs, settings
 
 CPU = torch.device("cpu")
@@ -232,6 +233,22 @@ def test_a_random_start_of_a_segmentation_variant_is_the_small_network_with_mask
     assert not plain.masks and sum(p.numel() for p in plain.network.parameters()) < sum(
         p.numel() for p in trainer.network.parameters()
     )
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_masks_of_a_detector_that_finds_nothing_are_measured_as_none(outlined):
+    """Random weights find nothing surely, so no mask of theirs has an overlap."""
+    seen = frame()
+    masks = np.zeros((1, *seen.depth.shape), bool)
+    masks[0, 50:90, 100:160] = True
+    box = np.array([[100, 50, 160, 90]], np.float32)
+    truth = Truth(["mug"], box, np.ones(1, bool), masks, np.array([outlined]))
+    empty = Truth([], box[:0], np.ones(0, bool), masks[:0], np.ones(0, bool))
+    blind = detector(variant="seg-nano", config=SEG_TINY)
+    found = evaluate(blind, [(seen, truth), (seen, empty)], threshold=1.1, pictures=2)
+    assert found.metrics["recall"] == found.metrics["precision"] == 0 and len(found.pictures) == 2
+    assert ("mask_map_50" in found.metrics) == outlined and "mask_iou_p50" not in found.metrics
+    assert 0 <= found.metrics.get("mask_map_50", 0.0) < 0.5
 
 
 def coco(folder, shapes: bool):

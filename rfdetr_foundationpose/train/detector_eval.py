@@ -95,7 +95,8 @@ def evaluate(
     overlaps: list[float] = []
     drawn: list[NDArray[np.uint8]] = []
     precision, mask_precision = MeanAveragePrecision(), MeanAveragePrecision(metric_target=MetricTarget.MASKS)
-    masked, mask_overlaps = detector.mask_kind == "instance", [0.0][:0]
+    masked, outlined = detector.mask_kind == "instance", 0
+    mask_overlaps: list[float] = []
     done = 0
     for frame, truth in images:
         raw = detector.raw(frame)
@@ -109,6 +110,7 @@ def evaluate(
         precision.update(_detections(found, names), _wanted(truth, names))
         masks = detector.masks(raw, [m.row for m in found], frame, own=True) if masked else None
         if masks is not None:
+            outlined += int((truth.counted & truth.outlined).sum())
             given = np.array([m.instance < 0 or truth.outlined[m.instance] for m in found], dtype=bool)
             mask_precision.update(
                 _detections([m for m, g in zip(found, given, strict=True) if g], names, _smaller(masks[given])),
@@ -124,10 +126,10 @@ def evaluate(
         done += 1
         advance(done)
     scored = [row for found in rows.values() for row in found]
-    metrics = _figures(scored, sum(wanted.values()), done, threshold)
+    total = sum(wanted.values())
+    metrics = _figures(scored, total, done, threshold)
     metrics["mean_iou"] = float(np.mean(overlaps)) if overlaps else 0.0
     scores, right = np.array([s for s, _ in scored]), np.array([r for _, r in scored], dtype=bool)
-    total = sum(wanted.values())
     best = max(((_f1(scores, right, total, t), t) for t in np.arange(0.05, 0.96, 0.05)), default=(0.0, 0.0))
     metrics |= {"best_f1": best[0], "best_threshold": float(best[1])}
     if mask_overlaps:
@@ -138,7 +140,7 @@ def evaluate(
         metrics |= {"map_50": float(result.map50), "map_50_95": float(result.map50_95)}
         for index, values in zip(result.matched_classes, result.ap_per_class, strict=True):
             by_class[names[int(index)]] |= {"ap_50": float(values[0]), "ap_50_95": float(np.mean(values))}
-    if mask_overlaps:
+    if outlined:
         result = mask_precision.compute()
         metrics |= {"mask_map_50": float(result.map50), "mask_map_50_95": float(result.map50_95)}
         for index, values in zip(result.matched_classes, result.ap_per_class, strict=True):
