@@ -83,6 +83,12 @@ def read_camera(path: str | Path) -> CameraFile:
     return first
 
 
+def image_number(path: Path) -> str | None:
+    """The last number of an image's name, an index or a time with a point; None without."""
+    found = re.findall(r"\d+(?:\.\d+)?", path.stem)
+    return str(found[-1]) if found else None
+
+
 def read_cameras(path: str | Path) -> dict[str, CameraFile]:
     """Every camera of a file, one at least, by where it is: BOP's scene_camera.json has one for each image's number.
 
@@ -113,12 +119,12 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
     if data[:6] == b"\x93NUMPY":
         return {"": _of_numbers(np.load(path, allow_pickle=False).ravel().tolist())}
     if data[:6] == b"MATLAB":
-        return dict(_search({k: _plain(v) for k, v in scipy.io.loadmat(str(path)).items()}, ""))
+        return _by_place({k: _plain(v) for k, v in scipy.io.loadmat(str(path)).items()})
     text = data.decode("utf-8-sig")
     if text.lstrip().startswith(("%YAML", "<?xml", "<opencv_storage")) or "!!opencv-matrix" in text:
-        return dict(_search(_opencv(path), ""))
+        return _by_place(_opencv(path))
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
-        return dict(_search(json.loads(text), ""))
+        return _by_place(json.loads(text))
     lines = [
         line.split("#")[0].replace(",", " ").replace("[", " ").replace("]", " ").split() for line in text.splitlines()
     ]
@@ -131,7 +137,16 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
     if all("=" in line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")):
         text = text.replace("=", ": ")
     tree = next(iter(yaml.safe_load_all(text)), None)  # ros2 topic echo ends each message with ---
-    return dict(_search(tree, ""))
+    return _by_place(tree)
+
+
+def _by_place(tree: Any) -> dict[str, CameraFile]:
+    """Raises ValueError for two cameras of one image."""
+    found: dict[str, CameraFile] = {}
+    for where, camera in _search(tree, ""):
+        if found.setdefault(where, camera) != camera:
+            raise ValueError(f"two different cameras of the image number {where}")
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -218,12 +233,11 @@ def _search(tree: Any, where: str, unit: float | None = None) -> Iterator[tuple[
 def _image_number(item: Any) -> str:
     """Of a frame of NeRF's transforms.json, which may have intrinsics of its own: the number of its image; "" of others."""
     name = item.get("file_path") if isinstance(item, Mapping) else None
-    found = re.findall(r"\d+", Path(str(name)).stem) if name else []
-    return str(found[-1]) if found else ""
+    return image_number(Path(str(name))) or "" if name else ""
 
 
 def _of_isaac(named: Mapping[str, Any]) -> CameraFile | None:
-    """Isaac Sim's camera_params: the projection of rows to OpenGL's image, whose pixels are square."""
+    """Isaac Sim's camera_params: OpenGL's projection matrix for row vectors, whose image reaches from -1 to 1, and its y up."""
     projection, size = _numbers(named.get("cameraprojection")), _numbers(named.get("renderproductresolution"))
     if projection is None or size is None or len(projection) != 16 or len(size) != 2:
         return None

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
+NO_DEPTH = 65_504.0
+"""Floating-point depth from here on means that nothing is there: renderers write 1e10, or the largest number of 16 bits."""
+
 
 def read_color(path: str | Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB, as the pixels are stored. Raises InputError that names the file."""
@@ -71,13 +74,15 @@ def _load_exr(path: Path) -> NDArray[Any]:
         import OpenEXR
     except ImportError as error:
         raise InputError("bad_depth", f"depth file {path} needs OpenEXR: pip install OpenEXR") from error
-    _bytes(path)
+    path = path.expanduser()
+    _bytes(path)  # says why a file cannot be opened
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             found = {name: np.asarray(c.pixels) for part in file.parts for name, c in part.channels.items()}
     except Exception as error:  # whatever a damaged file makes of it
         raise InputError("bad_depth", f"depth file {path} is no OpenEXR image: {error}") from error
-    named = [n for n in found if n.rpartition(".")[2] in ("Z", "V", "Y") or "depth" in n.lower()] or list(found)
+    of_depth = [n for n in found if "depth" in n.lower()]  # "ViewLayer.Depth.Z", where "ViewLayer.Normal.Z" is none
+    named = of_depth or [n for n in found if n.rpartition(".")[2] in ("Z", "V", "Y")] or list(found)
     if len({found[n].tobytes() for n in named}) != 1:
         raise InputError(
             "bad_depth", f"depth file {path} has the channels {', '.join(found)}; depth needs one, Z, V or Y"

@@ -78,6 +78,28 @@ def test_lenses_that_distort_are_known(tmp_path, name, model):
     assert found.model == model and found.distortion[0] == 0.1
 
 
+def test_isaac_sims_projection_is_that_of_opengl(tmp_path):
+    projection = np.array([[1.5, 0, 0, 0], [0, 2.0, 0, 0], [0.25, -0.125, 0, -1], [0, 0, 0.1, 0]])  # of rows
+    size = {"renderProductResolution": [640, 480]}
+    (tmp_path / "a.json").write_text(json.dumps({"cameraProjection": projection.ravel().tolist(), **size}))
+    K = CameraIntrinsics.from_file(tmp_path / "a.json", 640, 480).K
+    point = np.array([0.3, -0.2, -2.0, 1.0])  # x right, y up, seen along -z
+    clip = point @ projection
+    x, y = clip[:2] / clip[3]
+    pixel = K @ (point[:3] * [1, -1, -1])
+    np.testing.assert_allclose(pixel[:2] / pixel[2], [(x + 1) * 320 - 0.5, (1 - y) * 240 - 0.5])
+
+
+def test_two_cameras_of_one_image_are_refused(tmp_path):
+    frames = [
+        {"file_path": f"{side}/0001.png", "fl_x": fx, "fl_y": 61, "cx": 31, "cy": 23}
+        for side, fx in (("left", 60), ("right", 70))
+    ]
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": frames}))
+    with pytest.raises(InputError, match="two different cameras of the image number 0001"):
+        read_camera(tmp_path / "transforms.json")
+
+
 def test_a_file_of_the_same_view_is_scaled_and_of_another_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(REALSENSE))
     half = CameraIntrinsics.from_file(tmp_path / "a.json", 320, 240)

@@ -14,6 +14,8 @@ import scipy.io
 from rfdetr_foundationpose.errors import InputError
 from rfdetr_foundationpose.frame_files import read_depth
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
+from rfdetr_foundationpose.replay.recording_video import frame_times
+from rfdetr_foundationpose.replay.recording_video import frames as frames_of
 from support.bags import CAMERA_INFO, plain, write_rosbag2
 from support.image_folders import MILLIMETRES, K, write
 
@@ -289,6 +291,30 @@ def test_a_file_of_another_view_makes_no_frame_and_says_why(tmp_path):
         Recording(tmp_path / "a", camera_info=str(tmp_path / "b.txt"))
 
 
+def test_a_camera_file_with_a_serial_number_is_that_of_all_images(tmp_path):
+    write(tmp_path, "rgb/{:06d}.png", "depth/{:06d}.png", camera=("camera_840412060917.json", json.dumps(FOUR)))
+    assert [frame.camera.fy for frame, _ in Recording(tmp_path)] == [61] * 3
+
+
+def test_cameras_of_other_images_are_refused(tmp_path):
+    text = json.dumps(dict.fromkeys(("10", "11", "12"), BOP))
+    with pytest.raises(
+        RecordingError, match=r"scene_camera.json has cameras of the images 10, 11, 12, .* as 000000.png"
+    ):
+        Recording(write(tmp_path / "a", "rgb/{:06d}.png", "depth/{:06d}.png", camera=("scene_camera.json", text)))
+    for i in range(10, 13):
+        write(tmp_path / "b", "rgb/{}.png", "depth/{}.png", camera=(f"cameras/{i}.json", json.dumps(FOUR)))
+    with pytest.raises(RecordingError, match="no file with the camera's intrinsics"):
+        Recording(tmp_path / "b")
+
+
+def test_an_image_in_two_files_is_refused(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.npy")
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    with pytest.raises(RecordingError, match=r"0.npy and 0.png are the same image twice; keep the files of one suffix"):
+        Recording(tmp_path)
+
+
 def test_ycb_video_names_camera_and_unit_in_a_file_of_each_image(tmp_path):
     write(tmp_path, "{:06d}-color.png", "{:06d}-depth.png", factor=10, camera=None)
     for i in range(3):
@@ -375,6 +401,30 @@ def test_colour_of_a_phone_is_a_video(tmp_path):
         Recording(tmp_path)
 
 
+def test_frames_that_were_cut_off_a_video_are_not_counted(tmp_path):
+    """Trimming on a phone leaves them in the file, behind an edit list."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=30, options={"sc_threshold": "1000000000"})  # one key frame
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        packets = [
+            p
+            for i in range(8)
+            for p in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 25 * i, np.uint8)))
+        ]
+        file.mux([*packets, *stream.encode()])
+    with av.open(str(tmp_path / "a.mp4")) as file, av.open(str(tmp_path / "b.mp4"), "w") as cut:
+        out = cut.add_stream_from_template(file.streams.video[0])
+        for packet in [p for p in file.demux(file.streams.video[0]) if p.size]:
+            packet.pts, packet.dts = (stamp - 3 * packet.duration for stamp in (packet.pts, packet.dts))
+            packet.stream = out
+            cut.mux(packet)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        assert sum(p.size > 0 for p in file.demux(file.streams.video[0])) == 8
+    shown = [frame.mean() for frame in frames_of(tmp_path / "b.mp4")]
+    assert len(shown) == 5 and abs(shown[0] - 75) < 8
+    assert [round(t / 1e6) for t in frame_times(tmp_path / "b.mp4")] == [0, 33, 67, 100, 133]
+
+
 @pytest.mark.parametrize(
     "name, words",
     [
@@ -394,6 +444,24 @@ def test_tenths_of_millimetres_are_not_taken_for_millimetres_in_silence(tmp_path
     tape = Recording(write(tmp_path, "rgb/{}.png", "depth/{}.png", factor=10))
     assert len([*tape]) == 3
     assert any("is its unit another one? set input.depth_unit" in problem for problem in tape.problems)
+
+
+@pytest.mark.parametrize("names", [("17.5", "17.6", "17.7"), ("1711111111.532", "1711111121.1", "1711111131.9")])
+def test_times_with_decimal_points_are_seconds_however_far_apart(tmp_path, names):
+    write(tmp_path, "images/{}.png", "depth/{}.png", numbers=names, camera=None)
+    each = [
+        {"file_path": f"images/{n}.png", **dict(zip(("fl_x", "fl_y", "cx", "cy"), (60 + i, 61, 31, 23), strict=True))}
+        for i, n in enumerate(names)
+    ]
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": each}))
+    frames = [frame for frame, _ in Recording(tmp_path)]
+    assert [frame.stamp_ns for frame in frames] == [round(float(n) * 1000) * 1_000_000 for n in names]
+    assert [frame.camera.fx for frame in frames] == [60, 61, 62]
+
+
+def test_numbers_that_no_stamp_holds_are_times_from_the_first_image_on(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png", numbers=["20260101123456", "20260101123457", "20260101123459"])
+    assert [frame.stamp_ns for frame, _ in Recording(tmp_path)] == [0, 10**9, 3 * 10**9]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (100, 110, 120), (1_000_000, 1_000_001, 1_000_002)])
@@ -429,3 +497,19 @@ def test_record3d_and_blender_write_depth_as_exr(tmp_path):
     assert any("1.exr is no OpenEXR image" in problem for problem in tape.problems)
     with pytest.raises(InputError, match="2.exr has the channels B, G, R; depth needs one"):
         read_depth(folder / "depth" / "2.exr")
+
+
+def test_depth_among_other_layers_of_an_exr_file_and_nothing_in_16_bits(tmp_path, monkeypatch):
+    exr = pytest.importorskip("OpenEXR", reason="the extra exr is not installed")
+    write(tmp_path, "rgb/{}.png", "other/{}.png")
+    depth = np.full((48, 64), 65504, np.float16)  # most of it: Blender's largest number, where there is nothing
+    depth[:10] = 0.75
+    layers = {f"ViewLayer.Normal.{axis}": np.full((48, 64), i, np.float16) for i, axis in enumerate("XYZ")}
+    (tmp_path / "depth").mkdir()
+    for i in range(3):
+        channels = {"ViewLayer.Depth.Z": depth, **layers}
+        exr.File({"type": exr.scanlineimage}, channels).write(str(tmp_path / "depth" / f"{i}.exr"))
+    tape = Recording(tmp_path)
+    assert [frame.depth[0, 0] * frame.depth_scale for frame, _ in tape] == [0.75] * 3 and not tape.problems
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_depth("~/depth/0.exr")[0, 0] == 0.75

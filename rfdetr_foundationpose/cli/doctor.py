@@ -41,6 +41,7 @@ EXTRAS = {
     "xatlas": ("scan", "no `object scan`: it textures the mesh"),
     "rerun": ("rerun", "no `--rerun` recordings"),
     "pxr": ("usd", "no USD meshes"),
+    "OpenEXR": ("exr", "no depth images in EXR"),
 }
 """Modules of this package's extras -> the extra, and what is missing without it."""
 PIP_ROS = "source your ROS install, or pip install 'rfdetr_foundationpose[ros]'"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..camera_files import CameraFile, read_camera, read_cameras
+from ..camera_files import CameraFile, image_number, read_camera, read_cameras
 from ..errors import InputError
 from .recording_storage import RecordingError
 from .recording_video import SUFFIXES as VIDEOS
@@ -26,17 +26,18 @@ _NOT_READ = {
     ".depth": "Record3D packs it with LZFSE; export EXR and RGB there, or convert it to .npy in metres (the package pyliblzfse unpacks it)"
 }
 _ALONG_RAYS = re.compile(r"distance_to_camera", re.I)
-# What is said of images, or of others.
+# Of files and folders that are neither colour nor depth.
 _OTHER = re.compile(r"mask|seg|label|vis|render|normal|infra|(?<![a-z])ir(?![a-z])|conf|intrinsic|camera_params", re.I)
 _CAMERA_FILE = re.compile(r"cam|camera|calib|intrinsic|^k$|^info$|scene_camera|metadata|transforms|settings", re.I)
-# What may be in files of these names is something else.
+# Files of these names may hold anything, and are passed over where they hold no camera.
 _OF_ANYTHING = re.compile(r"^info$|metadata|settings", re.I)
 _CAMERA_FOLDER = re.compile(r"cam|calib|intrinsic|meta", re.I)
 _CAMERA_SUFFIXES = (".txt", ".json", ".yaml", ".yml", ".xml", ".npy", ".csv", ".mat", ".pincam")
 _EACH_SUFFIXES = (".json", ".mat", ".pincam", ".txt", ".yaml", ".yml")
 _NO_CAMERA = re.compile(r"pose|traj|extrinsic|depth", re.I)
 _EARLIEST = 1_000_000_000  # Numbers from here on are times.
-_LATEST = 4_000_000_000
+_LATEST = 2**31  # Seconds that a stamp of ROS holds.
+_CLOSE = 5_000_000  # ns: ARKit's intrinsics are named up to 1 ms beside their images.
 _STEPS = (0.002, 5.0)  # Seconds between images, at least and at most.
 
 
@@ -130,29 +131,28 @@ def _topic(name: str) -> str:
     return plain if plain[:1].isalpha() else f"_{plain}"
 
 
-def number(path: Path) -> str | None:
-    """The last number of a name: an index, or a time with a point."""
-    found = re.findall(r"\d+(?:\.\d+)?", path.stem)
-    return found[-1] if found else None
-
-
 class Clock:
-    """Numbers of names as ns. timed: they are times, which images of a data set may not have."""
+    """Numbers of names as ns, of times that no stamp of ROS holds from the first image on. timed: they are times, which images of a
+    data set may not have."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.path
         self._frames: list[int] = []
+        self._first = 0  # what is taken off numbers
         if layout.video:
             self.timed, self._frames = True, frame_times(layout.color[0])
             return
-        numbers = {p: number(p) for p in (*layout.color, *layout.depth)}
+        numbers = {p: image_number(p) for p in (*layout.color, *layout.depth)}
         unnamed = next((p for p, n in numbers.items() if n is None), None)
         if unnamed is not None:
             raise RecordingError(f"{layout.path}: {unnamed.name} has no number by which a depth image belongs to it")
         named = [n for n in numbers.values() if n is not None]
         times = sorted(float(str(numbers[p])) for p in layout.color)
-        self.timed = all("." in n for n in named) or _looks_like_times(times)
-        self._exponent = _exponent(times) if self.timed else 0
+        points = all("." in n for n in named)
+        self.timed = points or _looks_like_times(times)
+        self._exponent = _exponent(times, points) if self.timed else 0
+        if self.timed and times[-1] * 10**self._exponent >= _LATEST * 1e9:
+            self._first = min(int(n.partition(".")[0]) for n in named)
 
     def taken(self, files: Sequence[Path]) -> list[Taken]:
         """In the order of time. Raises RecordingError for two of one number."""
@@ -160,7 +160,11 @@ class Clock:
             return [Taken(files[0], stamp) for stamp in self._frames]
         twice: dict[int, Path] = {}
         for path in files:
-            stamp = self._stamp(str(number(path)))
+            stamp = self._stamp(str(image_number(path)))
+            if stamp in twice and twice[stamp].stem == path.stem:
+                raise RecordingError(
+                    f"{self._path}: {twice[stamp].name} and {path.name} are the same image twice; keep the files of one suffix"
+                )
             if stamp in twice:
                 raise RecordingError(
                     f"{self._path}: {twice[stamp].name} and {path.name} have the same number; give each camera a folder of "
@@ -176,7 +180,7 @@ class Clock:
         if not self.timed:
             return round((float(text) + 1) * 1e9 / RATE)
         digits, _, rest = text.partition(".")
-        return int(digits) * 10**self._exponent + round(float(f"0.{rest or 0}") * 10**self._exponent)
+        return (int(digits) - self._first) * 10**self._exponent + round(float(f"0.{rest or 0}") * 10**self._exponent)
 
 
 def _looks_like_times(values: Sequence[float]) -> bool:
@@ -185,16 +189,12 @@ def _looks_like_times(values: Sequence[float]) -> bool:
     return values[0] >= _EARLIEST or step >= 1000 or (values[0] >= 1_000_000 and step >= 10)
 
 
-def _exponent(values: Sequence[float]) -> int:
+def _exponent(values: Sequence[float], points: bool) -> int:
     """Of sorted times in s, ms, us or ns: the power of ten that makes ns of them. Times since 1970 tell by their size; those of a
-    clock of the device by how far apart images are."""
-    for exponent in (9, 6, 3, 0):
-        if _EARLIEST <= values[0] * 10 ** (exponent - 9) < _LATEST:
-            since_1970 = exponent
-            break
-    else:
-        since_1970 = 9
-    if len(values) < 2:
+    clock of the device by how far apart images are. points: they are written with decimal points, as seconds are."""
+    fitting = [e for e in (9, 6, 3, 0) if _EARLIEST <= values[0] * 10 ** (e - 9) < _LATEST]
+    since_1970 = fitting[0] if fitting else 9
+    if len(values) < 2 or (points and fitting == [9]):
         return since_1970
     step = float(np.median(np.diff(values)))
     if _STEPS[0] <= step * 10 ** (since_1970 - 9) <= _STEPS[1]:
@@ -215,12 +215,18 @@ def cameras(layout: Layout, clock: Clock, given: Path | None) -> tuple[Path, lis
                 return each[0][0].path.parent, [(taken.stamp, camera) for taken, camera in each]
         elif file.suffix.lower() in (".json", ".yml", ".yaml"):
             every = read_cameras(file)
-            if len(every) > 1 and all(name.isdigit() for name in every):  # one for each image's number
-                by_number = {int(name): camera for name, camera in every.items()}
+            if len(every) > 1 and _by_number(every):
+                of_number = {float(name): camera for name, camera in every.items()}
                 numbered = [
-                    (t.stamp, by_number.get(int(float(number(t.path) or 0)))) for t in clock.taken(layout.color)
+                    (t.stamp, of_number.get(float(image_number(t.path) or 0))) for t in clock.taken(layout.color)
                 ]
-                return file, [(stamp, camera) for stamp, camera in numbered if camera is not None]
+                found = [(stamp, camera) for stamp, camera in numbered if camera is not None]
+                if not found:
+                    raise RecordingError(
+                        f"{layout.path}: camera file {file} has cameras of the images {', '.join(list(every)[:4])}, ..., and no image "
+                        f"has such a number, as {layout.color[0].name}; copy the file that belongs to these images"
+                    )
+                return file, found
             return file, [(first, read_camera(file))]
         else:
             return file, [(first, read_camera(file))]
@@ -240,11 +246,13 @@ def _camera_file(path: Path) -> Path | None:
             continue
         found = _files(place, _CAMERA_SUFFIXES)
         named = found if place in own else [p for p in found if _CAMERA_FILE.search(p.stem)]
-        fitting = [p for p in named if not _NO_CAMERA.search(p.stem) and (place in own or not _numbered(p))]
+        fitting = [p for p in named if not _NO_CAMERA.search(p.stem)]
+        several = place not in own and sum(map(_numbered, fitting)) > 1
+        fitting = [p for p in fitting if not (several and _numbered(p))]
         for file in sorted(fitting, key=lambda p: (re.search(r"colou?r|rgb|cam_k", p.stem, re.I) is None, p.name)):
             try:
                 every = read_cameras(file)
-                if not all(name.isdigit() for name in every):
+                if not _by_number(every):
                     read_camera(file)
             except InputError as error:
                 many = len(fitting) > 1 and "different cameras" not in str(error)
@@ -255,17 +263,27 @@ def _camera_file(path: Path) -> Path | None:
     return None
 
 
+def _by_number(every: Collection[str]) -> bool:
+    """Whether cameras of a file are named by the numbers of images."""
+    return all(re.fullmatch(r"\d+(?:\.\d+)?", name) for name in every)
+
+
 def _numbered(file: Path) -> bool:
-    """Of one image among others: ``camera_params_0003.json``."""
+    """Of one image, where there are several: ``camera_params_0003.json``. One alone has a date or a serial number."""
     return re.search(r"\d{4,}$", file.stem) is not None
 
 
 def _camera_of_each(layout: Layout, clock: Clock) -> list[tuple[Taken, CameraFile]]:
-    """Of files that belong to one image each, beside it or in a folder of such. Raises InputError, RecordingError."""
-    places: Iterable[Path] = [p for p in _folders(layout.path) if _CAMERA_FOLDER.search(p.name)]
+    """Of files that belong to one image each, beside it or in a folder of such, of which the plainest name is the shortest. Raises
+    InputError, RecordingError."""
+    color = [t.stamp for t in clock.taken(layout.color)]
+    first, last = color[0] - _CLOSE, color[-1] + _CLOSE
+    places = [p for p in _folders(layout.path) if _CAMERA_FOLDER.search(p.name)]
     for place in sorted(dict.fromkeys((*places, layout.path, layout.color[0].parent)), key=lambda p: len(p.name)):
         for suffix in _EACH_SUFFIXES:
-            files = [p for p in _files(place, (suffix,)) if number(p) is not None and not _NO_CAMERA.search(p.stem)]
+            files = [
+                p for p in _files(place, (suffix,)) if image_number(p) is not None and not _NO_CAMERA.search(p.stem)
+            ]
             files = [p for p in files if re.search(r"cam|meta|intrinsic", p.stem, re.I)] or files
             if not files:
                 continue
@@ -273,5 +291,7 @@ def _camera_of_each(layout: Layout, clock: Clock) -> list[tuple[Taken, CameraFil
                 read_camera(files[0])
             except InputError:
                 continue
-            return [(taken, read_camera(taken.path)) for taken in clock.taken(files)]
+            each = [(t, read_camera(t.path)) for t in clock.taken(files) if first <= t.stamp <= last]
+            if each:
+                return each
     return []

@@ -18,6 +18,7 @@ from ..camera.compressed import compressed_to_depth, compressed_to_rgb
 from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
 from ..camera.rectify import Rectifier
 from ..camera.registration import DepthRegistration
+from ..frame_files import NO_DEPTH
 from ..types import Frame, InputError
 from .recording_decode import COMPRESSED, DamagedMessage, deserialize
 from .recording_files import Lost
@@ -151,7 +152,7 @@ class Assembler:
         if self._judged:
             return
         some = pixels[::4, ::4]
-        metres = some[np.isfinite(some) & (some > 0) & (some < 1e6)] * float(scale)  # renderers' number for nothing
+        metres = some[np.isfinite(some) & (some > 0) & (some < NO_DEPTH)] * float(scale)
         if len(metres) < _ENOUGH:
             return
         self._judged, middle = True, float(np.median(metres))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..camera_files import CameraFile
 from ..errors import InputError
-from ..frame_files import image_size, read_depth
+from ..frame_files import NO_DEPTH, image_size, read_depth
 from . import recording_messages as messages
 from .image_layout import Clock, Layout, cameras, find_layout
 from .recording_decode import CAMERA_INFO, COMPRESSED, IMAGE
@@ -26,7 +26,6 @@ from .recording_video import frames
 FRAME = "camera_color_optical_frame"
 _TUM_UNIT = 1 / 5000
 _MILLIMETRES = 50.0
-_NOTHING = 1e6  # Renderers write such numbers where there is nothing.
 _LIDAR = {(256, 192), (192, 256)}
 """Sizes of the depth that iPhones and iPads give, which ARKit registers to colour."""
 
@@ -111,7 +110,7 @@ class ImageFolder:
             pixels = read_depth(self._depth[0].path)
         except InputError:  # said when its frame is made
             return 1.0
-        seen = pixels[np.isfinite(pixels) & (pixels > 0) & (pixels < _NOTHING)]
+        seen = pixels[np.isfinite(pixels) & (pixels > 0) & (pixels < NO_DEPTH)]
         if pixels.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
             return 1.0
         self.said.append(

@@ -21,7 +21,9 @@ def frame_times(path: Path) -> list[int]:
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
             base = stream.time_base
-            stamps = sorted(packet.pts for packet in file.demux(stream) if packet.pts is not None and packet.size)
+            # What an edit list cuts off, as trimming on a phone does, is in the file, and is not shown.
+            shown = (p for p in file.demux(stream) if p.size and not p.is_discard)
+            stamps = sorted(p.pts for p in shown if p.pts is not None)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise RecordingError(f"{path} is no video that can be read ({error})") from error
     if not stamps or base is None:
