@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rfdetr_foundationpose.pose.mesh import MeshError
 from support.mesh_files import BLUE, GREEN, LEFT, QUADS, RED, RIGHT, STRIP, color_at, load, png, stripes
@@ -48,6 +49,22 @@ def material(name, diffuse, more=""):
         {more}
     }}
 """
+
+
+def reader(name):
+    """A material that shows the primvar Col."""
+    return material(
+        name,
+        f".connect = </World/{name}/reader.outputs:result>",
+        """
+        def Shader "reader"
+        {
+            uniform token info:id = "UsdPrimvarReader_float3"
+            string inputs:varname = "Col"
+            float3 outputs:result
+        }
+        """,
+    )
 
 
 def textured(name, file, *, wrap="", scale="", st="</World/{name}/st.outputs:result>", more=""):
@@ -144,6 +161,28 @@ def test_images_are_moved_repeated_and_scaled(tmp_path):
     near(color_at(item, 0.08, 0.1), [round(c * 0.735) for c in RED], 6)
 
 
+def test_images_are_the_right_way_up_and_turn_counterclockwise(tmp_path):
+    stripes(RED, GREEN).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "a.png")  # red above green
+    item, _ = load(stage(tmp_path, bound("m", UV), textured("m", "a.png")))
+    near(color_at(item, 0.05, 0.18), RED)
+    near(color_at(item, 0.05, 0.02), GREEN)
+    turned = """
+        def Shader "move"
+        {
+            uniform token info:id = "UsdTransform2d"
+            float2 inputs:in.connect = </World/m/st.outputs:result>
+            float inputs:rotation = 90
+            float2 inputs:scale = (0.4, 0.4)
+            float2 inputs:translation = (0.5, 0.3)
+            float2 outputs:result
+        }"""  # (u, v) -> (0.5 - 0.4 v, 0.3 + 0.4 u)
+    item, _ = load(
+        stage(tmp_path, bound("m", UV), textured("m", "a.png", st="</World/m/move.outputs:result>", more=turned))
+    )
+    near(color_at(item, 0.01, 0.1), GREEN)
+    near(color_at(item, 0.09, 0.1), RED)
+
+
 def test_subsets_have_materials_of_their_own_and_colours_are_linear(tmp_path):
     parts = "".join(
         f"""
@@ -161,6 +200,13 @@ def test_subsets_have_materials_of_their_own_and_colours_are_linear(tmp_path):
     near(color_at(item, *LEFT), RED)
     near(color_at(item, *RIGHT), BLUE)
     assert "red: base colour 190/30/40" in said[0]
+    colors = f'\ncolor3f[] primvars:Col = [{linear(BLUE)}, {linear(RED)}] (interpolation = "uniform")'
+    item, said = load(stage(tmp_path, mesh(parts + colors), reader("red"), reader("blue")))
+    near(color_at(item, *LEFT), BLUE)
+    near(color_at(item, *RIGHT), RED)
+    assert "red: Col; blue: Col" in said[0] and len(said) == 1
+    _, said = load(stage(tmp_path, mesh(parts), reader("red"), reader("blue")))
+    assert "its mesh has no Col" in said[0]
 
 
 def test_an_image_without_coordinates_is_one_colour(tmp_path):
@@ -253,9 +299,20 @@ def test_only_what_is_shown_is_taken_where_it_is(tmp_path):
     uniform token[] xformOpOrder = ["xformOp:scale"]
 """
     head = HEAD.replace("metersPerUnit = 1", "metersPerUnit = 0.01")
-    path = stage(tmp_path, scaled, moved, guide, hidden, head=head)
+    now = mesh('token visibility.timeSamples = {0: "invisible", 1: "inherited"}', name="later", points=STRIP * 50)
+    scattered = f"""
+    def PointInstancer "many"
+    {{
+        point3f[] positions = [(5, 0, 0)]
+        int[] protoIndices = [0]
+        rel prototypes = [</World/many/one>]
+        {mesh(name="one", points=STRIP * 50)}
+    }}
+"""
+    path = stage(tmp_path, scaled, moved, guide, hidden, now, scattered, head=head)
     path.write_text(path.read_text() + mesh(name="ground", points=STRIP * 500))  # beside the default prim
-    item, _ = load(path, scale=0.01)
+    item, said = load(path, scale=0.01)
+    assert any("what /World/many scatters is left out" in s for s in said)
     np.testing.assert_allclose(item.extents, [0.02, 0.02, 0], atol=1e-7)
     np.testing.assert_allclose(item.center, [0.01, 0.01, 0.2], atol=1e-7)
     assert item.unit == pytest.approx(0.01)

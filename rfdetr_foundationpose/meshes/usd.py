@@ -34,7 +34,7 @@ def read(path: Path) -> RawMesh:
     materials = Materials(path, time, notes)
     places = UsdGeom.XformCache(time)
     parts = []
-    for prim in _shown(stage, notes):
+    for prim in _shown(stage, time, notes):
         part = _of_mesh(prim, time, notes) if prim.IsA(UsdGeom.Mesh) else _of_shape(prim, time)
         if part is not None:
             materials.paint(prim, part)
@@ -64,20 +64,22 @@ def _missing(errors: list[str]) -> list[str]:
     return said
 
 
-def _shown(stage: Any, notes: list[str]) -> Iterator[Any]:
-    """Prims with a surface, instances too; not what guides or stands in."""
+def _shown(stage: Any, time: Any, notes: list[str]) -> Iterator[Any]:
+    """Prims with a surface, instances too; not what is hidden, guides, stands in, or is there to be scattered."""
     from pxr import Usd, UsdGeom, UsdSkel
 
     top = stage.GetDefaultPrim()
     for root in (top, stage.GetPseudoRoot()) if top else (stage.GetPseudoRoot(),):
         found = False
-        for prim in Usd.PrimRange(root, Usd.TraverseInstanceProxies(Usd.PrimDefaultPredicate)):
+        prims = iter(Usd.PrimRange(root, Usd.TraverseInstanceProxies(Usd.PrimDefaultPredicate)))
+        for prim in prims:
             if prim.IsA(UsdGeom.PointInstancer):
                 notes.append(f"what {prim.GetPath()} scatters is left out")
+                prims.PruneChildren()
             if not prim.IsA(UsdGeom.Gprim):
                 continue
             image = UsdGeom.Imageable(prim)
-            if image.ComputeVisibility() == "invisible" or image.ComputePurpose() in ("guide", "proxy"):
+            if image.ComputeVisibility(time) == "invisible" or image.ComputePurpose() in ("guide", "proxy"):
                 continue
             if UsdSkel.BindingAPI(prim).GetJointIndicesAttr().HasValue():
                 notes.append("it is moved by joints, and is shown in the shape that these start from")

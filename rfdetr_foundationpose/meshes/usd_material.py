@@ -48,10 +48,12 @@ class Materials:
         from pxr import UsdShade
 
         mesh = part.mesh
-        bound = [(prim, np.ones(len(mesh.faces), bool))]
+        rest = np.ones(len(mesh.faces), bool)
+        bound = [(prim, rest)]
         for subset in UsdShade.MaterialBindingAPI(prim).GetMaterialBindSubsets():
             inside = np.isin(part.polygon, np.asarray(subset.GetIndicesAttr().Get(self._time)))
             bound.append((subset.GetPrim(), inside))
+            rest &= ~inside
         mesh.surface = np.zeros(len(mesh.faces), np.int32)
         uv = np.zeros((len(mesh.faces), 3, 2), np.float32)
         colors = np.ones((len(mesh.faces), 3, 3), np.float32)
@@ -203,10 +205,10 @@ def _color(mesh: RawMesh, colors: NDArray[np.float32]) -> None:
 
 def _surface(base: Base | None, colored: bool) -> Surface:
     if base is None or base.colors:
-        name = "" if base is None else base.name
+        name, colors = ("", "displayColor") if base is None else (base.name, base.colors)
         if colored:
-            return Surface(name, "vertex colours", "displayColor", linear=True, colored=True)
-        return grey_surface(name, "no material, no displayColor")
+            return Surface(name, "vertex colours", colors, linear=True, colored=True)
+        return grey_surface(name, f"no material, no {colors}" if base is None else f"its mesh has no {colors}")
     if base.texture is not None:
         return Surface(base.name, "texture", base.source, base.factor, True, texture=base.texture)
     if base.missing:
