@@ -255,16 +255,24 @@ def test_materials_in_materialx_are_named(tmp_path):
     assert any("its materials are in MaterialX (look.mtlx)" in s for s in said)
 
 
-@pytest.mark.parametrize("interpolation, count", [("uniform", 2), ("vertex", 6), ("constant", 1), ("faceVarying", 8)])
+@pytest.mark.parametrize(
+    "interpolation, count", [("uniform", 2), ("vertex", 6), ("varying", 6), ("constant", 1), ("faceVarying", 8)]
+)
 def test_display_colours_of_every_interpolation(tmp_path, interpolation, count):
-    left = {"uniform": [RED, BLUE], "vertex": [RED] * 6, "constant": [RED], "faceVarying": [RED] * 4 + [BLUE] * 4}
-    colors = left[interpolation]
+    each = [RED, RED, BLUE] * 2  # those of points: blue at the right end
+    colors = {
+        "uniform": [RED, BLUE],
+        "vertex": each,
+        "varying": each,
+        "constant": [RED],
+        "faceVarying": [RED] * 4 + [BLUE] * 4,
+    }[interpolation]
     assert len(colors) == count
     listed = ", ".join(linear(c) for c in colors)
     said = f'color3f[] primvars:displayColor = [{listed}] (interpolation = "{interpolation}")'
     item, _ = load(stage(tmp_path, mesh(said)))
     near(color_at(item, *LEFT), RED)
-    near(color_at(item, *RIGHT), colors[-1])
+    near(color_at(item, 0.1999, 0.07), colors[-1])
 
 
 def test_omniverse_materials_are_read(tmp_path):
@@ -286,6 +294,8 @@ def test_omniverse_materials_are_read(tmp_path):
     uv = UV.replace("map1", "st")
     item, _ = load(stage(tmp_path, bound("m", uv), omni % "asset inputs:diffuse_texture = @a.png@"))
     near(color_at(item, *LEFT), GREEN)
+    item, said = load(stage(tmp_path, bound("m", uv), omni % 'string inputs:diffuse_texture = "a.png"'))
+    assert "its shader names no colour" in said[0]
     item, _ = load(stage(tmp_path, bound("m"), omni % f"color3f inputs:diffuse_color_constant = {linear(BLUE)}"))
     near(color_at(item, *LEFT), BLUE)
 
@@ -351,11 +361,30 @@ def test_left_handed_and_mirrored_faces_look_outwards(tmp_path):
     assert (load(stage(tmp_path, mesh(mirrored)))[0].arrays.normals[:, 2] > 0.99).all()
 
 
-@pytest.mark.parametrize("shape, size", [("Cube", (2, 2, 2)), ("Sphere", (2, 2, 2)), ("Cylinder", (2, 2, 2))])
-def test_simple_shapes(tmp_path, shape, size):
-    item, _ = load(stage(tmp_path, f'def {shape} "s"\n{{\n}}\n'), scale=0.1)
+@pytest.mark.parametrize(
+    "shape, said, size",
+    [
+        ("Cube", "double size = 3", (3, 3, 3)),
+        ("Sphere", "", (2, 2, 2)),
+        ("Cylinder", 'uniform token axis = "X"\ndouble height = 3', (3, 2, 2)),
+        ("Capsule", 'uniform token axis = "Y"\ndouble height = 3\ndouble radius = 0.5', (1, 4, 1)),
+        ("Cone", "double height = 3", (2, 2, 3)),
+    ],
+)
+def test_simple_shapes(tmp_path, shape, said, size):
+    item, _ = load(stage(tmp_path, f'def {shape} "s"\n{{\n{said}\n}}\n'), scale=0.1)
     np.testing.assert_allclose(item.extents, np.array(size) / 10, atol=1e-3)
     np.testing.assert_allclose(item.center, 0, atol=1e-3)
+    if shape == "Cone":
+        top = item.arrays.vertices[item.arrays.vertices[:, 2] > 0.14]
+        assert len(top) and np.abs(top[:, :2]).max() < 1e-6
+
+
+def test_what_is_no_surface_of_faces_is_said(tmp_path):
+    curves = 'def BasisCurves "hair"\n{\npoint3f[] points = [(0, 0, 0), (1, 1, 1)]\nint[] curveVertexCounts = [2]\n}\n'
+    item, said = load(stage(tmp_path, mesh(), curves))
+    assert len(item.arrays.faces) == 4
+    assert any("/World/hair is left out, because BasisCurves is not read" in s for s in said)
 
 
 def test_colours_that_nothing_shows_are_said(tmp_path):

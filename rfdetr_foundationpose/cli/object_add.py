@@ -12,7 +12,7 @@ from .console import open_console
 
 
 def add(
-    mesh: Annotated[Path, typer.Argument(help="OBJ, PLY, GLB, STL, ...; in any unit.")],
+    mesh: Annotated[Path, typer.Argument(help="OBJ, PLY, GLB, STL, USD, ...; in any unit.")],
     objects_file: Annotated[Path, typer.Option(help="objects.yaml to extend; made where there is none.")] = Path(
         "objects.yaml"
     ),

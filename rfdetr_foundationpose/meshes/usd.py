@@ -35,7 +35,7 @@ def read(path: Path) -> RawMesh:
     places = UsdGeom.XformCache(time)
     parts = []
     for prim in _shown(stage, time, notes):
-        part = _of_mesh(prim, time, notes) if prim.IsA(UsdGeom.Mesh) else _of_shape(prim, time)
+        part = _of_mesh(prim, time, notes) if prim.IsA(UsdGeom.Mesh) else _of_shape(prim, time, notes)
         if part is not None:
             materials.paint(prim, part)
             parts.append(_placed(part.mesh, np.array(places.GetLocalToWorldTransform(prim), np.float64)))
@@ -132,8 +132,8 @@ def _take_normals(mesh: Any, part: Part, time: Any) -> None:
         part.mesh.normals, part.mesh.normal_index = np.asarray(values, np.float32), index
 
 
-def _of_shape(prim: Any, time: Any) -> Part | None:
-    """Of a cube, sphere, cylinder, capsule or cone."""
+def _of_shape(prim: Any, time: Any, notes: list[str]) -> Part | None:
+    """Of a cube, sphere, cylinder, capsule or cone; None and a note of curves, points and patches."""
     import trimesh
     from pxr import UsdGeom
 
@@ -153,6 +153,7 @@ def _of_shape(prim: Any, time: Any) -> Part | None:
         made = trimesh.creation.cone(radius=value("radius"), height=value("height"))
         made.apply_translation([0, 0, -value("height") / 2])
     else:
+        notes.append(f"{prim.GetPath()} is left out, because {prim.GetTypeName()} is not read; export it as a mesh")
         return None
     vertices = np.asarray(made.vertices, np.float64)
     axis = prim.GetAttribute("axis").Get(time) if prim.HasAttribute("axis") else "Z"

@@ -120,7 +120,7 @@ class Materials:
         if shader is None:
             return Base(name, "its material has no shader that is read", missing=True)
         files: list[Any] = [_constant(shader, key) for key in _FILES]
-        named = [f for f in files if f is not None and f.path]
+        named = [f for f in files if getattr(f, "path", "")]
         if named:
             return self._textured(Base(name, "", _rgb(_constant(shader, _TINT))), named[0])
         given = next((i for key in _COLORS if (i := shader.GetInput(key))), None)
