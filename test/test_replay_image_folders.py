@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 
 import av
@@ -398,6 +399,20 @@ def test_colour_of_a_phone_is_a_video(tmp_path):
     data = (tmp_path / "rgb.mp4").read_bytes()
     (tmp_path / "rgb.mp4").write_bytes(data[:200])
     with pytest.raises(RecordingError, match="rgb.mp4 is no video that can be read"):
+        Recording(tmp_path)
+
+
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this PyAV has no libx264")
+def test_a_video_without_its_key_frame_is_refused(tmp_path):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    shutil.rmtree(tmp_path / "rgb")
+    with av.open(str(tmp_path / "rgb.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8))
+        packets = [p for _ in range(4) for p in stream.encode(grey)] + stream.encode()
+        file.mux(packets[1:])
+    with pytest.raises(RecordingError, match="rgb.mp4 shows no frame, though it holds some"):
         Recording(tmp_path)
 
 

@@ -83,8 +83,10 @@ class ImageFolder:
         first = self._color[0].path
         try:
             if self._video:
-                height, width = next(frames(first)).shape[:2]
-                return width, height
+                shown = next(frames(first), None)
+                if shown is None:
+                    raise RecordingError(f"{first} shows no frame, though it holds some: is its beginning cut off?")
+                return shown.shape[1], shown.shape[0]
             return image_size(first)
         except InputError as error:
             raise RecordingError(f"{self.path}: {error}") from error
@@ -166,7 +168,7 @@ class ImageFolder:
         header = messages.header_message(stamp, FRAME)
         pixels = np.zeros((0, 0, 3), np.uint8) if shown is None else next(shown, None)
         if pixels is None:
-            raise InputError("bad_rgb", "the video ends before")
+            raise InputError("bad_rgb", "the video ends before this frame")
         return _serialized(messages.image_message(header, pixels, "rgb8"), IMAGE)
 
     def _image(self, path: Path, stamp: int, depth: bool, head: int | None) -> bytes:
