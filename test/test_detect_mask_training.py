@@ -136,7 +136,7 @@ def boxes(tmp_path_factory):
 
 def test_masks_alone_leave_boxes_as_they_are(tmp_path, boxes):
     found = train(settings(tmp_path, config=None, start=str(boxes), masks="only"), demo_objects(), quiet())
-    assert found["masks"] == "only" and found["steps"] > 3
+    assert found["masks"] == "only" and found["steps"] >= 1
     before, after = tensors_of(str(boxes)), tensors_of(str(tmp_path / "detector.safetensors"))
     added = {k for k in after if k not in before}
     assert added and all(k.startswith("segmentation_head.") for k in added) and not before.keys() - after.keys()
