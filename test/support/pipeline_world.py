@@ -123,6 +123,7 @@ def make(world: World, specs: list[ObjectSpec], background: bool = True, **setti
 def use_estimator(pipeline: Pipeline, estimator: ScriptedEstimator) -> ScriptedEstimator:
     """Let the pipeline track and register with another double."""
     pipeline._estimator = pipeline._registration.worker._estimator = pipeline._tracker._estimator = estimator
+    pipeline._intake._estimator = estimator
     return estimator
 
 
