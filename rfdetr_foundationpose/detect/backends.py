@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from torch import Tensor
 from ..accel.base import EngineOptions
 from ..backends import DETECTOR
 from . import rfdetr_library as library
-from .mask_head import quicken_masks
-from .precision import keep_float32
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
@@ -131,12 +129,12 @@ def reference(model: RFDETR, place: Placement) -> Forward:
 
 def eager(model: RFDETR, place: Placement) -> Forward:
     """rfdetr's network for inference, as Python runs it."""
-    return _optimized(model, place)
+    return library.inference_form(model, trace=False, dtype=place.dtype)
 
 
 def traced(model: RFDETR, place: Placement) -> Forward:
     """TorchScript of it."""
-    return _optimized(model, place, trace=True)
+    return library.inference_form(model, trace=True, dtype=place.dtype)
 
 
 def compiled(model: RFDETR, place: Placement) -> Forward:
@@ -145,20 +143,11 @@ def compiled(model: RFDETR, place: Placement) -> Forward:
     Our own call instead of rfdetr's: that one records CUDA graphs of its own, which belong to the thread that made
     them, while the node warms up in one thread and works in another; our graph holds the whole predictor.
     """
-    forward = torch.compile(_optimized(model, place), dynamic=False)
+    forward = torch.compile(library.inference_form(model, trace=False, dtype=place.dtype), dynamic=False)
     size = model.model.resolution
     with torch.inference_mode():  # as later: otherwise the first frame would compile once more
         forward(torch.zeros((1, 3, size, size), dtype=place.dtype, device=place.device))
     return forward
-
-
-def _optimized(model: RFDETR, place: Placement, *, trace: bool = False) -> Forward:
-    if place.dtype != torch.float32:
-        keep_float32(library.network(model))
-    quicken_masks(library.network(model))
-    library.optimize(model, compile=trace, dtype=place.dtype)
-    forward: Any = model.model.inference_model
-    return forward  # type: ignore[no-any-return]
 
 
 def _keep_constants_on_device(model: RFDETR, device: torch.device) -> None:

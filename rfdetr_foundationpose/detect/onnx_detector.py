@@ -8,7 +8,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,8 +21,6 @@ from ..engines.engine_provider import EngineProvider, EngineSource
 from ..engines.onnx_file import ImageSpec
 from ..resources import cache_directory
 from . import rfdetr_library as library
-from .mask_head import quicken_masks
-from .precision import keep_float32
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
@@ -84,12 +82,7 @@ def export_detector(model: RFDETR, path: Path, precision: str = "fp32") -> Path:
 
 def _fast(model: RFDETR, dtype: torch.dtype) -> nn.Module:
     """A copy of the network in rfdetr's form for inference, which is the one that can be exported."""
-    if dtype != torch.float32:
-        keep_float32(library.network(model))
-    quicken_masks(library.network(model))
-    library.optimize(model, compile=False, dtype=dtype)
-    fast: Any = model.model.inference_model
-    return copy.deepcopy(fast)  # type: ignore[no-any-return]
+    return copy.deepcopy(library.inference_form(model, trace=False, dtype=dtype))
 
 
 def detector_source(model: RFDETR, cache: Path | None = None, about: str = "") -> EngineSource:

@@ -15,6 +15,8 @@ from torch import nn
 from ..device import matmul_precision
 from ..errors import one_line
 from .detector import DetectorError
+from .mask_head import quicken_masks
+from .precision import keep_float32
 
 if TYPE_CHECKING:
     from rfdetr.detr import RFDETR
@@ -200,6 +202,16 @@ def optimize(model: Any, *, compile: bool, dtype: torch.dtype) -> None:
         raise DetectorError("this rfdetr has neither inference() nor optimize_for_inference(); use rfdetr >= 1.2")
     with quiet():
         call(compile=compile, batch_size=1, dtype=dtype)
+
+
+def inference_form(model: RFDETR, *, trace: bool, dtype: torch.dtype) -> nn.Module:
+    """The network of a model in its fast form, what decides boxes in FP32, masks in the quick order; see ``optimize``."""
+    if dtype != torch.float32:
+        keep_float32(network(model))
+    quicken_masks(network(model))
+    optimize(model, compile=trace, dtype=dtype)
+    fast: Any = model.model.inference_model
+    return fast  # type: ignore[no-any-return]
 
 
 def published_file(variant: str) -> tuple[Path, str]:
