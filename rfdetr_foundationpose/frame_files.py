@@ -16,6 +16,11 @@ NO_DEPTH = 65_504.0
 """Floating-point depth from here on means that nothing is there: renderers write 1e10, or the largest number of 16 bits."""
 
 
+def measured(depth: NDArray[Any]) -> NDArray[Any]:
+    """(N,) those of depth values of any unit and shape that are a distance: finite, positive, and less than NO_DEPTH."""
+    return np.asarray(depth[np.isfinite(depth) & (depth > 0) & (depth < NO_DEPTH)])
+
+
 def read_color(path: str | Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB, as the pixels are stored. Raises InputError that names the file."""
     # A camera's orientation tag would turn the colour image away from its depth.

@@ -18,7 +18,7 @@ from ..camera.compressed import compressed_to_depth, compressed_to_rgb
 from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
 from ..camera.rectify import Rectifier
 from ..camera.registration import DepthRegistration
-from ..frame_files import NO_DEPTH
+from ..frame_files import measured
 from ..types import Frame, InputError
 from .recording_decode import COMPRESSED, DamagedMessage, deserialize
 from .recording_files import Lost
@@ -151,8 +151,7 @@ class Assembler:
         """Say once where depth cannot be in the unit in which it is read."""
         if self._judged:
             return
-        some = pixels[::4, ::4]
-        metres = some[np.isfinite(some) & (some > 0) & (some < NO_DEPTH)] * float(scale)
+        metres = measured(pixels[::4, ::4]) * float(scale)
         if len(metres) < _ENOUGH:
             return
         self._judged, middle = True, float(np.median(metres))

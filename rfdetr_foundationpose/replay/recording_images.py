@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..camera_files import CameraFile
 from ..errors import InputError
-from ..frame_files import NO_DEPTH, image_size, read_depth
+from ..frame_files import image_size, measured, read_depth
 from . import recording_messages as messages
 from .image_layout import Clock, Layout, cameras, find_layout
 from .recording_decode import CAMERA_INFO, COMPRESSED, IMAGE
@@ -112,7 +112,7 @@ class ImageFolder:
             pixels = read_depth(self._depth[0].path)
         except InputError:  # said when its frame is made
             return 1.0
-        seen = pixels[np.isfinite(pixels) & (pixels > 0) & (pixels < NO_DEPTH)]
+        seen = measured(pixels)
         if pixels.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
             return 1.0
         self.said.append(
