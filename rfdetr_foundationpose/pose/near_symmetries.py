@@ -4,6 +4,7 @@ a handle or a few millimetres tell them apart."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from .half_turns import half_turns
 from .mesh import ObjectModel
+from .symmetry import rotation_angle
 
 MOST_TURNS = 8
 """So many turns are tried of an object."""
@@ -56,8 +58,7 @@ def _gap(T: Array, others: list[Array], declared: Array) -> float:
     """The smallest angle, rad, between a turn and no turn or one of the others, up to declared symmetries."""
     looks = T[:3, :3] @ declared
     against = np.stack([np.eye(3), *(o[:3, :3] for o in others)])
-    trace = np.einsum("kij,nij->kn", looks, against)
-    return float(np.arccos(np.clip((trace.max() - 1) / 2, -1, 1)))
+    return float(rotation_angle(np.einsum("kij,nlj->knil", looks, against)).min())
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def _surface(vertices: Array, faces: NDArray[np.integer], count: int) -> Array:
     return np.einsum("nk,nkd->nd", weights, chosen)
 
 
+@cache
 def _starts(count: int) -> Array:
     """(count, 3, 3) rotations, each far from the others: farthest-point samples of random ones."""
     quaternions = Rotation.random(3000, random_state=0).as_quat()
