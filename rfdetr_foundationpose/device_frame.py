@@ -76,7 +76,7 @@ class Uploader:
     def __call__(self, frame: Frame) -> DeviceFrame:
         """Upload on the current stream; waits only for the copies of the frame before. The host arrays of ``frame`` may be
         reused afterwards, those in page-locked memory after ``wait``."""
-        self._synchronize()
+        self.wait()
         rgb, depth = self._bring("rgb", frame.rgb), self._bring("depth", frame.depth)
         self._record()
         self._ahead = None
@@ -88,7 +88,7 @@ class Uploader:
         The frame that is called with this array, or another one over the same memory, has it then; the array must not change
         before. It takes the place of one that no frame came for.
         """
-        self._synchronize()
+        self.wait()
         brought = self._bring(name, image)
         self._record()
         self._ahead = (name, image, brought)
@@ -101,9 +101,6 @@ class Uploader:
 
     def wait(self) -> None:
         """Until the newest frame's images are copied; at the end of a frame, whose result was waited for, they are."""
-        self._synchronize()
-
-    def _synchronize(self) -> None:
         if self._copied is not None:
             self._copied.synchronize()
 

@@ -71,12 +71,9 @@ class CoarseRunner(GraphRunner):
         except ValueError as error:
             raise BackendUnavailable(f"{self.label}: {error}") from error
         candidate = FloatOutputs(reduced, self.dtype, COARSE_CHUNK)
-        a, b = example_crops(self, EXAMPLES_OF_A_FRAME)[0]
-        shown = (
-            a.to(self.dtype, memory_format=torch.channels_last),
-            b.to(self.dtype, memory_format=torch.channels_last),
-        )
-        reason = within_memory_limit(partial(disagreement, self.plain, candidate, shown, TOLERANCE), self.device)
+        crops = example_crops(self, EXAMPLES_OF_A_FRAME)[0]
+        a, b = (x.to(self.dtype, memory_format=torch.channels_last) for x in crops)
+        reason = within_memory_limit(partial(disagreement, self.plain, candidate, (a, b), TOLERANCE), self.device)
         if reason:
             raise BackendUnavailable(f"{self.label}: in FP8 {reason}")
         return candidate
