@@ -67,14 +67,21 @@ def test_the_best_is_flipped_where_pruning_leaves_an_iteration(schedule, expecte
     assert Pruning(schedule).flipping == expected
 
 
-def test_turns_of_the_best_take_the_place_of_the_last():
+def used_program():
+    """A program that has registered a box, and the observation it did so in, filtered in the whole image."""
     item = object_of(textured_box())
     frame, mask = scene_of(item, random_pose(3))
     runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
     config = PoseConfig(register_iterations=3, register_schedule="12,8,8")
     estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
-    estimator.register(prepared(estimator, frame), "thing", mask)
+    observation = prepared(estimator, frame).everywhere()
+    estimator.register(observation, "thing", mask)
     (program,) = estimator._registers.values()
+    return program, observation
+
+
+def test_turns_of_the_best_take_the_place_of_the_last():
+    program, _ = used_program()
     before = program.views.poses.clone()
     program._try_turns(8)
     after = program.views.poses
@@ -100,17 +107,9 @@ class ReadOnTheHost(TorchDispatchMode):
 
 
 def test_what_a_gpu_captures_reads_nothing_on_the_host():
-    item = object_of(textured_box())
-    frame, mask = scene_of(item, random_pose(3))
-    runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
-    config = PoseConfig(register_iterations=3, register_schedule="12,8,8")
-    estimator = PoseEstimator([item], WarpRenderer([item], "cpu"), Networks(*runners), config, "cpu")
-    observation = prepared(estimator, frame).everywhere()
-    estimator.register(observation, "thing", mask)
-    (program,) = estimator._registers.values()
-    program._observation = dataclasses.replace(
-        observation, parts=None
-    )  # as on a GPU, where nothing is filtered in part
+    program, observation = used_program()
+    # As on a GPU, where nothing is filtered in part.
+    program._observation = dataclasses.replace(observation, parts=None)
     with torch.inference_mode(), ReadOnTheHost() as host:
         packed, *_ = program.run()
     assert host.found == []
