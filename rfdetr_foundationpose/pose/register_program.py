@@ -277,7 +277,7 @@ class RegisterProgram:
         return rows
 
     def _try_turns(self, n: int) -> None:
-        """Put the best hypothesis, turned as the object's shape is nearly the same, in place of the last of the first n."""
+        """Put the best hypothesis, after each turn that leaves the object's shape nearly as it was, in place of the last of the first n."""
         poses = self.views.poses
         count = min(len(self._turns), n // 2)
         # Summed rather than by a matrix product, whose TF32 would round rotations.
