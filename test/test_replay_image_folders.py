@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from itertools import pairwise
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ import scipy.io
 from rfdetr_foundationpose.errors import InputError
 from rfdetr_foundationpose.frame_files import read_depth
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
-from rfdetr_foundationpose.replay.recording_video import frame_times
-from rfdetr_foundationpose.replay.recording_video import frames as frames_of
 from support.bags import CAMERA_INFO, plain, write_rosbag2
 from support.image_folders import MILLIMETRES, K, write
 
@@ -375,69 +371,6 @@ def test_smaller_depth_of_another_camera_is_refused(tmp_path):
         cv2.imwrite(str(tmp_path / "depth" / f"{i}.png"), MILLIMETRES[::2, ::2])
     tape = Recording(tmp_path)
     assert not [*tape] and any("depth is 32x24 but rgb is 64x48" in line for line in tape.tally.sentences())
-
-
-def test_colour_of_a_phone_is_a_video(tmp_path):
-    write(tmp_path, "rgb/{}.png", "depth/{:06d}.png", count=4, camera=("camera_matrix.csv", K.replace(" ", ", ")))
-    with av.open(str(tmp_path / "rgb.mp4"), "w") as file:
-        stream = file.add_stream("mpeg4", rate=60)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
-        for i in range(4):
-            picture = cv2.imread(str(tmp_path / "rgb" / f"{i}.png"))
-            (tmp_path / "rgb" / f"{i}.png").unlink()
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")):
-                file.mux(packet)
-        for packet in stream.encode():
-            file.mux(packet)
-    tape = Recording(tmp_path)
-    frames = [frame for frame, _ in tape]
-    assert len(tape) == len(frames) == 4 and tape.timed and not tape.problems
-    assert [round((b.stamp_ns - a.stamp_ns) / 1e6) for a, b in pairwise(frames)] == [17, 17, 17]
-    for i, frame in enumerate(frames):
-        assert frame.rgb[10, 2, 0] > 150 and frame.rgb[10, 40, 0] < 90
-        np.testing.assert_array_equal(frame.depth, MILLIMETRES + i)
-    data = (tmp_path / "rgb.mp4").read_bytes()
-    (tmp_path / "rgb.mp4").write_bytes(data[:200])
-    with pytest.raises(RecordingError, match="rgb.mp4 is no video that can be read"):
-        Recording(tmp_path)
-
-
-@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this PyAV has no libx264")
-def test_a_video_without_its_key_frame_is_refused(tmp_path):
-    write(tmp_path, "rgb/{}.png", "depth/{}.png")
-    shutil.rmtree(tmp_path / "rgb")
-    with av.open(str(tmp_path / "rgb.mp4"), "w") as file:
-        stream = file.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8))
-        packets = [p for _ in range(4) for p in stream.encode(grey)] + stream.encode()
-        file.mux(packets[1:])
-    with pytest.raises(RecordingError, match="rgb.mp4 shows no frame, though it holds some"):
-        Recording(tmp_path)
-
-
-def test_frames_that_were_cut_off_a_video_are_not_counted(tmp_path):
-    """Trimming on a phone leaves them in the file, behind an edit list."""
-    with av.open(str(tmp_path / "a.mp4"), "w") as file:
-        stream = file.add_stream("mpeg4", rate=30, options={"sc_threshold": "1000000000"})  # one key frame
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
-        packets = [
-            p
-            for i in range(8)
-            for p in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 25 * i, np.uint8)))
-        ]
-        file.mux([*packets, *stream.encode()])
-    with av.open(str(tmp_path / "a.mp4")) as file, av.open(str(tmp_path / "b.mp4"), "w") as cut:
-        out = cut.add_stream_from_template(file.streams.video[0])
-        for packet in [p for p in file.demux(file.streams.video[0]) if p.size]:
-            packet.pts, packet.dts = (stamp - 3 * packet.duration for stamp in (packet.pts, packet.dts))
-            packet.stream = out
-            cut.mux(packet)
-    with av.open(str(tmp_path / "b.mp4")) as file:
-        assert sum(p.size > 0 for p in file.demux(file.streams.video[0])) == 8
-    shown = [frame.mean() for frame in frames_of(tmp_path / "b.mp4")]
-    assert len(shown) == 5 and abs(shown[0] - 75) < 8
-    assert [round(t / 1e6) for t in frame_times(tmp_path / "b.mp4")] == [0, 33, 67, 100, 133]
 
 
 @pytest.mark.parametrize(

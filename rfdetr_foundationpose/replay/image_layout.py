@@ -14,7 +14,7 @@ from ..camera_files import CameraFile, image_number, read_camera, read_cameras
 from ..errors import InputError
 from .recording_storage import RecordingError
 from .recording_video import SUFFIXES as VIDEOS
-from .recording_video import frame_times
+from .recording_video import VideoTimes, video_times
 
 RATE = 30.0
 """Images that are counted, not stamped, are so many a second."""
@@ -133,31 +133,32 @@ def _topic(name: str) -> str:
 
 class Clock:
     """Numbers of names as ns, of times that no stamp of ROS holds from the first image on. timed: they are times, which images of a
-    data set may not have."""
+    data set may not have. video: of colour that is one. Raises RecordingError."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.path
-        self._frames: list[int] = []
         self._first = 0  # what is taken off numbers
-        if layout.video:
-            self.timed, self._frames = True, frame_times(layout.color[0])
-            return
-        numbers = {p: image_number(p) for p in (*layout.color, *layout.depth)}
+        self.video: VideoTimes | None = None
+        of_clock = layout.depth if layout.video else layout.color
+        numbers = {p: image_number(p) for p in (*of_clock, *layout.depth)}
         unnamed = next((p for p, n in numbers.items() if n is None), None)
         if unnamed is not None:
             raise RecordingError(f"{layout.path}: {unnamed.name} has no number by which a depth image belongs to it")
         named = [n for n in numbers.values() if n is not None]
-        times = sorted(float(str(numbers[p])) for p in layout.color)
+        times = sorted(float(str(numbers[p])) for p in of_clock)
         points = all("." in n for n in named)
         self.timed = points or _looks_like_times(times)
         self._exponent = _exponent(times, points) if self.timed else 0
         if self.timed and times[-1] * 10**self._exponent >= _LATEST * 1e9:
             self._first = min(int(n.partition(".")[0]) for n in named)
+        if layout.video:
+            taken = sorted(self._time(n) if self.timed else int(n) for n in named)
+            self.video = video_times(layout.color[0], taken, self.timed)
 
     def taken(self, files: Sequence[Path]) -> list[Taken]:
         """In the order of time. Raises RecordingError for two of one number."""
         if len(files) == 1 and files[0].suffix.lower() in VIDEOS:
-            return [Taken(files[0], stamp) for stamp in self._frames]
+            return [Taken(files[0], stamp) for stamp in (self.video.frames if self.video else ())]
         twice: dict[int, Path] = {}
         for path in files:
             stamp = self._stamp(str(image_number(path)))
@@ -174,11 +175,11 @@ class Clock:
         return [Taken(path, stamp) for stamp, path in sorted(twice.items())]
 
     def _stamp(self, text: str) -> int:
-        if self._frames:  # depth of a video counts its frames
-            at = int(float(text))
-            return self._frames[at] if at < len(self._frames) else self._frames[-1] + (at + 1) * int(1e9 / RATE)
-        if not self.timed:
-            return round((float(text) + 1) * 1e9 / RATE)
+        if self.video is not None:
+            return self.video.stamp_of(self._time(text) if self.timed else int(float(text)))
+        return self._time(text) if self.timed else round((float(text) + 1) * 1e9 / RATE)
+
+    def _time(self, text: str) -> int:
         digits, _, rest = text.partition(".")
         return (int(digits) - self._first) * 10**self._exponent + round(float(f"0.{rest or 0}") * 10**self._exponent)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..camera_files import CameraFile
 from ..errors import InputError
@@ -21,7 +20,7 @@ from . import recording_messages as messages
 from .image_layout import Clock, Layout, cameras, find_layout
 from .recording_decode import CAMERA_INFO, COMPRESSED, IMAGE
 from .recording_storage import Message, Reading, RecordingError, Topic
-from .recording_video import frames
+from .recording_video import VideoReader, frames
 
 FRAME = "camera_color_optical_frame"
 _TUM_UNIT = 1 / 5000
@@ -44,7 +43,10 @@ class ImageFolder:
             self.said.append(f"{path}: the images are those of {layout.path.name}")
         clock = Clock(layout)
         self._color, self._depth = clock.taken(layout.color), clock.taken(layout.depth)
-        self.timed, self._video = clock.timed, layout.video
+        self.timed, self._video = clock.timed or layout.video, clock.video
+        if clock.video:
+            self.said += clock.video.said
+            self.remedy = "copy the video again"
         self._size = self._color_size()
         file, found = cameras(layout, clock, camera)
         if camera is None and layout.path not in (file, *file.parents):
@@ -83,7 +85,7 @@ class ImageFolder:
         first = self._color[0].path
         try:
             if self._video:
-                shown = next(frames(first), None)
+                _, shown = next(frames(first, hidden=self._video.hidden), (None, None))
                 if shown is None:
                     raise RecordingError(f"{first} shows no frame, though it holds some: is its beginning cut off?")
                 return shown.shape[1], shown.shape[0]
@@ -148,13 +150,13 @@ class ImageFolder:
         every += [(i.stamp, 2, i.path) for i in self._depth if self._depth_topic in topics]
         every += [(stamp, 0, camera) for stamp, camera in self._cameras if self._info in topics]
         names = {0: self._info, 1: self._rgb, 2: self._depth_topic}
-        shown = frames(self._color[0].path) if self._video and head is None else None
+        shown = VideoReader(self._color[0].path, self._video) if self._video and head is None else None
         for stamp, kind, what in sorted(every, key=lambda e: e[:2]):
             try:
                 if kind == 0:
                     data = self._calibration(what, stamp)
                 elif kind == 1 and self._video:
-                    data = self._of_video(shown, stamp)
+                    data = self._of_video(shown, stamp, reading)
                 else:
                     data = self._image(what, stamp, kind == 2, head)
             except (OSError, InputError) as error:
@@ -163,12 +165,14 @@ class ImageFolder:
             reading.seen[names[kind]] += 1
             yield Message(names[kind], stamp, data)
 
-    def _of_video(self, shown: Iterator[NDArray[np.uint8]] | None, stamp: int) -> bytes:
-        """The next frame; without ``shown`` its header alone. Raises InputError."""
+    def _of_video(self, shown: VideoReader | None, stamp: int, reading: Reading) -> bytes:
+        """The next frame, empty where it is damaged, so that it keeps its place; without ``shown`` its header alone."""
         header = messages.header_message(stamp, FRAME)
-        pixels = np.zeros((0, 0, 3), np.uint8) if shown is None else next(shown, None)
-        if pixels is None:
-            raise InputError("bad_rgb", "the video ends before this frame")
+        try:
+            pixels = np.zeros((0, 0, 3), np.uint8) if shown is None else shown.next()
+        except InputError as error:
+            reading.damage.append(str(error))
+            return b""
         return _serialized(messages.image_message(header, pixels, "rgb8"), IMAGE)
 
     def _image(self, path: Path, stamp: int, depth: bool, head: int | None) -> bytes:
