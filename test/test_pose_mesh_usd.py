@@ -15,9 +15,17 @@ HEAD = '#usda 1.0\n(\n    defaultPrim = "World"\n    metersPerUnit = 1\n    upAx
 
 
 def linear(color):
-    values = np.array(color) / 255
-    found = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    found = srgb(np.array(color) / 255)
     return f"({found[0]:.6f}, {found[1]:.6f}, {found[2]:.6f})"
+
+
+def srgb(values):
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def displayed(light):
+    light = np.clip(light, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def mesh(inside="", *, name="strip", quads=QUADS, points=STRIP, kind="", scheme="none"):
@@ -159,6 +167,39 @@ def test_images_are_moved_repeated_and_scaled(tmp_path):
     dark = [round(c * 0.735) for c in GREEN]
     near(color_at(item, 0.02, 0.1), dark, 6)
     near(color_at(item, 0.08, 0.1), [round(c * 0.735) for c in RED], 6)
+
+
+@pytest.mark.parametrize(
+    "said, light",
+    [
+        ('token inputs:sourceColorSpace = "raw"', lambda v: v),
+        ('token inputs:sourceColorSpace = "sRGB"', None),
+        ("float4 inputs:bias = (0.1, 0, 0, 0)", lambda v: srgb(v) + [0.1, 0, 0]),
+        ("float4 inputs:scale = (0.5, 2, 1, 1)\nfloat4 inputs:bias = (0.2, 0, -0.1, 0)", lambda v: srgb(v) * [0.5, 2, 1] + [0.2, 0, -0.1]),
+    ],
+    ids=["raw", "sRGB", "bias", "scale and bias"],
+)  # fmt: skip
+def test_pixels_become_light_by_colour_space_scale_and_bias(tmp_path, said, light):
+    stripes(RED, GREEN).save(tmp_path / "a.png")
+    item, _ = load(stage(tmp_path, bound("m", UV), textured("m", "a.png", scale=said)))
+    for x, color in ((0.02, RED), (0.08, GREEN)):
+        near(color_at(item, x, 0.1), color if light is None else displayed(light(np.array(color) / 255)))
+
+
+@pytest.mark.parametrize("space, shown", [("auto", 188), ("sRGB", 128)])
+def test_grey_images_are_light_unless_they_say_otherwise(tmp_path, space, shown):
+    """As UsdUVTexture defines "auto": 8 bits of three or four channels are sRGB, all else is not."""
+    Image.fromarray(np.full((8, 8), 128, np.uint8)).save(tmp_path / "a.png")
+    said = f'token inputs:sourceColorSpace = "{space}"'
+    item, _ = load(stage(tmp_path, bound("m", UV), textured("m", "a.png", scale=said)))
+    near(color_at(item, 0.02, 0.1), [shown] * 3)
+
+
+def test_what_is_shown_without_its_image_is_its_fallback(tmp_path):
+    said = f"float4 inputs:fallback = {linear(RED)[:-1]}, 1)"
+    item, notes = load(stage(tmp_path, bound("m", UV), textured("m", "gone.png", scale=said)))
+    near(color_at(item, 0.02, 0.1), RED)
+    assert "fallback" in notes[0] and any("gone.png" in line for line in notes)
 
 
 def test_images_are_the_right_way_up_and_turn_counterclockwise(tmp_path):

@@ -116,6 +116,13 @@ def opacity(data: bytes, size: tuple[int, ...]) -> NDArray[np.float32] | None:
     return np.asarray(alpha, np.float32) / np.float32(255)
 
 
+def is_8_bit_color(source: Path | bytes) -> bool:
+    """Whether an image that ``read`` reads has colours of 8 bits, not grey or more bits."""
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        deep = any("16" in str(tile[3]) for tile in image.tile)  # Pillow gives 8 of them
+        return (len(image.getbands()) >= 3 and not deep) or image.mode == "P"
+
+
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(4)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import images
 from .normals import split
 from .raw import RawMesh, Surface, Texture, grey_surface
-from .srgb import decode_srgb, linear_as_text
+from .srgb import decode_srgb, encode_srgb, linear_as_text
 from .usd_part import Part
 
 _WRAP = {"mirror": "mirror", "clamp": "clamp", "black": "clamp"}
@@ -41,7 +41,7 @@ class Materials:
     def __init__(self, path: Path, time: Any, notes: list[str]) -> None:
         self._folder, self._time, self._notes = path.parent, time, notes
         self._bases: dict[str, Base] = {}
-        self._pixels: dict[str, NDArray[np.uint8]] = {}
+        self._pixels: dict[str, tuple[NDArray[np.uint8], bool]] = {}
 
     def paint(self, prim: Any, part: Part) -> None:
         """Surfaces, coordinates and colours of a part, by the materials that are bound to its prim and to its subsets."""
@@ -144,7 +144,7 @@ class Materials:
             file = _constant(node, "file")
             if getattr(file, "path", ""):
                 uv, matrix = _coordinates(node)
-                return self._textured(Base(name, "", _rgb(_constant(node, "scale")), uv=uv, matrix=matrix), file, node)
+                return self._textured(Base(name, "", uv=uv, matrix=matrix), file, node)
             return Base(
                 name, f"its colour comes from a node {kind or 'without a name'}, which is not read", missing=True
             )
@@ -152,12 +152,19 @@ class Materials:
 
     def _textured(self, base: Base, file: Any, node: Any = None) -> Base:
         try:
-            pixels = self._image(file)
+            pixels, displayed = self._image(file)
         except images.ImageError as error:
             self._notes.append(
                 f"the texture of material {base.name!r} {error}; that part is rendered without it and may turn about an axis unseen"
             )
-            return base._replace(source="its image is missing", missing=True)
+            instead = None if node is None else _constant(node, "fallback")
+            if instead is None:
+                return base._replace(source="its image is missing", missing=True)
+            factor = _rgb(instead)
+            return base._replace(source=f"fallback {linear_as_text(factor)}, its image is missing", factor=factor)
+        if node is not None:
+            pixels, factor = _shown(node, pixels, displayed)
+            base = base._replace(factor=factor)
         # UsdUVTexture shows the same place of the image everywhere then; MaterialX's nodes take the mesh's first coordinates.
         if node is not None and _identifier(node) == "UsdUVTexture" and _source(node, "st") is None:
             texel = pixels[-1 - int(_at(node, 1) * (pixels.shape[0] - 1)), int(_at(node, 0) * (pixels.shape[1] - 1))]
@@ -171,8 +178,9 @@ class Materials:
             source += f" x {linear_as_text(base.factor)}"
         return base._replace(source=source, texture=Texture(pixels, (wrap[0], wrap[1])))
 
-    def _image(self, file: Any) -> NDArray[np.uint8]:
-        """Raises ImageError. file: Sdf.AssetPath, of a file or of what a usdz archive holds."""
+    def _image(self, file: Any) -> tuple[NDArray[np.uint8], bool]:
+        """Pixels, and whether USD takes them for displayed colours unless told otherwise. Raises ImageError. file: Sdf.AssetPath, of a
+        file or of what a usdz archive holds."""
         from pxr import Ar
 
         where = str(file.resolvedPath)
@@ -188,8 +196,25 @@ class Materials:
                 where = str(found)
             else:
                 found = bytes(asset.GetBuffer())
-            self._pixels[where] = images.read(found)
+            self._pixels[where] = images.read(found), images.is_8_bit_color(found)
         return self._pixels[where]
+
+
+def _shown(
+    node: Any, pixels: NDArray[np.uint8], displayed: bool
+) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
+    """sRGB pixels and what they are multiplied with in linear light, by the colour space, scale and bias of a texture's node."""
+    space = str(_constant(node, "sourceColorSpace") or node.GetInput("file").GetAttr().GetColorSpace() or "auto")
+    raw = space.lower().startswith(("raw", "lin")) or (
+        space == "auto" and _identifier(node) == "UsdUVTexture" and not displayed
+    )
+    scale, bias = (_numbers(_constant(node, key), rest) for key, rest in (("scale", 1.0), ("bias", 0.0)))
+    if not raw and not bias.any() and 0 <= scale.min() <= scale.max() <= 1:
+        return pixels, (float(scale[0]), float(scale[1]), float(scale[2]))
+    values = np.arange(256) / 255
+    light = (values if raw else decode_srgb(values))[:, None] * scale + bias
+    table = np.round(255 * encode_srgb(light.clip(0, 1))).astype(np.uint8)
+    return np.stack([table[pixels[..., i], i] for i in range(3)], -1), (1.0, 1.0, 1.0)
 
 
 def _color(mesh: RawMesh, colors: NDArray[np.float32]) -> None:
@@ -264,8 +289,14 @@ def _identifier(shader: Any) -> str:
 
 
 def _rgb(value: Any) -> tuple[float, float, float]:
+    red, green, blue = _numbers(value, 1.0).clip(0, 1)
+    return (float(red), float(green), float(blue))
+
+
+def _numbers(value: Any, rest: float) -> NDArray[np.float64]:
+    """(3,) of a colour or a vector, ``rest`` where it is none."""
     try:
-        red, green, blue = (min(max(float(v), 0.0), 1.0) for v in list(value)[:3])
+        found = np.array([float(v) for v in list(value)[:3]])
     except (TypeError, ValueError):
-        return (1.0, 1.0, 1.0)
-    return (red, green, blue)
+        found = np.zeros(0)
+    return found if len(found) == 3 and np.isfinite(found).all() else np.full(3, rest)
