@@ -32,3 +32,11 @@ def test_apt_packages_are_those_of_a_robots_installation():
     text = FILE.read_text()
     assert len(wanted) > 8
     assert [name for name in wanted if f"ros-${{ROS_DISTRO}}-{name}" not in text] == []
+
+
+def test_extras_are_those_that_setup_has():
+    install = (ROOT / "docs" / "install.md").read_text()
+    named = {n for line in re.findall(r"EXTRAS=([\w,-]+)", install) for n in line.split(",")}
+    have = set(re.findall(r'^ {8}"([\w-]+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
+    assert named and named <= have
+    assert "${EXTRAS:+[$EXTRAS]}" in FILE.read_text()

@@ -71,7 +71,7 @@ def test_all_is_well():
             {"depth_frame": "camera_depth_frame"},
             "input",
             WARN,
-            "depth is in frame camera_depth_frame, colour in camera_color",
+            "depth is in frame camera_depth_frame, colour in camera_color_optical_frame, and is taken for registered",
         ),
         ({"distortion": "its lens distorts", "distorted": 30}, "input", WARN, "its lens distorts"),
         ({"waiting_for_clock": True}, "input", ERROR, "no /clock arrives"),

@@ -107,7 +107,8 @@ class Diagnostics:
                 said.append(
                     (
                         WARN,
-                        f"depth is in frame {h.depth_frame}, colour in {h.hardware_id}: is depth registered to colour?",
+                        f"depth is in frame {h.depth_frame}, colour in {h.hardware_id}, and is taken for registered to colour; where it is "
+                        "not, poses are wrong: use the driver's registered topic, or depth_image_proc's register_node (docs/ros.md)",
                     )
                 )
             if h.conflict and self._new(h, "other_camera_info") > 0:
