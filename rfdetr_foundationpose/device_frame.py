@@ -69,8 +69,8 @@ class Uploader:
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self._staging: dict[str, Tensor] = {}
-        # An image that was brought before the rest of its frame. Held, so that no other one can be in its memory.
-        self._ahead: tuple[str, NDArray[Any], Tensor] | None = None
+        # An early image: where it was, and what came of it. Held, so that no other one can be in its memory.
+        self._early: tuple[str, NDArray[Any], Tensor] | None = None
         self._copied = torch.cuda.Event() if self.device.type == "cuda" else None
 
     def __call__(self, frame: Frame) -> DeviceFrame:
@@ -79,10 +79,10 @@ class Uploader:
         self.wait()
         rgb, depth = self._bring("rgb", frame.rgb), self._bring("depth", frame.depth)
         self._record()
-        self._ahead = None
+        self._early = None
         return DeviceFrame(frame, rgb, depth, borrowed=self._is_here(frame.rgb) or self._is_here(frame.depth))
 
-    def ahead(self, name: str, image: NDArray[Any]) -> Tensor:
+    def upload_early(self, name: str, image: NDArray[Any]) -> Tensor:
         """Upload one image of the next frame, "rgb" or "depth", on the current stream, before the other one is there.
 
         The frame that is called with this array, or another one over the same memory, has it then; the array must not change
@@ -91,13 +91,13 @@ class Uploader:
         self.wait()
         brought = self._bring(name, image)
         self._record()
-        self._ahead = (name, image, brought)
+        self._early = (name, image, brought)
         return brought
 
-    def _take_ahead(self, name: str, image: NDArray[Any] | Tensor) -> Tensor | None:
-        if self._ahead is None or self._ahead[0] != name or not _same_memory(self._ahead[1], image):
+    def _take_early(self, name: str, image: NDArray[Any] | Tensor) -> Tensor | None:
+        if self._early is None or self._early[0] != name or not _same_memory(self._early[1], image):
             return None
-        return self._ahead[2]
+        return self._early[2]
 
     def wait(self) -> None:
         """Until the newest frame's images are copied; at the end of a frame, whose result was waited for, they are."""
@@ -112,9 +112,9 @@ class Uploader:
         return isinstance(image, Tensor) and image.device.type == self.device.type
 
     def _bring(self, name: str, image: NDArray[Any] | Tensor) -> Tensor:
-        ahead = self._take_ahead(name, image)
-        if ahead is not None:
-            return ahead
+        early = self._take_early(name, image)
+        if early is not None:
+            return early
         if not isinstance(image, Tensor):
             return self._upload(name, _host_tensor(image))
         if image.device.type == "cpu" and self.device.type == "cuda":

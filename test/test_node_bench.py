@@ -119,7 +119,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     host = [[s, *(MS * part for part in (1, 0, 1, 1, 0, 0))] for s in stamps]
     trace = {"columns": [], "rows": rows, "stages": {"track": {"p50": 1.5}}, "gpu_memory_bytes": 2_000_000}
     trace |= {"host_columns": ["stamp", *PROCESSING], "host": host}
-    trace["ahead"] = [[s, s + MS, s + k * MS] for s, k in zip(stamps, (2, 3, 4, 9), strict=True)]
+    trace["early"] = [[s, s + MS, s + k * MS] for s, k in zip(stamps, (2, 3, 4, 9), strict=True)]
     (tmp_path / "trace.json").write_text(json.dumps(trace))
     found = summarize(tmp_path, 100 * MS, 350 * MS)
     assert (found["frames"], found["frames_with_pose"], found["dropped"]) == (3, 2, 1)
@@ -128,7 +128,7 @@ def test_parts_add_up_to_the_age_of_a_pose_and_what_has_none_is_dropped(tmp_path
     assert sum(found["parts_ms"][part]["p50"] for part in PARTS) == pytest.approx(found["stamp_to_pose_ms"]["p50"])
     inside = found["processing_ms"]
     assert tuple(inside) == PROCESSING and [inside[part]["p50"] for part in PROCESSING] == [1, 0, 1, 1, 0, 0]
-    assert (found["ahead_ms"]["p50"], found["ahead_ms"]["max"]) == (2, 3)
+    assert (found["early_upload_ms"]["p50"], found["early_upload_ms"]["max"]) == (2, 3)
     assert found["image_age_at_empty_subscriber_ms"]["max"] == pytest.approx(8) and found["gpu_memory_mb"] == 2.0
 
 

@@ -40,31 +40,31 @@ def frame(value: int = 500) -> Frame:
     return Frame(0, "", np.zeros((48, 64, 3), np.uint8), np.full((48, 64), value, np.uint16), 0.001, CAMERA)
 
 
-def test_depth_that_came_first_is_filtered_once_and_for_its_own_frame_alone(made):
+def test_early_depth_is_filtered_once_and_for_its_own_frame_alone(made):
     intake, filter, timer = made
     first, other = frame(500), frame(700)
     for shown, filtered in ((first, 1), (first, 2), (other, 3)):
         if filtered == 1:
-            intake.ahead(None, first.depth, first.depth_scale)
+            intake.upload_early(None, first.depth, first.depth_scale)
         found = intake.prepare(intake.upload(shown))
         assert filter.filtered == filtered and timer.stats()["preprocess"].count == filtered
         torch.testing.assert_close(found, torch.full((48, 64), float(shown.depth[0, 0]) * 0.001))
     intake.wait()
 
 
-def test_what_was_begun_on_is_left_where_another_frame_comes_or_another_unit(made):
+def test_an_early_image_is_left_where_another_frame_comes_or_another_unit(made):
     intake, _, _ = made
-    begun = frame(500)
-    for shown in (frame(700), replace(begun, depth_scale=0.0001), replace(begun, depth=begun.depth.copy())):
-        intake.ahead(None, begun.depth, begun.depth_scale)
+    early = frame(500)
+    for shown in (frame(700), replace(early, depth_scale=0.0001), replace(early, depth=early.depth.copy())):
+        intake.upload_early(None, early.depth, early.depth_scale)
         found = intake.prepare(intake.upload(shown))
         torch.testing.assert_close(found, torch.full((48, 64), float(shown.depth[0, 0]) * shown.depth_scale))
 
 
-def test_of_colour_nothing_is_filtered(made):
+def test_of_early_colour_nothing_is_filtered(made):
     intake, filter, _ = made
     shown = frame()
-    intake.ahead(shown.rgb, None, 1.0)
+    intake.upload_early(shown.rgb, None, 1.0)
     assert filter.filtered == 0
     intake.prepare(intake.upload(shown))
     assert filter.filtered == 1

@@ -320,18 +320,18 @@ def test_memory_of_images_is_ordinary_for_a_cpu_and_where_none_can_be_locked(mon
         assert memory.shape == (12,) and memory.dtype == np.uint8 and memory.flags.writeable
 
 
-def test_an_image_that_was_brought_ahead_is_not_brought_again_by_the_frame_over_its_memory():
+def test_an_early_image_is_not_uploaded_again_by_the_frame_over_its_memory():
     upload = Uploader("cpu")
     depth = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
     frame = Frame(0, "camera", np.zeros((48, 64, 3), np.uint8), depth, 0.001, CAMERA)
-    brought = upload.ahead("depth", depth[:])
+    brought = upload.upload_early("depth", depth[:])
     assert upload(frame).raw_depth is brought
     assert upload(frame).raw_depth is not brought  # the memory may hold another image by now
     for other in (depth.copy(), depth[::-1]):
-        upload.ahead("depth", depth)
+        upload.upload_early("depth", depth)
         assert torch.equal(upload(replace(frame, depth=other)).raw_depth, torch.from_numpy(other.copy()))
-    upload.ahead("depth", depth)
-    newest = upload.ahead("rgb", frame.rgb)  # takes its place
+    upload.upload_early("depth", depth)
+    newest = upload.upload_early("rgb", frame.rgb)  # takes its place
     found = upload(frame)
     assert found.rgb is newest and torch.equal(found.raw_depth, torch.from_numpy(depth))
 
@@ -339,36 +339,36 @@ def test_an_image_that_was_brought_ahead_is_not_brought_again_by_the_frame_over_
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["depth", "rgb"])
-def test_a_frame_that_was_begun_on_its_first_image_has_the_same_poses_and_uploads_it_once(first, tmp_path):
+def test_a_frame_of_an_early_image_has_the_same_poses_and_uploads_it_once(first, tmp_path):
     camera = CameraIntrinsics(608.0, 608.0, 319.5, 239.5, 640, 480)
     stored = Frame.from_files(ROOT / "examples/color.jpg", ROOT / "examples/depth.png", camera, stamp_ns=0)
     config = Config.from_dict({"device": "cuda", "detector.period_frames": 1})
     with rfdetr_foundationpose.Pipeline.build(config, background=False) as pipeline:
         pipeline.warm_up(camera)
 
-        def begin(frame: Frame) -> None:
+        def upload_early(frame: Frame) -> None:
             scale = {"depth_scale": frame.depth_scale} if first == "depth" else {}
-            pipeline.ahead(**{first: getattr(frame, first)}, **scale)
+            pipeline.upload_early(**{first: getattr(frame, first)}, **scale)
 
-        def poses(*, ahead: bool, memory=page_locked) -> list[tuple[str, bytes]]:
+        def poses(*, early: bool, memory=page_locked) -> list[tuple[str, bytes]]:
             found = []
             for step in range(6):
                 frame = memory(stored)
-                if ahead and step % 3 == 2:  # whose partner was lost on its way: other numbers in other memory
+                if early and step % 3 == 2:  # whose partner was lost on its way: other numbers in other memory
                     lost = memory(replace(stored, depth=stored.depth + np.uint16(50), rgb=stored.rgb[::-1].copy()))
-                    begin(lost)
-                if ahead and step not in (4, 5):
-                    begin(frame)
+                    upload_early(lost)
+                if early and step not in (4, 5):
+                    upload_early(frame)
                 result = pipeline.process(frame) if step else pipeline.locate(frame)
                 found += [(p.name, p.T_cam_obj.tobytes()) for p in result.poses]
             return found
 
-        expected = poses(ahead=False)
+        expected = poses(early=False)
         assert len(expected) >= 6
         for memory in (page_locked, lambda frame: replace(frame, depth=frame.depth.copy(), rgb=frame.rgb.copy())):
-            assert poses(ahead=True, memory=memory) == expected
+            assert poses(early=True, memory=memory) == expected
         frame = page_locked(stored)
-        begin(frame)
+        upload_early(frame)
         filters = pipeline._estimator._filter.graph.counters.replays
         torch.cuda.synchronize()
         copies = largest_copies(lambda: pipeline.process(frame), tmp_path / "process.json")

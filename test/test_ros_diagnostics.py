@@ -81,6 +81,16 @@ def test_all_is_well():
             WARN,
             "2 x telemetry_image: no memory",
         ),
+        (  # each of the frames failed on its early image too, which cost no frame more
+            {
+                "tally": Tally(302, 300, 0, {"pipeline_error": 2}),
+                "error_counts": {"pipeline_error": 2, "early_upload_error": 2},
+                "errors": {"pipeline_error": "no device", "early_upload_error": "no device"},
+            },
+            "processing",
+            ERROR,
+            "2 frames failed: no device; 2 x early_upload_error: no device",
+        ),
         ({"has_camera": False}, "input", ERROR, "waiting for rgb/camera_info"),
         ({"age": -3.0}, "input", WARN, "3.00 s in the future"),
         (

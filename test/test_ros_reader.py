@@ -140,6 +140,23 @@ def test_images_that_grow_and_shrink_are_taken_whole_and_are_not_overwritten(gra
     assert len(asked) <= 2 * len(sent), "memory is asked for once an image, and once more where that was too small"
 
 
+def test_memory_of_large_images_is_left_when_the_camera_turns_to_small_ones(graph, reading):
+    """A driver whose resolution changes from 4K to VGA: of VGA images each would hold 24 MB, locked for a GPU."""
+    taken: list = []
+    asked: list[int] = []
+
+    def make(size: int) -> np.ndarray:
+        asked.append(size)
+        return np.empty(size, np.uint8)
+
+    subscribed(graph, reading, taken.append, image_take(make))
+    for message in (image(720, 1280), *[image(48, 64)] * 3):
+        graph.rgb.publish(message)
+    wait_for(lambda: len(taken) == 4, "the images")
+    assert asked[0] > 720 * 1280
+    assert len(taken[1].data) < asked[-1] < 2 * len(taken[1].data) and asked[-2] == asked[-1]
+
+
 def test_an_image_comes_whole_where_the_memory_for_it_cannot_be_had(graph, reading):
     """Fast DDS does not look whether it got memory."""
 

@@ -138,8 +138,8 @@ def summarize(folder: Path, begin: int, end: int) -> dict[str, Any]:
         traced = json.loads(trace.read_text())
         tree["parts_ms"] = _parts(traced["rows"], arrived, set(stamps))
         tree["processing_ms"] = _processing(traced["host"], traced["host_columns"][1:], set(stamps))
-        tree["ahead_ms"] = percentiles(
-            [(e - b) / 1e6 for stamp, b, e in traced["ahead"] if begin <= stamp < end], POINTS
+        tree["early_upload_ms"] = percentiles(
+            [(e - b) / 1e6 for stamp, b, e in traced["early"] if begin <= stamp < end], POINTS
         )
         tree["stages_ms"] = {name: s["p50"] for name, s in traced["stages"].items()}
         tree["gpu_memory_mb"] = traced["gpu_memory_bytes"] / 1e6

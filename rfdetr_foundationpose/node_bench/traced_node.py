@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from ..ros.node import PoseNode
-from ..ros.worker import First, Pair
+from ..ros.worker import EarlyImage, Pair
 from .parts import PROCESSING
 
 QUEUE = 10
 """So many frames may wait where the newest does not replace the one before."""
 COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 """A frame's row holds these times, ns of the system clock: the camera's stamp; the later of its images in a callback; taken by the worker;
-converted to arrays; poses known; poses published. A row of ``ahead``: its stamp; the worker began on its first image; it was done."""
+converted to arrays; poses known; poses published. A row of ``early``: the stamp of an early image; the worker took it; it was uploaded."""
 
 
 class TracedNode(PoseNode):
@@ -33,7 +33,7 @@ class TracedNode(PoseNode):
         self._rows: list[list[int]] = []
         self._marks: dict[str, int] = {}
         self._host: list[list[int]] = []
-        self._ahead: list[list[int]] = []
+        self._early: list[list[int]] = []
         self._spent: Counter[str] = Counter()
         self._worker_thread = 0
         super()._set_up(factory)
@@ -82,12 +82,12 @@ class TracedNode(PoseNode):
 
         return timed
 
-    def _begin(self, first: First) -> None:
-        if self.without == "first-image":
+    def _upload_early(self, image: EarlyImage) -> None:
+        if self.without == "early-upload":
             return
         begin = time.time_ns()
-        super()._begin(first)
-        self._ahead.append([first.stamp_ns, begin, time.time_ns()])
+        super()._upload_early(image)
+        self._early.append([image.stamp_ns, begin, time.time_ns()])
 
     def _warm_up(self, camera: Any) -> None:
         if self.without == "warm-up":
@@ -120,7 +120,7 @@ class TracedNode(PoseNode):
                 "rows": self._rows,
                 "host_columns": ("stamp", *PROCESSING),
                 "host": self._host,
-                "ahead": self._ahead,
+                "early": self._early,
                 "stages": stages,
                 "gpu_memory_bytes": memory,
             }

@@ -26,7 +26,7 @@ VARIANTS: dict[str, Variant] = {
     "warm-up": Variant("the first frames compile, capture and search"),
     "no-empty-cache": Variant("torch.cuda.empty_cache() after every frame"),
     "keep-latest": Variant("a queue of ten frames, each of which is processed"),
-    "first-image": Variant("nothing is begun before both images of a frame are there"),
+    "early-upload": Variant("no image is uploaded before both of a frame are there"),
     "debug-off-path": Variant("the debug image is drawn and published before the next frame is taken"),
 }
 """Each maps the name of what is taken away to what runs instead."""

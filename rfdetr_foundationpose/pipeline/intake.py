@@ -1,4 +1,4 @@
-"""A frame's images to the device, and its depth through the filter: also one image before the other is there."""
+"""A frame's images to the device, and its depth through the filter: also of an early image."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Intake:
         self._estimator = estimator
         self._timer = timer
         self._uploader = Uploader(device)
-        # Of a depth image that came before its frame's colour image: as uploaded, metres a unit, filtered.
+        # Of an early depth image: as uploaded, metres a unit, filtered.
         self._filtered: tuple[Tensor, float, Tensor] | None = None
 
-    def ahead(self, rgb: NDArray[np.uint8] | None, depth: NDArray[Any] | None, depth_scale: float) -> None:
+    def upload_early(self, rgb: NDArray[np.uint8] | None, depth: NDArray[Any] | None, depth_scale: float) -> None:
         """Upload rgb (H, W, 3) or depth (H, W), in units of ``depth_scale`` m, of the next frame; filter depth.
 
         ``upload`` and ``prepare`` of a frame over the same memory do not do it again; the image must not change before.
         """
         if rgb is not None:
-            self._uploader.ahead("rgb", rgb)
+            self._uploader.upload_early("rgb", rgb)
         if depth is not None:
-            raw = self._uploader.ahead("depth", depth)
+            raw = self._uploader.upload_early("depth", depth)
             with self._timer.stage("preprocess"):
                 self._filtered = (raw, depth_scale, self._estimator.filter_depth(raw, depth_scale))
 
@@ -46,9 +46,9 @@ class Intake:
 
     def prepare(self, image: DeviceFrame) -> Observation:
         """What the pose stage looks at, of the frame that was uploaded last."""
-        begun, self._filtered = self._filtered, None
-        if begun is not None and begun[0] is image.raw_depth and begun[1] == image.frame.depth_scale:
-            return self._estimator.prepare(image, begun[2])
+        early, self._filtered = self._filtered, None
+        if early is not None and early[0] is image.raw_depth and early[1] == image.frame.depth_scale:
+            return self._estimator.prepare(image, early[2])
         with self._timer.stage("preprocess"):
             return self._estimator.prepare(image)
 

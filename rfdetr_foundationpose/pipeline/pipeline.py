@@ -105,14 +105,14 @@ class Pipeline:
         with self._frame():
             return self._process(frame)
 
-    def ahead(
+    def upload_early(
         self,
         *,
         rgb: NDArray[np.uint8] | None = None,
         depth: NDArray[Any] | None = None,
         depth_scale: float = 1.0,
     ) -> None:
-        """Begin on a frame of which one image is there while the other is on its way: its upload and, of depth, the filter.
+        """Upload one image of the next frame while the other is on its way, and filter it where it is depth.
 
         Images as in ``Frame``; ``process`` of a frame over the same memory, on the same CUDA stream, does not do it again. The
         image must not change before. Where no such frame comes nothing is lost. Does nothing on a CPU.
@@ -120,7 +120,7 @@ class Pipeline:
         if self.device.type != "cuda":
             return
         with self._frame():
-            self._intake.ahead(rgb, depth, depth_scale)
+            self._intake.upload_early(rgb, depth, depth_scale)
 
     def locate(self, frame: Frame) -> FrameResult:
         """Poses of all objects in a single image: every detection is registered before this returns, however long it takes.

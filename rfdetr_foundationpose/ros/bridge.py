@@ -20,14 +20,14 @@ from . import buffers, compat
 _said: set[str] = set()
 
 
-class Begun:
-    """The image that a frame was begun on before its other one was there, and what was made of it. For one thread."""
+class EarlyConversion:
+    """The early image that was converted last, and what was made of it. For one thread."""
 
     def __init__(self) -> None:
         self._message: Any = None
         self._made: dict[str, Any] = {}
 
-    def make(self, message: Any, is_depth: bool, depth_unit: float, logger: Any) -> dict[str, Any]:
+    def convert(self, message: Any, is_depth: bool, depth_unit: float, logger: Any) -> dict[str, Any]:
         """As "rgb" (H, W, 3), or "depth" (H, W) and its "depth_scale", of a message in the CPU's memory. Raises InputError."""
         if is_depth:
             depth, scale = image_to_depth(message, depth_unit, logger)
@@ -50,22 +50,22 @@ def pair_to_images(
     device: str,
     leases: ExitStack,
     logger: Any,
-    begun: Mapping[str, Any] = MappingProxyType({}),
+    early: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Image, Image, float]:
     """Colour (H, W, 3) uint8, depth (H, W), and the depth's metres per unit, of two messages as they came.
 
-    device: of the pipeline. What is in its memory stays there, and is valid until ``leases`` is closed. begun: "rgb", or "depth" and
-    "depth_scale", where they were made of these messages before. Raises InputError.
+    device: of the pipeline. What is in its memory stays there, and is valid until ``leases`` is closed. early: "rgb", or "depth" and
+    "depth_scale", where ``EarlyConversion`` made them of one of these messages. Raises InputError.
     """
     unit = settings.depth_unit
     if settings.image_transport == "compressed":
         color = compressed.compressed_to_rgb(buffers.on_host(rgb))
         return (color, *compressed.compressed_to_depth(buffers.on_host(depth), unit))
     target = "cpu" if settings.rectify else device  # lenses are undone on the CPU
-    found = begun["rgb"] if "rgb" in begun else buffers.on_device(rgb, target, leases)
+    found = early["rgb"] if "rgb" in early else buffers.on_device(rgb, target, leases)
     color = image_to_rgb(buffers.on_host(rgb), logger) if found is None else found
-    if "depth" in begun:
-        return color, begun["depth"], begun["depth_scale"]
+    if "depth" in early:
+        return color, early["depth"], early["depth_scale"]
     found = buffers.on_device(depth, target, leases)
     if found is not None:
         return color, found, (1.0 if depth.encoding == "32FC1" else unit)

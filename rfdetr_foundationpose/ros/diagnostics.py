@@ -29,7 +29,7 @@ SLOW_SECONDS = 2.0
 CLOCK_SKEW = 0.1
 
 # These errors are the node's own and cost no frame.
-OWN_ERRORS = ("callback_error", "telemetry_image", "telemetry_latency", "telemetry_diagnostics")
+OWN_ERRORS = ("callback_error", "early_upload_error", "telemetry_image", "telemetry_latency", "telemetry_diagnostics")
 
 
 @dataclass(frozen=True)

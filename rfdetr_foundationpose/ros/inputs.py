@@ -33,7 +33,7 @@ from .reporting import REPEAT
 from .serialized_images import TakeImage, image_take
 from .sync import PairSynchronizer
 from .sync_library import FilterSynchronizer
-from .worker import First, LatestFrame, Pair
+from .worker import EarlyImage, LatestFrame, Pair
 
 # A stamp that is farther back than this is a bag that started again; less disorder is the network's.
 JUMP_NS = 1_000_000_000
@@ -111,7 +111,7 @@ class Inputs:
         self._topics = self._image_topics()
         self._infos = CameraInfos(node, self._group, self._reader, on_error, node.resolve_topic_name("rgb/image"))
         self._steady = Steady()
-        self._begun = bridge.Begun()
+        self._early = bridge.EarlyConversion()
         self._rectifier = Rectifier()
         self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
         self._mask_arrived = threading.Condition()
@@ -171,10 +171,10 @@ class Inputs:
         rgb_filter, depth_filter = (make(topic, qos_profile=self._qos()) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
-        # After the synchronizer: of an image that completes a pair there is nothing left to announce.
+        # After the synchronizer: an image that completes a pair is not early.
         if kind is Image and not options and self._device.startswith("cuda") and not settings.rectify:
             for source, is_depth in ((rgb_filter, False), (depth_filter, True)):
-                source.registerCallback(guarded(partial(self._on_first, is_depth), self._on_error))
+                source.registerCallback(guarded(partial(self._on_early, is_depth), self._on_error))
         self._subscriptions = [rgb_filter.sub, depth_filter.sub]
         for subscription in self._subscriptions:
             # What may be in the GPU's memory only comes as a message.
@@ -298,10 +298,10 @@ class Inputs:
             "remedy": transport.remedy(self.reliability == "reliable"),
         }
 
-    def first_image(self, first: First) -> dict[str, Any]:
-        """What ``Pipeline.ahead`` takes of an image that was announced; its frame will have the same array. Raises InputError."""
+    def convert_early(self, image: EarlyImage) -> dict[str, Any]:
+        """What ``Pipeline.upload_early`` takes of an image; its frame will have the same array. Raises InputError."""
         unit = self._config.input.depth_unit
-        return self._begun.make(first.message, first.is_depth, unit, self._node.get_logger())
+        return self._early.convert(image.message, image.is_depth, unit, self._node.get_logger())
 
     def assemble(self, pair: Pair, leases: ExitStack) -> Frame:
         """The frame of synchronized messages; images in the GPU's memory are the messages' own until ``leases`` is closed.
@@ -310,9 +310,9 @@ class Inputs:
         """
         calibration = self._infos.calibration()
         self._check_camera(pair)
-        begun = self._begun.take(pair.rgb, pair.depth)
+        early = self._early.take(pair.rgb, pair.depth)
         rgb, depth, scale = bridge.pair_to_images(
-            pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger(), begun
+            pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger(), early
         )
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
@@ -372,8 +372,8 @@ class Inputs:
                 masks.popitem(last=False)
             self._mask_arrived.notify_all()
 
-    def _on_first(self, is_depth: bool, message: Any) -> None:
-        self._latest.announce(First(message, is_depth, images.stamp_ns(message.header)))
+    def _on_early(self, is_depth: bool, message: Any) -> None:
+        self._latest.put_early(EarlyImage(message, is_depth, images.stamp_ns(message.header)))
 
     def _on_pair(self, rgb: Any, depth: Any) -> None:
         stamp = images.stamp_ns(rgb.header)

@@ -35,7 +35,7 @@ from .reporting import Reporter
 from .ros_lock import RosLock
 from .starts import StartTopics
 from .telemetry import Telemetry
-from .worker import First, LatestFrame, Pair, Worker, check_age
+from .worker import EarlyImage, LatestFrame, Pair, Worker, check_age
 
 NAME = "pose_node"
 # Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
@@ -87,7 +87,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._starts: StartTopics | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
-        self._worker = Worker(self._latest, self._handle, self._report, self._begin)
+        self._worker = Worker(self._latest, self._handle, self._report, self._handle_early)
         self._timer = StageTimer()
         self._state, self._failure, self._since = "unconfigured", "", 0.0
         self._enabled = True
@@ -287,12 +287,16 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     # The worker's thread.
 
-    def _begin(self, first: First) -> None:
-        """What a frame's first image allows while the second is on its way. A frame that will be refused is left alone."""
+    def _handle_early(self, image: EarlyImage) -> None:
+        """Convert and upload it while its partner is on its way. What will be refused is left alone."""
         assert self._pipeline is not None and self._inputs is not None
-        check_age(self._age_of(first), self._config.input.max_age)
-        if self._enabled and self._warmed == (first.message.width, first.message.height):
-            self._pipeline.ahead(**self._inputs.first_image(first))
+        check_age(self._age_of(image), self._config.input.max_age)
+        if self._enabled and self._warmed == (image.message.width, image.message.height):
+            self._upload_early(image)
+
+    def _upload_early(self, image: EarlyImage) -> None:
+        assert self._pipeline is not None and self._inputs is not None
+        self._pipeline.upload_early(**self._inputs.convert_early(image))
 
     def _handle(self, pair: Pair) -> None:
         pipeline, outputs, inputs = self._pipeline, self._outputs, self._inputs
@@ -313,7 +317,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         for event in result.events:
             self.get_logger().info(event)
 
-    def _age_of(self, taken: Pair | First) -> float:
+    def _age_of(self, taken: Pair | EarlyImage) -> float:
         return (self.get_clock().now().nanoseconds - taken.stamp_ns) / 1e9
 
     def _follow_camera(self, frame: Frame, pipeline: PosePipeline) -> None:

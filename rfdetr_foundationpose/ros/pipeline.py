@@ -20,7 +20,7 @@ class PosePipeline(Protocol):
     timer: StageTimer
 
     def warm_up(self, camera: CameraIntrinsics) -> None: ...
-    def ahead(
+    def upload_early(
         self, *, rgb: Image | None = None, depth: Image | None = None, depth_scale: float = 1.0
     ) -> None: ...  # called where the device is a GPU
     def process(self, frame: Frame) -> FrameResult: ...

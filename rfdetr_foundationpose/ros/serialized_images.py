@@ -24,6 +24,8 @@ from . import messages, rcl_bytes
 _NOTHING = 401
 # Bytes before the first field: which representation it is, and options.
 _HEAD = 4
+# Memory this many times as large as an image was of a larger one: a driver has changed its resolution.
+_TOO_LARGE = 2
 # The representation that all of ROS's middlewares write: plain CDR of either byte order.
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 
@@ -109,7 +111,8 @@ class TakeImage:
             return None
         if code != rcl_bytes.OK:
             raise RuntimeError(f"an image of {subscription.topic_name} cannot be taken: {self._library.last_error()}")
-        memory, self._size = self._memory[: taken.length], taken.capacity
+        memory = self._memory[: taken.length]
+        self._size = taken.length if taken.capacity > _TOO_LARGE * taken.length else taken.capacity
         self._memory = _NONE
         image = read_image(memory)
         return deserialize_message(memory.tobytes(), Image) if image is None else image

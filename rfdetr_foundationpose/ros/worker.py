@@ -25,8 +25,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class First:
-    """One image of a pair whose other one has not come yet, as it came."""
+class EarlyImage:
+    """An image that came before its partner of the other topic, as it came."""
 
     message: Any
     is_depth: bool
@@ -68,14 +68,14 @@ class LatestFrame:
         self._condition = threading.Condition()
         self.depth = depth
         self._waiting: deque[Pair] = deque()
-        self._first: First | None = None
+        self._early: EarlyImage | None = None
         self._busy = False
         # Why pairs are dropped while it is closed.
         self._closed: str | None = None
         self._received = 0
         self._processed = 0
         self._newest_ns = 0
-        # What is announced must be newer than both images of the pair that came last.
+        # An early image is newer than both images of the pair that came last.
         self._paired_ns = 0
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=1000)
@@ -92,17 +92,17 @@ class LatestFrame:
                 self._dropped[self._closed] += 1
                 return
             self._waiting.append(pair)
-            self._first = None
+            self._early = None
             if len(self._waiting) > self.depth:
                 self._waiting.popleft()
                 self._dropped["replaced"] += 1
             self._condition.notify_all()
 
-    def announce(self, first: First) -> None:
+    def put_early(self, image: EarlyImage) -> None:
         """Store one image of the pair that comes next, in the place of an earlier one. It is not counted, and may be left."""
         with self._condition:
-            if self._closed is None and first.stamp_ns > self._paired_ns:
-                self._first = first
+            if self._closed is None and image.stamp_ns > self._paired_ns:
+                self._early = image
                 self._condition.notify_all()
 
     def refuse(self, reason: str) -> None:
@@ -117,14 +117,14 @@ class LatestFrame:
             self._condition.wait_for(lambda: self._waiting or self._closed is not None, timeout)
             return self._pop()
 
-    def take_next(self, timeout: float) -> Pair | First | None:
-        """As ``take``, but where no pair waits an image that was announced is given too, once; ``done`` follows a pair alone."""
+    def take_next(self, timeout: float) -> Pair | EarlyImage | None:
+        """As ``take``, but where no pair waits an early image is given too, once; ``done`` follows a pair alone."""
         with self._condition:
-            self._condition.wait_for(lambda: self._waiting or self._first or self._closed is not None, timeout)
-            if self._waiting or self._first is None:
+            self._condition.wait_for(lambda: self._waiting or self._early or self._closed is not None, timeout)
+            if self._waiting or self._early is None:
                 return self._pop()
-            first, self._first = self._first, None
-            return first
+            early, self._early = self._early, None
+            return early
 
     def _pop(self) -> Pair | None:
         pair = self._waiting.popleft() if self._waiting else None
@@ -148,7 +148,7 @@ class LatestFrame:
             self._drop(reason)
 
     def _drop(self, reason: str) -> None:
-        self._first = None
+        self._early = None
         if self._waiting:
             self._dropped[reason] += len(self._waiting)
             self._waiting.clear()
@@ -194,7 +194,7 @@ class LatestFrame:
 class Worker:
     """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped.
 
-    begin: does what can be done with one image of the next pair. What it raises as InputError the pair will raise again.
+    handle_early: does what can be done with an early image. What it raises as InputError its pair will raise again.
     """
 
     def __init__(
@@ -202,11 +202,11 @@ class Worker:
         latest: LatestFrame,
         handle: Callable[[Pair], None],
         on_error: Callable[[str, Exception], None],
-        begin: Callable[[First], None] = lambda _first: None,
+        handle_early: Callable[[EarlyImage], None] = lambda _image: None,
     ) -> None:
         self._latest = latest
         self._handle = handle
-        self._begin = begin
+        self._handle_early = handle_early
         self._on_error = on_error
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -246,8 +246,8 @@ class Worker:
             if taken is None:
                 continue
             self._started = time.monotonic()
-            if isinstance(taken, First):
-                self._work_ahead(taken)
+            if isinstance(taken, EarlyImage):
+                self._work_early(taken)
             else:
                 self._work(taken)
 
@@ -265,12 +265,12 @@ class Worker:
             self._started = None
             self._latest.done(reason)
 
-    def _work_ahead(self, first: First) -> None:
+    def _work_early(self, image: EarlyImage) -> None:
         try:
-            self._begin(first)
+            self._handle_early(image)
         except InputError:
             pass
-        except Exception as error:
-            self._on_error("pipeline_error", error)
+        except Exception as error:  # of no frame: that comes later, and may be processed all the same
+            self._on_error("early_upload_error", error)
         finally:
             self._started = None

@@ -45,8 +45,8 @@ class DoublePipeline:
     def warm_up(self, camera: CameraIntrinsics) -> None:
         self._counters[f"warm_up_{camera.width}x{camera.height}"] += 1
 
-    def ahead(self, *, rgb: Any = None, depth: Any = None, depth_scale: float = 1.0) -> None:
-        self._counters["ahead_rgb" if depth is None else "ahead_depth"] += 1
+    def upload_early(self, *, rgb: Any = None, depth: Any = None, depth_scale: float = 1.0) -> None:
+        self._counters["early_rgb" if depth is None else "early_depth"] += 1
 
     def process(self, frame: Frame) -> FrameResult:
         if tuple(frame.rgb[0, 0]) == MAGENTA:

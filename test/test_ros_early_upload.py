@@ -1,4 +1,4 @@
-"""The first image of a pair: begun on while the second is on its way, and never counted."""
+"""The early image of a pair: uploaded while the other is on its way, and never counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from std_srvs.srv import SetBool
 
 from rfdetr_foundationpose.config import Config, InputConfig
 from rfdetr_foundationpose.ros import inputs as inputs_module
-from rfdetr_foundationpose.ros.worker import First, LatestFrame, Pair, Worker
+from rfdetr_foundationpose.ros.worker import EarlyImage, LatestFrame, Pair, Worker
 from rfdetr_foundationpose.types import InputError
 from support.ros_own_process import Pipeline, node_of
 from support.ros_support import Camera, Graph, wait_for
@@ -22,7 +22,7 @@ from support.ros_support import Camera, Graph, wait_for
 
 @pytest.fixture()
 def graph():
-    graph = Graph("/ahead")
+    graph = Graph("/early")
     yield graph
     graph.close()
 
@@ -31,23 +31,23 @@ def pair(stamp: int) -> Pair:
     return Pair(None, None, stamp, time.monotonic())
 
 
-def test_a_pair_goes_before_what_was_announced_and_what_is_not_newer_is_left():
+def test_a_pair_goes_before_an_early_image_and_what_is_not_newer_is_left():
     latest = LatestFrame()
-    latest.announce(First("depth", True, 1))
-    latest.announce(First("depth", True, 2))
+    latest.put_early(EarlyImage("depth", True, 1))
+    latest.put_early(EarlyImage("depth", True, 2))
     assert latest.take_next(0).stamp_ns == 2
     assert latest.take_next(0) is None
-    latest.announce(First("depth", True, 3))
+    latest.put_early(EarlyImage("depth", True, 3))
     waiting = pair(3)
     latest.put(waiting)
-    latest.announce(First("rgb", False, 3))  # of the pair that waits
+    latest.put_early(EarlyImage("rgb", False, 3))  # of the pair that waits
     assert latest.take_next(0) is waiting
     latest.done(None)
     assert latest.take_next(0) is None
-    latest.announce(First("depth", True, 4))
+    latest.put_early(EarlyImage("depth", True, 4))
     assert latest.take(0) is None  # who wants pairs alone
     latest.close("deactivated")
-    latest.announce(First("depth", True, 5))
+    latest.put_early(EarlyImage("depth", True, 5))
     latest.open()
     assert latest.take_next(0) is None
     tally = latest.tally()
@@ -57,11 +57,11 @@ def test_a_pair_goes_before_what_was_announced_and_what_is_not_newer_is_left():
 def test_an_image_of_the_next_pair_waits_for_the_pair_before_it():
     latest, waiting = LatestFrame(), pair(1)
     latest.put(waiting)
-    latest.announce(First("depth", True, 2))
+    latest.put_early(EarlyImage("depth", True, 2))
     assert latest.take_next(0) is waiting
     latest.done(None)
     assert latest.take_next(0).stamp_ns == 2 and latest.take_next(0) is None
-    latest.announce(First("depth", True, 3))
+    latest.put_early(EarlyImage("depth", True, 3))
     latest.put(pair(3))
     assert latest.take_next(0).stamp_ns == 3 and latest.take_next(0) is None
 
@@ -70,8 +70,8 @@ def test_the_later_image_of_a_pair_of_two_stamps_is_not_of_the_next_one(graph, m
     """Approximate synchronization pairs a depth image with the colour image before it."""
     monkeypatch.setattr(inputs_module, "resolve_device", lambda _: "cuda")
     heard, errors, latest = [], [], LatestFrame()
-    announce = latest.announce
-    monkeypatch.setattr(latest, "announce", lambda first: announce(first) or heard.append(first))
+    put_early = latest.put_early
+    monkeypatch.setattr(latest, "put_early", lambda image: put_early(image) or heard.append(image))
     settings = Config(input=InputConfig(sync="approximate"))
     made = inputs_module.Inputs(graph.node, settings, (), latest, errors.append, lambda *e: errors.append(e))
     made.open()
@@ -91,34 +91,34 @@ def test_the_later_image_of_a_pair_of_two_stamps_is_not_of_the_next_one(graph, m
     assert errors == []
 
 
-def test_time_that_jumps_takes_what_was_announced_along():
+def test_time_that_jumps_takes_an_early_image_along():
     latest = LatestFrame()
-    latest.announce(First("depth", True, 1))
+    latest.put_early(EarlyImage("depth", True, 1))
     latest.clear("time_jump")
     assert latest.take_next(0) is None and latest.tally().dropped == {}
 
 
-def test_what_goes_wrong_with_an_image_is_said_by_its_pair_alone_and_a_failure_ends_no_thread():
-    errors, done, begun = [], [], []
+def test_a_bad_early_image_is_said_by_its_pair_alone_and_a_failure_is_no_lost_frame():
+    errors, done, taken = [], [], []
 
-    def begin(first: First) -> None:
-        begun.append(first.stamp_ns)
-        raise InputError("bad_encoding", "what is that") if first.stamp_ns == 1 else RuntimeError("no memory")
+    def handle_early(image: EarlyImage) -> None:
+        taken.append(image.stamp_ns)
+        raise InputError("bad_encoding", "what is that") if image.stamp_ns == 1 else RuntimeError("no memory")
 
     latest = LatestFrame()
-    worker = Worker(latest, lambda p: done.append(p.stamp_ns), lambda kind, _: errors.append(kind), begin)
+    worker = Worker(latest, lambda p: done.append(p.stamp_ns), lambda kind, _: errors.append(kind), handle_early)
     assert worker.start()
     for stamp in (1, 2):
-        latest.announce(First("depth", True, stamp))
-        wait_for(lambda stamp=stamp: begun[-1:] == [stamp], "the image")
+        latest.put_early(EarlyImage("depth", True, stamp))
+        wait_for(lambda stamp=stamp: taken[-1:] == [stamp], "the image")
         latest.put(pair(stamp))
         wait_for(lambda stamp=stamp: done[-1:] == [stamp], "its pair")
     assert worker.stop(60)
-    assert errors == ["pipeline_error"]
-    assert latest.tally().processed == 2 and worker.busy_for() == 0
+    assert errors == ["early_upload_error"]
+    assert latest.tally().processed == 2 and latest.tally().dropped == {} and worker.busy_for() == 0
 
 
-def announced(
+def early_images(
     graph,
     monkeypatch,
     device: str,
@@ -126,12 +126,12 @@ def announced(
     depth_first: bool = True,
     encoding: str = "rgb8",
 ) -> list:
-    """Whether depth was, of every image that is announced first of a frame; three frames."""
+    """Of three frames, whether the early image was depth."""
     monkeypatch.setattr(inputs_module, "resolve_device", lambda _: device)
     found, errors, latest = [], [], LatestFrame()
     settings = Config(input=changed or InputConfig())
     made = inputs_module.Inputs(graph.node, settings, (), latest, errors.append, lambda *e: errors.append(e))
-    monkeypatch.setattr(latest, "announce", found.append)
+    monkeypatch.setattr(latest, "put_early", found.append)
     made.open()
     camera = Camera(graph)
     wait_for(lambda: graph.rgb.get_subscription_count() and graph.depth.get_subscription_count(), "subscriptions")
@@ -144,7 +144,7 @@ def announced(
         getattr(graph, sides[0]).publish(images[sides[0]])
         wait_for(lambda: sum(made.counts().get(n, 0) for n in ("rgb", "depth")) % 2, "the first image")
         if device != "cpu" and not settings.input.rectify:
-            wait_for(lambda known=known: len(found) > known, "its announcement")
+            wait_for(lambda known=known: len(found) > known, "the early image")
         getattr(graph, sides[1]).publish(images[sides[1]])
         taken = None
         while taken is None:
@@ -153,12 +153,12 @@ def announced(
         with ExitStack() as leases:
             frame = made.assemble(taken, leases)
         if len(found) > known:
-            wait_for(lambda known=known: len(found) == known + 2, "the announcement that comes too late")
+            wait_for(lambda known=known: len(found) == known + 2, "the other one, which is early no more")
             assert found[known].stamp_ns == stamp
             if encoding == "rgb8":
-                (name, image), *_ = made.first_image(found[known]).items()
+                (name, image), *_ = made.convert_early(found[known]).items()
                 assert np.shares_memory(image, getattr(frame, name))
-            (name, image), *_ = made.first_image(found[known]).items()
+            (name, image), *_ = made.convert_early(found[known]).items()
             with ExitStack() as leases:
                 again = made.assemble(taken, leases)
                 assert getattr(again, name) is image and np.array_equal(again.rgb, frame.rgb)
@@ -166,23 +166,21 @@ def announced(
         latest.done(None)
     made.close()
     assert errors == []
-    return list({first.stamp_ns: first.is_depth for first in reversed(found)}.values())
+    return list({image.stamp_ns: image.is_depth for image in reversed(found)}.values())
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
 @pytest.mark.parametrize("depth_first", [True, False])
-def test_for_a_gpu_the_image_that_comes_first_is_announced_and_converted_once(
-    graph, monkeypatch, depth_first, encoding
-):
-    assert announced(graph, monkeypatch, "cuda", depth_first=depth_first, encoding=encoding) == [depth_first] * 3
+def test_for_a_gpu_the_early_image_is_converted_once(graph, monkeypatch, depth_first, encoding):
+    assert early_images(graph, monkeypatch, "cuda", depth_first=depth_first, encoding=encoding) == [depth_first] * 3
 
 
 @pytest.mark.parametrize(("device", "changed"), [("cpu", InputConfig()), ("cuda", InputConfig(rectify=True))])
-def test_nothing_is_announced_to_a_cpu_or_where_images_are_rectified_first(graph, monkeypatch, device, changed):
-    assert announced(graph, monkeypatch, device, changed) == []
+def test_there_is_no_early_image_for_a_cpu_or_where_images_are_rectified_first(graph, monkeypatch, device, changed):
+    assert early_images(graph, monkeypatch, device, changed) == []
 
 
-def test_a_node_begins_on_first_images_of_frames_that_it_will_take(tmp_path, monkeypatch):
+def test_a_node_uploads_early_images_of_frames_that_it_will_take(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs_module, "resolve_device", lambda _: "cuda")
     pipeline = Pipeline()
     with node_of(pipeline, tmp_path) as (node, graph):
@@ -193,7 +191,7 @@ def test_a_node_begins_on_first_images_of_frames_that_it_will_take(tmp_path, mon
             return pipeline._counters[name]
 
         camera.stream_until(lambda: node._latest.tally().processed >= 2, "frames")
-        known = counted("ahead_depth")
+        known = counted("early_depth")
 
         def one_by_one(stamp: int | None = None) -> None:
             stamp = time.time_ns() if stamp is None else stamp
@@ -203,17 +201,17 @@ def test_a_node_begins_on_first_images_of_frames_that_it_will_take(tmp_path, mon
             camera.publish(stamp, depth=None)
             wait_for(lambda: node._latest.tally().received > processed, "the pair")
 
-        wait_for(lambda: one_by_one() or counted("ahead_depth") > known, "a depth image that was begun on")
+        wait_for(lambda: one_by_one() or counted("early_depth") > known, "an early depth image")
         node._on_set_enabled(SetBool.Request(data=False), SetBool.Response())
         time.sleep(0.1)
-        known = counted("ahead_depth"), counted("ahead_rgb")
+        known = counted("early_depth"), counted("early_rgb")
         for _ in range(3):
             one_by_one()
-        assert (counted("ahead_depth"), counted("ahead_rgb")) == known
+        assert (counted("early_depth"), counted("early_rgb")) == known
         assert node._latest.tally().dropped["disabled"] >= 3
         node._on_set_enabled(SetBool.Request(data=True), SetBool.Response())
         one_by_one(time.time_ns() - 10**10)  # late, and too old
-        assert (counted("ahead_depth"), counted("ahead_rgb")) == known
+        assert (counted("early_depth"), counted("early_rgb")) == known
         assert node._report.snapshot()[1].get("pipeline_error", 0) == 0
         tally = node._latest.tally()
         assert tally.received == tally.processed + sum(tally.dropped.values()) + tally.in_flight
