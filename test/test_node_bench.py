@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +25,16 @@ from rfdetr_foundationpose.node_bench.parent import when_parent_ends
 from rfdetr_foundationpose.node_bench.parts import PARTS, POINTS, PROCESSING
 from rfdetr_foundationpose.node_bench.report import node_tables
 from rfdetr_foundationpose.node_bench.session import summarize, usage
-from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE
+from rfdetr_foundationpose.node_bench.traced_node import COLUMNS, QUEUE, TracedNode
 from rfdetr_foundationpose.replay.player import to_camera_info, to_header, to_image
+from rfdetr_foundationpose.ros import inputs
 from rfdetr_foundationpose.ros.serialization import stamp
 from rfdetr_foundationpose.ros.signals import PARENT
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from rfdetr_foundationpose.types import CameraIntrinsics
 from support.cli_runs import run_cli
+from support.ros_own_process import Pipeline, node_of
+from support.ros_support import Camera, wait_for
 
 MS = 1_000_000
 
@@ -199,3 +204,35 @@ def test_wrong_options_are_named(tmp_path, capsys):
     ):
         code, said = run_cli(capsys, "bench", "node", *arguments, "--out", str(tmp_path / "out"))
         assert code == 2 and named in said.replace("│ ", "").replace(" │", "")
+
+
+@pytest.mark.parametrize("without", ["", "early-upload", "warm-up"])
+def test_early_images_that_are_uploaded_are_traced_and_no_others(tmp_path, monkeypatch, without):
+    monkeypatch.setattr(inputs, "resolve_device", lambda _: "cuda")
+    monkeypatch.setattr(TracedNode, "trace", tmp_path / "trace.json", raising=False)
+    monkeypatch.setattr(TracedNode, "without", without)
+    pipeline: Any = Pipeline()
+    pipeline._intake = SimpleNamespace(upload=None, wait=None, prepare=None)
+    pipeline._estimator, pipeline._collect = SimpleNamespace(track=None), None
+    with node_of(pipeline, tmp_path, node_class=TracedNode) as (node, graph):
+        assert node.trigger_configure() == node.trigger_activate()
+        camera = Camera(graph)
+        camera.stream_until(lambda: node._latest.tally().processed >= 2, "frames")
+        if without:
+            assert node._early == [] or without == "warm-up"
+            assert (pipeline.warm_ups > 0) == (without != "warm-up")
+            return
+        wait_for(lambda: camera.publish(rgb=None) and node._early, "an early image that is traced")
+        assert all(stamp < begin <= end for stamp, begin, end in node._early)
+        node.state.enabled = False
+        time.sleep(0.1)
+        known, seen = len(node._early), []
+        monkeypatch.setattr(
+            node._work,
+            "handle_early",
+            lambda image, handle=node._work.handle_early: (handle(image), seen.append(image)),
+        )
+        wait_for(lambda: camera.publish(rgb=None) and seen, "one that is left alone")
+        assert len(node._early) == known
+    rows = json.loads((tmp_path / "trace.json").read_text())
+    assert len(rows["early"]) == known and all(len(row) == len(COLUMNS) for row in rows["rows"])

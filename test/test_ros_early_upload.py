@@ -10,8 +10,6 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from std_srvs.srv import SetBool
-
 from rfdetr_foundationpose.config import Config, InputConfig
 from rfdetr_foundationpose.ros import inputs as inputs_module
 from rfdetr_foundationpose.ros.worker import EarlyImage, LatestFrame, Pair, Worker
@@ -202,14 +200,14 @@ def test_a_node_uploads_early_images_of_frames_that_it_will_take(tmp_path, monke
             wait_for(lambda: node._latest.tally().received > processed, "the pair")
 
         wait_for(lambda: one_by_one() or counted("early_depth") > known, "an early depth image")
-        node._on_set_enabled(SetBool.Request(data=False), SetBool.Response())
+        node.state.enabled = False
         time.sleep(0.1)
         known = counted("early_depth"), counted("early_rgb")
         for _ in range(3):
             one_by_one()
         assert (counted("early_depth"), counted("early_rgb")) == known
         assert node._latest.tally().dropped["disabled"] >= 3
-        node._on_set_enabled(SetBool.Request(data=True), SetBool.Response())
+        node.state.enabled = True
         one_by_one(time.time_ns() - 10**10)  # late, and too old
         assert (counted("early_depth"), counted("early_rgb")) == known
         assert node._report.snapshot()[1].get("pipeline_error", 0) == 0

@@ -14,7 +14,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
-from rfdetr_foundationpose.ros import inputs
+from rfdetr_foundationpose.ros import inputs, mask_topics
+from rfdetr_foundationpose.ros.image_qos import HISTORY
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
 from support.ros_support import Camera, Graph, wait_for
 
@@ -89,7 +90,7 @@ def test_a_qos_parameter_of_one_image_topic_is_not_the_others_too(name):
     made = inputs.Inputs(node, Config(), [], LatestFrame(), print, print)
     made.open()
     depths = {s.topic_name: s.qos_profile.depth for s in node.subscriptions if s.topic_name.endswith("/image")}
-    assert depths == {f"/one/{topic}/image": 77 if topic == name else inputs.HISTORY for topic in ("rgb", "depth")}
+    assert depths == {f"/one/{topic}/image": 77 if topic == name else HISTORY for topic in ("rgb", "depth")}
     made.close()
     node.destroy_node()
     rclpy.shutdown(context=context)
@@ -121,7 +122,7 @@ def test_a_lens_is_said_once_and_counted_or_undone(graph, rectify, capfd):
 
 
 def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch, capfd):
-    monkeypatch.setattr(inputs, "MASK_WAIT", 600.0)
+    monkeypatch.setattr(mask_topics, "MASK_WAIT", 600.0)
     camera = Camera(graph)
     made = opened(graph, MASKED["mask-topic"])
     stamp = time.time_ns()

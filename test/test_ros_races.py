@@ -144,7 +144,7 @@ def test_a_setting_that_changes_while_the_pipeline_is_built_reaches_it(tmp_path)
         def while_not_stored(changes) -> SetParametersResult:
             if changes[0].name == "detector.threshold":
                 build.let_go()
-                wait_for(lambda: node._state == "inactive", "the end of configure")
+                wait_for(lambda: node.state.label == "inactive", "the end of configure")
                 ended(started(node.declare_parameter, "qos_overrides.other", "as subscriptions do"))
             return SetParametersResult(successful=True)
 
@@ -164,7 +164,7 @@ def test_a_setting_that_is_accepted_just_before_configure_is_what_configure_take
         node._on_set_parameters_callbacks.append(while_not_stored)
         assert graph.set_parameter("input.sync", "approximate").successful
         node._on_set_parameters_callbacks.pop()
-        assert node._state == "inactive" and node._inputs._config.input.sync == "approximate"
+        assert node.state.label == "inactive" and node._inputs._config.input.sync == "approximate"
         assert "cannot change while the node is configured" in graph.set_parameter("input.sync", "exact").reason
         assert graph.transition("cleanup")
         assert graph.set_parameter("input.sync", "exact").successful
@@ -213,7 +213,7 @@ def test_everything_at_once_leaves_nothing_wrong(tmp_path, monkeypatch):
             camera.publish(time.time_ns() - rng.choice([0] * 20 + [3 * 10**9]), **rng.choice([{}, {}, {"depth": None}]))
 
         def transition() -> None:
-            assert graph.transition(rng.choice(after[graph.state()])), node._failure
+            assert graph.transition(rng.choice(after[graph.state()])), node.state.failure
 
         def setting() -> None:
             value = round(rng.uniform(0.3, 0.9), 3)

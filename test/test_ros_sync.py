@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rfdetr_foundationpose.ros import sync
-from rfdetr_foundationpose.ros.inputs import StampGuard
+from rfdetr_foundationpose.ros.stamps import StampGuard
 from support.ros_support import PATIENCE
 
 MS = 1_000_000

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from ..config import Config
 from ..ros.node import PoseNode
+from ..ros.pipeline import PipelineFactory, PosePipeline
 from ..ros.worker import EarlyImage, Pair
 from .parts import PROCESSING
 
@@ -23,20 +25,29 @@ COLUMNS = ("stamp", "received", "taken", "converted", "processed", "published")
 converted to arrays; poses known; poses published. A row of ``early``: the stamp of an early image; the worker took it; it was uploaded."""
 
 
+def without_warm_up(factory: PipelineFactory) -> PipelineFactory:
+    def make(config: Config) -> PosePipeline:
+        pipeline: Any = factory(config)
+        pipeline.warm_up = lambda _camera: None
+        return pipeline
+
+    return make
+
+
 class TracedNode(PoseNode):
     """trace: where rows of COLUMNS go. without: a name of VARIANTS, or "" for the node as it is."""
 
     trace: Path
     without = ""
 
-    def _set_up(self, factory: Any) -> None:
+    def _set_up(self, factory: PipelineFactory) -> None:
         self._rows: list[list[int]] = []
         self._marks: dict[str, int] = {}
         self._host: list[list[int]] = []
         self._early: list[list[int]] = []
         self._spent: Counter[str] = Counter()
         self._worker_thread = 0
-        super()._set_up(factory)
+        super()._set_up(without_warm_up(factory) if self.without == "warm-up" else factory)
         if self.without == "keep-latest":
             self._latest.depth = QUEUE
         if torch.cuda.is_available():  # what the worker waits for the device with
@@ -45,9 +56,15 @@ class TracedNode(PoseNode):
         if self.without == "debug-off-path":  # the worker draws, and the thread whose work it is must not be quicker
             self._telemetry._draw = lambda: None  # type: ignore[method-assign]
 
-    def _configure(self, config: Any) -> Any:
+    def _configure(self, config: Config) -> Any:
         result = super()._configure(config)
-        if self._pipeline is not None and self._inputs is not None and self._outputs is not None:
+        if (
+            self._pipeline is not None
+            and self._inputs is not None
+            and self._outputs is not None
+            and self._work is not None
+        ):
+            self._work.upload_early = self._recording_early(self._work.upload_early)  # type: ignore[method-assign]
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
             pipeline: Any = self._pipeline
             intake = pipeline._intake
@@ -82,18 +99,15 @@ class TracedNode(PoseNode):
 
         return timed
 
-    def _upload_early(self, image: EarlyImage) -> None:
-        if self.without == "early-upload":
-            return
-        begin = time.time_ns()
-        super()._upload_early(image)
-        self._early.append([image.stamp_ns, begin, time.time_ns()])
+    def _recording_early(self, upload: Callable[[EarlyImage], None]) -> Callable[..., None]:
+        def recorded(image: EarlyImage) -> None:
+            if self.without == "early-upload":
+                return
+            begin = time.time_ns()
+            upload(image)
+            self._early.append([image.stamp_ns, begin, time.time_ns()])
 
-    def _warm_up(self, camera: Any) -> None:
-        if self.without == "warm-up":
-            self._warmed = (camera.width, camera.height)
-        else:
-            super()._warm_up(camera)
+        return recorded
 
     def _handle(self, pair: Pair) -> None:
         taken = time.time_ns()

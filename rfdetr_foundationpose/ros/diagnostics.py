@@ -1,18 +1,13 @@
-"""Facts of the running node as DiagnosticStatus with levels that mean something."""
+"""What the node's health means: DiagnosticStatus with levels that mean something."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from ..latency import StageStats
+from .health import Health
 from .worker import Tally
-
-if TYPE_CHECKING:
-    from ..pipeline import PipelineStatus
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # A camera is stalled after this many of its periods, and never sooner than STALL_SECONDS.
@@ -30,50 +25,6 @@ CLOCK_SKEW = 0.1
 
 # These errors are the node's own and cost no frame.
 OWN_ERRORS = ("callback_error", "early_upload_error", "telemetry_image", "telemetry_latency", "telemetry_diagnostics")
-
-
-@dataclass(frozen=True)
-class Health:
-    """What is known of the node at one moment. rates in Hz (rate: pairs that come, processed_rate: those processed), times in seconds; ``since`` is the time since activation.
-
-    age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
-    depth_frame: frame of the depth image where it differs from the colour image's. distorted: frames taken with the lens's
-    distortion; distortion: what to do about it. conflict: what is wrong where two cameras publish on one topic. reliability,
-    remedy: of the images, and what helps where they get lost on the way.
-    errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
-    """
-
-    node: str
-    state: str
-    failure: str = ""
-    enabled: bool = True
-    hardware_id: str = ""
-    since: float = 0.0
-    tally: Tally = field(default_factory=lambda: Tally(0, 0, 0, {}))
-    images: Mapping[str, int] = field(default_factory=dict)
-    rate: float = 0.0
-    processed_rate: float = 0.0
-    silence: float | None = None
-    age: float | None = None
-    depth_frame: str = ""
-    distortion: str = ""
-    distorted: int = 0
-    has_camera: bool = True
-    conflict: str = ""
-    reliability: str = ""
-    remedy: str = ""
-    busy_for: float = 0.0
-    min_rate: float = 0.0
-    sync: str = "exact"
-    transport: str = "raw"
-    status: PipelineStatus | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    latency: Mapping[str, StageStats] = field(default_factory=dict)
-    errors: Mapping[str, str] = field(default_factory=dict)
-    error_counts: Mapping[str, int] = field(default_factory=dict)
-    waiting_for_clock: bool = False
-    missing: tuple[str, ...] = ()
-    debug_dropped: int = 0
 
 
 class Diagnostics:

@@ -14,17 +14,17 @@ Transition = Callable[[Any, State], TransitionCallbackReturn]
 
 
 def said(transition: Transition) -> Transition:
-    """A node's transition; what it raises is logged and told to ``node.fail`` before error processing begins."""
+    """A node's transition; what it raises is logged and becomes ``node.state.failure`` before error processing begins."""
 
     name = transition.__name__.removeprefix("on_")
 
     @wraps(transition)
     def run(node: Any, state: State) -> TransitionCallbackReturn:
-        node.doing = name
+        node.state.doing = name
         try:
             return transition(node, state)
         except Exception as error:
-            node.fail(f"{name}: {type(error).__name__}: {error}")
+            node.state.failure = f"{name}: {type(error).__name__}: {error}"
             node.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
 

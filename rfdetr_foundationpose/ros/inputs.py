@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from ..camera import images
@@ -28,48 +25,17 @@ from ..types import CameraIntrinsics, Frame, InputError
 from . import bridge, buffers, reader, sync_library, transport
 from .cameras import CameraInfos, Steady, publisher_names
 from .guards import guarded
+from .image_qos import ImageQoS
+from .mask_topics import MaskTopics
 from .reader import Reader
-from .reporting import REPEAT
 from .serialized_images import TakeImage, image_take
+from .stamps import StampGuard
 from .sync import PairSynchronizer
 from .sync_library import FilterSynchronizer
 from .worker import EarlyImage, LatestFrame, Pair
 
-# A stamp that is farther back than this is a bag that started again; less disorder is the network's.
-JUMP_NS = 1_000_000_000
-# More late frames in a row than this are no disorder of the network either.
-LATE_LIMIT = 5
 # After a pair the interpreter is the worker's for so long (s): the thread that reads has time until the next image comes.
 REST = 0.001
-# Images that wait for our callbacks: with one alone, a thread that is late for a moment loses a picture's partner.
-HISTORY = 3
-# Ground-truth masks of a recording may trail the images by this time (s).
-MASK_WAIT = 0.1
-# Masks of this many stamps wait for their images.
-MASKS_KEPT = 10
-
-
-class StampGuard:
-    """Tells frames in order from late ones and from a jump back in time."""
-
-    def __init__(self) -> None:
-        self._last: int | None = None
-        self._late = 0
-
-    def check(self, stamp: int) -> str:
-        """One of "ok", "late", "jump"; after a jump, order starts anew at this stamp."""
-        last = self._last
-        if last is None or stamp > last:
-            self._last, self._late = stamp, 0
-            return "ok"
-        self._late += 1
-        if last - stamp > JUMP_NS or self._late > LATE_LIMIT:
-            self._last, self._late = stamp, 0
-            return "jump"
-        return "late"
-
-    def reset(self) -> None:
-        self._last, self._late = None, 0
 
 
 class Inputs:
@@ -92,12 +58,11 @@ class Inputs:
         self._config = config
         self._device = str(resolve_device(config.device))
         wanted = config.input.use_mask_topics or config.detector.source == "mask-topic"
-        # Resolved: counting publishers knows no remappings.
-        self._mask_topics = {n: node.resolve_topic_name(f"mask/{n}") for n in instances} if wanted else {}
         self._latest = latest
         self._on_jump = on_jump
         self._on_error = on_error
         self._group = MutuallyExclusiveCallbackGroup()
+        self._masks = MaskTopics(node, instances if wanted else (), self._group, on_error)
         self._guard = StampGuard()
         # Held while a pair is judged and stored, and while what came before is forgotten.
         self._ordering = threading.RLock()
@@ -109,12 +74,11 @@ class Inputs:
         # One of them at a time: a transition, or the timer that follows the publishers.
         self._opening = threading.Lock()
         self._topics = self._image_topics()
+        self._qos = ImageQoS(node, self._topics, config.input.reliability)
         self._infos = CameraInfos(node, self._group, self._reader, on_error, node.resolve_topic_name("rgb/image"))
         self._steady = Steady()
         self._early = bridge.EarlyConversion()
         self._rectifier = Rectifier()
-        self._masks: dict[str, OrderedDict[int, Any]] = {name: OrderedDict() for name in self._mask_topics}
-        self._mask_arrived = threading.Condition()
         self._counted: dict[str, int] = {}
         self._counting = threading.Lock()
         # Frame of the newest depth image, where it is not the colour image's.
@@ -122,7 +86,6 @@ class Inputs:
         # Frames of a lens that distorts which were taken as they are, and what to do about it.
         self.distorted = 0
         self.distortion = ""
-        self.reliability = ""
         self._follower = node.create_timer(
             0.5,
             guarded(self._follow_publishers, on_error),
@@ -157,18 +120,17 @@ class Inputs:
         settings = self._config.input
         kind: Any = CompressedImage if settings.image_transport == "compressed" else Image
         subscriber, synchronizer = sync_library.choose(settings.sync_library)
-        self.reliability = self._wanted_reliability()
+        self._qos.choose()
         options = buffers.subscription_options(self._node, settings.buffer_backends, self._device)
         make = partial(
             subscriber,
             self._node,
             kind,
             callback_group=self._reader.group,
-            qos_overriding_options=QoSOverridingOptions(policy_kinds=self._overridable()),
+            qos_overriding_options=self._qos.overriding(),
             **options,
         )
-        # rclpy writes what overrides a profile into it: each has its own.
-        rgb_filter, depth_filter = (make(topic, qos_profile=self._qos()) for topic in self._topics)
+        rgb_filter, depth_filter = (make(topic, qos_profile=self._qos.profile()) for topic in self._topics)
         slop = settings.sync_slop if settings.sync == "approximate" else None
         self._sync = synchronizer(rgb_filter, depth_filter, guarded(self._on_pair, self._on_error), slop)
         # After the synchronizer: an image that completes a pair is not early.
@@ -182,52 +144,18 @@ class Inputs:
             self._reader.add(subscription, serialized or reader.message)
             if serialized is not None:
                 self._takes.append(serialized)
-        for name in self._mask_topics:
-            self._subscriptions.append(
-                self._node.create_subscription(
-                    Image,
-                    f"mask/{name}",
-                    guarded(partial(self._on_mask, name), self._on_error),
-                    self._qos(MASKS_KEPT),
-                    callback_group=self._group,
-                )
-            )
+        self._subscriptions += self._masks.subscribe(self._qos.profile)
 
     def _memory(self, size: int) -> NDArray[np.uint8]:
         return image_memory(size, "cpu" if self._config.input.rectify else self._device)
 
-    def _overridable(self) -> tuple[QoSPolicyKind, ...]:
-        """Policies with a parameter of their own: that of the reliability keeps its first value, so not where we follow."""
-        policies = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
-        return policies[:2] if self._follows() else policies
-
-    def _follows(self) -> bool:
-        given = getattr(self._node, "_parameter_overrides", {})
-        own = any(f"qos_overrides.{topic}.subscription.reliability" in given for topic in self._topics)
-        return self._config.input.reliability == "auto" and not own
-
-    def _wanted_reliability(self) -> str:
-        if not self._follows():
-            setting = self._config.input.reliability
-            return "best_effort" if setting == "auto" else setting
-        offered = [
-            info.qos_profile.reliability
-            for topic in self._topics
-            for info in self._node.get_publishers_info_by_topic(topic)
-        ]
-        reliable = bool(offered) and all(policy == ReliabilityPolicy.RELIABLE for policy in offered)
-        return "reliable" if reliable else "best_effort"
-
     def _follow_publishers(self) -> None:
-        """A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses large images."""
-        if not self._follows():
-            return
         with self._opening:
-            if not self._subscriptions or self._wanted_reliability() == self.reliability:
+            if not self._subscriptions or not self._qos.is_outdated():
                 return
             self._close_images()
             self._open()
-        self._node.get_logger().info(f"images: {self.reliability}, as their publishers offer")
+        self._node.get_logger().info(f"images: {self._qos.reliability}, as their publishers offer")
 
     def close_images(self) -> None:
         with self._opening:
@@ -262,9 +190,7 @@ class Inputs:
         with self._ordering:
             self._guard.reset()
             self._latest.clear("time_jump")
-        with self._mask_arrived:
-            for masks in self._masks.values():
-                masks.clear()
+        self._masks.forget()
 
     def counts(self) -> dict[str, int]:
         """Images received and left without a partner, since configure."""
@@ -294,8 +220,8 @@ class Inputs:
             "distorted": self.distorted,
             "has_camera": self.camera is not None,
             "conflict": conflict,
-            "reliability": self.reliability,
-            "remedy": transport.remedy(self.reliability == "reliable"),
+            "reliability": self._qos.reliability,
+            "remedy": transport.remedy(self._qos.reliability == "reliable"),
         }
 
     def convert_early(self, image: EarlyImage) -> dict[str, Any]:
@@ -316,7 +242,7 @@ class Inputs:
         )
         depth_frame = pair.depth.header.frame_id
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
-        masks = self._take_masks(pair.stamp_ns) if self._mask_topics else {}
+        masks = self._masks.take(pair.stamp_ns)
         camera = calibration.of_image(self._infos.rectified_topic)
         frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
@@ -333,18 +259,6 @@ class Inputs:
             self._node.get_logger().warning(self.distortion)
         return frame
 
-    def _take_masks(self, stamp: int) -> dict[str, NDArray[np.bool_]]:
-        coming = [self._masks[n] for n, topic in self._mask_topics.items() if self._node.count_publishers(topic) > 0]
-        if not coming:
-            self._node.get_logger().warning(
-                f"masks are awaited, but nobody publishes {', '.join(self._mask_topics.values())}",
-                throttle_duration_sec=REPEAT,
-            )
-        with self._mask_arrived:
-            self._mask_arrived.wait_for(lambda: all(stamp in masks for masks in coming), MASK_WAIT)
-            found = {name: masks[stamp] for name, masks in self._masks.items() if stamp in masks}
-        return {name: images.image_to_mask(message) for name, message in found.items()}
-
     def _check_camera(self, pair: Pair) -> None:
         """Raises InputError for a frame of a second camera: each change would cost the tracks and a warm-up."""
         seen = (pair.rgb.header.frame_id, getattr(pair.rgb, "width", 0), getattr(pair.rgb, "height", 0))
@@ -355,22 +269,6 @@ class Inputs:
                 f"images of {seen[0]} ({seen[1]}x{seen[2]}) come between those of {frame} ({width}x{height}), which are used; "
                 f"{self._topics[0]} is published by {publisher_names(self._node, self._topics[0])}: give each camera a topic",
             )
-
-    def _qos(self, depth: int = HISTORY) -> QoSProfile:
-        return QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=depth,
-            reliability=ReliabilityPolicy.RELIABLE if self.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.VOLATILE,
-        )
-
-    def _on_mask(self, name: str, message: Any) -> None:
-        with self._mask_arrived:
-            masks = self._masks[name]
-            masks[images.stamp_ns(message.header)] = message
-            while len(masks) > MASKS_KEPT:
-                masks.popitem(last=False)
-            self._mask_arrived.notify_all()
 
     def _on_early(self, is_depth: bool, message: Any) -> None:
         self._latest.put_early(EarlyImage(message, is_depth, images.stamp_ns(message.header)))

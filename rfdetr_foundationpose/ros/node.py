@@ -6,7 +6,6 @@ import gc
 import threading
 import time
 import traceback
-from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -14,7 +13,6 @@ from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNodeMixin, State, TransitionCallbackReturn
 from rclpy.node import Node
-from std_srvs.srv import SetBool, Trigger
 
 from ..config import Config
 from ..device import release_memory
@@ -22,10 +20,10 @@ from ..latency import StageStats, StageTimer
 from ..objects import ObjectSpec, load_objects
 from ..overlay import OverlayModel
 from ..resources import default_objects_file
-from ..types import CameraIntrinsics, Frame, InputError
 from . import compat, parameters
-from .diagnostics import Health
-from .guards import answered, guarded, said
+from .frame_work import FrameWork
+from .guards import guarded, said
+from .health import Health, gather, latency
 from .inputs import Inputs
 from .log_bridge import LogBridge
 from .messages import marker_shape
@@ -33,13 +31,14 @@ from .pipeline import PipelineFactory, PosePipeline, real_pipeline
 from .publishers import Outputs, instance_names
 from .reporting import Reporter
 from .ros_lock import RosLock
+from .services import Services
 from .starts import StartTopics
+from .state import NodeState
 from .telemetry import Telemetry
-from .worker import EarlyImage, LatestFrame, Pair, Worker, check_age
+from .warm_up import WarmUp
+from .worker import EarlyImage, LatestFrame, Pair, Worker
 
 NAME = "pose_node"
-# Configure waits this long for a camera_info, so that the warm-up uses the camera's real size.
-CAMERA_WAIT = 1.0
 # Deactivate waits this long for the frame in work: a registration on a slow CPU takes its time.
 FRAME_WAIT = 60.0
 
@@ -75,7 +74,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._log_bridge = LogBridge(self.get_logger())
         self._log_bridge.open()
         self._closing = threading.Event()
-        self.doing = "starting"
+        self.state = NodeState()
         self._pipeline: PosePipeline | None = None
         parameters.declare(self)
         for sentence in parameters.unknown_overrides(getattr(self, "_parameter_overrides", {})):
@@ -85,29 +84,16 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._specs: list[ObjectSpec] = []
         self._outputs: Outputs | None = None
         self._starts: StartTopics | None = None
+        self._warm_up: WarmUp | None = None
+        self._work: FrameWork | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
         self._worker = Worker(self._latest, self._handle, self._report, self._handle_early)
         self._timer = StageTimer()
-        self._state, self._failure, self._since = "unconfigured", "", 0.0
-        self._enabled = True
-        self._age: float | None = None
-        self._warmed: tuple[int, int] | None = None
-        self._seen: tuple[str, int, int] | None = None
         self._missing = tuple(compat.missing())
         for sentence in self._missing:
             self.get_logger().warning(sentence)
-        self._create_services()
-        self._jump_handle = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
-            post_callback=guarded(lambda _jump: self._on_jump("ROS time jumped"), self._report),
-        )
-        self._telemetry = Telemetry(self, self._timer, lambda: self._config, self._latency, self._health, self._report)
-        self._telemetry.start()
-
-    def _create_services(self) -> None:
-        self.create_service(Trigger, "~/reset", answered(self._on_reset, self._report))
-        self.create_service(SetBool, "~/set_enabled", answered(self._on_set_enabled, self._report))
+        Services(self, self.state, lambda: self._pipeline, self._report)
         # Steady time: with use_sim_time and no /clock yet a ROS timer would never fire.
         self._autostart = self.create_timer(
             0.01,
@@ -115,6 +101,12 @@ class PoseNode(LifecycleNodeMixin, Node):
             callback_group=self.transitions,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=guarded(lambda _jump: self._on_jump("ROS time jumped"), self._report),
+        )
+        self._telemetry = Telemetry(self, self._timer, lambda: self._config, self._latency, self._health, self._report)
+        self._telemetry.start()
 
     def _start_by_itself(self) -> None:
         self._autostart.cancel()
@@ -127,7 +119,7 @@ class PoseNode(LifecycleNodeMixin, Node):
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         with self._live.lock:
             self._live.in_use, config = True, self._config
-        self._state, self._failure = "configuring", ""
+        self.state.label, self.state.failure = "configuring", ""
         return self._configure(config)
 
     def _configure(self, config: Config) -> TransitionCallbackReturn:
@@ -136,20 +128,32 @@ class PoseNode(LifecycleNodeMixin, Node):
             self._specs = load_objects(config.objects_file or default_objects_file())
             self._inputs = Inputs(self, config, instance_names(self._specs), self._latest, self._on_jump, self._report)
             models = {s.name: OverlayModel.load(s) for s in self._specs}
-            self.doing = "configure: loading weights"
+            self.state.doing = "configure: loading weights"
             log.info(f"configuring: objects {', '.join(s.name for s in self._specs)}; loading weights")
             with self.ros_lock.set_aside():
                 self._pipeline = self._factory(config)
             with self._live.lock:  # live settings may have changed while that took its time
                 self._pipeline.apply(self._config)
-            self._warm_up_early()
+            self._warm_up = WarmUp(self._pipeline, self.state, self.ros_lock, log)
+            self._warm_up.before_frames(self._inputs, self._closing)
             self._starts = StartTopics(self, self._specs, self._pipeline.start_at, self._report)
             shapes = {s.name: marker_shape(s, models[s.name], config.output.marker_mesh) for s in self._specs}
             self._outputs = Outputs(self, self._specs, shapes)
+            self._work = FrameWork(
+                self,
+                self.state,
+                lambda: self._config,
+                self._inputs,
+                self._warm_up,
+                self._pipeline,
+                self._outputs,
+                self._telemetry,
+                self._timer,
+            )
             self._telemetry.use_models(models)
         except Exception as error:
-            self.fail(f"{type(error).__name__}: {error}")
-            log.error(f"cannot configure: {self._failure}")
+            self.state.failure = f"{type(error).__name__}: {error}"
+            log.error(f"cannot configure: {self.state.failure}")
             if not isinstance(error, (ValueError, ImportError, OSError)):
                 # ConfigError and the rooms' load errors say what to do; others, as torch's, need the place too.
                 log.error(traceback.format_exc())
@@ -158,46 +162,23 @@ class PoseNode(LifecycleNodeMixin, Node):
         # A full collection over the libraries' objects would hold all threads up for 0.3 s; what is loaded stays anyway.
         gc.collect()
         gc.freeze()
-        self._state = "inactive"
+        self.state.label = "inactive"
         log.info(f"configured in {time.monotonic() - begin:.1f} s")
         return SUCCESS
 
-    def fail(self, why: str) -> None:
-        """Why the node does not run, for diagnostics, until the next configure."""
-        self._failure = why
-
-    def _warm_up_early(self) -> None:
-        assert self._pipeline is not None and self._inputs is not None
-        with self.ros_lock.set_aside():
-            camera = self._inputs.wait_for_camera(CAMERA_WAIT, self._closing)
-        if camera is None:
-            self.get_logger().info("no camera_info yet: the warm-up waits for the first frame")
-        else:
-            self._warm_up(camera)
-
-    def _warm_up(self, camera: CameraIntrinsics) -> None:
-        assert self._pipeline is not None
-        self.doing = "warm-up"
-        self.get_logger().info(f"warming up for {camera.width}x{camera.height}")
-        begin = time.monotonic()
-        with self.ros_lock.set_aside():
-            self._pipeline.warm_up(camera)
-        self._warmed = (camera.width, camera.height)
-        self.get_logger().info(f"warmed up in {time.monotonic() - begin:.1f} s")
-
     @said
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        assert self._inputs is not None and self._pipeline is not None
+        assert self._inputs is not None and self._pipeline is not None and self._warm_up is not None
         if not self._worker.start():
-            self.fail("the frame in work when the node was stopped has not ended yet: activate again later")
-            self.get_logger().error(f"cannot activate: {self._failure}")
+            self.state.failure = "the frame in work when the node was stopped has not ended yet: activate again later"
+            self.get_logger().error(f"cannot activate: {self.state.failure}")
             return FAILURE
         result = super().on_activate(state)
         self._pipeline.reset()  # what was tracked before a pause is elsewhere now
-        self._since = time.monotonic()
-        self._seen = None
+        self.state.since = time.monotonic()
+        self._warm_up.start_over()
         self._inputs.open()
-        self._state, self._failure = "active", ""
+        self.state.label, self.state.failure = "active", ""
         self.get_logger().info("active: taking frames")
         return result
 
@@ -205,7 +186,7 @@ class PoseNode(LifecycleNodeMixin, Node):
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         if not self._halt(FRAME_WAIT):
             return FAILED
-        self._state = "inactive"
+        self.state.label = "inactive"
         self.get_logger().info("inactive")
         return super().on_deactivate(state)
 
@@ -218,7 +199,7 @@ class PoseNode(LifecycleNodeMixin, Node):
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         self._halt(FRAME_WAIT)
         self._release()
-        self._state = "finalized"
+        self.state.label = "finalized"
         return SUCCESS
 
     @said
@@ -248,13 +229,12 @@ class PoseNode(LifecycleNodeMixin, Node):
         if self._pipeline is not None:
             with self.ros_lock.set_aside():
                 self._pipeline.close()
-        self._inputs = self._outputs = self._starts = self._pipeline = None
+        self._inputs = self._outputs = self._starts = self._pipeline = self._warm_up = self._work = None
         self._live.in_use = False
-        self._warmed = None
         self._telemetry.use_models({})
         gc.unfreeze()
         release_memory()
-        self._state = "unconfigured"
+        self.state.label = "unconfigured"
 
     def closing(self) -> None:
         """The process is about to end: nothing new is begun, and errors, as of entities that are gone, are no news."""
@@ -285,52 +265,6 @@ class PoseNode(LifecycleNodeMixin, Node):
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
-    # The worker's thread.
-
-    def _handle_early(self, image: EarlyImage) -> None:
-        """Convert and upload it while its partner is on its way. What will be refused is left alone."""
-        assert self._pipeline is not None and self._inputs is not None
-        check_age(self._age_of(image), self._config.input.max_age)
-        if self._enabled and self._warmed == (image.message.width, image.message.height):
-            self._upload_early(image)
-
-    def _upload_early(self, image: EarlyImage) -> None:
-        assert self._pipeline is not None and self._inputs is not None
-        self._pipeline.upload_early(**self._inputs.convert_early(image))
-
-    def _handle(self, pair: Pair) -> None:
-        pipeline, outputs, inputs = self._pipeline, self._outputs, self._inputs
-        assert pipeline is not None and outputs is not None and inputs is not None
-        if not self._enabled:
-            raise InputError("disabled", "disabled by ~/set_enabled")
-        self._age = self._age_of(pair)
-        check_age(self._age, self._config.input.max_age)
-        with ExitStack() as leases:
-            with self._timer.stage("convert", on_device=False):
-                frame = inputs.assemble(pair, leases)
-            self._follow_camera(frame, pipeline)
-            result = pipeline.process(frame)
-            with self._timer.stage("publish", on_device=False):
-                outputs.publish(result, self._config.output)
-            self._timer.add("end_to_end", (self.get_clock().now().nanoseconds - pair.stamp_ns) / 1e6)
-            self._telemetry.offer(result)
-        for event in result.events:
-            self.get_logger().info(event)
-
-    def _age_of(self, taken: Pair | EarlyImage) -> float:
-        return (self.get_clock().now().nanoseconds - taken.stamp_ns) / 1e9
-
-    def _follow_camera(self, frame: Frame, pipeline: PosePipeline) -> None:
-        """A new image size needs a warm-up, a new camera frame or size makes the tracks meaningless."""
-        size = (frame.camera.width, frame.camera.height)
-        seen = (frame.frame_id, *size)
-        if self._seen is not None and seen != self._seen:
-            self.get_logger().warning(f"camera changed from {self._seen} to {seen}: searching again")
-            pipeline.reset()
-        self._seen = seen
-        if self._warmed != size:
-            self._warm_up(frame.camera)
-
     # Callbacks: they store and return.
 
     def _on_jump(self, what: str) -> None:
@@ -341,64 +275,42 @@ class PoseNode(LifecycleNodeMixin, Node):
         if pipeline is not None:
             pipeline.reset()
 
-    def _on_reset(self, _request: Any, response: Any) -> Any:
-        pipeline = self._pipeline
-        response.success = pipeline is not None
-        response.message = "searching again" if pipeline is not None else f"not configured ({self._state})"
-        if pipeline is not None:
-            pipeline.reset()
-        return response
-
-    def _on_set_enabled(self, request: Any, response: Any) -> Any:
-        pipeline = self._pipeline
-        if request.data and not self._enabled and pipeline is not None:
-            pipeline.reset()
-        self._enabled = bool(request.data)
-        response.success = True
-        response.message = "enabled" if self._enabled else "disabled: frames are dropped and counted"
-        return response
-
     def _apply(self, config: Config) -> None:
         pipeline = self._pipeline
         if pipeline is not None:
             pipeline.apply(config)
         self._config = config
 
+    # What the worker's thread is given.
+
+    def _handle(self, pair: Pair) -> None:
+        assert self._work is not None
+        self._work.handle(pair)
+
+    def _handle_early(self, image: EarlyImage) -> None:
+        assert self._work is not None
+        self._work.handle_early(image)
+
     # What the telemetry thread asks.
 
     def _latency(self) -> dict[str, StageStats]:
-        pipeline = self._pipeline
-        return {**(pipeline.timer.stats() if pipeline is not None else {}), **self._timer.stats()}
+        return latency(self._pipeline, self._timer)
 
     def _health(self) -> Health:
-        config, pipeline, inputs, seen = self._config, self._pipeline, self._inputs, self._seen
-        now = time.monotonic()
-        errors, counts = self._report.snapshot()
-        return Health(
-            node=self.get_fully_qualified_name().lstrip("/"),
-            state=self._state,
-            failure=self._failure,
-            enabled=self._enabled,
-            hardware_id=seen[0] if seen is not None else "",
-            since=now - self._since,
-            tally=self._latest.tally(),
-            **(inputs.health() if inputs is not None else {"has_camera": False}),
-            rate=self._latest.rate(now),
-            processed_rate=self._latest.processed_rate(now),
-            silence=self._latest.silence(now),
-            age=self._age,
-            busy_for=self._worker.busy_for(),
-            min_rate=config.debug.min_input_rate,
-            sync=config.input.sync,
-            transport=config.input.image_transport,
-            status=pipeline.status() if pipeline is not None else None,
-            thresholds={
-                s.name: s.threshold if s.threshold is not None else config.detector.threshold for s in self._specs
-            },
-            latency=self._latency(),
-            errors=errors,
-            error_counts=counts,
-            waiting_for_clock=self.get_clock().now().nanoseconds == 0,
+        warm_up, work = self._warm_up, self._work  # a transition may take them away
+        return gather(
+            self,
+            self.state,
+            self._config,
+            self._latest,
+            self._worker,
+            self._report,
+            self._timer,
+            inputs=self._inputs,
+            pipeline=self._pipeline,
+            specs=self._specs,
+            hardware_id=warm_up.frame_id if warm_up is not None else "",
+            age=work.age if work is not None else None,
             missing=self._missing,
             debug_dropped=self._telemetry.dropped,
         )

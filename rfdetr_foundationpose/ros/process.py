@@ -118,10 +118,10 @@ def _end(node: PoseNode, executor: NodeExecutor, spinner: threading.Thread, stop
     deadline = time.monotonic() + GRACE
     node.get_logger().info("shutting down")
     node.closing()
-    stop.unfinished = lambda: [node.doing]
+    stop.unfinished = lambda: [node.state.doing]
     spinner.join(GRACE / 2)
     if spinner.is_alive():
         return ["a callback"]
     if not executor.drain(max(deadline - time.monotonic(), 0.1)):
-        return [node.doing]
+        return [node.state.doing]
     return node.close(max(deadline - time.monotonic(), 0.1))

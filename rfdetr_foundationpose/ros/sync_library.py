@@ -8,10 +8,8 @@ from typing import Any
 
 from ..camera.images import stamp_ns
 from . import compat
+from .stamps import JUMP_NS
 from .sync import PairSynchronizer, SimpleFilter, Subscriber, pair_counts
-
-# A stamp that is farther back than this is a recording that started again.
-JUMP_NS = 1_000_000_000
 
 
 class FilterSynchronizer:

@@ -21,7 +21,8 @@ from ..config import Config
 from ..latency import STAGES, StageStats, StageTimer
 from ..overlay import OverlayModel, draw_overlay
 from ..types import Detection, as_numpy
-from .diagnostics import Diagnostics, Health
+from .diagnostics import Diagnostics
+from .health import Health
 from .messages import header
 from .rcl_bytes import publish_bytes
 from .serialization import PictureBytes

@@ -9,8 +9,8 @@ from itertools import count
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
-from rfdetr_foundationpose.ros import node as node_module
 from rfdetr_foundationpose.ros.executor import NodeExecutor
+from rfdetr_foundationpose.ros.node import PoseNode
 
 from . import ros_support
 from .ros_double_node import DoublePipeline
@@ -44,13 +44,13 @@ class Spinning(threading.Thread):
 
 
 @contextmanager
-def node_of(pipeline, folder, make=None):
+def node_of(pipeline, folder, make=None, node_class=PoseNode):
     """An unconfigured node that uses the pipeline, or what ``make`` gives, and a graph around it."""
     namespace = f"/transitions{next(_numbers)}"
     graph = Graph(namespace)
     arguments = ["--ros-args", "-r", f"/diagnostics:={namespace}/diagnostics", "-p", "autostart:=false"]
     arguments += ["-p", f"objects_file:={ros_support.objects_yaml(folder)}", "-p", "debug.diagnostics_rate:=10.0"]
-    node = node_module.PoseNode(
+    node = node_class(
         lambda _config: make() if make else pipeline,
         context=graph.context,
         namespace=namespace,
