@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from .errors import InputError
 
 NO_DEPTH = 65_504.0
 """Floating-point depth from here on means that nothing is there: renderers write 1e10, or the largest number of 16 bits."""
+
+_HIGHEST = 65_535
 
 
 def measured(depth: NDArray[Any]) -> NDArray[Any]:
@@ -29,23 +33,34 @@ def read_color(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_depth(path: str | Path) -> NDArray[Any]:
-    """(H, W) uint16 or float32 as stored: a 16-bit PNG, a 16-bit or float TIFF, a .npy array, or OpenEXR.
+    """(H, W) uint16 or float32 as stored: a 16-bit PNG, a 16-bit or float TIFF, a .npy or .npz array, or OpenEXR. Integers of more
+    bits become uint16 where their values fit, negative ones 0.
 
     Raises InputError that names the file, also for an image of 8 bits: depth scaled for looking at is no depth.
     """
     path = Path(path)
-    if path.suffix.lower() == ".exr":
+    suffix = path.suffix.lower()
+    if suffix == ".exr":
         image = _load_exr(path)
     else:
-        image = _load_npy(path) if path.suffix == ".npy" else _decode(path, cv2.IMREAD_UNCHANGED)
+        image = _load_numpy(path) if suffix in (".npy", ".npz") else _decode(path, cv2.IMREAD_UNCHANGED)
+    holds = f"depth file {path} holds {image.dtype} {image.shape}"
+    if image.ndim == 3 and 1 in (image.shape[0], image.shape[2]):
+        image = image[0] if image.shape[0] == 1 else image[..., 0]
+    if image.ndim == 3 and image.dtype.itemsize > 1 and (image[..., :3] == image[..., :1]).all():
+        image = image[..., 0]  # the same three times, as Blender and libraries of colour images write it
     if image.ndim == 2 and image.dtype.kind == "f":
         return image.astype(np.float32)
-    if image.ndim == 2 and image.dtype.kind == "u" and image.dtype.itemsize == 2:
-        return image.astype(np.uint16)
+    if image.ndim == 2 and image.dtype.kind in "iu" and image.dtype.itemsize > 1:
+        highest = int(image.max(initial=0))
+        if highest <= _HIGHEST:
+            return image.clip(0, _HIGHEST).astype(np.uint16)
+        raise InputError(
+            "bad_depth", f"{holds} up to {highest}, more than uint16 holds; store floating point, in metres, instead"
+        )
     raise InputError(
         "bad_depth",
-        f"depth file {path} holds {image.dtype} {image.shape}, expected one channel of uint16 (times depth_scale, 0.001 "
-        "for millimetres) or of floating point (metres)",
+        f"{holds}, expected one channel of uint16 (times depth_scale, 0.001 for millimetres) or of floating point (metres)",
     )
 
 
@@ -66,11 +81,20 @@ def _decode(path: Path, flags: int) -> NDArray[Any]:
     return np.asarray(image)
 
 
-def _load_npy(path: Path) -> NDArray[Any]:
+def _load_numpy(path: Path) -> NDArray[Any]:
+    """Of a .npy, or a .npz with one array or one that is named depth."""
     try:
-        return np.asarray(np.load(io.BytesIO(_bytes(path)), allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise InputError("bad_depth", f"depth file {path} is no .npy array: {error}") from error
+        found: Any = np.load(io.BytesIO(_bytes(path)), allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        names = [n for n in found.files if "depth" in n.lower()] or found.files
+        if len(names) != 1:
+            raise InputError(
+                "bad_depth", f"depth file {path} has the arrays {', '.join(found.files) or 'none'}; depth needs one"
+            )
+        return np.asarray(found[names[0]])
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError("bad_depth", f"depth file {path} is no {path.suffix} array: {error}") from error
 
 
 def _load_exr(path: Path) -> NDArray[Any]:

@@ -461,3 +461,74 @@ def test_depth_among_other_layers_of_an_exr_file_and_nothing_in_16_bits(tmp_path
     assert [frame.depth[0, 0] * frame.depth_scale for frame, _ in tape] == [0.75] * 3 and not tape.problems
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read_depth("~/depth/0.exr")[0, 0] == 0.75
+
+
+METRES = (MILLIMETRES / 1000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "unit"),
+    [
+        ("{}.npy", lambda path: np.save(path, MILLIMETRES.astype(np.int64)), 0.001),
+        ("{}.npy", lambda path: np.save(path, np.where(MILLIMETRES > 900, -1, MILLIMETRES.astype(np.int32))), 0.001),
+        ("{}.npy", lambda path: np.save(path, METRES.astype(np.float64)[..., None]), 1),
+        ("{}.npy", lambda path: np.save(path, METRES[None].astype(np.float16)), 1),
+        ("{}.npz", lambda path: np.savez_compressed(path, METRES), 1),
+        ("{}.npz", lambda path: np.savez(path, rgb=np.zeros((48, 64, 3)), depth=METRES), 1),
+        ("{}.png", lambda path: cv2.imwrite(str(path), np.dstack([MILLIMETRES] * 3)), 0.001),
+        ("{}.tiff", lambda path: cv2.imwrite(str(path), np.dstack([METRES] * 3)), 1),
+    ],
+    ids=["int64", "int32, -1: none", "float64 of one channel", "float16, channel first", "npz", "npz with colour", "png of colours", "tiff of colours"],
+)  # fmt: skip
+def test_depth_as_libraries_store_it(tmp_path, name, save, unit):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    for i in range(3):
+        (tmp_path / "depth" / f"{i}.png").unlink()
+        save(tmp_path / "depth" / name.format(i))
+    tape = Recording(tmp_path)
+    frames = [frame for frame, _ in tape]
+    assert len(frames) == 3 and not tape.problems
+    seen = frames[0].depth * frames[0].depth_scale
+    known = seen > 0
+    assert known.mean() > 0.6
+    np.testing.assert_allclose(seen[known], METRES[known], atol=5e-4 if unit == 1 else 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "words"),
+    [
+        ("{}.png", lambda path: cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8)), r"0.png holds uint8 \(48, 64, 3\)"),
+        ("{}.npy", lambda path: np.save(path, MILLIMETRES.astype(np.uint32) * 100), "holds uint32 .* up to 116700, more than"),
+        ("{}.npz", lambda path: np.savez(path, a=METRES, b=METRES), "has the arrays a, b; depth needs one"),
+        ("{}.npz", lambda path: path.write_bytes(b"PK\3\4" + bytes(40)), "is no .npz array"),
+    ],
+    ids=["colours", "more than 16 bits", "two arrays", "damaged"],
+)  # fmt: skip
+def test_depth_that_is_none_is_named_at_once(tmp_path, name, save, words):
+    write(tmp_path, "rgb/{}.png", "depth/{}.png")
+    for i in range(3):
+        (tmp_path / "depth" / f"{i}.png").unlink()
+        save(tmp_path / "depth" / name.format(i))
+    with pytest.raises(RecordingError, match=f"no depth image can be read; .*{words}"):
+        Recording(tmp_path)
+
+
+def test_depth_without_a_distance_is_said(tmp_path):
+    """OpenGL's z is negative in front of the camera."""
+    write(tmp_path, "rgb/{}.png", "depth/{}.npy")
+    for path in (tmp_path / "depth").iterdir():
+        np.save(path, -np.load(path))
+    tape = Recording(tmp_path)
+    assert len([*tape]) == 3 and any("no pixel of any frame is a distance" in line for line in tape.problems)
+
+
+def test_containers_of_other_programs_are_named(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.hdf5").write_bytes(b"\x89HDF")
+    with pytest.raises(RecordingError, match="of .hdf5, of which it holds 3: write what is in it as images"):
+        Recording(tmp_path)
+    (tmp_path / "data").mkdir()
+    cv2.imwrite(str(tmp_path / "data" / "color0.jpg"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "data" / "depth0.dpt").write_bytes(bytes(16))
+    with pytest.raises(RecordingError, match="depth in .dpt .* is not read; it is Linemod's own"):
+        Recording(tmp_path / "data")

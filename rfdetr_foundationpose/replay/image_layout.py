@@ -19,11 +19,12 @@ from .recording_video import VideoTimes, video_times
 RATE = 30.0
 """Images that are counted, not stamped, are so many a second."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
+_DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".exr")
 _COLOR = re.compile(r"rgb|colou?r|(?<!ultra)wide|(?<![a-z])(?:images?|imgs?)(?![a-z])", re.I)
 _DEPTH = re.compile(r"depth|distance_to_image_plane", re.I)
 _NOT_READ = {
-    ".depth": "Record3D packs it with LZFSE; export EXR and RGB there, or convert it to .npy in metres (the package pyliblzfse unpacks it)"
+    ".dpt": "it is Linemod's own format; take the data set's edition of BOP, which evaluate bop reads, or convert it to PNG of 16 bits",
+    ".depth": "Record3D packs it with LZFSE; export EXR and RGB there, or convert it to .npy in metres (the package pyliblzfse unpacks it)",
 }
 _ALONG_RAYS = re.compile(r"distance_to_camera", re.I)
 # Of files and folders that are neither colour nor depth.
@@ -93,7 +94,7 @@ def _layout(path: Path) -> Layout | None:
     if colors and depths:
         first, second = _best(colors, ("rgb", "color", "images")), _best(depths, ("depth",))
         return Layout(path, colors[first], depths[second], (_topic(first.stem), _topic(second.name)))
-    mixed = [p for p in _files(path, (*_SUFFIXES, ".npy", ".exr")) if not _OTHER.search(p.stem)]
+    mixed = [p for p in _files(path, (*_SUFFIXES, ".npy", ".npz", ".exr")) if not _OTHER.search(p.stem)]
     of_depth = [p for p in mixed if _DEPTH.search(p.stem) and p.suffix.lower() in _DEPTH_SUFFIXES]
     others = [p for p in mixed if not _DEPTH.search(p.stem) and p.suffix.lower() in _SUFFIXES]
     of_color = [p for p in others if _COLOR.search(p.stem)] or others

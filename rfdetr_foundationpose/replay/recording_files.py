@@ -36,6 +36,9 @@ _OTHERS = {
     ),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".tar", ".7z", ".rar", ".r3d"), "unpack it and name the folder"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tiff", ".exr"), "it is one image; name the folder of colour and depth"),
+    **dict.fromkeys(
+        (".hdf5", ".h5"), "write what is in it as images (BlenderProc: bproc.writer.write_bop) and name their folder"
+    ),
     ".ply": "it is a mesh or points; record images of colour and depth",
 }
 _METADATA = "metadata.yaml"
@@ -113,10 +116,13 @@ class Files:
                     self.notes += images.said
                     return []
                 inside = sorted(p.name for p in self.path.iterdir() if p.is_dir() and any(p.glob("*.*")))
+                kinds = Counter(p.suffix.lower() for p in self.path.iterdir() if p.suffix.lower() in _OTHERS)
+                kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
                 raise RecordingError(
                     f"{self.path} is not a readable recording: it holds neither {_METADATA} nor a file of "
                     f"{', '.join(_SUFFIXES)} nor images (rgb/, depth/, cam_K.txt); name the folder that ros2 bag record wrote, or one of its files"
                     + (f" (in it are the folders {', '.join(inside[:5])})" if inside else "")
+                    + (f"; of {kind}, of which it holds {count}: {_OTHERS[kind]}" if kind else "")
                     + (
                         "; a BOP data set is for evaluate bop, or name one of its scenes"
                         if any(self.path.glob("models*"))

@@ -47,7 +47,7 @@ class Assembler:
         self._kinds = {n: (t.type, t.encoding) for n, t in source.files.topics.items()}
         self._rectify = Rectifier()
         self._register: DepthRegistration | None = None
-        self._judged = False
+        self._judged, self._seen = False, 0
         self._waiting: dict[int, _Waiting] = {}
         # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
         self._wanted: dict[tuple[str, int], int] = {}
@@ -84,6 +84,10 @@ class Assembler:
                 position += 1
         for rest in range(position, len(self._index.plan.images)):
             yield from self._give(rest)
+        if not self._judged and not self._seen and self._tally.frames:
+            self._tally.notes.append(
+                f"{r.path}: {r.depth} holds no depth: no pixel of any frame is a distance (all are 0, NaN or negative)"
+            )
         self._tally.drop("damaged_message", self._index.damaged)
         self._tally.drop("unreadable", self._index.unreadable)
         self._tally.dropped += Counter()  # without what is zero
@@ -152,6 +156,7 @@ class Assembler:
         if self._judged:
             return
         metres = measured(pixels[::4, ::4]) * float(scale)
+        self._seen = max(self._seen, len(metres))
         if len(metres) < _ENOUGH:
             return
         self._judged, middle = True, float(np.median(metres))

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ..camera_files import CameraFile
 from ..errors import InputError
@@ -65,11 +66,12 @@ class ImageFolder:
         self._unit = unit if unit is not None and abs(unit - 0.001) > 1e-9 else None
         if self._unit is not None:
             self.said.append(f"{path}: depth of 16 bits is in units of {1e3 * self._unit:g} mm, as its files say")
-        self._enlarged = self._of_lidar()
+        first = self._first_depth()
+        self._enlarged = self._of_lidar(first)
         # A PNG is passed on as it is; what has another unit or size, or is no picture, is decoded here.
-        png = all(p.path.suffix.lower() == ".png" for p in self._depth)
+        png = all(p.path.suffix.lower() == ".png" for p in self._depth) and _of_one_channel(self._depth[0].path)
         self._packed = self._unit is None and not self._enlarged and png
-        self._float_unit = self._unit_of_floats() if not self._packed else 1.0
+        self._float_unit = self._unit_of_floats(first)
         rgb, depth_topic = (f"/{topic}/image" for topic in layout.topics)
         self._rgb = rgb if self._video else f"{rgb}/compressed"
         self._depth_topic = f"{depth_topic}/compressed" if self._packed else depth_topic
@@ -93,12 +95,19 @@ class ImageFolder:
         except InputError as error:
             raise RecordingError(f"{self.path}: {error}") from error
 
-    def _of_lidar(self) -> bool:
+    def _first_depth(self) -> NDArray[Any]:
+        """The first depth image that can be read. Raises RecordingError with what is wrong with the first where there is none."""
+        problem = ""
+        for taken in self._depth:
+            try:
+                return read_depth(taken.path)
+            except InputError as error:
+                problem = problem or str(error)
+        raise RecordingError(f"{self.path}: no depth image can be read; {problem}")
+
+    def _of_lidar(self, depth: NDArray[Any]) -> bool:
         """Whether depth is a phone's, of the same view as colour in fewer pixels."""
-        try:
-            height, width = read_depth(self._depth[0].path).shape
-        except InputError:  # said when its frame is made
-            return False
+        height, width = depth.shape
         same_view = abs(width * self._size[1] / (height * self._size[0]) - 1) < 0.02
         if (width, height) not in _LIDAR or (width, height) == self._size or not same_view:
             return False
@@ -108,14 +117,10 @@ class ImageFolder:
         )
         return True
 
-    def _unit_of_floats(self) -> float:
+    def _unit_of_floats(self, depth: NDArray[Any]) -> float:
         """Metres per unit of floating-point depth: no camera of colour and depth sees as far as millimetres would be metres."""
-        try:
-            pixels = read_depth(self._depth[0].path)
-        except InputError:  # said when its frame is made
-            return 1.0
-        seen = measured(pixels)
-        if pixels.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
+        seen = measured(depth)
+        if depth.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
             return 1.0
         self.said.append(
             f"{self.path}: depth has a median of {float(np.median(seen)):.0f}, so it is taken for millimetres, not metres"
@@ -192,6 +197,15 @@ class ImageFolder:
             return messages.image_message(header, pixels, "16UC1")
         unit = (self._unit or 1.0) if pixels.dtype == np.uint16 else self._float_unit
         return messages.image_message(header, pixels.astype(np.float32) * np.float32(unit), "32FC1")
+
+
+def _of_one_channel(png: Path) -> bool:
+    """By its header; of what cannot be read too, which is said when its frame is made."""
+    try:
+        with png.open("rb") as file:
+            return file.read(26)[25:] in (b"", b"\0")
+    except OSError:
+        return True
 
 
 def _serialized(message: Any, kind: str) -> bytes:
