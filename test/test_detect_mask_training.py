@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rfdetr_foundationpose.synth.coco import write_coco
 from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train import detector_trainer
-from rfdetr_foundationpose.train.coco_files import CocoInstance
+from rfdetr_foundationpose.train.coco_files import CocoInstance, read_dataset
 from rfdetr_foundationpose.train.detector_eval import Truth, evaluate
 from rfdetr_foundationpose.train.detector_loss import Targets, detection_loss
 from rfdetr_foundationpose.train.detector_mask_loss import MaskTargets
@@ -57,9 +58,8 @@ def targets(batch: int, slots: int, classes: int) -> tuple[Targets, MaskTargets]
             w, h = 96 // slots - 4, int(torch.randint(12, 50, ()))
             ids[b, y : y + h, x : x + w] = t
             boxes[b, t] = torch.tensor([x + w / 2, y + h / 2, w, h]) / 96
-    return Targets(torch.randint(classes, (batch, slots)), boxes, valid, torch.zeros_like(valid)), MaskTargets(
-        ids, valid
-    )
+    none = torch.zeros_like(valid)
+    return Targets(torch.randint(classes, (batch, slots)), boxes, valid, none), MaskTargets(ids, valid, none)
 
 
 def test_loss_and_gradients_of_masks_are_those_of_rfdetr(monkeypatch):
@@ -118,11 +118,41 @@ def test_masks_are_learned_where_the_outline_is_known():
     out, (want, masks) = outputs(3, 8, 3), targets(3, 2, 2)
     known = masks.known.clone()
     known[1, 0] = False
-    part = detection_loss(out, want, 1, MaskTargets(masks.ids, known))
+    part = detection_loss(out, want, 1, replace(masks, known=known))
     gradient = torch.autograd.grad(part["mask_ce"], out["pred_masks"]["query_features"])[0]
     assert (gradient[1].abs().sum(-1) > 0).sum() == 1 and (gradient[0] == 0).all()
-    none = detection_loss(out, want, 1, MaskTargets(masks.ids, torch.zeros_like(known)))
+    none = detection_loss(out, want, 1, replace(masks, known=torch.zeros_like(known)))
     assert none["mask_ce"] == 0 and none["mask_iou"] == 0
+
+
+def test_the_box_of_an_instance_without_an_outline_teaches_no_mask():
+    """Neither its own, as if it filled its box, nor that of a larger instance below, as if the box were no part of it."""
+    torch.manual_seed(3)
+    ids = torch.full((1, 96, 96), -1, dtype=torch.int8)
+    ids[0, 8:88, 8:88] = 0  # outlined
+    ids[0, 24:48, 24:48] = 1  # a box that lies on it
+    known, boxed = torch.tensor([[True, False]]), torch.tensor([[False, True]])
+    both = torch.ones_like(known)
+    want = Targets(
+        torch.zeros((1, 2), dtype=torch.long),
+        torch.tensor([[[0.5, 0.5, 0.83, 0.83], [0.375, 0.375, 0.25, 0.25]]]),
+        both,
+        torch.zeros_like(both),
+    )
+
+    def gradient(masks: MaskTargets) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the mask losses by what the head says within the box, and elsewhere. A cell is 4 pixels wide."""
+        out = outputs(1, 2, 2)
+        found = detection_loss(out, want, 1, masks)
+        (all_cells,) = torch.autograd.grad(found["mask_ce"] + found["mask_dice"], out["pred_masks"]["spatial_features"])
+        size = all_cells.abs().sum((0, 1))
+        inside = size[7:11, 7:11].sum()  # interpolation reaches half a cell farther
+        return inside, size.sum() - size[6:12, 6:12].sum()
+
+    inside, elsewhere = gradient(MaskTargets(ids, known, boxed))
+    assert inside == 0 < elsewhere
+    for taught in (MaskTargets(ids, known, torch.zeros_like(boxed)), MaskTargets(ids, both, torch.zeros_like(boxed))):
+        assert gradient(taught)[0] > 0
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +273,7 @@ def test_masks_of_a_detector_that_finds_nothing_are_measured_as_none(outlined):
     masks[0, 50:90, 100:160] = True
     box = np.array([[100, 50, 160, 90]], np.float32)
     truth = Truth(["mug"], box, np.ones(1, bool), masks, np.array([outlined]))
+    assert truth.boxed.sum() == (0 if outlined else masks.sum())
     empty = Truth([], box[:0], np.ones(0, bool), masks[:0], np.ones(0, bool))
     blind = detector(variant="seg-nano", config=SEG_TINY)
     found = evaluate(blind, [(seen, truth), (seen, empty)], threshold=1.1, pictures=2)
@@ -251,15 +282,15 @@ def test_masks_of_a_detector_that_finds_nothing_are_measured_as_none(outlined):
     assert 0 <= found.metrics.get("mask_map_50", 0.0) < 0.5
 
 
-def coco(folder, shapes: bool):
+def coco(folder, shapes: bool, boxed: int = 0):
+    """boxed: of so many annotations in each file there are boxes alone."""
     sampler = SceneSampler(demo_objects()[:2], "cpu", (96, 128), 1, SceneContent(2, 2, max_targets=3))
     write_coco(folder, sampler, {"train": 6, "valid": 3})
-    if not shapes:
-        for file in folder.rglob("*.json"):
-            content = json.loads(file.read_text())
-            for entry in content["annotations"]:
-                del entry["segmentation"]
-            file.write_text(json.dumps(content))
+    for file in folder.rglob("*.json"):
+        content = json.loads(file.read_text())
+        for entry in content["annotations"][: boxed if shapes else None]:
+            del entry["segmentation"]
+        file.write_text(json.dumps(content))
     return folder
 
 
@@ -274,6 +305,40 @@ def test_data_says_whether_masks_are_learned(tmp_path, caplog):
     assert not any(key.startswith("mask_") for key in found)
     with pytest.raises(ConfigError, match="has boxes, no outlines; annotate polygons or masks, or use --masks no"):
         train(settings(tmp_path / "c", dataset=data, masks="yes"), [], quiet())
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [("yes", "teach their boxes alone"), ("auto", "teach their boxes alone"), ("only", "teach nothing")],
+)
+def test_a_data_set_that_mixes_boxes_and_outlines_says_what_becomes_of_the_boxes(tmp_path, caplog, boxes, masks, words):
+    caplog.set_level(logging.INFO, "rfdetr_foundationpose")
+    data = coco(tmp_path / "data", shapes=True, boxed=2)
+    outlined, count = read_dataset(data)[0].outlines
+    assert outlined == count - 2 > 2
+    names = [o.name for o in demo_objects()[:2]]
+    for file in data.rglob("*.json"):
+        content = json.loads(file.read_text())
+        for category in content["categories"]:
+            category["name"] = names[int(category["id"]) % 2]
+        file.write_text(json.dumps(content))
+    start = {"start": str(boxes), "config": None} if masks == "only" else {}
+    found = train(settings(tmp_path / "out", dataset=data, masks=masks, **start), [], quiet())
+    assert found["masks"] == ("yes" if masks == "auto" else masks) and "mask_map_50" in found
+    assert f"{outlined / count:.0%} of the instances have an outline" in caplog.text
+    assert f"the 2 others {words}" in caplog.text
+
+
+def test_masks_that_cannot_be_measured_are_said(tmp_path, caplog):
+    data = coco(tmp_path / "data", shapes=True)
+    file = next((data / "valid").glob("*.json"))
+    content = json.loads(file.read_text())
+    for entry in content["annotations"]:
+        del entry["segmentation"]
+    file.write_text(json.dumps(content))
+    found = train(settings(tmp_path / "out", dataset=data), [], quiet())
+    assert found["masks"] == "yes" and not any(key.startswith("mask_") for key in found)
+    assert "none of its instances has an outline: the masks that are learned are not measured" in caplog.text
 
 
 def test_a_box_written_as_a_polygon_is_no_outline():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from rfdetr_foundationpose.synth.demo_objects import demo_objects
 from rfdetr_foundationpose.synth.scene import SceneContent, SceneSampler
 from rfdetr_foundationpose.train.coco_files import read_dataset
 from rfdetr_foundationpose.train.coco_source import CocoSource
-from rfdetr_foundationpose.train.detector_data import instance_boxes
+from rfdetr_foundationpose.train.detector_data import ScenePool, instance_boxes
 from rfdetr_foundationpose.train.detector_eval import Truth, match, scenes
 from rfdetr_foundationpose.train.detector_loss import Targets, corners, detection_loss
 from rfdetr_foundationpose.train.detector_trainer import MEAN, STD, Trainer
@@ -107,6 +110,36 @@ def test_drawn_batch_agrees_with_the_scenes_it_is_drawn_from():
         assert inside.any(0)[[0, -1]].all() and inside.any(1)[[0, -1]].all()
     assert plain.targets.valid.any() and not (plain.targets.valid & plain.targets.ignore).any()
     assert (plain.targets.labels[plain.targets.valid] >= 0).all()
+
+
+def test_a_box_without_an_outline_is_learned_whole_whatever_lies_on_it(tmp_path):
+    """A thing that stands before its right half, over its whole height, does not make it narrower; a crop cuts it off."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((96, 128, 3), 90, np.uint8))
+    left, front = [16, 32, 64, 32], [48, 16, 40, 40]
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": b} for i, b in enumerate((left, front, [0, 0, 9, 9]), 1)
+    ]
+    image = {"id": 1, "file_name": "a.png", "height": 96, "width": 128}
+    content = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "mug"}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    source = CocoSource(read_dataset(tmp_path)[0], "cpu", (96, 128), 0)
+    batch = source.sample(1)
+    assert batch.box[0].tolist() == [[16, 32, 80, 64], [48, 16, 88, 56], [0, 0, 9, 9]]
+    made = ScenePool(source, 1, seed=0)
+    made.fill(1)
+    drawn = made.draw(1, 96, torch.tensor(MEAN), torch.tensor(STD), augment=False)
+    expected = torch.tensor([[16, 32, 80, 64], [48, 16, 88, 56], [0, 0, 9, 9]]) / torch.tensor([128, 96, 128, 96])
+    torch.testing.assert_close(corners(drawn.targets.boxes[0]), expected)
+    assert drawn.targets.valid[0].tolist() == [True, True, True]
+    assert drawn.masks.boxed[0].tolist() == [True, True, True] and not drawn.masks.known.any()
+    for _ in range(20):
+        crop = made.draw(4, 96, torch.tensor(MEAN), torch.tensor(STD))
+        edges = corners(crop.targets.boxes)[crop.targets.valid]
+        assert ((edges >= 0) & (edges <= 1)).all() and (edges[:, 2:] > edges[:, :2]).all()
+        # What is seen of the thing in front reaches to the edges of its box.
+        seen, pixels = instance_boxes(crop.masks.ids, 3)
+        whole = crop.targets.valid[:, 1] & (pixels[:, 1] > 0)
+        assert (corners(seen[whole, 1]) / 96 - corners(crop.targets.boxes[whole, 1])).abs().max() < 2 / 96
 
 
 def test_augmented_batches_differ_and_stay_consistent():

@@ -66,10 +66,10 @@ class CocoSplit:
     images: tuple[CocoImage, ...]
 
     @property
-    def outlined(self) -> float:
-        """Share of the instances whose outline is known."""
+    def outlines(self) -> tuple[int, int]:
+        """Number of the instances whose outline is known, and of all."""
         found = [one.outlined for image in self.images for one in image.instances]
-        return sum(found) / max(len(found), 1)
+        return sum(found), len(found)
 
 
 def read_dataset(path: str | Path) -> tuple[CocoSplit, CocoSplit]:

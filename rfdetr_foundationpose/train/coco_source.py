@@ -25,7 +25,7 @@ _ROUNDING = 1e-3
 @dataclass(frozen=True)
 class CocoBatch:
     """As SceneBatch, of what photographs have: no depth (zeros), no known camera (a plausible one). Of instances that are
-    not ``outlined``, ``instance`` has the box."""
+    not ``outlined``, ``instance`` has the box where nothing smaller lies on it, and ``box`` is the whole one."""
 
     names: tuple[str, ...]
     rgb: Tensor
@@ -78,8 +78,8 @@ class CocoSource:
             for m, (mask, traced, one) in enumerate(masks):
                 instance[i][mask] = m
                 label[i, m], visibility[i, m], outlined[i, m] = one.label, one.visibility, traced
-            for m in range(len(masks)):
-                box[i, m] = _tight(instance[i] == m)
+            for m, (mask, traced, _) in enumerate(masks):
+                box[i, m] = _tight(instance[i] == m if traced else mask)
         focal = 0.9 * width
         return CocoBatch(
             names=self.names,

@@ -61,6 +61,8 @@ class ScenePool:
         self._visibility = torch.zeros((size, self._slots), device=device)
         self._pixels = torch.zeros((size, self._slots), dtype=torch.int64, device=device)
         self._outlined = torch.zeros((size, self._slots), dtype=torch.bool, device=device)
+        self._box = torch.zeros((size, self._slots, 4), device=device)
+        self._sides = torch.tensor([width, height, width, height], device=device)
         self._generator = torch.Generator(device=device)
         self._generator.manual_seed(seed)
         self._next = 0
@@ -78,6 +80,7 @@ class ScenePool:
         self._label[rows] = batch.label[:, : self._slots]
         self._visibility[rows] = batch.visibility[:, : self._slots]
         self._outlined[rows] = batch.outlined[:, : self._slots]
+        self._box[rows] = batch.box[:, : self._slots] / self._sides
         self._next = (self._next + count) % len(self._rgb)
         self.filled = min(self.filled + count, len(self._rgb))
         self.rendered += count
@@ -102,7 +105,9 @@ class ScenePool:
         else:
             image = (image / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
         targets = self._targets(ids, rows, window)
-        return DetectorBatch(image, kind, targets, MaskTargets(ids, targets.valid & self._outlined[rows]))
+        outlined = self._outlined[rows]
+        boxed = ~outlined & (self._label[rows] >= 0)
+        return DetectorBatch(image, kind, targets, MaskTargets(ids, targets.valid & outlined, boxed))
 
     def _targets(self, ids: Tensor, rows: Tensor, window: Tensor) -> Targets:
         size = ids.shape[-1]
@@ -111,10 +116,18 @@ class ScenePool:
         # How much of the visible part the crop kept: its pixels here over those it had, at the crop's scale.
         height, width = self._rgb.shape[1:3]
         scale = (size / (window[:, 2] * width)) * (size / (window[:, 3] * height))
-        kept = pixels / (self._pixels[rows] * scale[:, None]).clamp(min=1e-6)
+        had = self._pixels[rows] * scale[:, None]
+        boxes = boxes / size
+        # A box without an outline is known whole, whatever lies on it.
+        cut, cut_area, whole_area = _cut(self._box[rows], window)
+        outlined = self._outlined[rows]
+        boxes = torch.where(outlined[..., None], boxes, cut)
+        pixels = torch.where(outlined, pixels, cut_area * size**2)
+        had = torch.where(outlined, had, whole_area * size**2)
+        kept = pixels / had.clamp(min=1e-6)
         present = (pixels > 0) & (label >= 0)
         good = (pixels >= MIN_PIXELS) & (visibility * kept.clamp(max=1) >= MIN_VISIBILITY)
-        return Targets(label, boxes / size, present & good, present & ~good)
+        return Targets(label, boxes, present & good, present & ~good)
 
 
 def instance_boxes(ids: Tensor, slots: int) -> tuple[Tensor, Tensor]:
@@ -138,6 +151,19 @@ def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
     high = torch.where(present, numbers + 1, 0).amax(-1)
     none = high == 0
     return low.masked_fill(none, 0).float(), high.masked_fill(none, 1).float()
+
+
+def _cut(boxes: Tensor, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (B, T, 4) x0, y0, x1, y1 in shares of the image, in a crop of it: cx, cy, w, h in shares of the crop of what lies inside;
+    its area, and that of the whole box, in areas of the crop. window: (B, 4), see ``_windows``."""
+    low, high = (
+        (corner - window[:, None, :2]) / window[:, None, 2:] + 0.5 for corner in (boxes[..., :2], boxes[..., 2:])
+    )
+    inner_low, inner_high = low.clamp(0, 1), high.clamp(0, 1)
+    side = inner_high - inner_low
+    whole = high - low
+    cut = torch.cat([(inner_low + inner_high) / 2, side], -1)
+    return cut, side[..., 0] * side[..., 1], whole[..., 0] * whole[..., 1]
 
 
 def _whole(count: int, device: torch.device) -> Tensor:

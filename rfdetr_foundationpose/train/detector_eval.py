@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -23,13 +24,18 @@ MATCH_IOU = 0.5
 class Truth:
     """names: (M,) object of each instance. boxes: (M, 4) pixels of what is visible. counted: (M,) bool; the others
     are too small or too hidden to be asked for. masks: (M, H, W) bool, what is visible, of those that are outlined (M,)
-    bool; the others' are boxes."""
+    bool; the others' are boxes, or what no smaller thing covers of them."""
 
     names: list[str]
     boxes: NDArray[np.float32]
     counted: NDArray[np.bool_]
     masks: NDArray[np.bool_]
     outlined: NDArray[np.bool_]
+
+    @cached_property
+    def boxed(self) -> NDArray[np.bool_]:
+        """(H, W) bool, pixels of those boxes: what they show is not known, so that no mask is judged there."""
+        return np.asarray(self.masks[~self.outlined].any(0), dtype=bool)
 
 
 def scenes(source: Source, count: int, names: Sequence[str] = (), chunk: int = 8) -> Iterator[tuple[Frame, Truth]]:
@@ -87,65 +93,118 @@ def evaluate(
     (``mask_iou_p10``) of the masks of right detections exceed. The classes are those of the detector that are objects.
     advance: gets the number of images done.
     """
-    from supervision.metrics import MeanAveragePrecision, MetricTarget
-
     names = list(detector.class_objects.values())
-    rows: dict[str, list[tuple[float, bool]]] = {name: [] for name in names}
-    wanted = dict.fromkeys(names, 0)
-    overlaps: list[float] = []
+    boxes = _Boxes(names, threshold)
+    outlines = _Outlines(names, threshold) if detector.mask_kind == "instance" else None
     drawn: list[NDArray[np.uint8]] = []
-    precision, mask_precision = MeanAveragePrecision(), MeanAveragePrecision(metric_target=MetricTarget.MASKS)
-    masked, outlined = detector.mask_kind == "instance", 0
-    mask_overlaps: list[float] = []
-    done = 0
-    for frame, truth in images:
+    for done, (frame, truth) in enumerate(images, 1):
         raw = detector.raw(frame)
-        for name in names:
-            wanted[name] += sum(n == name and bool(c) for n, c in zip(truth.names, truth.counted, strict=True))
         found = match(raw, detector.class_objects, truth)
-        for m in found:
-            rows[m.object].append((m.score, m.right))
-            if m.right:
-                overlaps.append(m.iou)
-        precision.update(_detections(found, names), _wanted(truth, names))
-        masks = detector.masks(raw, [m.row for m in found], frame, own=True) if masked else None
-        if masks is not None:
-            outlined += int((truth.counted & truth.outlined).sum())
-            given = np.array([m.instance < 0 or truth.outlined[m.instance] for m in found], dtype=bool)
-            mask_precision.update(
-                _detections([m for m, g in zip(found, given, strict=True) if g], names, _smaller(masks[given])),
-                _wanted(truth, names, masks=True),
-            )
-            mask_overlaps += [
-                mask_iou(mask, truth.masks[m.instance])
-                for m, mask in zip(found, masks, strict=True)
-                if m.right and m.score >= threshold and truth.outlined[m.instance]
-            ]
+        boxes.add(found, truth)
+        masks = None
+        if outlines is not None:
+            masks = detector.masks(raw, [m.row for m in found], frame, own=True)
+            outlines.add(found, masks, truth)
         if len(drawn) < pictures:
             drawn.append(_draw(frame, truth, found, threshold, masks, detector.object_labels))
-        done += 1
         advance(done)
-    scored = [row for found in rows.values() for row in found]
-    total = sum(wanted.values())
-    metrics = _figures(scored, total, done, threshold)
-    metrics["mean_iou"] = float(np.mean(overlaps)) if overlaps else 0.0
-    scores, right = np.array([s for s, _ in scored]), np.array([r for _, r in scored], dtype=bool)
-    best = max(((_f1(scores, right, total, t), t) for t in np.arange(0.05, 0.96, 0.05)), default=(0.0, 0.0))
-    metrics |= {"best_f1": best[0], "best_threshold": float(best[1])}
-    if mask_overlaps:
-        metrics |= {f"mask_iou_p{p}": float(np.percentile(mask_overlaps, p)) for p in (50, 10)}
-    by_class = {name: _figures(rows[name], wanted[name], done, threshold) for name in names}
-    if total:
-        result = precision.compute()
-        metrics |= {"map_50": float(result.map50), "map_50_95": float(result.map50_95)}
-        for index, values in zip(result.matched_classes, result.ap_per_class, strict=True):
-            by_class[names[int(index)]] |= {"ap_50": float(values[0]), "ap_50_95": float(np.mean(values))}
-    if outlined:
-        result = mask_precision.compute()
-        metrics |= {"mask_map_50": float(result.map50), "mask_map_50_95": float(result.map50_95)}
-        for index, values in zip(result.matched_classes, result.ap_per_class, strict=True):
-            by_class[names[int(index)]] |= {"mask_ap_50": float(values[0]), "mask_ap_50_95": float(np.mean(values))}
+    metrics, by_class = boxes.figures()
+    if outlines is not None:
+        of_masks, of_classes = outlines.figures()
+        metrics |= of_masks
+        for name, values in of_classes.items():
+            by_class[name] |= values
     return Evaluation(metrics, by_class, drawn)
+
+
+class _Boxes:
+    """What was found, and what was to be found, in the images so far."""
+
+    def __init__(self, names: Sequence[str], threshold: float) -> None:
+        from supervision.metrics import MeanAveragePrecision
+
+        self._names = names
+        self._threshold = threshold
+        self._rows: dict[str, list[tuple[float, bool]]] = {name: [] for name in names}
+        self._wanted = dict.fromkeys(names, 0)
+        self._overlaps: list[float] = []
+        self._images = 0
+        self._precision = MeanAveragePrecision()
+
+    def add(self, found: Sequence[Match], truth: Truth) -> None:
+        self._images += 1
+        for name, counted in zip(truth.names, truth.counted, strict=True):
+            if name in self._wanted:
+                self._wanted[name] += bool(counted)
+        for m in found:
+            self._rows[m.object].append((m.score, m.right))
+        self._overlaps += [m.iou for m in found if m.right]
+        self._precision.update(_detections(found, self._names), _wanted(truth, self._names))
+
+    def figures(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Of all classes, and by class."""
+        scored = [row for rows in self._rows.values() for row in rows]
+        total = sum(self._wanted.values())
+        metrics = _figures(scored, total, self._images, self._threshold)
+        metrics["mean_iou"] = float(np.mean(self._overlaps)) if self._overlaps else 0.0
+        scores, right = np.array([s for s, _ in scored]), np.array([r for _, r in scored], dtype=bool)
+        best = max(((_f1(scores, right, total, t), t) for t in np.arange(0.05, 0.96, 0.05)), default=(0.0, 0.0))
+        metrics |= {"best_f1": best[0], "best_threshold": float(best[1])}
+        by_class = {n: _figures(self._rows[n], self._wanted[n], self._images, self._threshold) for n in self._names}
+        if total:
+            average, averages = _average_precision(self._precision, self._names, "")
+            metrics |= average
+            for name, values in averages.items():
+                by_class[name] |= values
+        return metrics, by_class
+
+
+class _Outlines:
+    """The same of masks, by the instances whose outline is known."""
+
+    def __init__(self, names: Sequence[str], threshold: float) -> None:
+        from supervision.metrics import MeanAveragePrecision, MetricTarget
+
+        self._names = names
+        self._threshold = threshold
+        self._outlined = 0
+        self._overlaps: list[float] = []
+        self._precision = MeanAveragePrecision(metric_target=MetricTarget.MASKS)
+
+    def add(self, found: Sequence[Match], masks: NDArray[np.bool_], truth: Truth) -> None:
+        """masks: (N, H, W) of what was found."""
+        masks = masks & ~truth.boxed
+        self._outlined += int((truth.counted & truth.outlined).sum())
+        judged = np.array([m.instance < 0 or truth.outlined[m.instance] for m in found], dtype=bool)
+        self._precision.update(
+            _detections([m for m, j in zip(found, judged, strict=True) if j], self._names, _smaller(masks[judged])),
+            _wanted(truth, self._names, masks=True),
+        )
+        self._overlaps += [
+            mask_iou(mask, truth.masks[m.instance])
+            for m, mask in zip(found, masks, strict=True)
+            if m.right and m.score >= self._threshold and truth.outlined[m.instance]
+        ]
+
+    def figures(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Of all classes, and by class; nothing where nothing was to be judged."""
+        metrics = {f"mask_iou_p{p}": float(np.percentile(self._overlaps, p)) for p in (50, 10) if self._overlaps}
+        if not self._outlined:
+            return metrics, {}
+        average, averages = _average_precision(self._precision, self._names, "mask_")
+        return metrics | average, averages
+
+
+def _average_precision(
+    metric: Any, names: Sequence[str], prefix: str
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """mAP of supervision's MeanAveragePrecision over all classes, and by class."""
+    result = metric.compute()
+    by_class = {
+        names[int(index)]: {f"{prefix}ap_50": float(values[0]), f"{prefix}ap_50_95": float(np.mean(values))}
+        for index, values in zip(result.matched_classes, result.ap_per_class, strict=True)
+    }
+    return {f"{prefix}map_50": float(result.map50), f"{prefix}map_50_95": float(result.map50_95)}, by_class
 
 
 def _figures(rows: Sequence[tuple[float, bool]], wanted: int, images: int, threshold: float) -> dict[str, float]:

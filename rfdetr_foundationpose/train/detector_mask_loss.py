@@ -24,23 +24,30 @@ MOST_MASKS = 16
 @dataclass(frozen=True)
 class MaskTargets:
     """ids: (B, R, R) integer, the row of ``Targets`` that each pixel shows, -1 for none. known: (B, T) bool, rows that are to
-    be found and whose outline is known."""
+    be found and whose outline is known. boxed: (B, T) bool, rows of which ``ids`` has the box, because the outline is not known: what
+    lies in there is no background of other rows either, so nothing is learned at these pixels."""
 
     ids: Tensor
     known: Tensor
+    boxed: Tensor
 
     def first(self, images: int) -> MaskTargets:
         """Of the first images alone."""
-        return MaskTargets(self.ids[:images], self.known[:images])
+        return MaskTargets(self.ids[:images], self.known[:images], self.boxed[:images])
 
-    def at(self, points: Tensor, rows: Tensor) -> Tensor:
-        """(B, N, P) float, whether each point shows the row. points: (B, N, P, 2) x, y in [0, 1]; N may be 1 for all rows.
-        rows: (B, N')."""
+    def at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether each point shows the row, (B, N, P) float, and whether that is known, (B, M, P) float.
+
+        points: (B, M, P, 2) x, y in [0, 1]; M is N, or 1 for all rows. rows: (B, N).
+        """
         size = self.ids.shape[-1]
         cell = (points * size).long().clamp(0, size - 1)
         flat = (cell[..., 1] * size + cell[..., 0]).flatten(1)
-        seen = self.ids.flatten(1).gather(1, flat).view(cell.shape[:-1])
-        return (seen == rows[..., None]).float()
+        seen = self.ids.flatten(1).gather(1, flat).long()
+        last = self.boxed.shape[1] - 1
+        boxed = self.boxed.gather(1, seen.clamp(0, last)) & (seen >= 0) & (seen <= last)
+        seen = seen.view(cell.shape[:-1])
+        return (seen == rows[..., None]).float(), (~boxed).float().view(cell.shape[:-1])
 
 
 def mask_costs(masks: dict[str, Any], targets: MaskTargets) -> Tensor:
@@ -54,10 +61,11 @@ def mask_costs(masks: dict[str, Any], targets: MaskTargets) -> Tensor:
     sampled = _sample(spatial, points[:, None])[:, :, 0]
     logits = masks["query_features"].float() @ sampled + masks["bias"].float()
     rows = torch.arange(targets.known.shape[1], device=spatial.device).expand_as(targets.known)
-    wanted = targets.at(points[:, None], rows).transpose(1, 2)
-    count = points.shape[1]
-    ce = (F.softplus(-logits) @ wanted + F.softplus(logits) @ (1 - wanted)) / count
-    chance = logits.sigmoid()
+    wanted, certain = targets.at(points[:, None], rows)
+    wanted = wanted.transpose(1, 2)
+    count = certain.sum(2).clamp(min=1)[..., None]
+    ce = ((F.softplus(-logits) * certain) @ wanted + (F.softplus(logits) * certain) @ (1 - wanted)) / count
+    chance = logits.sigmoid() * certain
     dice = 1 - (2 * chance @ wanted + 1) / (chance.sum(-1)[..., None] + wanted.sum(1)[:, None] + 1)
     return (_COST_CE * ce + _COST_DICE * dice) * targets.known[:, None]
 
@@ -105,9 +113,10 @@ def _point_losses(logits: Tensor, targets: MaskTargets, rows: Tensor) -> tuple[T
     with torch.no_grad():
         points = _unsure_points(maps, count)
     seen = _sample(maps, points[:, None])[:, 0, 0].unflatten(0, rows.shape)
-    wanted = targets.at(points.unflatten(0, rows.shape), rows)
-    ce = F.binary_cross_entropy_with_logits(seen, wanted, reduction="none").mean(-1)
-    chance = seen.sigmoid()
+    wanted, certain = targets.at(points.unflatten(0, rows.shape), rows)
+    ce = (F.binary_cross_entropy_with_logits(seen, wanted, reduction="none") * certain).sum(-1)
+    ce = ce / certain.sum(-1).clamp(min=1)
+    chance = seen.sigmoid() * certain
     dice = 1 - (2 * (chance * wanted).sum(-1) + 1) / (chance.sum(-1) + wanted.sum(-1) + 1)
     return ce, dice
 
@@ -134,7 +143,7 @@ def _overlap(logits: Tensor, targets: MaskTargets, rows: Tensor) -> Tensor:
     y = (torch.arange(height, device=logits.device) + 0.5) / height
     x = (torch.arange(width, device=logits.device) + 0.5) / width
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, 1, -1, 2).expand(len(logits), -1, -1, -1)
-    wanted = targets.at(grid, rows)
-    seen = (logits.flatten(2) > 0).float()
+    wanted, certain = targets.at(grid, rows)
+    seen = (logits.flatten(2) > 0).float() * certain
     both = (seen * wanted).sum(-1)
     return both / (seen.sum(-1) + wanted.sum(-1) - both).clamp(min=1)

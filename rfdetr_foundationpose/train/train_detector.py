@@ -28,7 +28,7 @@ from ..process import prepare_process
 from ..replay.result import write_json
 from ..synth.objects import SynthObject
 from ..synth.scene import SceneContent, SceneSampler
-from .coco_files import read_dataset
+from .coco_files import CocoSplit, read_dataset
 from .coco_source import CocoSource
 from .detector_data import ScenePool, Source
 from .detector_eval import Evaluation, evaluate, scenes
@@ -83,10 +83,9 @@ class _Run:
         self.out = settings.out
         self.device = torch.device(settings.device)
         self.seed = settings.seed
-        self.coco, self.held_out_images, outlined = None, None, 1.0
+        self.coco, self.held_out_images, split = None, None, None
         if settings.dataset is not None:
             split, self.held_out_images = read_dataset(settings.dataset)
-            outlined = split.outlined
             self.coco = CocoSource(split, self.device, settings.scene_size, settings.seed)
             labels = self.coco.names
         self.labels = [o.name for o in objects] if labels is None else list(labels)
@@ -96,7 +95,7 @@ class _Run:
             )
         self.out.mkdir(parents=True, exist_ok=True)
         prepare_process(self.device, tf32=True)
-        settings = replace(settings, masks=_masks(settings, outlined))
+        settings = replace(settings, masks=_masks(settings, split, self.held_out_images))
         self.trainer = Trainer(settings, self.labels)
         self.settings = self.trainer.settings
         self.budget = settings.minutes * 60
@@ -322,20 +321,33 @@ class _Run:
         return SceneSampler(self.objects, self.device, size, seed, content)
 
 
-def _masks(settings: TrainSettings, outlined: float) -> str:
-    """Which of "yes", "no" and "only" a training is. outlined: share of the instances whose outline the data has. Raises
-    ConfigError."""
-    asked = settings.masks
-    if asked == "auto":
-        asked = "yes" if outlined >= ENOUGH_OUTLINES else "no"
-        if settings.dataset is not None:
-            learned = "masks are learned beside boxes" if asked == "yes" else "boxes are learned, no masks"
-            logger.info(f"{settings.dataset}: {outlined:.0%} of the instances have an outline: {learned} (--masks)")
-    if asked != "no" and not outlined:
+def _masks(settings: TrainSettings, learned: CocoSplit | None, held_out: CocoSplit | None) -> str:
+    """Which of "yes", "no" and "only" a training is. learned, held_out: of a data set. Says what becomes of instances without an
+    outline. Raises ConfigError where there are no others."""
+    asked, data = settings.masks, settings.dataset
+    if learned is None or held_out is None:
+        return "yes" if asked == "auto" else asked
+    outlined, count = learned.outlines
+    share = outlined / max(count, 1)
+    chosen = ("yes" if share >= ENOUGH_OUTLINES else "no") if asked == "auto" else asked
+    if chosen != "no" and not outlined:
         raise ConfigError(
-            f"--masks {asked}: {settings.dataset} has boxes, no outlines; annotate polygons or masks, or use --masks no"
+            f"--masks {chosen}: {data} has boxes, no outlines; annotate polygons or masks, or use --masks no"
         )
-    return asked
+    if asked == "auto" or (chosen != "no" and outlined < count):
+        what = {
+            "yes": "masks are learned beside boxes",
+            "no": "boxes are learned, no masks",
+            "only": "their masks are learned",
+        }
+        rest = {"yes": " teach their boxes alone", "only": " teach nothing"}.get(chosen, "") if outlined < count else ""
+        others = f"; the {count - outlined} others{rest}" if rest else ""
+        logger.info(f"{data}: {share:.0%} of the instances have an outline: {what[chosen]} (--masks){others}")
+    if chosen != "no" and not held_out.outlines[0]:
+        logger.warning(
+            f"{held_out.file}: none of its instances has an outline: the masks that are learned are not measured"
+        )
+    return chosen
 
 
 def _named(found: Evaluation, labels: Sequence[str]) -> dict[str, Any]:
