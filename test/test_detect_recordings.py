@@ -10,7 +10,8 @@ import typer
 
 from rfdetr_foundationpose.cli.console import verdict
 from rfdetr_foundationpose.cli.options import parse_seeds
-from rfdetr_foundationpose.evaluate.detector_recordings import FalseDetection, Outcome, Wanted, match
+from rfdetr_foundationpose.evaluate.detector_matching import match
+from rfdetr_foundationpose.evaluate.detector_outcome import FalseDetection, Outcome, Wanted
 from rfdetr_foundationpose.resources import models_dir
 from support.cli_runs import run_cli
 

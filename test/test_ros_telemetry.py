@@ -27,6 +27,13 @@ class Publisher:
         return 0
 
 
+@pytest.fixture(autouse=True)
+def times(monkeypatch):
+    """What it waits for comes, or the test would take ten minutes."""
+    for name in ("GRACE", "RARE"):
+        monkeypatch.setattr(telemetry, name, 600.0)
+
+
 @pytest.fixture()
 def made():
     """A thread whose latencies are asked for ten times a second, and how often they were."""
@@ -52,16 +59,13 @@ def result() -> FrameResult:
     )
 
 
-def test_without_frames_it_is_done_when_it_is_due(made, monkeypatch):
-    monkeypatch.setattr(telemetry, "GRACE", 600.0)
+def test_without_frames_it_is_done_when_it_is_due(made):
     thread, asked = made
     thread.start()
     wait_for(lambda: len(asked) >= 5, "five times")
 
 
 def test_between_frames_it_waits_for_the_end_of_the_next_one(made, monkeypatch):
-    monkeypatch.setattr(telemetry, "GRACE", 600.0)
-    monkeypatch.setattr(telemetry, "RARE", 600.0)
     monkeypatch.setattr(telemetry, "JUST", 0.05)
     thread, asked = made
     thread.offer(result())
@@ -83,16 +87,13 @@ def test_between_frames_it_waits_for_the_end_of_the_next_one(made, monkeypatch):
 
 def test_where_no_frame_ends_it_waits_no_longer_than_the_grace(made, monkeypatch):
     monkeypatch.setattr(telemetry, "GRACE", 0.2)
-    monkeypatch.setattr(telemetry, "RARE", 600.0)
     thread, asked = made
     thread.offer(result())
     thread.start()
     wait_for(lambda: len(asked) >= 3, "three times")
 
 
-def test_the_end_comes_while_it_waits_for_a_frame(made, monkeypatch):
-    monkeypatch.setattr(telemetry, "GRACE", 600.0)
-    monkeypatch.setattr(telemetry, "RARE", 600.0)
+def test_the_end_comes_while_it_waits_for_a_frame(made):
     thread, _ = made
     thread.offer(result())
     time.sleep(0.05)

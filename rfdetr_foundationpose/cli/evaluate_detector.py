@@ -56,7 +56,8 @@ def detector(
     from ..detect.classes import thresholds
     from ..detect.rfdetr_detector import RfDetrDetector
     from ..device import resolve_device
-    from ..evaluate.detector_recordings import Outcome, RecordingSettings, evaluate_recordings
+    from ..evaluate.detector_outcome import Outcome
+    from ..evaluate.detector_recordings import RecordingSettings, evaluate_recordings
     from ..objects import load_objects
     from ..process import prepare_process
     from ..resources import default_objects_file

@@ -21,7 +21,8 @@ from ..replay.recording import GroundTruth, InstanceTruth
 from ..synth.video import SceneVideo
 from ..train.detector_eval import asked_for
 from ..types import Frame, ObjectPose, TrackState
-from .detector_recordings import TRACK_FRAMES, Picture, RecordingSettings, rectangle
+from .detector_outcome import TRACK_FRAMES, Picture
+from .detector_recordings import RecordingSettings, rectangle
 
 PLACE = 0.25
 """A pose whose model centre is at most this many diameters from that of an instance of its object is in its place."""
