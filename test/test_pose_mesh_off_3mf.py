@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 
@@ -295,6 +296,113 @@ def test_damage_within_the_archive_of_a_3mf(tmp_path):
     path.write_bytes(whole.replace(b"<vertices>", b"<verticez>"))
     with pytest.raises(MeshError, match=r"archive is damaged at '3D.3dmodel.model' \(Bad CRC-32"):
         load(path, scale=0.001)
+
+
+def config(volumes, *, bambu=False, extruder=0):
+    """volumes: attributes, name, kind and filament of each."""
+    rows = "".join(
+        f'<{"part" if bambu else "volume"} {attributes}><metadata key="name" value="{name}"/>'
+        + (f'<metadata type="volume" key="volume_type" value="{kind}"/>' if kind and not bambu else "")
+        + f'<metadata key="extruder" value="{filament}"/></{"part" if bambu else "volume"}>'
+        for attributes, name, kind, filament in volumes
+    )
+    head = '<?xml version="1.0" encoding="UTF-8"?>'
+    return f'{head}<config><object id="{9 if bambu else 1}"><metadata key="extruder" value="{extruder}"/>{rows}</object></config>'
+
+
+PRUSA_COLORS = "; extruder_colour = ;\n; filament_colour = #{:02X}{:02X}{:02X};#{:02X}{:02X}{:02X}\n".format(
+    *RED, *BLUE
+)
+BAMBU_COLORS = json.dumps({"filament_colour": [c.strip() for c in PRUSA_COLORS.split("=")[-1].split(";")]})
+
+
+def sliced(path, volumes, colors=PRUSA_COLORS, **more):
+    """As PrusaSlicer has it: one mesh, and which of its triangles are which."""
+    files = {"Metadata/Slic3r_PE_model.config": config(volumes), "Metadata/Slic3r_PE.config": colors}
+    return three_mf(path, files=files, **more)
+
+
+def test_filaments_of_prusaslicer_are_colours(tmp_path):
+    volumes = [('firstid="0" lastid="1"', "a", "ModelPart", 1), ('firstid="2" lastid="3"', "b", "ModelPart", 2)]
+    item, said = load(sliced(tmp_path / "m.3mf", volumes), scale=0.001)
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == list(BLUE)
+    assert "filament colours of the slicer" in said[0] and len(said) == 1
+    item, said = load(sliced(tmp_path / "m.3mf", [(v[0], v[1], v[2], 2) for v in volumes]), scale=0.001)
+    assert color_at(item, *LEFT) == [128] * 3
+    assert "default grey (it has no colour; the slicer's filament is {}/{}/{})".format(*BLUE) in said[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ParameterModifier", "is not printed, and is left out"),
+        ("SupportBlocker", "is not printed, and is left out"),
+        ("NegativeVolume", "is left out, and what it cuts away stays"),
+    ],
+)
+def test_volumes_of_a_slicer_that_are_not_printed_are_no_part_of_the_object(tmp_path, kind, words):
+    volumes = [('firstid="0" lastid="1"', "a", "ModelPart", 0), ('firstid="2" lastid="3"', "box", kind, 0)]
+    item, said = load(sliced(tmp_path / "m.3mf", volumes), scale=0.001)
+    assert len(item.arrays.faces) == 2 and item.extents[0] == pytest.approx(0.1)
+    assert any(f"its part 'box' ({kind} of the slicer) {words}" in line for line in said)
+    old = config(volumes).replace(f'<metadata type="volume" key="volume_type" value="{kind}"/>', "")
+    old = old.replace('key="name" value="box"/>', 'key="name" value="box"/><metadata key="modifier" value="1"/>')
+    item, _ = load(three_mf(tmp_path / "m.3mf", files={"Metadata/Slic3r_PE_model.config": old}), scale=0.001)
+    assert len(item.arrays.faces) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("8", BLUE), ("4", RED), ("", RED), ("0C", BLUE), ("8883", BLUE), ("48883", BLUE), ("8444C83", RED), ("zz", RED)],
+)
+def test_painted_triangles_have_the_filament_that_covers_most_of_them(tmp_path, text, shown):
+    """``0C`` is the third filament, of two: the last one there is; splits end in 1, 2 or 3."""
+    volumes = [('firstid="0" lastid="3"', "a", "ModelPart", 1)]
+    left, right = (f'slic3rpe:mmu_segmentation="{code}"' for code in ("4" if shown == BLUE else "8", text))
+    item, _ = load(sliced(tmp_path / "m.3mf", volumes, left=left, right=right), scale=0.001)
+    assert color_at(item, *LEFT) == list(RED if shown == BLUE else BLUE) and color_at(item, *RIGHT) == list(shown)
+
+
+def test_parts_of_bambu_studio(tmp_path):
+    """Components in a model part of their own, and what they are in model_settings.config."""
+    files = {
+        "Metadata/model_settings.config": config(
+            [('id="1" subtype="normal_part"', "a", "", 2), ('id="3" subtype="support_enforcer"', "b", "", 1)],
+            bambu=True,
+        ),
+        "Metadata/project_settings.config": BAMBU_COLORS,
+    }
+    whole = '<object id="9" type="model"><components><component objectid="1"/><component objectid="3"/></components></object>'
+    box = '<object id="3" type="model"><mesh><vertices><vertex x="0" y="0" z="0"/><vertex x="900" y="0" z="0"/><vertex x="0" y="900" z="0"/></vertices><triangles><triangle v1="0" v2="1" v3="2"/></triangles></mesh></object>'
+    path = three_mf(
+        tmp_path / "m.3mf", box, left='paint_color="4"', build='<item objectid="9" printable="1"/>', files=files
+    )
+    with zipfile.ZipFile(path) as package:
+        every = {n: package.read(n) for n in package.namelist()}
+    every["3D/3dmodel.model"] = every["3D/3dmodel.model"].replace(b"</resources>", whole.encode() + b"</resources>")
+    with zipfile.ZipFile(path, "w") as package:
+        for name, data in every.items():
+            package.writestr(name, data)
+    item, said = load(path, scale=0.001)
+    assert len(item.arrays.faces) == 4 and item.extents[0] == pytest.approx(0.2)
+    assert color_at(item, *LEFT) == list(RED) and color_at(item, *RIGHT) == list(BLUE)
+    assert any("its part 'b' (support_enforcer of the slicer) is not printed" in line for line in said)
+
+
+def test_meshes_of_cura_that_are_settings_are_no_part_of_the_object(tmp_path):
+    said = '<metadatagroup><metadata name="cura:anti_overhang_mesh" preserve="true" type="xs:boolean">True</metadata></metadatagroup>'
+    blocker = f'<object id="3" name="box" type="model">{said}<mesh><vertices><vertex x="0" y="0" z="0"/><vertex x="900" y="0" z="0"/><vertex x="0" y="900" z="0"/></vertices><triangles><triangle v1="0" v2="1" v3="2"/></triangles></mesh></object>'
+    items = '<item objectid="1"/><item objectid="3"/>'
+    item, notes = load(three_mf(tmp_path / "m.3mf", blocker, build=items), scale=0.001)
+    assert item.extents[0] == pytest.approx(0.2) and any("its part 'box' (cura:anti_overhang_mesh)" in n for n in notes)
+    item, notes = load(three_mf(tmp_path / "m.3mf", blocker.replace(">True<", ">False<"), build=items), scale=0.001)
+    assert item.extents[0] == pytest.approx(0.9)
+
+
+def test_damaged_notes_of_a_slicer_cost_these_alone(tmp_path):
+    files = {"Metadata/Slic3r_PE_model.config": "<config><object", "Metadata/project_settings.config": "{"}
+    item, said = load(three_mf(tmp_path / "m.3mf", files=files), scale=0.001)
+    assert len(item.arrays.faces) == 4 and any("what the slicer says of its parts is damaged" in line for line in said)
 
 
 def text_stl(name="my part"):

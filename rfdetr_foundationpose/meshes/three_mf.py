@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from . import images
 from .raw import MeshError, RawMesh, Surface, grey_surface, joined
 from .three_mf_material import Group, Groups, numbers, tag
+from .three_mf_slicer import Slicer, painted
 
 _UNITS = {"micron": 1e-6, "millimeter": 1e-3, "centimeter": 1e-2, "inch": 0.0254, "foot": 0.3048, "meter": 1.0}
+_FILAMENTS = "filament colours of the slicer"
 _DEEPEST, _MOST_PARTS = 16, 10_000
 Matrix = NDArray[np.float64]
 
@@ -50,6 +52,8 @@ class _Reader:
         self.notes: list[str] = []
         self._models: dict[str, _Model] = {}
         self._found: list[RawMesh] = []
+        self._filaments: set[int] = set()
+        self._slicer = Slicer(lambda name: self._part(name) if name in self.names else None, self.notes)
 
     def mesh(self) -> RawMesh:
         start = next((n for n in self.names if n == "3d/3dmodel.model"), None)
@@ -59,13 +63,15 @@ class _Reader:
         model = self._model(start)
         items = [i for b in model.root if tag(b) == "build" for i in b if tag(i) == "item"]
         for item in items or [ET.Element("item", objectid=k) for k in model.objects]:
-            self._add(start, item, np.eye(4), 0)
+            self._add(start, item, np.eye(4), ())
         if not self._found:
             beams = any(tag(e) == "beamlattice" for m in self._models.values() for e in m.root.iter())
             why = "it is a lattice of beams, which are not read" if beams else "it has no faces (nothing to build?)"
             raise MeshError(f"{why}; export it as triangles")
+        if len(self._filaments) == 1:
+            self._without_filament()
         mesh = joined(self._found)
-        mesh.notes += self.notes
+        mesh.notes += dict.fromkeys(self.notes)
         mesh.unit = _UNITS.get(model.root.get("unit", "millimeter"))
         return mesh
 
@@ -107,31 +113,36 @@ class _Reader:
         except MeshError:
             raise images.ImageError("is damaged in the archive") from None
 
-    def _add(self, part: str, item: ET.Element, matrix: Matrix, depth: int) -> None:
-        """The object of a build item or component, and those that it is made of."""
-        if depth > _DEEPEST or len(self._found) > _MOST_PARTS:
+    def _add(self, part: str, item: ET.Element, matrix: Matrix, above: tuple[str, ...]) -> None:
+        """The object of a build item or component, and those that it is made of. above: the objects that it is a part of."""
+        if len(above) > _DEEPEST or len(self._found) > _MOST_PARTS:
             raise MeshError("its components contain each other")
         other = next((v for k, v in item.attrib.items() if k.rpartition("}")[2] == "path"), None)
         part = other or part
         model = self._model(part)
-        thing = model.objects.get(item.get("objectid", ""))
+        number = item.get("objectid", "")
+        thing = model.objects.get(number)
         if thing is None:
             raise MeshError(f"it refers to object {item.get('objectid')!r}, which it does not have")
         matrix = matrix @ _transform(item.get("transform"))
         for child in thing:
             if tag(child) == "mesh":
-                self._mesh(model, thing, child, matrix)
+                self._mesh(model, thing, child, matrix, above[-1] if above else number)
             elif tag(child) == "components":
                 for component in child:
-                    self._add(part, component, matrix, depth + 1)
+                    self._add(part, component, matrix, (*above, number))
 
-    def _mesh(self, model: _Model, thing: ET.Element, mesh: ET.Element, matrix: Matrix) -> None:
+    def _mesh(self, model: _Model, thing: ET.Element, mesh: ET.Element, matrix: Matrix, item: str) -> None:
         parts = {tag(e): e for e in mesh}
         if thing.get("type", "model") != "model" or "vertices" not in parts or "triangles" not in parts:
             return
         points = numbers("vertex", ((v.get(k, "nan") for k in "xyz") for v in parts["vertices"]), 3, float)
-        triangles = ((t.get(k, "-1") for k in ("v1", "v2", "v3")) for t in parts["triangles"])
-        faces = numbers("triangle", triangles, 3, int)
+        triangles = list(parts["triangles"])
+        faces = numbers("triangle", ((t.get(k, "-1") for k in ("v1", "v2", "v3")) for t in triangles), 3, int)
+        printed, filament = self._slicer.judge(item, thing, len(faces))
+        if not printed.all():
+            triangles = [t for t, kept in zip(triangles, printed, strict=True) if kept]
+            faces, filament = faces[printed], filament[printed]
         if not len(faces):
             return
         if int(faces.min()) < 0 or int(faces.max()) >= len(points):
@@ -141,13 +152,16 @@ class _Reader:
             self.notes.append(f"{_name(thing)} is described by slices, which are not read; its mesh may be a stand-in")
         if "beamlattice" in parts:
             self.notes.append(f"{_name(thing)} has a lattice of beams, which is not read; export it as triangles")
-        self._look(raw, model, thing, list(parts["triangles"]))
+        painted(triangles, filament)
+        self._look(raw, model, thing, triangles, filament)
         if np.linalg.det(matrix[:3, :3]) < 0:
             raw.turn_faces(np.ones(len(raw.faces), bool))
         self._found.append(raw)
 
-    def _look(self, raw: RawMesh, model: _Model, thing: ET.Element, triangles: list[ET.Element]) -> None:
-        """Surfaces by property group; colours become those of the corners."""
+    def _look(
+        self, raw: RawMesh, model: _Model, thing: ET.Element, triangles: list[ET.Element], filament: NDArray[np.int64]
+    ) -> None:
+        """Surfaces by property group, else by filament; colours become those of the corners."""
         name = _name(thing)
         own, index = thing.get("pid", ""), thing.get("pindex", "0")
         used = [t.get("pid", own) for t in triangles]
@@ -160,7 +174,9 @@ class _Reader:
         for key, i in number.items():
             group, rows = model.groups.get(key, Group("")), raw.surface == i
             table = group.colors if group.colors is not None else group.uv
-            if table is None or not len(table):
+            if not key and len(self._slicer.colors):
+                raw.surfaces.append(self._of_filaments(name, filament, rows, colors))
+            elif table is None or not len(table):
                 why = "its material is damaged" if group.source else "its material is of a kind not read"
                 raw.surfaces.append(grey_surface(name, why if key else "it has no colour"))
             elif corner[rows].min() < 0 or corner[rows].max() >= len(table):
@@ -179,6 +195,23 @@ class _Reader:
             _paint(raw, colors)
         if any(s.texture is not None for s in raw.surfaces):
             raw.uv, raw.uv_index = uv.reshape(-1, 2), np.arange(uv.size // 2, dtype=np.int32).reshape(-1, 3)
+
+    def _of_filaments(
+        self, name: str, filament: NDArray[np.int64], rows: NDArray[np.bool_], colors: NDArray[np.float32]
+    ) -> Surface:
+        """What has no material of 3MF. Sets the rows of ``colors`` (F, 3, 3)."""
+        table = self._slicer.colors
+        used = np.clip(filament[rows] - 1, 0, len(table) - 1)  # parts that name none are printed in the first one
+        self._filaments |= {*used.tolist()}
+        colors[rows] = table[used][:, None]
+        return Surface(name, "vertex colours", _FILAMENTS, colored=True)
+
+    def _without_filament(self) -> None:
+        """One filament alone is mostly that of the slicer's profile, whatever was printed with."""
+        red, green, blue = np.round(255 * self._slicer.colors[self._filaments.pop()]).astype(int).tolist()
+        why = f"it has no colour; the slicer's filament is {red}/{green}/{blue}"
+        for raw in self._found:
+            raw.surfaces = [grey_surface(s.name, why) if s.source == _FILAMENTS else s for s in raw.surfaces]
 
 
 def _name(thing: ET.Element) -> str:
