@@ -60,7 +60,7 @@ with zipfile.ZipFile(name, "w") as package:
     package.writestr(
         "3D/3dmodel.model",
         f'<model unit="millimeter" xmlns="{CORE}"><resources><object id="1" type="model"><mesh><vertices>{vertices}</vertices>'
-        f'<triangles>{faces}</triangles></mesh></object></resources><build><item objectid="1" printable="1"/></build></model>',
+        f'<triangles>{faces}</triangles></mesh></object></resources><build><item objectid="1"/></build></model>',
     )
     package.writestr(
         "Metadata/Slic3r_PE_model.config",
