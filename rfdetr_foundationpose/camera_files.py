@@ -32,7 +32,30 @@ _WIDTHS = ("width", "imagewidth", "w", "camerawidth", "imgwidth", "colorwidth", 
 _HEIGHTS = ("height", "imageheight", "h", "cameraheight", "imgheight", "colorheight", "mcolorheight")
 _SIZES = ("resolution", "imagesize", "imgsize", "size", "wh")
 _COEFFICIENTS = ("d", "distortioncoefficients", "distortioncoeffs", "coeffs", "dist", "distcoeffs", "distortion")
-_MODELS = ("distortionmodel", "model")
+# The first two name the distortion.
+_MODELS = ("distortionmodel", "model", "cameramodel", "cameratype", "modeltype", "lensmodel", "type")
+_UNSAID = ("", "opencv", "fullopencv", "pinhole", "perspective", "camera")
+_FISHEYE = ("equidistant", "fisheye", "opencvfisheye", "kb4", "kannalabrandt", "kannalabrandt4", "kannalabrandt8")
+_OTHER_LENSES = (
+    "ds",
+    "doublesphere",
+    "ucm",
+    "eucm",
+    "omni",
+    "mei",
+    "fov",
+    "scaramuzza",
+    "ocam",
+    "rational8",
+    "fisheye624",
+)
+_OF_COLMAP = {
+    **dict.fromkeys(("SIMPLE_RADIAL", "RADIAL", "OPENCV"), "plumb_bob"),
+    **dict.fromkeys(("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"), "equidistant"),
+    "FULL_OPENCV": "rational_polynomial",
+}
+# Mappings whose values belong to the camera around them: of VINS, Zivid, Basalt and others.
+_PARTS = ("projectionparameters", "distortionparameters", "cameramatrix", "distortion", "intrinsics", "intrinsic")
 # ORB-SLAM, NICE-SLAM, YCB-Video, BundleFusion: units of depth in a metre. NeRF tools, RealSense: metres in a unit.
 _UNITS_PER_METRE = ("depthmapfactor", "rgbddepthmapfactor", "pngdepthscale", "factordepth", "mdepthshift")
 _METRES_PER_UNIT = ("integerdepthscale", "depthunitscalefactor", "depthunits")
@@ -121,10 +144,14 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
     if data[:6] == b"MATLAB":
         return _by_place({k: _plain(v) for k, v in scipy.io.loadmat(str(path)).items()})
     text = data.decode("utf-8-sig")
+    if text.lstrip().startswith("<?xml") and "<opencv_storage" not in text:
+        raise ValueError("it is XML of another program than OpenCV")
     if text.lstrip().startswith(("%YAML", "<?xml", "<opencv_storage")) or "!!opencv-matrix" in text:
         return _by_place(_opencv(path))
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
         return _by_place(json.loads(text))
+    if text.startswith("# oST"):
+        raise ValueError("it is camera_calibration's ost.txt; take ost.yaml, which is beside it")
     lines = [
         line.split("#")[0].replace(",", " ").replace("[", " ").replace("]", " ").split() for line in text.splitlines()
     ]
@@ -136,7 +163,12 @@ def _cameras(path: Path, data: bytes) -> dict[str, CameraFile]:
         return colmap
     if all("=" in line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")):
         text = text.replace("=", ": ")
-    tree = next(iter(yaml.safe_load_all(text)), None)  # ros2 topic echo ends each message with ---
+    try:
+        tree = next(iter(yaml.safe_load_all(text)), None)  # ros2 topic echo ends each message with ---
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ValueError(f"it is neither numbers nor YAML{where}") from error
     return _by_place(tree)
 
 
@@ -183,16 +215,23 @@ def _opencv(path: Path) -> Any:
 
 
 def _of_colmap(line: Sequence[str]) -> CameraFile:
-    """A line of cameras.txt: id, model, width, height, parameters. Its pixel 0 reaches from 0 to 1."""
+    """A line of cameras.txt: id, model, width, height, parameters. Its pixel 0 reaches from 0 to 1. Raises ValueError."""
     values = [float(w) for w in line[2:]]
     width, height, *rest = values
-    one = line[1].startswith("SIMPLE") or line[1] in ("RADIAL", "RADIAL_FISHEYE")
+    name = line[1].upper()
+    one = name.startswith("SIMPLE") or name in ("RADIAL", "RADIAL_FISHEYE")
     fx, fy, cx, cy = (rest[0], *rest[:3]) if one else rest[:4]
-    model, more = line[1].lower(), tuple(rest[3 if one else 4 :])
-    distortion, model = (more, model) if any(more) else ((), "")
-    if model in ("opencv", "full_opencv"):
-        model = "plumb_bob" if model == "opencv" else "rational_polynomial"
-    return CameraFile(fx, fy, cx - 0.5, cy - 0.5, (int(width), int(height)), model, distortion)
+    distortion, model = tuple(rest[3 if one else 4 :]), ""
+    if any(distortion):
+        model = _OF_COLMAP.get(name, "")
+        if not model:
+            raise ValueError(_other_lens(name))
+        distortion += (0.0,) * (4 - len(distortion))  # k, or k1 and k2
+    return CameraFile(fx, fy, cx - 0.5, cy - 0.5, (int(width), int(height)), model, distortion if model else ())
+
+
+def _other_lens(name: str) -> str:
+    return f"its lens model {name!r} is not read; undistort the images to a pinhole camera and give its matrix"
 
 
 def _of_numbers(values: Sequence[float]) -> CameraFile:
@@ -220,14 +259,23 @@ def _search(tree: Any, where: str, unit: float | None = None) -> Iterator[tuple[
             yield from _search(item, _image_number(item) or f"{where}[{i}]", unit)
     if not isinstance(tree, Mapping):
         return
-    named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in tree.items()}
-    camera = _of_isaac(named) or _of_mapping(named)
+    named = _named(tree)
+    parts = {key: value for k in _PARTS if isinstance(named.get(k), Mapping) for key, value in _named(named[k]).items()}
+    camera = _of_isaac(named) or _of_mapping(parts | named)
     unit = _depth_unit(named) or unit
     if camera is not None:
         yield where, replace(camera, depth_unit=unit)
         return
     for key, value in tree.items():
         yield from _search(value, f"{where}/{key}" if where else str(key), unit)
+
+
+def _named(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_letters(key): value for key, value in tree.items()}
+
+
+def _letters(text: Any) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(text).lower())
 
 
 def _image_number(item: Any) -> str:
@@ -265,13 +313,22 @@ def _of_mapping(named: Mapping[str, Any]) -> CameraFile | None:
         if pair and len(pair) == 2
         else None
     )
-    single = [
-        first((name, f"camera{name}", f"camera1{name}"), _scalar) or 0.0 for name in ("k1", "k2", "p1", "p2", "k3")
-    ]
+    model = next((m for key in _MODELS[:2] if isinstance(m := named.get(key), str)), "")
+    lens = next((m for key in _MODELS if (m := _letters(named.get(key))) in (*_FISHEYE, *_OTHER_LENSES)), "")
+    if lens in _OTHER_LENSES:
+        raise ValueError(
+            f"its lens model {lens!r} is not read; undistort the images to a pinhole camera and give its matrix"
+        )
+    names = ("k1", "k2", "k3", "k4") if lens in _FISHEYE else ("k1", "k2", "p1", "p2", "k3")
+    single = [first((name, f"camera{name}", f"camera1{name}"), _scalar) or 0.0 for name in names]
     coefficients = tuple(first(_COEFFICIENTS, _numbers) or (single if any(single) else ()))
-    model = str(first(_MODELS, lambda v: v if isinstance(v, str) else None) or "plumb_bob").lower()
+    if lens in _FISHEYE:
+        model = "equidistant"
+    elif _letters(model) in _UNSAID:
+        model = "plumb_bob" if len(coefficients) <= 5 else "rational_polynomial"
     if not any(coefficients):
         coefficients, model = (), ""
+    model = model.lower()
     fx, fy, cx, cy = four
     return CameraFile(fx, fy, cx, cy, size, model, coefficients)
 

@@ -11,7 +11,7 @@ import pytest
 from rfdetr_foundationpose import CameraIntrinsics
 from rfdetr_foundationpose.camera_files import read_camera
 from rfdetr_foundationpose.errors import InputError
-from support.camera_texts import CX, CY, FILES, FX, FY, REALSENSE, ROWS
+from support.camera_texts import CX, CY, FILES, FX, FY, PLAIN, REALSENSE, ROWS
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -78,6 +78,89 @@ def test_lenses_that_distort_are_known(tmp_path, name, model):
     assert found.model == model and found.distortion[0] == 0.1
 
 
+VINS = """%YAML:1.0
+---
+model_type: {}
+image_width: 640
+image_height: 480
+distortion_parameters:
+   k1: 0.1
+   k2: -0.2
+   p1: 0.003
+   p2: 0.004
+projection_parameters:
+   fx: 600.5
+   fy: 601.5
+   cx: 319.25
+   cy: 241.75
+"""
+ZIVID = "CameraIntrinsics:\n  CameraMatrix: {CX: 319.25, CY: 241.75, FX: 600.5, FY: 601.5}\n  Distortion: {K1: 0.1, K2: -0.2, K3: 0.005, P1: 0.003, P2: 0.004}\n"
+KB8 = """%YAML:1.0
+Camera.type: "KannalaBrandt8"
+Camera1.fx: 600.5
+Camera1.fy: 601.5
+Camera1.cx: 319.25
+Camera1.cy: 241.75
+Camera1.k1: 0.1
+Camera1.k2: 0.2
+Camera1.k3: 0.3
+Camera1.k4: 0.4
+"""
+
+
+def basalt(kind, **more):
+    of = {"camera_type": kind, "intrinsics": {**PLAIN, **more}}
+    return json.dumps({"value0": {"intrinsics": [of], "resolution": [[640, 480]]}})
+
+
+def nerf(kind, **more):
+    return json.dumps({"camera_model": kind, "fl_x": FX, "fl_y": FY, "cx": CX, "cy": CY, **more, "frames": []})
+
+
+def colmap(kind, *more, one=False):
+    focal = [600.5] if one else [600.5, 601.5]
+    return f"1 {kind} 640 480 {' '.join(map(str, [*focal, 319.75, 242.25, *more]))}\n"
+
+
+FOUR = {"k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.4}
+BOB, FISHEYE = (0.1, -0.2, 0.003, 0.004), (0.1, 0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "distortion"),
+    [
+        (VINS.format("PINHOLE"), "plumb_bob", (*BOB, 0.0)),
+        (ZIVID, "plumb_bob", (*BOB, 0.005)),
+        (KB8, "equidistant", FISHEYE),
+        (basalt("kb4", **FOUR), "equidistant", FISHEYE),
+        (basalt("pinhole"), "", ()),
+        (nerf("OPENCV_FISHEYE", **FOUR), "equidistant", FISHEYE),
+        (nerf("OPENCV", k1=0.1, k2=-0.2, p1=0.003, p2=0.004), "plumb_bob", (*BOB, 0.0)),
+        (colmap("OPENCV", *BOB), "plumb_bob", BOB),
+        (colmap("OPENCV_FISHEYE", *FISHEYE), "equidistant", FISHEYE),
+        (colmap("SIMPLE_RADIAL", 0.1, one=True), "plumb_bob", (0.1, 0, 0, 0)),
+        (colmap("RADIAL", 0.1, -0.2, one=True), "plumb_bob", (0.1, -0.2, 0, 0)),
+        (colmap("FULL_OPENCV", *range(1, 9)), "rational_polynomial", tuple(range(1, 9))),
+        (colmap("FOV", 0.0), "", ()),
+        (json.dumps({**REALSENSE, "model": "Inverse Brown Conrady", "coeffs": [0.1, 0, 0, 0, 0]}), "inverse brown conrady", (0.1, 0, 0, 0, 0)),
+    ],
+    ids=["VINS", "Zivid", "ORB-SLAM3", "Basalt", "Basalt pinhole", "NeRF fisheye", "NeRF", "COLMAP", "COLMAP fisheye", "one", "two", "full", "FOV of none", "RealSense"],
+)  # fmt: skip
+def test_lenses_are_those_that_files_name(tmp_path, text, model, distortion):
+    """Also where their coefficients stand beside the matrix, in a mapping of their own."""
+    (tmp_path / "camera.txt").write_text(text)
+    found = read_camera(tmp_path / "camera.txt")
+    assert (found.cx, found.cy) == (CX, CY) and found.fx == FX
+    assert found.model == model and found.distortion == distortion
+
+
+@pytest.mark.parametrize("text", [basalt("ds", xi=-0.2, alpha=0.6), VINS.format("MEI"), colmap("FOV", 0.9)])
+def test_lenses_that_are_not_known_are_refused(tmp_path, text):
+    (tmp_path / "camera.txt").write_text(text)
+    with pytest.raises(InputError, match="its lens model '(ds|mei|FOV)' is not read; undistort the images"):
+        read_camera(tmp_path / "camera.txt")
+
+
 def test_isaac_sims_projection_is_that_of_opengl(tmp_path):
     projection = np.array([[1.5, 0, 0, 0], [0, 2.0, 0, 0], [0.25, -0.125, 0, -1], [0, 0, 0.1, 0]])  # of rows
     size = {"renderProductResolution": [640, 480]}
@@ -124,6 +207,9 @@ def test_a_file_of_the_same_view_is_scaled_and_of_another_refused(tmp_path):
         (json.dumps({"left": REALSENSE, "right": {**REALSENSE, "fx": 610.0}}), "2 different cameras .left, right."),
         ("[a: b", "cannot be read"),
         ("hello", "holds no intrinsics"),
+        ("# oST version 5.0 parameters\n\n[image]\n", "take ost.yaml, which is beside it"),
+        ('Intrinsic of "Color" / 1280x720 / {RGB8}\n  Fx: \t912.4\n', "it is neither numbers nor YAML"),
+        ('<?xml version="1.0"?>\n<calibration><f>3000</f></calibration>', "it is XML of another program"),
     ],
 )
 def test_what_holds_no_intrinsics_says_why(tmp_path, text, words):
