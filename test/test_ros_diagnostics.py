@@ -73,6 +73,7 @@ def test_all_is_well():
             WARN,
             "depth is in frame camera_depth_frame, colour in camera_color_optical_frame, and is taken for registered",
         ),
+        ({"nameless": True}, "input", WARN, "neither the images nor camera_info have a frame_id: no tf is broadcast"),
         ({"distortion": "its lens distorts", "distorted": 30}, "input", WARN, "its lens distorts"),
         ({"waiting_for_clock": True}, "input", ERROR, "no /clock arrives"),
         (

@@ -121,6 +121,81 @@ def test_a_lens_is_said_once_and_counted_or_undone(graph, rectify, capfd):
     made.close()
 
 
+def test_a_lens_that_is_exchanged_is_said_anew_or_no_more(graph, capfd):
+    """As when the driver starts again with a rectified stream, or another calibration."""
+    camera = Camera(graph)
+    made = opened(graph, Config())
+    stamp = time.time_ns()
+    pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
+    wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
+    said = []
+    for k1 in (0.5, 0.25, 0.0):
+        info = camera.camera_info(stamp)
+        info.distortion_model, info.d = "plumb_bob", [k1, 0.0, 0.0, 0.0, 0.0]
+
+        def arrived(info=info, k1=k1) -> bool:
+            graph.info.publish(info)
+            known = made._infos.calibration() if made.camera is not None else None
+            return known is not None and known.distortion[:1] == ((k1,) if k1 else ())
+
+        wait_for(arrived, "camera_info")
+        for _ in range(2):
+            made.assemble(pair, ExitStack())
+        said.append(made.health()["distortion"])
+    assert "0.5, 0" in said[0] and "0.25, 0" in said[1] and said[2] == ""
+    assert capfd.readouterr().err.count("lens distorts") == 2
+    made.close()
+
+
+def test_images_without_a_frame_have_that_of_camera_info(graph):
+    camera = Camera(graph)
+    made = opened(graph, Config())
+    stamp = time.time_ns()
+    pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
+    pair.rgb.header.frame_id = ""
+    wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
+    for named in ("camera_of_the_calibration", ""):
+        info = camera.camera_info(stamp)
+        info.header.frame_id = named
+        wait_for(
+            lambda info=info, named=named: graph.info.publish(info) or (made.camera and made._infos.frame_id == named),
+            "camera_info",
+        )
+        assert made.assemble(pair, ExitStack()).frame_id == named
+        assert made.health()["nameless"] == (named == "")
+    made.close()
+
+
+def test_stamps_that_go_back_are_said_with_who_publishes(graph):
+    """A recording that plays beside the camera."""
+    errors, jumps, latest = [], [], LatestFrame()
+    made = inputs.Inputs(graph.node, Config(), (), latest, jumps.append, lambda _, error: errors.append(str(error)))
+    made.open()
+    camera, begin = Camera(graph), time.time_ns()
+    wait_for(lambda: graph.rgb.get_subscription_count() and graph.depth.get_subscription_count(), "subscriptions")
+    other = graph.node.create_publisher(Image, "rgb/image", 1)
+    wait_for(lambda: graph.node.count_publishers("/masks/rgb/image") == 2, "both publishers")
+
+    def publish(stamp: int) -> None:
+        received = latest.tally().received
+        camera.publish(stamp)
+        wait_for(lambda: latest.tally().received > received, "the pair")
+
+    publish(begin)
+    publish(begin - 500_000_000)
+    assert latest.tally().dropped["out_of_order"] >= 1
+    assert errors == ["an image is 0.5 s older than one before it (/masks/rgb/image is published by /masks/test)"]
+    publish(begin)
+    assert errors[1].startswith("two images have the same stamp")
+    graph.node.destroy_publisher(other)
+    wait_for(lambda: graph.node.count_publishers("/masks/rgb/image") == 1, "one publisher")
+    publish(begin - 60 * 10**9)
+    assert jumps == ["image stamps jumped back 60 s"]
+    publish(0)
+    assert latest.tally().dropped["no_stamp"] >= 1 and "header.stamp" in errors[-1]
+    made.close()
+
+
 def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch, capfd):
     monkeypatch.setattr(mask_topics, "MASK_WAIT", 600.0)
     camera = Camera(graph)

@@ -91,6 +91,15 @@ def test_switches_and_unwatched_markers(installed):
     assert len(node.sent["~/pose/mug"]) == 1
 
 
+def test_without_a_frame_nothing_is_broadcast(installed):
+    """Every listener would complain of each transform."""
+    node = RecordingNode()
+    found = result(pose("mug"))
+    found.frame.frame_id = ""
+    assert Outputs(node, SPECS, SHAPES).publish(found, OutputConfig()) == 1
+    assert installed == [] and len(node.sent["~/pose/mug"]) == 1
+
+
 def test_an_empty_result_is_an_empty_detection_array_and_nothing_else(installed):
     node = RecordingNode()
     assert Outputs(node, SPECS, SHAPES).publish(result(), OutputConfig()) == 0

@@ -120,9 +120,20 @@ def frame_id_changes(camera: Camera, graph: Graph, node: Node) -> None:
     camera.frame_id = FRAME_ID
 
 
+def no_frame_id(camera: Camera, graph: Graph, node: Node) -> None:
+    camera.frame_id = ""
+
+    def said() -> bool:
+        return "have a frame_id: no tf is broadcast" in graph.report("input").message
+
+    camera.stream_until(said, "the missing frame_id to be said")
+    assert camera.stream_until_pose().header.frame_id == ""
+    camera.frame_id = FRAME_ID
+
+
 def depth_in_another_frame(camera: Camera, graph: Graph, node: Node) -> None:
     def said() -> bool:
-        return "is depth registered" in graph.report("input").message
+        return "is taken for registered to colour" in graph.report("input").message
 
     deadline = time.monotonic() + PATIENCE
     while not said() and time.monotonic() < deadline:
@@ -147,6 +158,11 @@ def time_jumps_back(camera: Camera, graph: Graph, node: Node) -> None:
     assert int(graph.fresh_values("objects")["resets"]) >= 1
     assert "jumped back" in node.log
     assert graph.set_parameter("input.max_age", 0.5).successful
+
+
+def no_stamps(camera: Camera, graph: Graph, node: Node) -> None:
+    publish_until_dropped(graph, ("no_stamp",), 5, lambda: camera.publish(0))
+    assert "has to fill in header.stamp" in node.log
 
 
 def stale_frames(camera: Camera, graph: Graph, node: Node) -> None:
@@ -239,6 +255,8 @@ TROUBLES: dict[str, Trouble] = {
     "depth of another size": depth_of_another_size,
     "depth in another frame": depth_in_another_frame,
     "frame_id changes": frame_id_changes,
+    "no frame_id": no_frame_id,
+    "no stamps": no_stamps,
     "truncated rgb": bad_frames("truncated_image", truncate),
     "truncated depth": bad_frames("truncated_image", truncate, "depth"),
     "wrong step": bad_frames("bad_step", wrong_step),

@@ -72,6 +72,7 @@ class CameraInfos:
         self._calibration: Calibration | None = None
         self._steady = Steady()
         self._bad: InputError | None = None
+        self._frame_id = ""
         self.rectified_topic = is_rectified(image_topic)
         self.topic = node.resolve_topic_name(CAMERA_INFO)
         self.received = 0
@@ -92,6 +93,12 @@ class CameraInfos:
         with self._lock:
             calibration = self._calibration
         return None if calibration is None else calibration.of_image(self.rectified_topic)
+
+    @property
+    def frame_id(self) -> str:
+        """Of the newest one; "" before the first, and where it has none."""
+        with self._lock:
+            return self._frame_id
 
     def calibration(self) -> Calibration:
         """The newest one. Raises InputError where there is none."""
@@ -146,7 +153,7 @@ class CameraInfos:
             self.conflicts += 1
             return
         with self._lock:
-            self._calibration, self._bad = calibration, bad
+            self._calibration, self._bad, self._frame_id = calibration, bad, message.header.frame_id
 
 
 def publisher_names(node: Any, topic: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from .health import Health
+from .inputs import NAMELESS
 from .worker import Tally
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -62,6 +63,8 @@ class Diagnostics:
                         "not, poses are wrong: use the driver's registered topic, or depth_image_proc's register_node (docs/ros.md)",
                     )
                 )
+            if h.nameless:
+                said.append((WARN, NAMELESS))
             if h.conflict and self._new(h, "other_camera_info") > 0:
                 said.append((WARN, h.conflict))
             if h.distortion:

@@ -25,7 +25,8 @@ class Health:
     """What is known of the node at one moment. rates in Hz (rate: pairs that come, processed_rate: those processed), times in seconds; ``since`` is the time since activation.
 
     age: seconds between the newest processed image's stamp and its arrival at the worker; None before the first.
-    depth_frame: frame of the depth image where it differs from the colour image's. distorted: frames taken with the lens's
+    depth_frame: frame of the depth image where it differs from the colour image's. nameless: whether nothing names the colour image's.
+    distorted: frames taken with the lens's
     distortion; distortion: what to do about it. conflict: what is wrong where two cameras publish on one topic. reliability,
     remedy: of the images, and what helps where they get lost on the way.
     errors, error_counts: last message and number of each kind of drop or error. debug_dropped: debug frames not drawn because a newer one came.
@@ -44,6 +45,7 @@ class Health:
     silence: float | None = None
     age: float | None = None
     depth_frame: str = ""
+    nameless: bool = False
     distortion: str = ""
     distorted: int = 0
     has_camera: bool = True

@@ -36,6 +36,7 @@ from .worker import EarlyImage, LatestFrame, Pair
 
 # After a pair the interpreter is the worker's for so long (s): the thread that reads has time until the next image comes.
 REST = 0.001
+NAMELESS = "neither the images nor camera_info have a frame_id: no tf is broadcast, and poses are shown nowhere; set it in the camera's driver"
 
 
 class Inputs:
@@ -75,7 +76,8 @@ class Inputs:
         self._opening = threading.Lock()
         self._topics = self._image_topics()
         self._qos = ImageQoS(node, self._topics, config.input.reliability)
-        self._infos = CameraInfos(node, self._group, self._reader, on_error, node.resolve_topic_name("rgb/image"))
+        self._rgb_topic = node.resolve_topic_name("rgb/image")
+        self._infos = CameraInfos(node, self._group, self._reader, on_error, self._rgb_topic)
         self._steady = Steady()
         self._early = bridge.EarlyConversion()
         self._rectifier = Rectifier()
@@ -83,6 +85,8 @@ class Inputs:
         self._counting = threading.Lock()
         # Frame of the newest depth image, where it is not the colour image's.
         self.depth_frame = ""
+        # Whether the newest frame has no name, neither by its image nor by camera_info.
+        self.nameless = False
         # Frames of a lens that distorts which were taken as they are, and what to do about it.
         self.distorted = 0
         self.distortion = ""
@@ -216,6 +220,7 @@ class Inputs:
                 "other_camera_info": self._infos.conflicts,
             },
             "depth_frame": self.depth_frame,
+            "nameless": self.nameless,
             "distortion": self.distortion,
             "distorted": self.distorted,
             "has_camera": self.camera is not None,
@@ -244,19 +249,27 @@ class Inputs:
         self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
         masks = self._masks.take(pair.stamp_ns)
         camera = calibration.of_image(self._infos.rectified_topic)
-        frame = Frame(pair.stamp_ns, pair.rgb.header.frame_id, rgb, depth, scale, camera, masks)
+        frame = Frame(pair.stamp_ns, self._frame_id(pair), rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
 
+    def _frame_id(self, pair: Pair) -> str:
+        """Of the colour image; where its driver leaves it empty that of its camera_info, which has to be the same."""
+        found = str(pair.rgb.header.frame_id) or self._infos.frame_id
+        if not found and not self.nameless:
+            self._node.get_logger().warning(NAMELESS)
+        self.nameless = not found
+        return found
+
     def _undistorted(self, frame: Frame, calibration: Calibration) -> Frame:
-        if not calibration.distorted or self._infos.rectified_topic:
-            return frame
-        if self._config.input.rectify:
+        bent = calibration.distorted and not self._infos.rectified_topic
+        if not bent or self._config.input.rectify:
             self.distortion = ""
-            return self._rectifier(frame, calibration)
+            return self._rectifier(frame, calibration) if bent else frame
         self.distorted += 1
-        if not self.distortion:
-            self.distortion = calibration.warning(self._node.resolve_topic_name("rgb/image"))
-            self._node.get_logger().warning(self.distortion)
+        warning = calibration.warning(self._rgb_topic)
+        if warning != self.distortion:
+            self.distortion = warning
+            self._node.get_logger().warning(warning)
         return frame
 
     def _check_camera(self, pair: Pair) -> None:
@@ -270,18 +283,38 @@ class Inputs:
                 f"{self._topics[0]} is published by {publisher_names(self._node, self._topics[0])}: give each camera a topic",
             )
 
+    def _refuse(self, kind: str, why: str) -> None:
+        self._latest.refuse(kind)
+        self._on_error(kind, InputError(kind, why))
+
+    def _several(self) -> str:
+        """Where several nodes publish the colour images, who: a recording that plays beside the camera, a driver started twice."""
+        topic = self._topics[0]
+        if self._node.count_publishers(topic) < 2:
+            return ""
+        return f" ({topic} is published by {publisher_names(self._node, topic)})"
+
     def _on_early(self, is_depth: bool, message: Any) -> None:
         self._latest.put_early(EarlyImage(message, is_depth, images.stamp_ns(message.header)))
 
     def _on_pair(self, rgb: Any, depth: Any) -> None:
         stamp = images.stamp_ns(rgb.header)
+        if stamp == 0:
+            self._refuse("no_stamp", "the images have no stamp (0): the camera's driver has to fill in header.stamp")
+            return
         with self._ordering:
+            late = self._guard.late_by(stamp)
             order = self._guard.check(stamp)
             if order == "jump":
                 self._latest.clear("time_jump")
-                self._on_jump("image stamps jumped back")
+                self._on_jump(f"image stamps jumped back {late / 1e9:.3g} s{self._several()}")
             elif order == "late":
-                self._latest.refuse("out_of_order")
+                how = (
+                    f"an image is {late / 1e9:.3g} s older than one before it"
+                    if late
+                    else "two images have the same stamp"
+                )
+                self._refuse("out_of_order", how + self._several())
                 return
             self._latest.put(Pair(rgb, depth, stamp, time.monotonic(), images.stamp_ns(depth.header)))
         time.sleep(REST)

@@ -52,7 +52,8 @@ class Outputs:
             self._poses[found.name].publish(self._pose_bytes(found))
             if config.covariance:
                 self._with_covariance(found)
-        if self._tf is not None and config.tf and tracked:
+        # tf2 would refuse a transform without a parent, and say so in every listener.
+        if self._tf is not None and config.tf and tracked and result.frame.frame_id:
             self._tf.sendTransform([messages.transform_stamped(p, config.tf_prefix) for p in tracked])
         if self._detections is not None and config.detections:
             head = messages.header(result.frame.stamp_ns, result.frame.frame_id)

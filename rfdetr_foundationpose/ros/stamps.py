@@ -27,5 +27,9 @@ class StampGuard:
             return "jump"
         return "late"
 
+    def late_by(self, stamp: int) -> int:
+        """ns by which a stamp is older than the one before it, or the same: then 0; negative for one in order."""
+        return 0 if self._last is None else self._last - stamp
+
     def reset(self) -> None:
         self._last, self._late = None, 0
