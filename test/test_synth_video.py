@@ -193,6 +193,8 @@ def test_coco_layout(tmp_path: Path) -> None:
     for image in content["images"]:
         pixels = cv2.imread(str(tmp_path / "train" / image["file_name"]))
         assert pixels.shape == (image["height"], image["width"], 3) == (96, 128, 3)
+    # pycocotools takes the annotation 0 for none (findings/pycocotools-annotation-zero-is-no-match.sh).
+    assert [a["id"] for a in content["annotations"]] == [*range(1, len(content["annotations"]) + 1)]
     for a in content["annotations"]:
         x, y, w, h = a["bbox"]
         assert 1 <= a["category_id"] <= 5 and 0 <= x < x + w <= 128 and 0 <= y < y + h <= 96

@@ -63,7 +63,7 @@ def write_coco(
                     x, y, w, h = cv2.boundingRect(mask)
                     annotations.append(
                         {
-                            "id": len(annotations),
+                            "id": len(annotations) + 1,  # 0 is no match to pycocotools
                             "image_id": number,
                             "category_id": int(labels[s, m]) + 1,
                             "bbox": [x, y, w, h],
