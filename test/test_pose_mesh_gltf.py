@@ -180,6 +180,18 @@ def test_nodes_mirrors_instances_and_strips(tmp_path):
     assert (np.cross(b - a, c - a)[:, 2] > 0).all(), "a mirrored instance keeps facing the way it did"
 
 
+def test_what_a_scene_hides_is_no_part_of_the_object(tmp_path):
+    g = Gltf()
+    mesh = g.entry("meshes", {"primitives": [{"attributes": {"POSITION": g.accessor(STRIP[[0, 1, 3]].astype("f4"))}}]})
+    g.entry("nodes", {"mesh": mesh})
+    g.entry("nodes", {"mesh": mesh, "translation": [0, 0, 1]})
+    g.entry("nodes", {"children": [1], "extensions": {"KHR_node_visibility": {"visible": False}}})
+    g.entry("nodes", {"mesh": mesh, "translation": [0, 0, 2], "extensions": {"KHR_node_visibility": {"visible": True}}})
+    g.json["scenes"] = [{"nodes": [0, 2, 3]}]
+    item, _ = load(g.save(tmp_path / "m.glb"))
+    assert item.arrays.faces.shape == (2, 3) and item.extents[2] == pytest.approx(2.0)
+
+
 def test_sparse_accessors_and_morph_targets(tmp_path):
     g = Gltf()
     primitive = g.quad(0)

@@ -30,8 +30,8 @@ def read(path: Path) -> RawMesh:
         return reader.joined()
 
 
-def _nodes(file: GltfFile) -> Iterator[tuple[Json, Array]]:
-    """Nodes of the scene that is shown, with their (4, 4) transform to the scene."""
+def _nodes(file: GltfFile, *, hidden: bool = False) -> Iterator[tuple[Json, Array]]:
+    """Nodes of the scene that is shown, with their (4, 4) transform to the scene; also those that it hides where ``hidden``."""
     scenes = file.json.get("scenes") or []
     every = file.json.get("nodes") or []
     if scenes:
@@ -47,6 +47,9 @@ def _nodes(file: GltfFile) -> Iterator[tuple[Json, Array]]:
         if seen > _MOST_NODES or depth > len(every):
             raise MeshError("its nodes contain each other")
         node = file.item("nodes", index)
+        shown = (node.get("extensions") or {}).get("KHR_node_visibility") or {}
+        if shown.get("visible") is False and not hidden:  # nor what is below it
+            continue
         matrix = parent @ local_matrix(node)
         yield node, matrix
         stack += [(c, matrix, depth + 1) for c in reversed(node.get("children") or [])]
@@ -212,7 +215,7 @@ class _Reader:
         """Points in the scene, at the pose that the joints have in the file."""
         skin = self.file.item("skins", node["skin"])
         joints = skin.get("joints") or []
-        world = {id(n): m for n, m in _nodes(self.file)}
+        world = {id(n): m for n, m in _nodes(self.file, hidden=True)}
         matrices = np.stack([world.get(id(self.file.item("nodes", j)), np.eye(4)) for j in joints])
         if "inverseBindMatrices" in skin:
             inverse = self.file.floats(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
