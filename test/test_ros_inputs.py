@@ -17,6 +17,7 @@ from rfdetr_foundationpose.config import Config, DetectorConfig, InputConfig
 from rfdetr_foundationpose.ros import inputs, mask_topics
 from rfdetr_foundationpose.ros.image_qos import HISTORY
 from rfdetr_foundationpose.ros.worker import LatestFrame, Pair
+from rfdetr_foundationpose.types import InputError
 from support.ros_support import Camera, Graph, wait_for
 
 INSTANCES = ["mug", "mug_1", "box"]
@@ -226,4 +227,18 @@ def test_a_frame_waits_only_for_masks_that_somebody_publishes(graph, monkeypatch
     thread.join(60)
     assert list(frames[-1].masks) == ["mug_1"]
     assert frames[-1].masks["mug_1"].all()
+    made.close()
+
+
+def test_depth_of_a_second_camera_is_not_taken_with_the_colour_of_the_first(graph):
+    """With approximate stamps it would pair."""
+    camera, other = Camera(graph), Camera(graph, 80, 60)
+    other.frame_id = "other_depth"
+    made = opened(graph, Config())
+    stamp = time.time_ns()
+    wait_for(lambda: camera.publish(stamp, rgb=None, depth=None) and made.camera is not None, "camera_info")
+    for _ in range(6):
+        made.assemble(Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic()), ExitStack())
+        with pytest.raises(InputError, match=r"images of other_depth \(80x60\) come between .*/depth/image is pub"):
+            made.assemble(Pair(camera.rgb(stamp), other.depth(stamp), stamp, time.monotonic()), ExitStack())
     made.close()

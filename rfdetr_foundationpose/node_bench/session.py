@@ -66,25 +66,7 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
     topics = [f"/pose_node/pose/{name}" for name in run.instances]
     with ExitStack() as stack:
         node = stack.enter_context(NodeProcess(settings, folder / "node.log", domain, command))
-        helpers = {
-            "pose listener": _start("listener", folder / "poses.json", domain, "--kind", "pose", *_topics(topics)),
-            "image listener": _start(
-                "listener", folder / "images.json", domain, "--kind", "image", "--topic", "rgb/image", "--depth", "1"
-            ),
-            "viewer": _start(
-                "listener",
-                folder / "debug.json",
-                domain,
-                *("--kind", "image", "--topic", "/pose_node/debug_image", "--depth", "1"),
-                *("--sleep", str(run.slow_viewer)),
-            ),
-            "camera": _start(
-                "camera",
-                folder / "sent.json",
-                domain,
-                *("--frames", str(frames), "--rate", str(run.rate), "--moving", str(moving)),
-            ),
-        }
+        helpers = _start_helpers(run, frames, folder, moving, domain, topics)
         stack.callback(_stop, helpers)
         found = _wait_for_poses(folder / "poses.seen", len(topics), node, run.patience)
         if not found:
@@ -110,6 +92,20 @@ def run_node(run: NodeRun, frames: Path, settings: Mapping[str, Any], folder: Pa
         "cpu_cores": {name: seconds / run.seconds for name, (seconds, _) in used.items()},
         "page_faults_per_frame": {name: faults / (run.seconds * run.rate) for name, (_, faults) in used.items()},
         **summarize(folder, begin, end),
+    }
+
+
+def _start_helpers(
+    run: NodeRun, frames: Path, folder: Path, moving: Path, domain: int, topics: Sequence[str]
+) -> dict[str, subprocess.Popen[bytes]]:
+    """The processes around the node, by what they are called in the results."""
+    image, viewed = ("--kind", "image", "--depth", "1", "--topic"), "/pose_node/debug_image"
+    sent = ("--frames", str(frames), "--rate", str(run.rate), "--moving", str(moving))
+    return {
+        "pose listener": _start("listener", folder / "poses.json", domain, "--kind", "pose", *_topics(topics)),
+        "image listener": _start("listener", folder / "images.json", domain, *image, "rgb/image"),
+        "viewer": _start("listener", folder / "debug.json", domain, *image, viewed, "--sleep", str(run.slow_viewer)),
+        "camera": _start("camera", folder / "sent.json", domain, *sent),
     }
 
 

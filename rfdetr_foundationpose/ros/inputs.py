@@ -274,13 +274,19 @@ class Inputs:
 
     def _check_camera(self, pair: Pair) -> None:
         """Raises InputError for a frame of a second camera: each change would cost the tracks and a warm-up."""
-        seen = (pair.rgb.header.frame_id, getattr(pair.rgb, "width", 0), getattr(pair.rgb, "height", 0))
+        seen = tuple(
+            (m.header.frame_id, getattr(m, "width", 0), getattr(m, "height", 0)) for m in (pair.rgb, pair.depth)
+        )
         if not self._steady.take(seen):
-            frame, width, height = self._steady.current
+            (frame, width, height), used, topic = next(
+                (other, own, topic)
+                for other, own, topic in zip(seen, self._steady.current, self._topics, strict=True)
+                if other != own
+            )
             raise InputError(
                 "other_camera",
-                f"images of {seen[0]} ({seen[1]}x{seen[2]}) come between those of {frame} ({width}x{height}), which are used; "
-                f"{self._topics[0]} is published by {publisher_names(self._node, self._topics[0])}: give each camera a topic",
+                f"images of {frame} ({width}x{height}) come between those of {used[0]} ({used[1]}x{used[2]}), which are used; "
+                f"{topic} is published by {publisher_names(self._node, topic)}: give each camera a topic",
             )
 
     def _refuse(self, kind: str, why: str) -> None:
