@@ -50,9 +50,13 @@ TESTED = {
 }
 
 
+CONVERTED = {"64FC1": np.float64, "16SC1": np.int16, "32SC1": np.int32}
+
+
 def test_every_encoding_is_tested_below():
     assert set(images.COLOR_ENCODINGS) == TESTED, "a new encoding goes into the lists above"
-    assert set(images.DEPTH_ENCODINGS) == {"16UC1", "mono16", "32FC1"}, "test_depth_in_millimetres_and_metres"
+    of_depth = {"16UC1", "mono16", "32FC1", *CONVERTED}
+    assert set(images.DEPTH_ENCODINGS) == of_depth, "test_depth_in_millimetres_and_metres"
 
 
 @pytest.mark.parametrize("encoding", sorted({*images.COLOR_ENCODINGS, *images.DEPTH_ENCODINGS}))
@@ -102,6 +106,16 @@ def test_yuv422(encoding, order):
     assert got.shape == (HEIGHT, WIDTH, 3)
     assert np.ptp(got) <= 1
     assert abs(int(got[0, 0, 0]) - 133) <= 3
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", CONVERTED)
+def test_depth_of_other_numbers_becomes_float32(encoding, big_endian):
+    kind = CONVERTED[encoding]
+    values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * (0.01 if kind == np.float64 else 10) - 20).astype(kind)
+    depth, scale = images.image_to_depth(image(values, encoding, 3, big_endian), 0.001)
+    assert depth.dtype == np.float32 and scale == (1.0 if kind == np.float64 else 0.001)
+    np.testing.assert_allclose(depth, values.astype(np.float32))
 
 
 @pytest.mark.parametrize("big_endian", [False, True])

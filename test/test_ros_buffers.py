@@ -304,10 +304,10 @@ class Logger:
 
 def test_encodings_of_others_go_through_cv_bridge_where_it_is_installed(monkeypatch):
     made = message("rgb8", None, padding=0)
-    made.encoding = "64FC1"
+    made.encoding = "32FC3"
     logger = Logger()
     monkeypatch.setattr(compat, "cv_bridge", None)
-    with pytest.raises(InputError, match="64FC1"):
+    with pytest.raises(InputError, match="32FC3"):
         bridge.image_to_depth(made, 0.001, logger)
 
     class CvBridge:
@@ -321,7 +321,7 @@ def test_encodings_of_others_go_through_cv_bridge_where_it_is_installed(monkeypa
     for _ in range(3):
         depth, scale = bridge.image_to_depth(made, 0.001, logger)
         assert (depth.dtype, scale, float(depth[0, 0])) == (np.float32, 1.0, 0.5)
-    assert logger.said == ["images of encoding 64FC1 are converted by cv_bridge"]
+    assert logger.said == ["images of encoding 32FC3 are converted by cv_bridge"]
     made.encoding = "odd"
     assert bridge.image_to_rgb(made, logger).shape == (6, 10, 3)
     made.step = 1
@@ -337,7 +337,7 @@ def test_the_real_cv_bridge_converts_what_ours_does_not(monkeypatch):
     monkeypatch.setattr(compat, "cv_bridge", cv_bridge)
     from sensor_msgs.msg import Image
 
-    made = Image(height=4, width=6, encoding="64FC1", step=48)
-    made.data = array.array("B", np.full((4, 6), 0.25).tobytes())
+    made = Image(height=4, width=6, encoding="8UC1", step=6)
+    made.data = array.array("B", np.full((4, 6), 50, np.uint8).tobytes())
     depth, scale = bridge.image_to_depth(made, 0.001, Logger())
-    assert (depth.shape, depth.dtype, scale, float(depth[0, 0])) == ((4, 6), np.float32, 1.0, 0.25)
+    assert (depth.shape, depth.dtype, scale, float(depth[0, 0])) == ((4, 6), np.float32, 0.001, 50.0)

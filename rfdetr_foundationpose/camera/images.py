@@ -61,11 +61,15 @@ _THREE_PLANES: dict[str, int] = {
     **dict.fromkeys(("i420", "iyuv", "yuv420", "yuv420p"), cv2.COLOR_YUV2RGB_I420),
     "yv12": cv2.COLOR_YUV2RGB_YV12,
 }
-# encoding -> (type, metres a unit; None: as ``input.depth_unit`` says)
-_DEPTH: dict[str, tuple[type[np.generic], float | None]] = {
-    "16UC1": (np.uint16, None),
-    "mono16": (np.uint16, None),
-    "32FC1": (np.float32, 1.0),
+# encoding -> (type, type that becomes of it, metres a unit; None: as ``input.depth_unit`` says)
+_DEPTH: dict[str, tuple[type[np.generic], type[np.generic], float | None]] = {
+    "16UC1": (np.uint16, np.uint16, None),
+    "mono16": (np.uint16, np.uint16, None),
+    "32FC1": (np.float32, np.float32, 1.0),
+    # Of programs that publish an array of numpy as it is: of floats, and of integers below 0 where there is no depth.
+    "64FC1": (np.float64, np.float32, 1.0),
+    "16SC1": (np.int16, np.float32, None),
+    "32SC1": (np.int32, np.float32, None),
 }
 COLOR_ENCODINGS = (*_COLOR, *_TWO_PLANES, *_THREE_PLANES)
 DEPTH_ENCODINGS = tuple(_DEPTH)
@@ -147,15 +151,16 @@ def demosaic(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8] | None:
 
 
 def image_to_depth(msg: Any, depth_unit: float) -> tuple[NDArray[Any], float]:
-    """Depth (H, W), uint16 or float32, with the scale that makes it metres; a view unless the byte order differs.
+    """Depth (H, W), uint16 or float32, with the scale that makes it metres; of 16UC1 and 32FC1 a view unless the byte order differs.
 
-    depth_unit: metres per unit of 16UC1. 32FC1 is metres already. Raises InputError.
+    depth_unit: metres per unit of integers. Floating point is metres already. Raises InputError.
     """
     if msg.encoding not in _DEPTH:
-        known = ", ".join(f"{name} (units of {unit or depth_unit:g} m)" for name, (_, unit) in _DEPTH.items())
+        known = ", ".join(f"{name} (units of {unit or depth_unit:g} m)" for name, (_, _, unit) in _DEPTH.items())
         raise InputError("bad_encoding", f"depth image has encoding {msg.encoding!r}; supported are {known}")
-    kind, unit = _DEPTH[msg.encoding]
-    return _pixels(msg, np.dtype(kind), 1, "depth")[:, :, 0], unit or depth_unit
+    kind, made, unit = _DEPTH[msg.encoding]
+    pixels = _pixels(msg, np.dtype(kind), 1, "depth")[:, :, 0]
+    return pixels if kind is made else pixels.astype(made), unit or depth_unit
 
 
 def image_to_mask(msg: Any) -> NDArray[np.bool_]:
