@@ -120,16 +120,17 @@ def subscribed(graph, reading, callback, take=reader.message, kind=Image, topic=
     return made
 
 
+def asking():
+    """Sizes of the memory that was asked for, and what gives it."""
+    asked: list[int] = []
+    return asked, lambda size: (asked.append(size), np.empty(size, np.uint8))[1]
+
+
 def test_images_that_grow_and_shrink_are_taken_whole_and_are_not_overwritten(graph, reading):
     sizes = [(2, 3), (700, 900), (1, 1), (720, 1280), (720, 1280), (5, 4)]
     sent = [image(rows, columns, stamp=i) for i, (rows, columns) in enumerate(sizes)] + [Image(encoding="rgb8")]
     taken: list = []
-    asked: list[int] = []
-
-    def make(size: int) -> np.ndarray:
-        asked.append(size)
-        return np.empty(size, np.uint8)
-
+    asked, make = asking()
     subscribed(graph, reading, taken.append, image_take(make))
     for message in sent:
         graph.rgb.publish(message)
@@ -143,12 +144,7 @@ def test_images_that_grow_and_shrink_are_taken_whole_and_are_not_overwritten(gra
 def test_memory_of_large_images_is_left_when_the_camera_turns_to_small_ones(graph, reading):
     """A driver whose resolution changes from 4K to VGA: of VGA images each would hold 24 MB, locked for a GPU."""
     taken: list = []
-    asked: list[int] = []
-
-    def make(size: int) -> np.ndarray:
-        asked.append(size)
-        return np.empty(size, np.uint8)
-
+    asked, make = asking()
     subscribed(graph, reading, taken.append, image_take(make))
     for message in (image(720, 1280), *[image(48, 64)] * 3):
         graph.rgb.publish(message)
