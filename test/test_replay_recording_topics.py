@@ -275,13 +275,13 @@ def test_a_topic_of_our_own_masks_is_no_colour(tmp_path):
 
 
 def test_video_is_named_with_what_makes_images_of_it(tmp_path):
-    kind = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+    kind = "theora_image_transport/msg/Packet"
     with (tmp_path / "a.mcap").open("wb") as file:
         writer = Writer(file)
         writer.start()
         schema = writer.register_schema(kind, "ros2msg", b"uint8[] data")
-        channel = writer.register_channel("/c/color/image_raw/ffmpeg", "cdr", schema)
+        channel = writer.register_channel("/c/color/image_raw/theora", "cdr", schema)
         writer.add_message(channel, START, b"\0\1\0\0\0\0\0\0", START)
         writer.finish()
-    with pytest.raises(RecordingError, match="/c/color/image_raw/ffmpeg is video.*republish.*in_transport:=ffmpeg"):
+    with pytest.raises(RecordingError, match="/c/color/image_raw/theora is video.*republish.*in_transport:=theora"):
         Recording(tmp_path / "a.mcap")

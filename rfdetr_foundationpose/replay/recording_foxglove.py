@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 
 from . import recording_messages as messages
+from .recording_packets import FOXGLOVE, packed
 
 _IMAGE, _COMPRESSED, _INFO = (f"sensor_msgs/msg/{n}" for n in ("Image", "CompressedImage", "CameraInfo"))
-TYPES = {"foxglove.RawImage": _IMAGE, "foxglove.CompressedImage": _COMPRESSED, "foxglove.CameraCalibration": _INFO}
+TYPES = {
+    "foxglove.RawImage": _IMAGE,
+    "foxglove.CompressedImage": _COMPRESSED,
+    "foxglove.CameraCalibration": _INFO,
+    "foxglove.CompressedVideo": FOXGLOVE,
+}
 # Numbers of the fields in protobuf (https://docs.foxglove.dev/docs/visualization/message-schemas).
 _FIELDS: dict[str, dict[int, str]] = {
     _IMAGE: {1: "timestamp", 2: "width", 3: "height", 4: "encoding", 5: "step", 6: "data", 7: "frame_id"},
     _COMPRESSED: {1: "timestamp", 2: "data", 3: "format", 4: "frame_id"},
+    FOXGLOVE: {1: "timestamp", 2: "frame_id", 3: "data", 4: "format"},
     _INFO: {
         1: "timestamp",
         2: "width",
@@ -45,7 +52,11 @@ def translator(schema: str, encoding: str) -> tuple[str, Callable[[bytes], bytes
 
     def translate(data: bytes) -> bytes:
         try:
-            return bytes(messages.STORE.serialize_cdr(_message(kind, read(data, kind)), kind))
+            found = read(data, kind)
+            if kind == FOXGLOVE:
+                frame, codec = (str(found.get(name, "")) for name in ("frame_id", "format"))
+                return packed(int(found.get("timestamp", 0)), frame, bytes(found.get("data", b"")), codec)
+            return bytes(messages.STORE.serialize_cdr(_message(kind, found), kind))
         except (struct.error, IndexError, KeyError, TypeError, AttributeError, OverflowError, AssertionError) as error:
             raise ValueError(f"its bytes are no {schema} ({type(error).__name__})") from error
 

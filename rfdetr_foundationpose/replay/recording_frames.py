@@ -20,9 +20,10 @@ from ..camera.rectify import Rectifier
 from ..camera.registration import DepthRegistration
 from ..frame_files import measured
 from ..types import Frame, InputError
-from .recording_decode import COMPRESSED, DamagedMessage, deserialize
+from .recording_decode import COMPRESSED, IMAGE, DamagedMessage, deserialize
 from .recording_files import Lost
 from .recording_index import Index, Source, Tally
+from .recording_packets import PACKETS, PacketDecoder
 from .recording_pairs import Pair
 from .recording_truth import GroundTruth, InstanceTruth
 
@@ -45,6 +46,10 @@ class Assembler:
     def __init__(self, source: Source, index: Index, tally: Tally) -> None:
         self._source, self._index, self._tally = source, index, tally
         self._kinds = {n: (t.type, t.encoding) for n, t in source.files.topics.items()}
+        kind, encoding = self._kinds[source.rgb]
+        self._packets = PacketDecoder(kind) if kind in PACKETS and encoding == "cdr" else None
+        if self._packets is not None:
+            self._kinds[source.rgb] = (IMAGE, "cdr")
         self._rectify = Rectifier()
         self._register: DepthRegistration | None = None
         self._judged, self._seen = False, 0
@@ -68,16 +73,13 @@ class Assembler:
 
     def frames(self) -> Iterator[tuple[Frame, GroundTruth]]:
         r, lost = self._source, Lost()
-        counts: Counter[str] = Counter()
         position = 0
-        for message in r.files.messages([r.rgb, r.depth, *r.masks], None, lost):
-            number = counts[message.topic]
-            counts[message.topic] += 1
-            wanted = self._wanted.pop((message.topic, number), None)
+        for topic, number, data in self._messages(lost):
+            wanted = self._wanted.pop((topic, number), None)
             if wanted is None:
                 continue
             waiting = self._waiting[wanted]
-            waiting.images[message.topic] = message.data
+            waiting.images[topic] = data
             waiting.missing -= 1
             while position < len(self._index.plan.images) and self._complete(position):
                 yield from self._give(position)
@@ -93,7 +95,24 @@ class Assembler:
         self._tally.dropped += Counter()  # without what is zero
         self._tally.depth_unmatched = self._index.plan.depth_unmatched
         self._tally.notes += lost.sentences
+        if self._packets is not None and self._tally.dropped["unreadable"]:
+            why = self._packets.lost or "no key frame comes before them"
+            self._tally.notes.append(f"{r.path}: packets of the video {r.rgb} give no image: {why}")
         self._tally.invalid += [f"{r.rgb}: a message is damaged"] * self._index.damaged
+
+    def _messages(self, lost: Lost) -> Iterator[tuple[str, int, bytes]]:
+        """Topic, number in it and content; of video the images that its packets become, which may come later."""
+        r = self._source
+        counts: Counter[str] = Counter()
+        for message in r.files.messages([r.rgb, r.depth, *r.masks], None, lost):
+            topic, number = message.topic, counts[message.topic]
+            counts[topic] += 1
+            if topic == r.rgb and self._packets is not None:
+                yield from ((topic, n, image) for n, image in self._packets.feed(number, message.data))
+            else:
+                yield topic, number, message.data
+        if self._packets is not None:
+            yield from ((r.rgb, n, image) for n, image in self._packets.flush())
 
     def _complete(self, position: int) -> bool:
         waiting = self._waiting.get(position)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..types import InputError
 from . import recording_messages as messages
 from .recording_decode import DamagedMessage, deserialize, read_head
 from .recording_files import Files, Lost
+from .recording_packets import PACKETS
 from .recording_pairs import Plan, Stamped, make_plan
 from .recording_storage import Message
 from .recording_truth import GROUND_TRUTH_FRAME, WORLD
@@ -154,7 +155,11 @@ class _Indexer:
             except DamagedMessage:
                 self._damaged[message.topic] += 1
         calibrations = [Stamped(0, 0, 0)] if r.camera else self._stamped[r.camera_info]
-        index.plan = make_plan(self._stamped[r.rgb], self._stamped[r.depth], calibrations, r.slop_ns)
+        colors = self._stamped[r.rgb]
+        if r.files.topics[r.rgb].type in PACKETS:  # a codec may need a later image first
+            shown = sorted(colors, key=lambda c: c.stamp)
+            colors = [replace(c, time=t) for c, t in zip(shown, sorted(c.time for c in colors), strict=True)]
+        index.plan = make_plan(colors, self._stamped[r.depth], calibrations, r.slop_ns)
         index.plan.depth_unmatched += self._damaged[r.depth]
         index.damaged = self._damaged[r.rgb]
         index.unreadable = lost.messages[r.rgb]

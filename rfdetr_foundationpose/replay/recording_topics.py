@@ -14,6 +14,7 @@ from ..camera.images import COLOR_ENCODINGS, DEPTH_ENCODINGS
 from ..camera.registration import DepthCamera
 from .recording_decode import CAMERA_INFO, COMPRESSED, HEAD, IMAGE, IMAGES, DamagedMessage, Head, read_head
 from .recording_files import Files
+from .recording_packets import FFMPEG, PACKETS
 from .recording_storage import RecordingError, Topic
 from .recording_transforms import depth_camera, recorded_unit, stream_of
 
@@ -27,11 +28,7 @@ _TO_DEPTH = re.compile(r"(?:rgb|colou?r)_?(?:to|2)_?depth", re.I)
 _COLOR_NAME = re.compile(r"rgb|colou?r", re.I)
 _RIGHT = re.compile(r"(?:^|[/_])right(?:[/_]|$)", re.I)
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
-_VIDEO = {
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "ffmpeg",
-    "theora_image_transport/msg/Packet": "theora",
-    "foxglove_msgs/msg/CompressedVideo": "foxglove",
-}
+_VIDEO = {"theora_image_transport/msg/Packet": "theora", FFMPEG: "ffmpeg"}
 # A look at the beginning of a recording ends here, whether each topic was seen or not.
 _PEEK_MESSAGES = 5000
 
@@ -62,8 +59,8 @@ def choose_topics(
     for topic in (rgb, depth, camera_info):
         if topic is not None and topic not in files.topics:
             raise RecordingError(f"{files.path} has no topic {topic}; it has: {listing(files.topics)}")
-    kinds = {n: t for n, t in files.topics.items() if t.count != 0 and t.readable}
-    seen = _peek(files, {n for n, t in kinds.items() if t.type in (*IMAGES, CAMERA_INFO)})
+    kinds = {n: t for n, t in files.topics.items() if t.count != 0 and t.readable and not _packets_of_ros1(t)}
+    seen = _peek(files, {n for n, t in kinds.items() if t.type in (*IMAGES, *PACKETS, CAMERA_INFO)})
     colors = [rgb] if rgb else [n for n in _candidates(kinds, seen, depth=False) if n != depth]
     depths = [depth] if depth else [n for n in _candidates(kinds, seen, depth=True) if n != rgb]
     if not colors:
@@ -97,7 +94,9 @@ def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head],
         return f"{files.path}: no message of {', '.join(sorted(images))} can be read{why}"
     unreadable = sorted({t.encoding for t in files.topics.values() if not t.readable})
     hint = f"; messages in {', '.join(unreadable)} are not read, only those of ROS" if unreadable else ""
-    if video := {n: t.type for n, t in files.topics.items() if t.type in _VIDEO}:
+    if video := {
+        n: t.type for n, t in files.topics.items() if t.type in _VIDEO and (t.type != FFMPEG or _packets_of_ros1(t))
+    }:
         name, kind = next(iter(video.items()))
         hint += (
             f"; {name} is video, which is not read: make images of it by ros2 run image_transport republish --ros-args -p "
@@ -107,6 +106,11 @@ def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head],
     if not any(kinds[n].readable for n in images):
         remedy = "Record the topics of the camera's ROS driver (ros2 bag record)"
     return f"{files.path} has no {' or '.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics)}{hint}. {remedy}"
+
+
+def _packets_of_ros1(topic: Topic) -> bool:
+    """Video, whose messages are other ones in ROS 1."""
+    return topic.type in PACKETS and topic.encoding != "cdr"
 
 
 def _peek(files: Files, topics: set[str]) -> dict[str, Head]:
@@ -142,6 +146,8 @@ def _device(topic: str) -> list[str]:
 
 
 def _is_depth(name: str, topic: Topic, seen: Head) -> bool:
+    if topic.type in PACKETS:
+        return _names_depth(name)
     if topic.type == COMPRESSED:
         return "compressedDepth" in seen.encoding or name.endswith("/compressedDepth") or _names_depth(name)
     if seen.encoding in DEPTH_ENCODINGS and seen.encoding not in COLOR_ENCODINGS:
@@ -156,7 +162,8 @@ def _names_depth(name: str) -> bool:
 
 def _candidates(kinds: Mapping[str, Topic], seen: Mapping[str, Head], depth: bool) -> list[str]:
     """Image topics of depth, or of colour; those that are named like something else only where there is no other."""
-    images = [n for n in seen if kinds[n].type in IMAGES and _MASK.search(n) is None]
+    types = IMAGES if depth else (*IMAGES, *PACKETS)
+    images = [n for n in seen if kinds[n].type in types and _MASK.search(n) is None]
     fitting = [n for n in images if _is_depth(n, kinds[n], seen[n]) == depth]
     return [n for n in fitting if _NO_CAMERA_IMAGE.search(n) is None] or fitting
 
@@ -188,7 +195,7 @@ def _rank(color: str, depth: str, kinds: Mapping[str, Topic], seen: Mapping[str,
         _common(color, depth),
         _color_quality(color, c),
         _depth_transport(depth, kinds[depth], d),
-        kinds[color].type == IMAGE,
+        (*PACKETS, COMPRESSED, IMAGE).index(kinds[color].type),
         is_rectified(color),
         -len(color),
         -len(depth),
