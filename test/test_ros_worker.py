@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from rfdetr_foundationpose.ros.worker import LatestFrame, Pair, Worker
+from rfdetr_foundationpose.ros.worker import LatestFrame, Pair, Worker, check_age
 from rfdetr_foundationpose.types import InputError
 
 
@@ -80,6 +80,30 @@ def test_skips_and_failures_are_counted_under_their_kind_and_do_not_end_the_thre
     assert tally.dropped["bad_depth"] > 0
     assert tally.dropped["pipeline_error"] > 0
     assert {kind for kind, _ in errors} == {"bad_depth", "pipeline_error"}
+
+
+@pytest.mark.parametrize(
+    ("age", "limit", "said"),
+    [
+        (0.4, 0.5, None),
+        (-3.0, 0.5, None),
+        (1e9, 0.0, None),
+        (0.9, 0.5, r"frame is 0.90 s old, more than input.max_age=0.5 s; for a recording play with --clock"),
+        (6e7, 0.5, "frame is 60000000.00 s old"),
+        (
+            1.79e9,
+            0.5,
+            r"stamped 57 years before ROS time, as by a device's own clock .* driver stamp .* use_sim_time",
+        ),
+    ],
+)
+def test_what_is_too_old_is_told_from_what_is_stamped_by_another_clock(age, limit, said):
+    if said is None:
+        check_age(age, limit)
+        return
+    with pytest.raises(InputError, match=said) as found:
+        check_age(age, limit)
+    assert found.value.kind == "stale"
 
 
 def test_stop_drops_what_waits_and_start_goes_on():

@@ -11,6 +11,9 @@ from typing import Any
 
 from ..types import InputError
 
+# No recording is so old (s, 31 years): its stamps do not count from 1970.
+OTHER_CLOCK = 1e9
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -35,12 +38,16 @@ class EarlyImage:
 
 def check_age(age: float, limit: float) -> None:
     """Raises InputError for images that are older than ``limit`` seconds; 0: none is."""
-    if limit > 0 and age > limit:
+    if limit <= 0 or age <= limit:
+        return
+    remedy = "for a recording play with --clock and set use_sim_time:=true, or set input.max_age:=0"
+    if age > OTHER_CLOCK:
         raise InputError(
             "stale",
-            f"frame is {age:.2f} s old, more than input.max_age={limit:g} s; for a recording play with --clock and set "
-            "use_sim_time:=true, or set input.max_age:=0",
+            f"images are stamped {age / 31_557_600:.0f} years before ROS time, as by a device's own clock or a simulation's: let the camera's driver stamp "
+            f"them by ROS time; {remedy}",
         )
+    raise InputError("stale", f"frame is {age:.2f} s old, more than input.max_age={limit:g} s; {remedy}")
 
 
 @dataclass(frozen=True)
