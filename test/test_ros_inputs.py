@@ -97,6 +97,23 @@ def test_a_qos_parameter_of_one_image_topic_is_not_the_others_too(name):
     rclpy.shutdown(context=context)
 
 
+def test_a_lens_that_focuses_is_followed_and_is_no_second_camera(graph):
+    camera = Camera(graph)
+    made = opened(graph, Config())
+    wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
+    wait_for(lambda: graph.info.publish(camera.camera_info(0)) or made.camera is not None, "camera_info")
+    for step in range(1, 40):
+        info = camera.camera_info(0)
+        focal = 160.0 + 0.25 * step
+        info.k[0] = info.k[4] = focal
+        received = made._infos.received
+        graph.info.publish(info)
+        wait_for(lambda received=received: made._infos.received > received, "camera_info")
+        wait_for(lambda focal=focal: made.camera.fx == focal, "the focal length")
+    assert made.health()["conflict"] == ""
+    made.close()
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 def test_a_lens_is_said_once_and_counted_or_undone(graph, rectify, capfd):
     camera = Camera(graph)

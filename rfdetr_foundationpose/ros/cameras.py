@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,9 +22,20 @@ CAMERA_INFO = "rgb/camera_info"
 # Another camera is taken after this many of its messages in a row, or when the old one is silent for this time (s).
 IN_A_ROW = 5
 SILENT = 2.0
+# From one camera_info to the next a lens that focuses changes the intrinsics by less than this share of the image's width; two cameras
+# of one make differ by more.
+DRIFT = 0.002
 # A latched camera_info is looked for so often (s); once there is one, seldom: each time the executor makes its wait set anew,
 # for which it holds Python's lock.
 SEEK, SEEK_SELDOM = 0.2, 2.0
+
+
+def difference(one: CameraIntrinsics, other: CameraIntrinsics) -> float:
+    """The largest one between their focal lengths or principal points, in image widths; infinite for images of two sizes."""
+    if (one.width, one.height) != (other.width, other.height):
+        return math.inf
+    pairs = ((one.fx, other.fx), (one.fy, other.fy), (one.cx, other.cx), (one.cy, other.cy))
+    return max(abs(a - b) for a, b in pairs) / one.width
 
 
 class Steady:
@@ -46,13 +58,20 @@ class Steady:
         self._current, self._last, self._others = key, now, 0
         return True
 
+    def replace(self, key: Any) -> None:
+        """From now on ``key`` is what was the current one."""
+        self._current = key
+
     @property
     def current(self) -> Any:
         return self._current
 
 
 class CameraInfos:
-    """The camera_info subscriptions. A calibration that comes between those of another is counted and not used."""
+    """The camera_info subscriptions. A calibration that comes between those of another is counted and not used.
+
+    One that drifts is followed: a lens that focuses by itself changes its focal length a little with every image.
+    """
 
     def __init__(
         self,
@@ -149,11 +168,24 @@ class CameraInfos:
             calibration, bad = read_calibration(message), None
         except InputError as error:
             calibration, bad = None, error
-        if not self._steady.take((message.header.frame_id, calibration)):
+        key = (message.header.frame_id, calibration)
+        if self._drifted(*key):
+            self._steady.replace(key)
+        if not self._steady.take(key):
             self.conflicts += 1
             return
         with self._lock:
             self._calibration, self._bad, self._frame_id = calibration, bad, message.header.frame_id
+
+    def _drifted(self, frame_id: str, calibration: Calibration | None) -> bool:
+        """Whether it is the current calibration but for a little."""
+        if self._steady.current is None or calibration is None:
+            return False
+        known_id, known = self._steady.current
+        if known is None or frame_id != known_id:
+            return False
+        same_lens = (calibration.model, calibration.distortion) == (known.model, known.distortion)
+        return same_lens and difference(calibration.rectified, known.rectified) <= DRIFT
 
 
 def publisher_names(node: Any, topic: str) -> str:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ..types import CameraIntrinsics, Frame
+from .cameras import difference
 from .inputs import Inputs
 from .pipeline import PosePipeline
 from .ros_lock import RosLock
@@ -14,6 +15,8 @@ from .state import NodeState
 
 # Configure waits this long (s) for a camera_info, so that the warm-up uses the camera's real size.
 CAMERA_WAIT = 1.0
+# Intrinsics that change by more than this share of the image's width show tracked objects elsewhere than where they are tracked.
+ZOOM = 0.02
 
 
 class WarmUp:
@@ -26,6 +29,7 @@ class WarmUp:
         self._logger = logger
         self._size: tuple[int, int] | None = None
         self._seen: tuple[str, int, int] | None = None
+        self._camera: CameraIntrinsics | None = None
 
     @property
     def frame_id(self) -> str:
@@ -47,16 +51,21 @@ class WarmUp:
 
     def start_over(self) -> None:
         """The next frame may be of another camera than the last one."""
-        self._seen = None
+        self._seen = self._camera = None
 
     def follow(self, frame: Frame) -> None:
-        """A new image size needs a warm-up, a new camera frame or size makes the tracks meaningless."""
+        """A new image size needs a warm-up; a new camera frame, size or calibration makes the tracks meaningless."""
         width, height = frame.camera.width, frame.camera.height
         seen = (frame.frame_id, width, height)
         if self._seen is not None and seen != self._seen:
             self._logger.warning(f"camera changed from {self._seen} to {seen}: searching again")
             self._pipeline.reset()
-        self._seen = seen
+        elif self._camera is not None and difference(self._camera, frame.camera) > ZOOM:
+            self._logger.warning(
+                f"intrinsics changed from {_brief(self._camera)} to {_brief(frame.camera)}: searching again"
+            )
+            self._pipeline.reset()
+        self._seen, self._camera = seen, frame.camera
         if not self.is_for(width, height):
             self._warm_up(frame.camera)
 
@@ -68,3 +77,7 @@ class WarmUp:
             self._pipeline.warm_up(camera)
         self._size = (camera.width, camera.height)
         self._logger.info(f"warmed up in {time.monotonic() - begin:.1f} s")
+
+
+def _brief(camera: CameraIntrinsics) -> str:
+    return f"({camera.fx:.0f}, {camera.fy:.0f}, {camera.cx:.0f}, {camera.cy:.0f})"
