@@ -104,8 +104,8 @@ def test_a_bad_early_image_is_said_by_its_pair_alone_and_a_failure_is_no_lost_fr
         raise InputError("bad_encoding", "what is that") if image.stamp_ns == 1 else RuntimeError("no memory")
 
     latest = LatestFrame()
-    worker = Worker(latest, lambda p: done.append(p.stamp_ns), lambda kind, _: errors.append(kind), handle_early)
-    assert worker.start()
+    worker = Worker(latest, lambda kind, _: errors.append(kind))
+    assert worker.start(lambda p: done.append(p.stamp_ns), handle_early)
     for stamp in (1, 2):
         latest.put_early(EarlyImage("depth", True, stamp))
         wait_for(lambda stamp=stamp: taken[-1:] == [stamp], "the image")

@@ -26,8 +26,8 @@ def run(handle, numbers, latest=None):
     """A worker that was given the numbered pairs one by one; returns the mailbox and reported errors."""
     latest = latest or LatestFrame()
     errors: list[tuple[str, Exception]] = []
-    worker = Worker(latest, handle, lambda kind, error: errors.append((kind, error)))
-    worker.start()
+    worker = Worker(latest, lambda kind, error: errors.append((kind, error)))
+    worker.start(handle)
     for number in numbers:
         latest.put(pair(number))
         assert balanced(latest)
@@ -49,8 +49,8 @@ def test_the_newest_is_processed_and_the_rest_counted_as_replaced():
         assert release.wait(60)
 
     latest = LatestFrame()
-    worker = Worker(latest, handle, lambda *_: None)
-    worker.start()
+    worker = Worker(latest, lambda *_: None)
+    worker.start(handle)
     latest.put(pair(0))
     assert begun.wait(60)
     for number in range(1, 6):
@@ -135,8 +135,8 @@ def test_what_comes_after_the_end_is_counted_and_not_kept_for_the_next_start():
 def test_stop_says_when_a_frame_does_not_end():
     release = threading.Event()
     latest = LatestFrame()
-    worker = Worker(latest, lambda p: release.wait(60), lambda *_: None)
-    worker.start()
+    worker = Worker(latest, lambda *_: None)
+    worker.start(lambda p: release.wait(60))
     latest.put(pair(0))
     while worker.busy_for() == 0:
         time.sleep(0.002)
@@ -158,18 +158,18 @@ def test_a_thread_that_outlived_its_stop_keeps_a_new_one_from_starting_and_takes
         return [t for t in threading.enumerate() if t.name == "pose_worker"]
 
     latest = LatestFrame()
-    worker = Worker(latest, handle, lambda *_: None)
-    assert worker.start()
+    worker = Worker(latest, lambda *_: None)
+    assert worker.start(handle)
     latest.put(pair(0))
     while worker.busy_for() == 0:
         time.sleep(0.002)
     assert not worker.stop(0.05)
     (old,) = workers()
-    assert not worker.start()
+    assert not worker.start(handle)
     assert workers() == [old]
     release.set()
     old.join(60)
-    assert worker.start()
+    assert worker.start(handle)
     (new,) = workers()
     assert new is not old
     latest.put(pair(1))

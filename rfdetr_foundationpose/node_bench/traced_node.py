@@ -64,6 +64,7 @@ class TracedNode(PoseNode):
             and self._outputs is not None
             and self._work is not None
         ):
+            self._work.handle = self._tracing(self._work.handle)  # type: ignore[method-assign]
             self._work.upload_early = self._recording_early(self._work.upload_early)  # type: ignore[method-assign]
             self._inputs.assemble = self._marking("converted", self._inputs.assemble)  # type: ignore[method-assign]
             pipeline: Any = self._pipeline
@@ -109,13 +110,19 @@ class TracedNode(PoseNode):
 
         return recorded
 
-    def _handle(self, pair: Pair) -> None:
-        taken = time.time_ns()
-        received = taken - round((time.monotonic() - pair.arrival) * 1e9)
-        self._marks.clear()
-        self._spent.clear()
-        self._worker_thread = threading.get_ident()
-        super()._handle(pair)
+    def _tracing(self, handle: Callable[[Pair], None]) -> Callable[..., None]:
+        def traced(pair: Pair) -> None:
+            taken = time.time_ns()
+            received = taken - round((time.monotonic() - pair.arrival) * 1e9)
+            self._marks.clear()
+            self._spent.clear()
+            self._worker_thread = threading.get_ident()
+            handle(pair)
+            self._end_frame(pair, received, taken)
+
+        return traced
+
+    def _end_frame(self, pair: Pair, received: int, taken: int) -> None:
         if self.without == "no-empty-cache" and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.without == "debug-off-path":

@@ -36,7 +36,7 @@ from .starts import StartTopics
 from .state import NodeState
 from .telemetry import Telemetry
 from .warm_up import WarmUp
-from .worker import EarlyImage, LatestFrame, Pair, Worker
+from .worker import LatestFrame, Worker
 
 NAME = "pose_node"
 # Deactivate waits this long for the frame in work: a registration on a slow CPU takes its time.
@@ -88,7 +88,7 @@ class PoseNode(LifecycleNodeMixin, Node):
         self._work: FrameWork | None = None
         self._report = Reporter(self.get_logger())
         self._latest = LatestFrame()
-        self._worker = Worker(self._latest, self._handle, self._report, self._handle_early)
+        self._worker = Worker(self._latest, self._report)
         self._timer = StageTimer()
         self._missing = tuple(compat.missing())
         for sentence in self._missing:
@@ -168,8 +168,9 @@ class PoseNode(LifecycleNodeMixin, Node):
 
     @said
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        assert self._inputs is not None and self._pipeline is not None and self._warm_up is not None
-        if not self._worker.start():
+        assert self._inputs is not None and self._pipeline is not None
+        assert self._warm_up is not None and self._work is not None
+        if not self._worker.start(self._work.handle, self._work.handle_early):
             self.state.failure = "the frame in work when the node was stopped has not ended yet: activate again later"
             self.get_logger().error(f"cannot activate: {self.state.failure}")
             return FAILURE
@@ -280,16 +281,6 @@ class PoseNode(LifecycleNodeMixin, Node):
         if pipeline is not None:
             pipeline.apply(config)
         self._config = config
-
-    # What the worker's thread is given.
-
-    def _handle(self, pair: Pair) -> None:
-        assert self._work is not None
-        self._work.handle(pair)
-
-    def _handle_early(self, image: EarlyImage) -> None:
-        assert self._work is not None
-        self._work.handle_early(image)
 
     # What the telemetry thread asks.
 

@@ -199,34 +199,30 @@ class LatestFrame:
 
 
 class Worker:
-    """The one thread that owns the pipeline. ``handle`` raises InputError for a pair that is to be skipped.
+    """The one thread that owns the pipeline. on_error: told of what goes wrong, by the kind that it is counted under."""
 
-    handle_early: does what can be done with an early image. What it raises as InputError its pair will raise again.
-    """
-
-    def __init__(
-        self,
-        latest: LatestFrame,
-        handle: Callable[[Pair], None],
-        on_error: Callable[[str, Exception], None],
-        handle_early: Callable[[EarlyImage], None] = lambda _image: None,
-    ) -> None:
+    def __init__(self, latest: LatestFrame, on_error: Callable[[str, Exception], None]) -> None:
         self._latest = latest
-        self._handle = handle
-        self._handle_early = handle_early
         self._on_error = on_error
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._started: float | None = None
 
-    def start(self) -> bool:
-        """Begin to take pairs. False while the thread of an earlier start, which ``stop`` left behind, still runs."""
+    def start(
+        self, handle: Callable[[Pair], None], handle_early: Callable[[EarlyImage], None] = lambda _image: None
+    ) -> bool:
+        """Begin to take pairs. False while the thread of an earlier start, which ``stop`` left behind, still runs.
+
+        handle: raises InputError for a pair that is to be skipped. handle_early: does what can be done with an early image. What
+        it raises as InputError its pair will raise again.
+        """
         if self._thread is not None and self._thread.is_alive():
             return False
         # Its own: a thread that was told to stop must never hear otherwise.
         self._stop = threading.Event()
         self._latest.open()
-        self._thread = threading.Thread(target=self._run, args=(self._stop,), name="pose_worker", daemon=True)
+        asked = (self._stop, handle, handle_early)
+        self._thread = threading.Thread(target=self._run, args=asked, name="pose_worker", daemon=True)
         self._thread.start()
         return True
 
@@ -247,21 +243,23 @@ class Worker:
         started = self._started
         return 0.0 if started is None else time.monotonic() - started
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(
+        self, stop: threading.Event, handle: Callable[[Pair], None], handle_early: Callable[[EarlyImage], None]
+    ) -> None:
         while not stop.is_set():
             taken = self._latest.take_next(0.5)
             if taken is None:
                 continue
             self._started = time.monotonic()
             if isinstance(taken, EarlyImage):
-                self._work_early(taken)
+                self._work_early(handle_early, taken)
             else:
-                self._work(taken)
+                self._work(handle, taken)
 
-    def _work(self, pair: Pair) -> None:
+    def _work(self, handle: Callable[[Pair], None], pair: Pair) -> None:
         reason: str | None = None
         try:
-            self._handle(pair)
+            handle(pair)
         except InputError as error:
             reason = error.kind
             self._on_error(reason, error)
@@ -272,9 +270,9 @@ class Worker:
             self._started = None
             self._latest.done(reason)
 
-    def _work_early(self, image: EarlyImage) -> None:
+    def _work_early(self, handle_early: Callable[[EarlyImage], None], image: EarlyImage) -> None:
         try:
-            self._handle_early(image)
+            handle_early(image)
         except InputError:
             pass
         except Exception as error:  # of no frame: that comes later, and may be processed all the same
