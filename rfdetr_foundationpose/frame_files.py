@@ -18,6 +18,7 @@ NO_DEPTH = 65_504.0
 """Floating-point depth from here on means that nothing is there: renderers write 1e10, or the largest number of 16 bits."""
 
 _HIGHEST = 65_535
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def measured(depth: NDArray[Any]) -> NDArray[Any]:
@@ -72,10 +73,21 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def _decode(path: Path, flags: int) -> NDArray[Any]:
     data = _bytes(path)
+    level = cv2.utils.logging.getLogLevel()
     try:
+        # What OpenCV prints of a TIFF fills a screen, and is said below.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         image = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if image is None and data[:4] in _TIFF:
+        raise InputError(
+            "bad_image",
+            f"TIFF file {path} cannot be decoded: it is damaged, or packed otherwise than by deflate or LZW, or of 16-bit floats; store "
+            "integers of 16 bits or floats of 32",
+        )
     if image is None:
         raise InputError("bad_image", f"image file {path} cannot be decoded; expected a PNG, JPEG or TIFF image")
     return np.asarray(image)

@@ -494,6 +494,14 @@ def test_depth_as_libraries_store_it(tmp_path, name, save, unit):
     np.testing.assert_allclose(seen[known], METRES[known], atol=5e-4 if unit == 1 else 1e-6)
 
 
+def _with_compression(path, number):
+    """A TIFF whose tag of compression (259) says another one."""
+    cv2.imwrite(str(path), MILLIMETRES)
+    data = path.read_bytes()
+    at = data.index(bytes([3, 1, 3, 0, 1, 0, 0, 0])) + 8
+    path.write_bytes(data[:at] + number.to_bytes(2, "little") + data[at + 2 :])
+
+
 @pytest.mark.parametrize(
     ("name", "save", "words"),
     [
@@ -501,8 +509,9 @@ def test_depth_as_libraries_store_it(tmp_path, name, save, unit):
         ("{}.npy", lambda path: np.save(path, MILLIMETRES.astype(np.uint32) * 100), "holds uint32 .* up to 116700, more than"),
         ("{}.npz", lambda path: np.savez(path, a=METRES, b=METRES), "has the arrays a, b; depth needs one"),
         ("{}.npz", lambda path: path.write_bytes(b"PK\3\4" + bytes(40)), "is no .npz array"),
+        ("{}.tiff", lambda path: _with_compression(path, 50000), "TIFF file .* packed otherwise than by deflate or LZW"),
     ],
-    ids=["colours", "more than 16 bits", "two arrays", "damaged"],
+    ids=["colours", "more than 16 bits", "two arrays", "damaged", "zstd"],
 )  # fmt: skip
 def test_depth_that_is_none_is_named_at_once(tmp_path, name, save, words):
     write(tmp_path, "rgb/{}.png", "depth/{}.png")
