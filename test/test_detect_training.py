@@ -142,6 +142,30 @@ def test_a_box_without_an_outline_is_learned_whole_whatever_lies_on_it(tmp_path)
         assert (corners(seen[whole, 1]) / 96 - corners(crop.targets.boxes[whole, 1])).abs().max() < 2 / 96
 
 
+def test_an_outlined_thing_under_a_box_is_learned_whole_and_only_its_mask_is_cut(tmp_path):
+    """The box of a cup covers the foot of a bottle."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((96, 128, 3), 90, np.uint8))
+    bottle = [[40, 10, 64, 10, 64, 80, 52, 84, 40, 80]]
+    one = {"image_id": 1, "category_id": 1}
+    annotations = [{"id": 1, "segmentation": bottle, **one}, {"id": 2, "bbox": [36, 60, 32, 28], **one}]
+    image = {"id": 1, "file_name": "a.png", "height": 96, "width": 128}
+    content = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "mug"}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    source = CocoSource(read_dataset(tmp_path)[0], "cpu", (96, 128), 0)
+    batch = source.sample(1)
+    assert batch.covered[0].tolist() == [True, False] and batch.outlined[0].tolist() == [True, False]
+    assert batch.box[0].tolist() == [[40, 10, 64, 84], [36, 60, 68, 88]]
+    made = ScenePool(source, 1, seed=0)
+    made.fill(1)
+    drawn = made.draw(1, 96, torch.tensor(MEAN), torch.tensor(STD), augment=False)
+    expected = torch.tensor([[40, 10, 64, 84], [36, 60, 68, 88]]) / torch.tensor([128, 96, 128, 96])
+    torch.testing.assert_close(corners(drawn.targets.boxes[0]), expected)
+    assert drawn.targets.valid[0].tolist() == [True, True]
+    assert drawn.masks.known[0].tolist() == [True, False] and drawn.masks.boxed[0].tolist() == [False, True]
+    ((_, truth),) = scenes(source, 1)
+    assert truth.boxes.tolist() == batch.box[0].tolist() and truth.boxed.sum() == 32 * 28
+
+
 def test_augmented_batches_differ_and_stay_consistent():
     made = pool(6)
     mean, std = torch.tensor(MEAN), torch.tensor(STD)

@@ -25,7 +25,8 @@ _ROUNDING = 1e-3
 @dataclass(frozen=True)
 class CocoBatch:
     """As SceneBatch, of what photographs have: no depth (zeros), no known camera (a plausible one). Of instances that are
-    not ``outlined``, ``instance`` has the box where nothing smaller lies on it, and ``box`` is the whole one."""
+    not ``outlined``, ``instance`` has the box where nothing smaller lies on it, and ``box`` is the whole one. covered: (N, M) bool,
+    outlined ones of which ``instance`` lacks what lies under such a box; ``box`` has it."""
 
     names: tuple[str, ...]
     rgb: Tensor
@@ -35,6 +36,7 @@ class CocoBatch:
     box: Tensor
     visibility: Tensor
     outlined: Tensor
+    covered: Tensor
     camera: NDArray[np.float64]
 
 
@@ -68,6 +70,7 @@ class CocoSource:
         box = np.zeros((count, self.max_targets, 4), np.float32)
         visibility = np.zeros((count, self.max_targets), np.float32)
         outlined = np.zeros((count, self.max_targets), bool)
+        covered = np.zeros((count, self.max_targets), bool)
         for i in range(count):
             image, pixels = self._next()
             rgb[i] = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
@@ -75,11 +78,16 @@ class CocoSource:
             masks = [(*self._mask(one, image, stated), one) for one in image.instances]
             # Small things lie on large ones more often than under them.
             masks = sorted(masks, key=lambda found: -int(found[0].sum()))[: self.max_targets]
+            traces = np.full(self.size, -1, np.int32)  # as if there were no boxes
             for m, (mask, traced, one) in enumerate(masks):
                 instance[i][mask] = m
                 label[i, m], visibility[i, m], outlined[i, m] = one.label, one.visibility, traced
+                if traced:
+                    traces[mask] = m
             for m, (mask, traced, _) in enumerate(masks):
-                box[i, m] = _tight(instance[i] == m if traced else mask)
+                whole = traces == m if traced else mask
+                box[i, m] = _tight(whole)
+                covered[i, m] = traced and bool((whole & (instance[i] != m)).any())
         focal = 0.9 * width
         return CocoBatch(
             names=self.names,
@@ -90,6 +98,7 @@ class CocoSource:
             box=torch.from_numpy(box).to(self.device),
             visibility=torch.from_numpy(visibility).to(self.device),
             outlined=torch.from_numpy(outlined).to(self.device),
+            covered=torch.from_numpy(covered).to(self.device),
             camera=np.tile(np.array([focal, focal, width / 2, height / 2]), (count, 1)),
         )
 

@@ -61,6 +61,8 @@ class ScenePool:
         self._visibility = torch.zeros((size, self._slots), device=device)
         self._pixels = torch.zeros((size, self._slots), dtype=torch.int64, device=device)
         self._outlined = torch.zeros((size, self._slots), dtype=torch.bool, device=device)
+        # Whose box is taken from ``_box``, not from the pixels: those without an outline, and those under the box of one.
+        self._by_box = torch.zeros((size, self._slots), dtype=torch.bool, device=device)
         self._box = torch.zeros((size, self._slots, 4), device=device)
         self._sides = torch.tensor([width, height, width, height], device=device)
         self._generator = torch.Generator(device=device)
@@ -80,6 +82,8 @@ class ScenePool:
         self._label[rows] = batch.label[:, : self._slots]
         self._visibility[rows] = batch.visibility[:, : self._slots]
         self._outlined[rows] = batch.outlined[:, : self._slots]
+        by_box = ~batch.outlined | batch.covered if isinstance(batch, CocoBatch) else ~batch.outlined
+        self._by_box[rows] = by_box[:, : self._slots]
         self._box[rows] = batch.box[:, : self._slots] / self._sides
         self._next = (self._next + count) % len(self._rgb)
         self.filled = min(self.filled + count, len(self._rgb))
@@ -118,12 +122,11 @@ class ScenePool:
         scale = (size / (window[:, 2] * width)) * (size / (window[:, 3] * height))
         had = self._pixels[rows] * scale[:, None]
         boxes = boxes / size
-        # A box without an outline is known whole, whatever lies on it.
         cut, cut_area, whole_area = _cut(self._box[rows], window)
-        outlined = self._outlined[rows]
-        boxes = torch.where(outlined[..., None], boxes, cut)
-        pixels = torch.where(outlined, pixels, cut_area * size**2)
-        had = torch.where(outlined, had, whole_area * size**2)
+        by_box = self._by_box[rows]
+        boxes = torch.where(by_box[..., None], cut, boxes)
+        pixels = torch.where(by_box, cut_area * size**2, pixels)
+        had = torch.where(by_box, whole_area * size**2, had)
         kept = pixels / had.clamp(min=1e-6)
         present = (pixels > 0) & (label >= 0)
         good = (pixels >= MIN_PIXELS) & (visibility * kept.clamp(max=1) >= MIN_VISIBILITY)
