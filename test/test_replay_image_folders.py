@@ -531,6 +531,17 @@ def test_depth_without_a_distance_is_said(tmp_path):
     assert len([*tape]) == 3 and any("no pixel of any frame is a distance" in line for line in tape.problems)
 
 
+@pytest.mark.parametrize("color", ["rgb.mp4", "rgb/0.png"])
+def test_depth_as_a_video_is_named_with_what_makes_images_of_it(tmp_path, color):
+    (tmp_path / "depth.mkv").write_bytes(b"\x1aE\xdf\xa3")
+    (tmp_path / color).parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(tmp_path / color), np.zeros((48, 64, 3))) if color.endswith("png") else (
+        tmp_path / color
+    ).write_bytes(b"film")
+    with pytest.raises(RecordingError, match=r"depth as a video .depth.mkv. is not read.* ffmpeg -i depth.mkv"):
+        Recording(tmp_path)
+
+
 def test_containers_of_other_programs_are_named(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.hdf5").write_bytes(b"\x89HDF")

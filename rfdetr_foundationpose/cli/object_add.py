@@ -33,6 +33,7 @@ def add(
     ] = False,
 ) -> None:
     """Check a mesh, suggest its scale and symmetries, draw it from six sides, and add it to objects.yaml."""
+    from ..meshes.raw import MeshError
     from ..object_tools.entry import entry_text, write_entry
     from ..object_tools.mesh_check import check_mesh
     from ..object_tools.six_views import write_sides
@@ -48,6 +49,8 @@ def add(
     name = name or topic_name(mesh.stem)
     picture = picture or objects_file.parent / f"{name}.sides.png"
     ObjectSpec(name, mesh)  # refuses names that are no topic
+    if not mesh.exists():
+        raise MeshError(f"mesh {mesh} does not exist")
     listed = listed_model(mesh)
     report = check_mesh(mesh, name, scale or (None if listed is None else 0.001))
     if listed is not None and symmetries:

@@ -100,6 +100,14 @@ def _layout(path: Path) -> Layout | None:
     of_color = [p for p in others if _COLOR.search(p.stem)] or others
     if of_color and of_depth:
         return Layout(path, of_color, of_depth, ("rgb", "depth"))
+    films = [p for folder in (path, *folders) for p in _files(folder, VIDEOS)]
+    of_depth = [p for p in films if _DEPTH.search(p.stem) and not _OTHER.search(p.stem)]
+    if of_depth and (colors or of_color or len(films) > len(of_depth)):
+        name = of_depth[0].name
+        raise RecordingError(
+            f"{path}: depth as a video ({name}) is not read; where its codec keeps 16 bits (FFV1) make images of it: mkdir depth; "
+            f"ffmpeg -i {name} -fps_mode passthrough -pix_fmt gray16be depth/%06d.png; of H.264 and other codecs of 8 bits no depth is left"
+        )
     packed = [p for folder in (path, *folders) for p in _files(folder, _NOT_READ)[:1]]
     if packed and (colors or of_color or _files(packed[0].parent, _SUFFIXES)):
         raise RecordingError(
