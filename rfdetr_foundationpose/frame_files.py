@@ -20,6 +20,9 @@ NO_DEPTH = 65_504.0
 _HIGHEST = 65_535
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+MILLIMETRES = 50.0
+"""Floating-point depth whose median is above this is in millimetres: no camera of colour and depth sees so many metres."""
+
 
 def measured(depth: NDArray[Any]) -> NDArray[Any]:
     """(N,) those of depth values of any unit and shape that are a distance: finite, positive, and less than NO_DEPTH."""

@@ -352,11 +352,3 @@ def test_a_float_depth_and_big_endian_messages(tmp_path):
     recording = Recording(write_rosbag2(tmp_path / "bag", sent))
     assert [float(f.depth[0, 0]) for f, _ in recording] == [0.5, 1.5, 2.5]
     assert depth(START).kind.endswith("Image")
-
-
-def test_floating_depth_in_millimetres_is_said(tmp_path):
-    """32FC1 is metres, so that there is no setting for it."""
-    wrong = image(DEPTH, START, np.full((48, 64), 600.0, np.float32), "32FC1")
-    tape = Recording(write_rosbag2(tmp_path / "bag", [info(START), color(START), wrong]))
-    assert len([*tape]) == 1
-    assert any("median of 600 m" in problem and "REP 118" in problem for problem in tape.problems)

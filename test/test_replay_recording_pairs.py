@@ -73,6 +73,31 @@ def test_of_images_that_share_a_stamp_a_lost_one_leaves_the_others_together(tmp_
     assert recording.tally.dropped == {"unmatched": 2}
 
 
+@pytest.mark.parametrize(
+    ("stamp", "words"),
+    [
+        (lambda t: t - 86_400_000_000_000, "begin -86400.0 s beside those of colour"),
+        (lambda t: t - START + 10**9, "beside those of colour"),
+        (lambda t: 0, "are all the same"),
+    ],
+    ids=["yesterday", "since the camera was turned on", "none"],
+)
+def test_depth_of_another_clock_pairs_by_its_recording(stamp, words, tmp_path):
+    sent = []
+    for i, t in enumerate(stamps()):
+        sent += [info(t), color(t, value=i), depth(stamp(t), t + 3_000_000, value=500 + i)]
+    frames, recording = read(tmp_path, sent)
+    assert [(c, d) for c, d, _ in frames] == [(i, i) for i in range(COUNT)]
+    assert any("the stamps of depth" in line and words in line for line in recording.problems)
+
+
+def test_depth_of_another_run_of_the_camera_pairs_with_nothing(tmp_path):
+    """Neither by stamps nor by the times of recording."""
+    sent = [m for t in stamps() for m in (info(t), color(t), depth(t + 100 * PERIOD))]
+    frames, recording = read(tmp_path, sent)
+    assert not frames and not any("stamps of depth" in line for line in recording.problems)
+
+
 def test_a_clock_that_starts_again_pairs_within_its_own_run(tmp_path):
     sent = []
     for i, t in enumerate(stamps()):

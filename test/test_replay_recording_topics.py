@@ -11,7 +11,22 @@ import pytest
 from mcap.writer import Writer
 
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
-from support.bags import START, Sent, color, compressed, depth, image, info, plain, write_rosbag2
+from support.bags import (
+    DEPTH,
+    HEIGHT,
+    PERIOD,
+    RGB,
+    START,
+    WIDTH,
+    Sent,
+    color,
+    compressed,
+    depth,
+    image,
+    info,
+    plain,
+    write_rosbag2,
+)
 
 C, D, R = "color_frame", "depth_frame", "right_frame"
 GREY = np.full((48, 64), 90, np.uint8)
@@ -266,6 +281,25 @@ def test_topics_that_are_named_are_taken(tmp_path):
     assert recording.camera_info == "/zed/zed_node/depth/camera_info"
     with pytest.raises(RecordingError, match="has no topic /nothing; it has"):
         Recording(path, depth="/nothing")
+
+
+def test_floating_point_depth_in_millimetres_is_taken_so_and_said(tmp_path):
+    """REP 118 says metres; programs that make float32 of their uint16 publish such."""
+    sent = [m for m in plain(3) if m.topic != DEPTH]
+    sent += [
+        image(DEPTH, START + i * PERIOD, np.full((HEIGHT, WIDTH), 812.5 + i, np.float32), "32FC1") for i in range(3)
+    ]
+    recording = Recording(record(tmp_path, sent))
+    seen = [float(f.depth[0, 0] * f.depth_scale) for f, _ in recording]
+    np.testing.assert_allclose(seen, [0.8125, 0.8135, 0.8145], rtol=1e-6)
+    assert any("has a median of 812, so it is taken for millimetres" in line for line in recording.problems)
+
+
+def test_encodings_that_are_no_depth_are_listed(tmp_path):
+    sent = [m for m in plain(2) if m.topic != DEPTH]
+    sent += [image(DEPTH, m.stamp, np.full((HEIGHT, WIDTH), 80, np.uint8), "8UC1") for m in sent if m.topic == RGB]
+    with pytest.raises(RecordingError, match=r"/camera/aligned_depth_to_color/image_raw .sensor_msgs/msg/Image, 8UC1"):
+        Recording(record(tmp_path, sent))
 
 
 def test_a_topic_of_our_own_masks_is_no_colour(tmp_path):

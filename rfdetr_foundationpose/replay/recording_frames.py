@@ -18,7 +18,7 @@ from ..camera.compressed import compressed_to_depth, compressed_to_rgb
 from ..camera.images import image_to_depth, image_to_mask, image_to_rgb
 from ..camera.rectify import Rectifier
 from ..camera.registration import DepthRegistration
-from ..frame_files import measured
+from ..frame_files import MILLIMETRES, measured
 from ..types import Frame, InputError
 from .recording_decode import COMPRESSED, IMAGE, DamagedMessage, deserialize
 from .recording_files import Lost
@@ -52,7 +52,7 @@ class Assembler:
             self._kinds[source.rgb] = (IMAGE, "cdr")
         self._rectify = Rectifier()
         self._register: DepthRegistration | None = None
-        self._judged, self._seen = False, 0
+        self._judged, self._seen, self._float_scale = False, 0, 1.0
         self._waiting: dict[int, _Waiting] = {}
         # (topic, number) of an image -> the frame that it belongs to, by the position of its colour image
         self._wanted: dict[tuple[str, int], int] = {}
@@ -148,6 +148,8 @@ class Assembler:
         to_depth = compressed_to_depth if self._kinds[r.depth][0] == COMPRESSED else image_to_depth
         pixels, scale = to_depth(depth, r.depth_unit)
         self._judge(pixels, scale)
+        if pixels.dtype.kind == "f" and scale == 1.0:
+            scale = self._float_scale
         if r.depth_camera is not None:
             self._register = self._register or DepthRegistration(r.depth_camera)
             pixels = self._register(pixels, scale, calibration, r.rectified)
@@ -180,6 +182,13 @@ class Assembler:
             return
         self._judged, middle = True, float(np.median(metres))
         if _NEAREST < middle < _FARTHEST:
+            return
+        if pixels.dtype.kind == "f" and scale == 1.0 and middle > MILLIMETRES:
+            self._float_scale = 0.001
+            self._tally.notes.append(
+                f"{self._source.path}: {self._source.depth} has a median of {middle:.0f}, so it is taken for millimetres; floating-point depth is "
+                "in metres (REP 118), and the node takes it so: publish metres"
+            )
             return
         remedy = (
             "32FC1 is in metres (REP 118); record metres"

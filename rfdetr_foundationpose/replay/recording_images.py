@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..camera_files import CameraFile
 from ..errors import InputError
-from ..frame_files import image_size, measured, read_depth
+from ..frame_files import MILLIMETRES, image_size, measured, read_depth
 from . import recording_messages as messages
 from .image_layout import Clock, Layout, cameras, find_layout
 from .recording_decode import CAMERA_INFO, COMPRESSED, IMAGE
@@ -25,7 +25,6 @@ from .recording_video import VideoReader, frames
 
 FRAME = "camera_color_optical_frame"
 _TUM_UNIT = 1 / 5000
-_MILLIMETRES = 50.0
 _LIDAR = {(256, 192), (192, 256)}
 """Sizes of the depth that iPhones and iPads give, which ARKit registers to colour."""
 
@@ -118,9 +117,9 @@ class ImageFolder:
         return True
 
     def _unit_of_floats(self, depth: NDArray[Any]) -> float:
-        """Metres per unit of floating-point depth: no camera of colour and depth sees as far as millimetres would be metres."""
+        """Metres per unit of floating-point depth."""
         seen = measured(depth)
-        if depth.dtype.kind != "f" or not len(seen) or np.median(seen) < _MILLIMETRES:
+        if depth.dtype.kind != "f" or not len(seen) or np.median(seen) < MILLIMETRES:
             return 1.0
         self.said.append(
             f"{self.path}: depth has a median of {float(np.median(seen)):.0f}, so it is taken for millimetres, not metres"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # So many depth images around a colour image are looked at as its partner.
 _NEAR = 8
+_APART = 1_000_000_000  # ns between stamps of different clocks
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Plan:
 def make_plan(
     colors: Sequence[Stamped], depths: Sequence[Stamped], calibrations: Sequence[Stamped], slop_ns: int
 ) -> Plan:
-    """Equal stamps first, then the nearest within ``slop_ns``; images that share a stamp by their times of recording."""
+    """Equal stamps first, then the nearest within ``slop_ns``; images that share a stamp by their times of recording, and so all where
+    depth has the stamps of another clock."""
     plan = Plan()
     ordered = sorted(colors, key=_by_time)
     stamps = Counter(c.stamp for c in ordered)
@@ -67,6 +69,12 @@ def make_plan(
             "recording; is the driver's clock running?"
         )
     partners = _match(ordered, depths, slop_ns)
+    if not partners and (said := _other_clock(ordered, depths)):
+        timed = [replace(image, stamp=image.time) for image in (*ordered, *depths)]
+        whole = {d.number: d for d in depths}
+        found = _match(timed[: len(ordered)], timed[len(ordered) :], slop_ns)
+        partners = {number: whole[d.number] for number, d in found.items()}
+        plan.notes += [said] if partners else []
     plan.depth_unmatched = len(depths) - len(partners)
     ordinals: Counter[int] = Counter()
     in_force = _calibrations(ordered, calibrations) if calibrations else {}
@@ -82,6 +90,25 @@ def make_plan(
             stamp = color.time if by_time else color.stamp
             plan.images.append(Pair(color, depth, in_force[color.number], stamp, ordinal))
     return plan
+
+
+def _other_clock(colors: Sequence[Stamped], depths: Sequence[Stamped]) -> str:
+    """What to say of depth whose stamps are those of another clock, or of none; "" where they are not."""
+    if not colors or not depths:
+        return ""
+    first, last = min(d.stamp for d in depths), max(d.stamp for d in depths)
+    begin, end = min(c.stamp for c in colors), max(c.stamp for c in colors)
+    if max(first - end, begin - last) < _APART:
+        return ""
+    what = (
+        "are all the same"
+        if first == last and len(depths) > 1
+        else f"begin {(first - begin) / 1e9:+.1f} s beside those of colour"
+    )
+    return (
+        f"the stamps of depth {what}: images are paired by their times of recording, with the delays of the transport in them; "
+        "synchronize the clocks"
+    )
 
 
 def _match(colors: Sequence[Stamped], depths: Sequence[Stamped], slop_ns: int) -> dict[int, Stamped]:

@@ -77,12 +77,13 @@ def choose_topics(
     return Chosen(color, paired, info, reason, tuple(warnings), tuple(_aside(files, color, colors)), place, unit)
 
 
-def listing(topics: Mapping[str, Topic]) -> str:
-    """Topics with their types, for people."""
-    shown = [
-        f"{name} ({topic.type or topic.encoding}{', empty' if topic.count == 0 else ''})"
-        for name, topic in sorted(topics.items())
-    ]
+def listing(topics: Mapping[str, Topic], seen: Mapping[str, Head] | None = None) -> str:
+    """Topics with their types, and encodings of images that were ``seen``, for people."""
+    shown = []
+    for name, topic in sorted(topics.items()):
+        head = (seen or {}).get(name, UNSEEN)
+        said = [topic.type or topic.encoding, *([head.encoding] if head.encoding and topic.type in IMAGES else [])]
+        shown.append(f"{name} ({', '.join([*said, *(['empty'] if topic.count == 0 else [])])})")
     more = f" and {len(shown) - 40} more" if len(shown) > 40 else ""
     return ", ".join(shown[:40]) + more or "no topics"
 
@@ -105,7 +106,7 @@ def _missing(files: Files, kinds: Mapping[str, Topic], seen: Mapping[str, Head],
     remedy = f"Name the topic explicitly ({option})"
     if not any(kinds[n].readable for n in images):
         remedy = "Record the topics of the camera's ROS driver (ros2 bag record)"
-    return f"{files.path} has no {' or '.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics)}{hint}. {remedy}"
+    return f"{files.path} has no {' or '.join(IMAGES)} topic that looks like a {what}; it has: {listing(files.topics, seen)}{hint}. {remedy}"
 
 
 def _packets_of_ros1(topic: Topic) -> bool:
