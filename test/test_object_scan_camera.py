@@ -49,7 +49,7 @@ def camera():
 class Playing:
     def __init__(self, publisher: FramePublisher) -> None:
         self.frames: list = []
-        self._publisher = publisher
+        self.publisher = publisher
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -58,7 +58,7 @@ class Playing:
         while not self._ended.wait(0.05):
             if self.frames:
                 frame = self.frames[0]
-                self._publisher.publish(frame, time.time_ns())
+                self.publisher.publish(frame, time.time_ns())
 
     def end(self) -> None:
         self._ended.set()
@@ -110,6 +110,22 @@ def test_two_passes_of_a_live_camera_are_kept_as_recordings_and_become_one_mesh(
     assert "turn the object over" in printed and "in common" in printed
     (spec,) = load_objects(tmp_path / "objects.yaml")
     assert spec.name == "cup" and spec.mesh.is_file()
+
+
+def test_depth_in_another_frame_than_colour_is_said(tmp_path, camera, capsys):
+    """As a driver sends it that does not register depth; in the recording it would have colour's frame."""
+    depth = camera.publisher._depth
+
+    class Elsewhere:
+        def publish(self, message):
+            message.header = type(message.header)(stamp=message.header.stamp, frame_id="camera_depth_optical_frame")
+            depth.publish(message)
+
+    camera.publisher._depth = Elsewhere()
+    camera.frames += walk(1)[:1]
+    with pytest.raises(SystemExit):
+        main(words(tmp_path, "--seconds", "1"))
+    assert "depth is in frame camera_depth_optical_frame, colour in" in capsys.readouterr().out
 
 
 def test_a_camera_that_is_silent_is_said_with_what_there_is_on_the_graph(tmp_path, camera, monkeypatch, capsys):

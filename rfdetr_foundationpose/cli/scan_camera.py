@@ -69,6 +69,11 @@ def _record(camera: CameraFrames, board: Board, path: Path, seconds: float, what
                 if writer is None or finder is None:
                     begin, finder, writer = now, BoardFinder(board, frame.camera), _writer(path, frame)
                     writer.__enter__()
+                    if camera.depth_frame:
+                        sayer(console)(
+                            f"depth is in frame {camera.depth_frame}, colour in {frame.frame_id}, and is taken for registered to colour; where it "
+                            "is not, end with Ctrl-C and name the driver's registered topic (--depth), or see docs/ros.md"
+                        )
                 writer.write(frame)
                 found = finder.find(frame.rgb)
                 if found is not None:

@@ -92,6 +92,11 @@ class CameraFrames:
                 silent = time.monotonic()
                 yield frame
 
+    @property
+    def depth_frame(self) -> str:
+        """Frame of the last depth image where it is another one than colour's, else ""."""
+        return self._inputs.depth_frame
+
     def _spin(self) -> None:
         while not self._stop.is_set():
             try:
