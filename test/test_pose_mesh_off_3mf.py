@@ -389,6 +389,15 @@ def test_parts_of_bambu_studio(tmp_path):
     assert any("its part 'b' (support_enforcer of the slicer) is not printed" in line for line in said)
 
 
+def test_several_objects_on_a_plate_are_said(tmp_path):
+    volumes = [('firstid="0" lastid="3"', "a", "ModelPart", 1)]
+    twice = '<item objectid="1"/><item objectid="1" transform="1 0 0 0 1 0 0 0 1 900 0 0"/>'
+    _, said = load(sliced(tmp_path / "m.3mf", volumes, build=twice), scale=0.001)
+    assert any("2 objects lie on the slicer's plate, and are taken for one" in line for line in said)
+    _, said = load(three_mf(tmp_path / "m.3mf", build=twice), scale=0.001)  # an assembly of a CAD program
+    assert len(said) == 2 and "plate" not in said[1]
+
+
 def test_meshes_of_cura_that_are_settings_are_no_part_of_the_object(tmp_path):
     said = '<metadatagroup><metadata name="cura:anti_overhang_mesh" preserve="true" type="xs:boolean">True</metadata></metadatagroup>'
     blocker = f'<object id="3" name="box" type="model">{said}<mesh><vertices><vertex x="0" y="0" z="0"/><vertex x="900" y="0" z="0"/><vertex x="0" y="900" z="0"/></vertices><triangles><triangle v1="0" v2="1" v3="2"/></triangles></mesh></object>'

@@ -68,6 +68,10 @@ class _Reader:
             beams = any(tag(e) == "beamlattice" for m in self._models.values() for e in m.root.iter())
             why = "it is a lattice of beams, which are not read" if beams else "it has no faces (nothing to build?)"
             raise MeshError(f"{why}; export it as triangles")
+        if len(items) > 1 and self._slicer.of_a_plate:
+            self.notes.append(
+                f"{len(items)} objects lie on the slicer's plate, and are taken for one; export the one that is meant alone"
+            )
         if len(self._filaments) == 1:
             self._without_filament()
         mesh = joined(self._found)

@@ -50,6 +50,11 @@ class Slicer:
                 self._take(data)
         self.colors = _filaments(read)
 
+    @property
+    def of_a_plate(self) -> bool:
+        """Whether a slicer wrote the file, whose objects lie on a plate to be printed, not in their places."""
+        return bool(self._parts)
+
     def _take(self, data: bytes) -> None:
         try:
             root = ET.fromstring(data)
