@@ -128,6 +128,8 @@ def test_images_are_taken_before_video_and_video_is_no_depth(tmp_path):
     packets = [(i, b"abc") for i in range(12)]
     tape = Recording(record(tmp_path / "a.mcap", packets, others=plain(12)))
     assert tape.rgb == "/camera/color/image_raw"
+    with pytest.raises(RecordingError, match="image_raw/ffmpeg is video, which keeps no depth"):
+        Recording(tmp_path / "a.mcap", depth=VIDEO)
     beside = [m for m in plain(12) if m.topic != DEPTH]
     path = record(tmp_path / "b.mcap", packets, others=beside)
     data = path.read_bytes().replace(b"/camera/color/image_raw/ffmpeg", b"/camera/depth/image_raw/ffmpeg")

@@ -59,6 +59,10 @@ def choose_topics(
     for topic in (rgb, depth, camera_info):
         if topic is not None and topic not in files.topics:
             raise RecordingError(f"{files.path} has no topic {topic}; it has: {listing(files.topics)}")
+    if depth is not None and files.topics[depth].type in PACKETS:
+        raise RecordingError(
+            f"{files.path}: {depth} is video, which keeps no depth; record the raw topic or compressedDepth"
+        )
     kinds = {n: t for n, t in files.topics.items() if t.count != 0 and t.readable and not _packets_of_ros1(t)}
     seen = _peek(files, {n for n, t in kinds.items() if t.type in (*IMAGES, *PACKETS, CAMERA_INFO)})
     colors = [rgb] if rgb else [n for n in _candidates(kinds, seen, depth=False) if n != depth]
