@@ -13,25 +13,11 @@ from typing import Any
 
 from .backends import DETECTOR, POSE, TENSORRT_LIBRARIES
 from .errors import ConfigError
+from .settings import Setting, setting
 from .yaml_files import read_yaml, shown, suggestion
 
 FIRST = "first"
 """A pruning schedule that begins with this word has a first pass."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    live: bool = False,
-) -> Any:
-    """A dataclass field with what a user must know of it. ``live`` settings may change while the node runs."""
-    meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices, "live": live}
-    return field(default=default, metadata=meta)
 
 
 @dataclass
@@ -149,6 +135,11 @@ class PoseConfig:
         "rank hypotheses by a mask's outline, look at the object alone if unsure; auto: not with official weights",
         choices=("auto", "always", "never"),
     )
+    align: str = setting(
+        "auto",
+        "move a pose at last by the depth and the texture of the image; auto: on a CPU, not with official weights",
+        choices=("auto", "always", "never"),
+    )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)
     min_depth: float = setting(0.1, "nearer depth is ignored", unit="m", minimum=0.0, maximum=10.0)
     max_depth: float = setting(4.0, "farther depth is ignored", unit="m", minimum=0.1, maximum=100.0)
@@ -243,41 +234,6 @@ class Config:
     def load(cls, path: str | Path) -> Config:
         """From a YAML tree, or from a ROS parameter file. Raises ConfigError."""
         return load_yaml(path)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One leaf of the tree."""
-
-    path: str
-    type: type
-    default: bool | int | float | str
-    help: str
-    unit: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
-    live: bool
-
-    @property
-    def description(self) -> str:
-        """Help with the unit, as shown in ROS parameter descriptions and --help."""
-        return f"{self.help} [{self.unit}]" if self.unit else self.help
-
-    def check(self, value: Any) -> Any:
-        """The value in its type. Raises ConfigError when it does not fit."""
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-            value = float(value)
-        if type(value) is not self.type:
-            kind = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-            raise ConfigError(f"{self.path}={shown(value)} must be {kind[self.type.__name__]}, e.g. {self.default!r}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.path}={shown(value)} must be one of {', '.join(self.choices)}")
-        low, high = self.minimum, self.maximum
-        # Written so that NaN is refused too.
-        if isinstance(value, (int, float)) and not ((low is None or value >= low) and (high is None or value <= high)):
-            raise ConfigError(f"{self.path}={value!r} must be in [{low}, {high}] {self.unit}".rstrip())
-        return value
 
 
 def iter_settings(node: Any = None, prefix: str = "") -> Iterator[Setting]:

@@ -116,6 +116,12 @@ class PoseEstimator:
         return asked == "always" or (asked == "auto" and not self._networks.official_crops)
 
     @property
+    def _aligns(self) -> bool:
+        asked = self.config.align
+        on_cpu = self.device.type == "cpu"
+        return asked == "always" or (asked == "auto" and on_cpu and not self._networks.official_crops)
+
+    @property
     def degraded(self) -> list[str]:
         """Why something runs otherwise than asked for: a runner that fell back, a step that could not be captured.
 
@@ -246,7 +252,9 @@ class PoseEstimator:
         program = self._registers.pop((total, pruning), None)
         if program is None or program.size != size:
             with torch.inference_mode(False):  # its buffers are written to inside and outside of it
-                program = RegisterProgram(self._renderer, self._networks, total, pruning, size, self.device)
+                program = RegisterProgram(
+                    self._renderer, self._networks, total, pruning, size, self.device, self._aligns
+                )
         self._registers[total, pruning] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
@@ -257,7 +265,7 @@ class PoseEstimator:
         program = self._tracks.get(k)
         if program is None or program.size != size or program.iterations != self.config.track_iterations:
             iterations = self.config.track_iterations
-            program = TrackProgram(self._renderer, self._networks, k, size, iterations, self.device)
+            program = TrackProgram(self._renderer, self._networks, k, size, iterations, self.device, self._aligns)
             self._tracks[k] = program
         return program
 

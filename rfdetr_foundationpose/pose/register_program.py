@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..accel.base import Runner, ScoreRunner, Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from .agreement_columns import RESULT_COLUMNS
+from .alignment import Alignment
 from .hypotheses import bounding_box, guess_translation
 from .near_symmetries import MOST_TURNS
 from .networks import FIRST_PASS_CROP
@@ -86,7 +87,7 @@ class RegisterProgram:
     captured.
 
     An observation, mask (H, W) bool, how they are looked at, and what ``choose`` takes of the object are inputs. networks: of which it runs ``register_refiner``, ``scorer`` and, where the schedule says so, ``first_pass``.
-    size: (H, W) of the image.
+    size: (H, W) of the image. align: whether the top hypotheses are aligned with the image.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RegisterProgram:
         pruning: Pruning,
         size: tuple[int, int],
         device: torch.device,
+        align: bool = False,
     ) -> None:
         self.pruning = pruning
         self.kept = pruning.kept
@@ -143,6 +145,7 @@ class RegisterProgram:
             ),
             inputs=inputs,
         )
+        self._alignment = Alignment(renderer, self.top_k, device) if align else None
         self._rows = torch.zeros(self.top_k, RESULT_COLUMNS + 2, device=device)
         self._turns = torch.eye(4, device=device).repeat(MOST_TURNS, 1, 1)
         self._turned = torch.zeros(MOST_TURNS, 1, 1, dtype=torch.bool, device=device)
@@ -269,8 +272,10 @@ class RegisterProgram:
         self.views.update(n, *refiner(*self.views.pairs(n, self._seen, "refiner", shared=shared)))
 
     def _compare(self, scores: Tensor) -> Tensor:
-        """(K, RESULT_COLUMNS + 2) rows of the top hypotheses, their overlaps, and what they have of ``scores`` (M,)."""
+        """(K, RESULT_COLUMNS + 2) rows of the top hypotheses, aligned, their overlaps, and what they have of ``scores`` (M,)."""
         rows, top = self._rows, self.top_k
+        if self._alignment is not None:
+            self._alignment(self.views, top, self._observation)
         self.views.report(top, self._observation, rows)
         rows[:, RESULT_COLUMNS] = self._overlap(self.views, top)
         rows[:, RESULT_COLUMNS + 1] = scores[:top]

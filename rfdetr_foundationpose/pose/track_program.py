@@ -10,6 +10,7 @@ from torch import Tensor
 from ..accel.base import Step, runner_for
 from ..accel.graph import GraphedProgram, GraphPool
 from .agreement_columns import RESULT_COLUMNS
+from .alignment import Alignment
 from .observation import Observation
 from .renderer import Renderer
 from .runners import Networks
@@ -20,11 +21,12 @@ START_COLUMNS = 16 + 1 + 1
 
 
 class TrackProgram:
-    """Static buffers and the step over them: (crop, render, refine) x iterations, then the comparison with the
+    """Static buffers and the step over them: (crop, render, refine) x iterations, alignment, then the comparison with the
     image at the final pose.
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
-    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image.
+    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. align: whether
+    poses are aligned with the image at last.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class TrackProgram:
         size: tuple[int, int],
         iterations: int,
         device: torch.device,
+        align: bool = False,
     ) -> None:
         refiner = networks.track_refiner
         crops = CropSettings(dtype=refiner.dtype, textured=True, official_crops=networks.official_crops)
         self.views = ViewSet(renderer, k, device, crops)
+        self._alignment = Alignment(renderer, k, device) if align else None
         self.k = k
         self.iterations = iterations
         self.size = size
@@ -95,5 +99,7 @@ class TrackProgram:
         for _ in range(self.iterations):
             trans, rot = self._refiner(*views.pairs(k, self._observation, "refiner"))
             views.update(k, trans, rot)
+        if self._alignment is not None:
+            self._alignment(views, k, self._observation)
         views.report(k, self._observation, self.result)
         return self.result
