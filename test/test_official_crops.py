@@ -220,5 +220,5 @@ def test_setting(tmp_path, setting, expected, caplog):
         estimator = building.build_estimator(Config.from_dict(values), load_objects(default_objects_file())[:1])
     assert ("as in the official code" in caplog.text) == bool(expected)
     observation, _ = observed_scene(480, 640, 615.0)
-    assert list(estimator._program(1, observation).views.crops.official_crops) == expected
+    assert list(estimator._tracks[1].views.crops.official_crops) == expected
     assert list(estimator._register_program(0, observation).views.crops.official_crops) == expected

@@ -21,14 +21,14 @@ CONTRAST = wp.constant(0.03)
 """Less contrast than this is noise."""
 STEEP = wp.constant(0.2)
 """A surface whose normal has less than this along the optical axis is seen edge-on, and its depth is not to be trusted."""
-JUMP = wp.constant(0.05)
+JUMP = wp.constant(0.08)
 """Neighbours that are farther apart than this, in diameters, are of two surfaces."""
 
 
 @wp.func
 def reach_of(diameter: float):
     """Depth that is farther than this from the model, m, is of something else."""
-    return wp.clamp(0.1 * diameter, 0.01, 0.02)
+    return wp.clamp(0.06 * diameter, 0.006, 0.015)
 
 
 @wp.func

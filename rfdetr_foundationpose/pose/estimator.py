@@ -32,8 +32,11 @@ from .track_program import START_COLUMNS, TrackProgram
 VISIBLE = FEATURES.index("visible")
 REGISTER_PROGRAMS = 12
 """So many programs of registration are kept: one for each number of hypotheses and each pruning schedule in use."""
+REFINER_STEPS = [FEATURES.index("step"), FEATURES.index("turn")]
 SURE = 0.8
-"""A registration of less confidence is tried another way, where there is one."""
+"""A pose of less confidence is tried another way, where there is one."""
+LEFT_WRONGLY = 1.0
+"""The refiner left a pose wrongly where the image's log-odds of it are higher by this."""
 TRACK_BATCHES = (1, 2, 4, 8)
 """Objects that are tracked together are padded to one of these numbers, so that few programs are captured."""
 
@@ -107,6 +110,7 @@ class PoseEstimator:
         self.kept_programs = REGISTER_PROGRAMS
         self._registers: dict[tuple[int, Pruning], RegisterProgram] = {}
         self._tracks: dict[int, TrackProgram] = {}
+        self._aligned: dict[int, TrackProgram] = {}
         self._camera: tuple[CameraIntrinsics, Tensor] | None = None
         self._register_lock = Lock()
 
@@ -128,7 +132,7 @@ class PoseEstimator:
         Safe to read from any thread.
         """
         programs: list[DepthFilter | TrackProgram | RegisterProgram] = [self._filter]
-        programs += [*list(self._tracks.values()), *list(self._registers.values())]
+        programs += [*list(self._tracks.values()), *list(self._aligned.values()), *list(self._registers.values())]
         steps = [p.graph.degraded for p in programs if self.device.type == "cuda" and p.graph.degraded]
         return list(dict.fromkeys([*self._networks.degraded, *steps]))
 
@@ -224,8 +228,26 @@ class PoseEstimator:
         return estimates
 
     def _track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
+        estimates = self._tracked(frame, requests, self._tracks, self.config.track_iterations)
+        unsure = [i for i, e in enumerate(estimates) if e.confidence < SURE] if self._aligns else []
+        if unsure:
+            # A refiner that something misleads has often left a pose that was right.
+            stayed = self._tracked(frame, [requests[i] for i in unsure], self._aligned, 0)
+            for i, other in zip(unsure, stayed, strict=True):
+                if self._evidence(other) > self._evidence(estimates[i]) + LEFT_WRONGLY:
+                    estimates[i] = other
+        return estimates
+
+    def _tracked(
+        self, frame: Observation, requests: Sequence[TrackRequest], programs: dict[int, TrackProgram], iterations: int
+    ) -> list[Estimate]:
+        """From their last poses by so many iterations of the refiner. programs: of this number, by batch."""
         k = padded_batch(len(requests), self.device)
-        program = self._program(k, frame)
+        program = programs.get(k)
+        if program is None or program.size != frame.size or program.iterations != iterations:
+            program = programs[k] = TrackProgram(
+                self._renderer, self._networks, k, frame.size, iterations, self.device, self._aligns
+            )
         models = [self._index[r.object] for r in requests]
         padded = [*range(len(requests)), *[0] * (k - len(requests))]
         start = np.zeros((k, START_COLUMNS), np.float32)
@@ -235,6 +257,12 @@ class PoseEstimator:
             row[16:] = models[i], item.diameter
         rows = program(frame, start)[: len(requests)]
         return self._estimates(rows, [self.objects[m] for m in models], [r.T_cam_obj for r in requests], None)
+
+    def _evidence(self, estimate: Estimate) -> float:
+        """Log-odds of a pose by the image alone, whatever the refiner did last; -inf where it is not finite."""
+        features = estimate.features[None].copy()
+        features[:, REFINER_STEPS] = 0.0
+        return float(self._calibration.log_odds(features)[0]) if np.isfinite(features).all() else -np.inf
 
     def _hypotheses(self, item: ObjectModel) -> Tensor:
         return torch.tensor(hypothesis_rotations(item.symmetries), dtype=torch.float32, device=self.device)
@@ -258,15 +286,6 @@ class PoseEstimator:
         self._registers[total, pruning] = program  # the latest comes last
         while len(self._registers) > self.kept_programs:
             del self._registers[next(iter(self._registers))]
-        return program
-
-    def _program(self, k: int, frame: Observation) -> TrackProgram:
-        size = frame.size
-        program = self._tracks.get(k)
-        if program is None or program.size != size or program.iterations != self.config.track_iterations:
-            iterations = self.config.track_iterations
-            program = TrackProgram(self._renderer, self._networks, k, size, iterations, self.device, self._aligns)
-            self._tracks[k] = program
         return program
 
     def _estimates(

@@ -25,8 +25,8 @@ class TrackProgram:
     image at the final pose.
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
-    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. align: whether
-    poses are aligned with the image at last.
+    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. iterations: of the refiner;
+    with 0 poses begin where they were and are only aligned. align: whether poses are aligned with the image at last.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class TrackProgram:
         align: bool = False,
     ) -> None:
         refiner = networks.track_refiner
-        crops = CropSettings(dtype=refiner.dtype, textured=True, official_crops=networks.official_crops)
+        paired = iterations > 0
+        crops = CropSettings(dtype=refiner.dtype, paired=paired, textured=True, official_crops=networks.official_crops)
         self.views = ViewSet(renderer, k, device, crops)
         self._alignment = Alignment(renderer, k, device) if align else None
         self.k = k
@@ -58,11 +59,12 @@ class TrackProgram:
         self._start_rows, self._result_rows = self._host_start.numpy(), self._host_result.numpy()
         self.result = torch.zeros(k, RESULT_COLUMNS, device=device)
         self._refiner = runner_for(Step.TRACKING, refiner)
-        self._refiner.prepare(k)
+        if iterations > 0:
+            self._refiner.prepare(k)
         self.graph = GraphedProgram(
             self.run,
             device,
-            name=f"track {k}",
+            name=f"track {k}" if iterations > 0 else f"align {k}",
             pool=refiner.pool or GraphPool("track", device),
             capture=renderer.capturable and refiner.capturable,
         )
