@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from .views import CropSettings, ViewSet
 
 START_COLUMNS = 16 + 1 + 1
 """A start row holds a pose (4, 4), the object's index and its diameter."""
+SMALL_STEP = (0.1, math.radians(5))
+"""A step of the refiner that is smaller, in radii and rad, is the last on a CPU where alignment follows."""
 
 
 class TrackProgram:
@@ -25,7 +29,7 @@ class TrackProgram:
     image at the final pose.
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
-    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. iterations: of the refiner;
+    agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. iterations: of the refiner, at most;
     with 0 poses begin where they were and are only aligned. align: whether poses are aligned with the image at last.
     """
 
@@ -44,6 +48,9 @@ class TrackProgram:
         crops = CropSettings(dtype=refiner.dtype, paired=paired, textured=True, official_crops=networks.official_crops)
         self.views = ViewSet(renderer, k, device, crops)
         self._alignment = Alignment(renderer, k, device) if align else None
+        # Alignment does the rest of a small step. On a GPU the host would have to wait for its size.
+        self._may_stop = align and device.type == "cpu"
+        self._small = torch.tensor(SMALL_STEP, device=device)
         self.k = k
         self.iterations = iterations
         self.size = size
@@ -101,6 +108,8 @@ class TrackProgram:
         for _ in range(self.iterations):
             trans, rot = self._refiner(*views.pairs(k, self._observation, "refiner"))
             views.update(k, trans, rot)
+            if self._may_stop and bool((views.delta[:k] < self._small).all()):
+                break
         if self._alignment is not None:
             self._alignment(views, k, self._observation)
         views.report(k, self._observation, self.result)
