@@ -17,6 +17,7 @@ from rfdetr_foundationpose.pose import build as building
 from rfdetr_foundationpose.pose import checkpoints
 from rfdetr_foundationpose.pose import warp_kernels as kernels
 from rfdetr_foundationpose.pose.constants import CROP_RATIO, MIN_Z
+from rfdetr_foundationpose.pose.estimator import TrackRequest
 from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
@@ -220,5 +221,6 @@ def test_setting(tmp_path, setting, expected, caplog):
         estimator = building.build_estimator(Config.from_dict(values), load_objects(default_objects_file())[:1])
     assert ("as in the official code" in caplog.text) == bool(expected)
     observation, _ = observed_scene(480, 640, 615.0)
+    estimator.track(observation, [TrackRequest(estimator.objects[0].name, np.eye(4))])
     assert list(estimator._tracks[1].views.crops.official_crops) == expected
     assert list(estimator._register_program(0, observation).views.crops.official_crops) == expected

@@ -13,10 +13,20 @@ from scipy.spatial.transform import Rotation
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import alignment_kernels as kernels
 from rfdetr_foundationpose.pose.alignment import Alignment
+from rfdetr_foundationpose.pose.estimator import TrackRequest
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
 from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
-from support.pose_scenes import CAMERA, object_of, oracle_estimator, prepared, random_pose, scene_of, textured_box
+from support.pose_scenes import (
+    CAMERA,
+    Oracle,
+    object_of,
+    oracle_estimator,
+    prepared,
+    random_pose,
+    scene_of,
+    textured_box,
+)
 
 CPU = torch.device("cpu")
 
@@ -207,7 +217,8 @@ def test_rotation_vectors():
 )
 def test_where_poses_are_aligned(asked, official, device, expected):
     item, truth = object_of(patterned_box()), random_pose(3)
-    estimator = oracle_estimator(item, truth, PoseConfig(align=asked))
+    estimator = oracle_estimator(item, truth, PoseConfig())
+    estimator.apply(PoseConfig(align=asked))
     estimator.device = torch.device(device)
     estimator._networks = dataclasses.replace(estimator._networks, official_crops=official)
     assert estimator._aligns is expected
@@ -224,8 +235,6 @@ def test_registration_and_tracking_are_aligned_where_asked(align):
     )
     observation = prepared(estimator, frame)
     registered = estimator.register(observation, "thing", mask)
-    from rfdetr_foundationpose.pose.estimator import TrackRequest
-
     (tracked,) = estimator.track(observation, [TrackRequest("thing", moved(truth, 4))])
     for estimate in (registered, tracked):
         mm, degrees = apart(item.to_centered(estimate.T_cam_obj), truth)
@@ -233,3 +242,52 @@ def test_registration_and_tracking_are_aligned_where_asked(align):
             assert mm < 1.2 and degrees < 1.2
         else:
             assert mm > 3.0 and degrees > 2.0
+
+
+class Misled(Oracle):
+    """A refiner that something pulls far away from the object."""
+
+    def __call__(self, rendered, observed):
+        trans = torch.zeros(len(rendered), 3)
+        trans[:, 0] = 0.9
+        return trans, torch.zeros(len(rendered), 3)
+
+
+@pytest.mark.parametrize(("confidence", "stays"), [(0.9, True), (0.2, False)])
+def test_a_pose_that_was_trusted_stays_where_the_refiner_leaves_it_wrongly(confidence, stays):
+    item, truth = object_of(patterned_box()), random_pose(3)
+    frame, _ = scene_of(item, truth)
+    estimator = oracle_estimator(item, truth, PoseConfig(align="always"))
+    refiner = estimator._networks.track_refiner
+    misled = Misled(refiner.poses, refiner.truth, refiner.symmetries, refiner.diameter)
+    estimator._networks = dataclasses.replace(estimator._networks, track_refiner=misled)
+    request = TrackRequest("thing", moved(truth, 2, mm=2.0, degrees=1.0), confidence)
+    (estimate,) = estimator.track(prepared(estimator, frame), [request])
+    mm, _ = apart(item.to_centered(estimate.T_cam_obj), truth)
+    assert bool(mm < 1.0) == stays and bool(estimate.confidence > 0.5) == stays
+    if not stays:
+        assert mm > 50
+
+
+@pytest.mark.parametrize(("mm", "expected"), [(1.0, 1), (20.0, 2)])
+def test_on_a_cpu_a_small_step_is_the_last(mm, expected):
+    item, truth = object_of(patterned_box()), random_pose(3)
+    frame, _ = scene_of(item, truth)
+    estimator = oracle_estimator(item, truth, PoseConfig(align="always", track_iterations=2))
+    asked = []
+    refiner = estimator._networks.track_refiner
+    counting = Counting(refiner.poses, refiner.truth, refiner.symmetries, refiner.diameter)
+    counting.asked = asked
+    estimator._networks = dataclasses.replace(estimator._networks, track_refiner=counting)
+    estimator.track(prepared(estimator, frame), [TrackRequest("thing", moved(truth, 2, mm=mm, degrees=1.0))])
+    assert len(asked) == expected
+
+
+class Counting(Oracle):
+    """An oracle that writes down what it is asked."""
+
+    asked: list[int]
+
+    def __call__(self, rendered, observed):
+        self.asked.append(len(rendered))
+        return super().__call__(rendered, observed)

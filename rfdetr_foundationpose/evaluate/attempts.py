@@ -17,7 +17,7 @@ from ..replay.metrics import ADDS_THRESHOLD, ObjectGeometry, PoseError, percenti
 from ..types import Frame
 
 if TYPE_CHECKING:
-    from ..pose.estimator import PoseEstimator
+    from ..pose.estimator import PoseEstimator, TrackRequest
     from ..pose.observation import Observation
 
 Mask = NDArray[np.bool_]
@@ -102,33 +102,31 @@ class Evaluator:
     def track(
         self,
         frame: Observation,
-        last: Mapping[str, NDArray[np.float64]],
+        last: Sequence[TrackRequest],
         truths: Mapping[str, NDArray[np.float64]],
         *,
         scene: str,
         index: int,
     ) -> list[Attempt]:
-        """Track all objects of ``last`` together from their last poses."""
-        from ..pose.estimator import TrackRequest
-
-        names = list(last)
+        """Track all objects of ``last`` together."""
         begin = self._now()
-        estimates = self._estimator.track(frame, [TrackRequest(name, last[name]) for name in names])
+        estimates = self._estimator.track(frame, last)
         took = self._now() - begin
         return [
-            self._attempt(scene, index, name, "track", took, estimate, truths[name])
-            for name, estimate in zip(names, estimates, strict=True)
+            self._attempt(scene, index, request.object, "track", took, estimate, truths[request.object])
+            for request, estimate in zip(last, estimates, strict=True)
         ]
 
     def drift(self, frame: Observation, object: str, T_cam_obj: NDArray[np.float64], times: int) -> PoseError:
         """Where tracking the same frame ``times`` times from the true pose (4, 4) ends."""
         from ..pose.estimator import TrackRequest
 
-        T = T_cam_obj
+        last = TrackRequest(object, T_cam_obj, confidence=1.0)
         for _ in range(times):
-            (estimate,) = self._estimator.track(frame, [TrackRequest(object, T)])
+            (estimate,) = self._estimator.track(frame, [last])
             T = np.asarray(estimate.T_cam_obj, dtype=np.float64)
-        return pose_error(T, T_cam_obj, self._geometries[object])
+            last = TrackRequest(object, T, estimate.confidence)
+        return pose_error(last.T_cam_obj, T_cam_obj, self._geometries[object])
 
     def _attempt(
         self, scene: str, index: int, object: str, step: str, took: float, estimate: Any, truth: NDArray[np.float64]

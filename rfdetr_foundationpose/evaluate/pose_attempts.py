@@ -15,6 +15,7 @@ from ..device import resolve_device
 from ..errors import InputError
 from ..objects import ObjectSpec
 from ..pose.build import build_estimator
+from ..pose.estimator import TrackRequest
 from ..pose.mesh import ObjectModel
 from ..process import prepare_process
 from ..replay.bop import BopDataset
@@ -64,16 +65,15 @@ def synth_attempts(tools: Tools, scenes: int, track: int, seed: int) -> Iterator
                 tools.evaluator.prepare(frame), mask, true, object=model.name, scene=scene, index=0
             )
         ]
-        last = attempts[0].T_cam_obj
         for index in range(1, 1 + track):
-            if last is None:
+            last = attempts[-1]
+            if last.T_cam_obj is None:
                 break
+            request = TrackRequest(model.name, last.T_cam_obj, last.confidence or 0.0)
             frame, truth = video.frame(index)
             truths = {model.name: truth.instances[0].T_cam_obj}
             prepared = tools.evaluator.prepare(frame)
-            (tracked,) = tools.evaluator.track(prepared, {model.name: last}, truths, scene=scene, index=index)
-            attempts.append(tracked)
-            last = tracked.T_cam_obj
+            attempts += tools.evaluator.track(prepared, [request], truths, scene=scene, index=index)
         yield attempts
 
 

@@ -28,7 +28,7 @@ class Tracker:
         """Update every track. newcomer: the pose of a registration that just finished, which is tracked with the others; returns
         its estimate."""
         tracked = self._tracks.tracking()
-        requests = [TrackRequest(t.object, t.T_cam_obj) for t in tracked if t.T_cam_obj is not None]
+        requests = [TrackRequest(t.object, t.T_cam_obj, t.confidence) for t in tracked if t.T_cam_obj is not None]
         if newcomer is not None:
             requests.append(newcomer)
         if not requests:

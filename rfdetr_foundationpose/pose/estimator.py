@@ -35,6 +35,8 @@ REGISTER_PROGRAMS = 12
 REFINER_STEPS = [FEATURES.index("step"), FEATURES.index("turn")]
 SURE = 0.8
 """A pose of less confidence is tried another way, where there is one."""
+TRUSTED = 0.5
+"""The last pose of so much confidence is likelier right than wrong."""
 LEFT_WRONGLY = 1.0
 """The refiner left a pose wrongly where the image's log-odds of it are higher by this."""
 TRACK_BATCHES = (1, 2, 4, 8)
@@ -51,10 +53,12 @@ class RegistrationError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """object: its name; T_cam_obj: (4, 4) float64 last pose of the mesh as loaded."""
+    """object: its name; T_cam_obj: (4, 4) float64 last pose of the mesh as loaded. confidence: of that pose, [0, 1], where it is
+    known; one of TRUSTED or more stays where the image supports it better than what the refiner makes of it."""
 
     object: str
     T_cam_obj: NDArray[np.float64]
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class PoseEstimator:
         T = np.eye(4)
         T[2, 3] = middle
         for k in self._batches:
-            self.track(frame, [TrackRequest(self.objects[0].name, T)] * k)
+            self.track(frame, [TrackRequest(self.objects[0].name, T, confidence=1.0)] * k)
         mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
         mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
         for index, item in {len(self.rotations[i]): (i, o) for i, o in enumerate(self.objects)}.values():
@@ -229,7 +233,11 @@ class PoseEstimator:
 
     def _track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
         estimates = self._tracked(frame, requests, self._tracks, self.config.track_iterations)
-        unsure = [i for i, e in enumerate(estimates) if e.confidence < SURE] if self._aligns else []
+        unsure = [
+            i
+            for i, (request, estimate) in enumerate(zip(requests, estimates, strict=True))
+            if self._aligns and request.confidence >= TRUSTED and estimate.confidence < SURE
+        ]
         if unsure:
             # A refiner that something misleads has often left a pose that was right.
             stayed = self._tracked(frame, [requests[i] for i in unsure], self._aligned, 0)

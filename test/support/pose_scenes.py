@@ -137,6 +137,8 @@ def oracle_estimator(
     if watch is not None:
         first_pass, refiner = watch(networks)
         networks = replace(networks, first_pass=first_pass, register_refiner=refiner)
+    if config.align != "always":
+        config = replace(config, align="never")  # the image would move what the networks say
     estimator = PoseEstimator([item], renderer, networks, config, "cpu")
     return estimator
 
