@@ -328,8 +328,9 @@ class _Session:
         if period < 0.8 * interval:
             return interval, None, f"{speed}; playing in real time"
         if period * count <= self._options.play_budget:
-            slow = f"slower than the camera's {1e3 * interval:.0f} ms"
-            return period, max(2.0, 4 * period), f"{speed}, {slow}: each frame waits for the pose of the one before"
+            camera = f"the camera's {1e3 * interval:.0f} ms"
+            why = f"slower than {camera}" if period >= interval else f"hardly faster than {camera}"
+            return period, max(2.0, 4 * period), f"{speed}, {why}: each frame waits for the pose of the one before"
         step = self._options.play_budget / count
         return (
             step,
