@@ -225,7 +225,8 @@ class PoseEstimator:
         return estimate, float(top.support(self._calibration, weight)[chosen])
 
     def track(self, frame: Observation, requests: Sequence[TrackRequest]) -> list[Estimate]:
-        """New poses of objects from their last ones, together. Waits for the device once, for the result."""
+        """New poses of objects from their last ones, together. Waits for the device once, for the result; twice where a pose that was
+        trusted is looked at again."""
         estimates: list[Estimate] = []
         for start in range(0, len(requests), TRACK_BATCHES[-1]):
             estimates += self._track(frame, requests[start : start + TRACK_BATCHES[-1]])
