@@ -10,12 +10,15 @@ import torch
 import warp as wp
 from scipy.spatial.transform import Rotation
 
+from rfdetr_foundationpose.accel.runner import make_runner
 from rfdetr_foundationpose.config import PoseConfig
 from rfdetr_foundationpose.pose import alignment_kernels as kernels
 from rfdetr_foundationpose.pose.alignment import Alignment
-from rfdetr_foundationpose.pose.estimator import TrackRequest
+from rfdetr_foundationpose.pose.estimator import PoseEstimator, TrackRequest
+from rfdetr_foundationpose.pose.networks import RefineNet, ScoreNet
 from rfdetr_foundationpose.pose.observation import Observation
 from rfdetr_foundationpose.pose.renderer import WarpRenderer
+from rfdetr_foundationpose.pose.runners import Networks
 from rfdetr_foundationpose.pose.views import CropSettings, ViewSet
 from support.pose_scenes import (
     CAMERA,
@@ -160,6 +163,25 @@ def test_poses_do_not_depend_on_those_beside_them():
     together = aligned(item, observation_of(frame), starts)
     alone = [aligned(item, observation_of(frame), [start])[0] for start in starts]
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_in_two_threads_and_whatever_mode_the_caller_is_in():
+    """Threads of a pool write to the buffers outside of inference mode, and for two objects there are two."""
+    item, truth = object_of(patterned_box()), random_pose(3)
+    frame, _ = scene_of(item, truth)
+    runners = [make_runner(n(0.125).eval(), "eager") for n in (RefineNet, RefineNet, ScoreNet)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        estimator = PoseEstimator(
+            [item], WarpRenderer([item], "cpu"), Networks(*runners), PoseConfig(align="always"), "cpu"
+        )
+        with torch.inference_mode():
+            requests = [TrackRequest("thing", item.from_centered(truth), 1.0)] * 2
+            first, second = estimator.track(prepared(estimator, frame), requests)
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(first.T_cam_obj, second.T_cam_obj, atol=1e-6)
 
 
 def test_a_hole_in_the_depth_does_not_hide_the_texture():

@@ -13,6 +13,7 @@ from mcap.writer import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rfdetr_foundationpose.replay.recording import Recording, RecordingError
+from rfdetr_foundationpose.replay.recording_packets import PacketDecoder
 from support.bags import DEPTH, HEIGHT, INFO, PERIOD, START, WIDTH, plain, serialized
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -136,3 +137,10 @@ def test_images_are_taken_before_video_and_video_is_no_depth(tmp_path):
     (tmp_path / "b.mcap").write_bytes(data)
     with pytest.raises(RecordingError, match="looks like a depth image"):
         Recording(tmp_path / "b.mcap")
+
+
+def test_packets_without_an_image_are_not_kept():
+    decoder = PacketDecoder(FFMPEG)
+    for number in range(300):
+        assert list(decoder.feed(number, of_ros(FFMPEG, number % 10, bytes([number % 256]) * 40, "vp9"))) == []
+    assert decoder.lost and len(decoder._sent) < 100

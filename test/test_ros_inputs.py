@@ -170,7 +170,7 @@ def test_images_without_a_frame_have_that_of_camera_info(graph):
     made = opened(graph, Config())
     stamp = time.time_ns()
     pair = Pair(camera.rgb(stamp), camera.depth(stamp), stamp, time.monotonic())
-    pair.rgb.header.frame_id = ""
+    pair.rgb.header.frame_id, pair.depth.header.frame_id = "", "camera_of_the_calibration"
     wait_for(lambda: graph.info.get_subscription_count() > 0, "the camera_info subscription")
     for named in ("camera_of_the_calibration", ""):
         info = camera.camera_info(stamp)
@@ -181,6 +181,7 @@ def test_images_without_a_frame_have_that_of_camera_info(graph):
         )
         assert made.assemble(pair, ExitStack()).frame_id == named
         assert made.health()["nameless"] == (named == "")
+        assert not named or made.depth_frame == "", "depth is in the same frame"
     made.close()
 
 

@@ -124,8 +124,9 @@ def gather(
         v = camera[1] * point[1] / point[2] + camera[3]
         column = (u - window[0]) / pixel[0] - 0.5
         row = (v - window[1]) / pixel[1] - 0.5
-        # A pixel's margin for differences.
-        if column < 1.0 or row < 1.0 or column >= float(size - 2) or row >= float(size - 2):
+        # A pixel's margin for differences; what is no number is outside as well.
+        inside = column >= 1.0 and row >= 1.0 and column < float(size - 2) and row < float(size - 2)
+        if not inside:
             continue
         i = int(wp.rint(column))
         j = int(wp.rint(row))

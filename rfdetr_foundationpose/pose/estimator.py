@@ -157,7 +157,10 @@ class PoseEstimator:
         T = np.eye(4)
         T[2, 3] = middle
         for k in self._batches:
-            self.track(frame, [TrackRequest(self.objects[0].name, T, confidence=1.0)] * k)
+            requests = [TrackRequest(self.objects[0].name, T)] * k
+            self.track(frame, requests)
+            if self._aligns:
+                self._tracked(frame, requests, self._aligned, 0)
         mask = torch.zeros(h, w, dtype=torch.bool, device=self.device)
         mask[h // 2 - 4 : h // 2 + 4, w // 2 - 4 : w // 2 + 4] = True
         for index, item in {len(self.rotations[i]): (i, o) for i, o in enumerate(self.objects)}.values():
@@ -254,9 +257,10 @@ class PoseEstimator:
         k = padded_batch(len(requests), self.device)
         program = programs.get(k)
         if program is None or program.size != frame.size or program.iterations != iterations:
-            program = programs[k] = TrackProgram(
-                self._renderer, self._networks, k, frame.size, iterations, self.device, self._aligns
-            )
+            with torch.inference_mode(False):  # its buffers are written to inside and outside of it
+                program = programs[k] = TrackProgram(
+                    self._renderer, self._networks, k, frame.size, iterations, self.device, self._aligns
+                )
         models = [self._index[r.object] for r in requests]
         padded = [*range(len(requests)), *[0] * (k - len(requests))]
         start = np.zeros((k, START_COLUMNS), np.float32)

@@ -45,6 +45,8 @@ class PacketDecoder:
             packet = av.Packet(payload)
             packet.pts = packet.dts = number
             self._sent[number] = data
+            for old in [n for n in self._sent if n < number - _KEPT]:
+                del self._sent[old]  # what gives no image is not kept for ever
             yield from self._images(self._context.decode(packet))
         except (DamagedMessage, av.error.FFmpegError, ValueError) as error:
             self.lost = self.lost or str(error)
@@ -64,8 +66,6 @@ class PacketDecoder:
             if sent is None:
                 continue
             head = read_head(sent, self._kind, "cdr")
-            for old in [n for n in self._sent if n < frame.pts - _KEPT]:
-                del self._sent[old]
             message = messages.image_message(
                 messages.header_message(head.stamp, head.frame), frame.to_ndarray(format="rgb24"), "rgb8"
             )

@@ -245,11 +245,11 @@ class Inputs:
         rgb, depth, scale = bridge.pair_to_images(
             pair.rgb, pair.depth, self._config.input, self._device, leases, self._node.get_logger(), early
         )
-        depth_frame = pair.depth.header.frame_id
-        self.depth_frame = depth_frame if depth_frame != pair.rgb.header.frame_id else ""
+        frame_id, depth_frame = self._frame_id(pair), pair.depth.header.frame_id
+        self.depth_frame = depth_frame if depth_frame != frame_id else ""
         masks = self._masks.take(pair.stamp_ns)
         camera = calibration.of_image(self._infos.rectified_topic)
-        frame = Frame(pair.stamp_ns, self._frame_id(pair), rgb, depth, scale, camera, masks)
+        frame = Frame(pair.stamp_ns, frame_id, rgb, depth, scale, camera, masks)
         return self._undistorted(frame, calibration)
 
     def _frame_id(self, pair: Pair) -> str:
