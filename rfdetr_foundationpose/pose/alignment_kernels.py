@@ -11,6 +11,7 @@ import warp as wp
 
 from .alignment_view_kernels import offset, pixel_size, reach_of
 from .render_kernels import back_project, pose_rotation, pose_translation
+from .warp_kernels import turned
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -243,21 +244,6 @@ def step(
     x = solve(A, b)
     scales[n] = wp.max(1.25 * sums[n, DEPTH_DISTANCE] / pixels, DEPTH_SIGMA)
     w = wp.vec3f(x[0], x[1], x[2])
-    angle = wp.length(w)
     moved = t + wp.vec3f(x[3], x[4], x[5])
-    if not (angle + wp.length(moved) < 1.0e6):
-        return
-    q = wp.quat_identity(dtype=wp.float32)
-    if angle > 1.0e-9:
-        q = wp.quat_from_axis_angle(w / angle, angle)
-    R = wp.quat_to_matrix(q) * R
-    first = wp.normalize(wp.vec3f(R[0, 0], R[1, 0], R[2, 0]))
-    second = wp.vec3f(R[0, 1], R[1, 1], R[2, 1])
-    second = wp.normalize(second - first * wp.dot(first, second))
-    third = wp.cross(first, second)
-    poses[n] = wp.mat44f(
-        first[0], second[0], third[0], moved[0],
-        first[1], second[1], third[1], moved[1],
-        first[2], second[2], third[2], moved[2],
-        0.0, 0.0, 0.0, 1.0,
-    )  # fmt: skip
+    if wp.length(w) + wp.length(moved) < 1.0e6:  # not where a number is none
+        poses[n] = turned(poses[n], w, moved)

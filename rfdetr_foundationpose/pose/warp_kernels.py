@@ -185,6 +185,27 @@ def pack_input(
     store_input(out, n, y, x, color, point, pose_translation(poses[n]), 2.0 / diameters[n], min_z)
 
 
+@wp.func
+def turned(pose: wp.mat44f, w: wp.vec3f, t: wp.vec3f):
+    """The pose whose rotation is exp(w), w in rad, times that of ``pose``, and whose translation is t, m."""
+    angle = wp.length(w)
+    q = wp.quat_identity(dtype=wp.float32)
+    if angle > 1.0e-9:
+        q = wp.quat_from_axis_angle(w / angle, angle)
+    R = wp.quat_to_matrix(q) * pose_rotation(pose)
+    # Gram-Schmidt keeps thousands of float32 products a rotation.
+    x = wp.normalize(wp.vec3f(R[0, 0], R[1, 0], R[2, 0]))
+    y = wp.vec3f(R[0, 1], R[1, 1], R[2, 1])
+    y = wp.normalize(y - x * wp.dot(x, y))
+    z = wp.cross(x, y)
+    return wp.mat44f(
+        x[0], y[0], z[0], t[0],
+        x[1], y[1], z[1], t[1],
+        x[2], y[2], z[2], t[2],
+        0.0, 0.0, 0.0, 1.0,
+    )  # fmt: skip
+
+
 @wp.kernel
 def update_poses(
     trans: wp.array2d(dtype=wp.float32),
@@ -198,24 +219,8 @@ def update_poses(
     n = wp.tid()
     dt = wp.vec3f(trans[n, 0], trans[n, 1], trans[n, 2]) * (diameters[n] * 0.5)
     w = -rot_normalizer * wp.vec3f(wp.tanh(rot[n, 0]), wp.tanh(rot[n, 1]), wp.tanh(rot[n, 2]))
-    angle = wp.length(w)
-    q = wp.quat_identity(dtype=wp.float32)
-    if angle > 1.0e-9:
-        q = wp.quat_from_axis_angle(w / angle, angle)
-    R = wp.quat_to_matrix(q) * pose_rotation(poses[n])
-    t = pose_translation(poses[n]) + dt
-    # Gram-Schmidt keeps thousands of float32 products a rotation.
-    x = wp.normalize(wp.vec3f(R[0, 0], R[1, 0], R[2, 0]))
-    y = wp.vec3f(R[0, 1], R[1, 1], R[2, 1])
-    y = wp.normalize(y - x * wp.dot(x, y))
-    z = wp.cross(x, y)
-    poses[n] = wp.mat44f(
-        x[0], y[0], z[0], t[0],
-        x[1], y[1], z[1], t[1],
-        x[2], y[2], z[2], t[2],
-        0.0, 0.0, 0.0, 1.0,
-    )  # fmt: skip
-    delta[n] = wp.vec2f(wp.length(dt) * 2.0 / diameters[n], angle)
+    poses[n] = turned(poses[n], w, pose_translation(poses[n]) + dt)
+    delta[n] = wp.vec2f(wp.length(dt) * 2.0 / diameters[n], wp.length(w))
 
 
 # Every overload that is used is declared, so that Warp compiles the module once.
