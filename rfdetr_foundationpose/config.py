@@ -137,7 +137,7 @@ class PoseConfig:
     )
     align: str = setting(
         "auto",
-        "move a pose at last by the depth and the texture of the image; auto: on a CPU, not with official weights",
+        "after the networks, align each pose with the depth and the texture of the image; auto: on a CPU, not with official weights",
         choices=("auto", "always", "never"),
     )
     track_iterations: int = setting(2, "refiner iterations of tracking", minimum=1, maximum=10)

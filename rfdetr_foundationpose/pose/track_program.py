@@ -30,7 +30,7 @@ class TrackProgram:
 
     An observation and start (k, START_COLUMNS) float32 are inputs; result (k, RESULT_COLUMNS) float32 holds the rows that
     agreement_columns names. networks: of which it runs ``track_refiner``. size: (H, W) of the image. iterations: of the refiner, at most;
-    with 0 poses begin where they were and are only aligned. align: whether poses are aligned with the image at last.
+    with 0 poses begin where they were and are only aligned. align: whether poses are aligned with the image after the refiner.
     """
 
     def __init__(
